@@ -1,0 +1,127 @@
+//! What the operator tells the runner about an iteration.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{gate::Gate, report::Change};
+
+/// Version of [`Context`] that this build writes and reads.
+pub const VERSION: u32 = 1;
+
+/// All that the runner needs to know, mounted read-only as `context.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Context {
+    /// Layout of this document: [`VERSION`].
+    pub version: u32,
+    /// The task.
+    pub task: Task,
+    /// This iteration's number, from 1.
+    pub iteration: i32,
+    /// The limit in force when the iteration was claimed.
+    pub max_iterations: i32,
+    /// This attempt's number within the iteration, from 0.
+    pub attempt: i32,
+    /// Where the workspace is mounted.
+    pub workspace: String,
+    /// Gitignore patterns that do not count as change.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<String>,
+    /// Whether the prompt ends with a section on the loop.
+    pub loop_context: LoopContext,
+    /// What completes the task.
+    pub policy: Policy,
+    /// The command that must pass for the task to be done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+    /// The agent's wall clock in seconds; then it is stopped.
+    pub iteration_timeout_seconds: i64,
+    /// Seconds between a polite stop (SIGTERM) and a kill of the agent's process group.
+    pub grace_seconds: i64,
+    /// Exit codes of the agent that mean "not now".
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retry_on_exit_codes: Vec<i32>,
+    /// Most bytes that the report may have.
+    pub report_limit_bytes: usize,
+    /// Streaks before this iteration, and where they stop the loop.
+    pub breaker: Breaker,
+    /// The last iterations, newest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Past>,
+}
+
+/// The task that an iteration belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid: another task of the same name is another task.
+    pub uid: String,
+}
+
+/// How the agent is told about the loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoopContext {
+    /// The prompt that the agent gets ends with a short section on the loop.
+    InPrompt,
+    /// The prompt as written; the loop is told by the context file alone.
+    FileOnly,
+}
+
+/// What completes a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Policy {
+    /// The completion gate says ready and the agent exited 0.
+    Gate,
+    /// The agent exited 0.
+    ExitCode,
+    /// The verify command passes, whatever the agent says.
+    Verify,
+}
+
+/// A command that decides whether the work is really done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verify {
+    /// The command and its arguments; no shell is implied.
+    pub command: Vec<String>,
+    /// Its wall clock in seconds; then it has failed.
+    pub timeout_seconds: i64,
+}
+
+/// The circuit breaker's streaks before this iteration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Breaker {
+    /// Iterations in a row that changed nothing.
+    pub consecutive_no_change: i32,
+    /// This many of them stop the loop.
+    pub no_change_threshold: i32,
+    /// Iterations in a row that ended in the same error.
+    pub consecutive_same_error: i32,
+    /// This many of them stop the loop.
+    pub same_error_threshold: i32,
+}
+
+/// What an earlier iteration left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Past {
+    /// Its number.
+    pub iteration: i32,
+    /// How it ended, a word of the task's history such as `Exited` or `TimedOut`.
+    pub outcome: String,
+    /// The agent's exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Whether it changed the workspace.
+    pub changed: Change,
+    /// The gate that the agent printed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+    /// Its error in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}

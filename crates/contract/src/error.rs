@@ -1,0 +1,140 @@
+//! When two errors are the same error.
+//!
+//! An agent that is stuck prints the same complaint with another time, id or path each time. The
+//! signature leaves such volatile parts out, so that the circuit breaker sees one error where a person
+//! would see one. It leaves out as little as it can: two different complaints must stay two.
+
+use std::sync::LazyLock;
+
+use regex_lite::Regex;
+use sha2::{Digest, Sha256};
+
+/// Characters of a text that the signature looks at.
+const SIGNATURE_CHARS: usize = 2000;
+/// Characters of a summary.
+const SUMMARY_CHARS: usize = 200;
+
+/// What is volatile, and the word that stands for it. Order matters: what comes first is larger.
+static VOLATILE: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
+    [
+        (r"\x1b\[[0-9;?]*[A-Za-z]", ""),
+        (r"(?i)\b[a-z][a-z0-9+.-]*://[^\s'\x22)>\]]+", "<url>"),
+        (r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<id>"),
+        (r"\b\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})?", "<time>"),
+        (r"\b\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm])?\b", "<time>"),
+        (r"\b\d{1,3}(\.\d{1,3}){3}(:\d+)?\b", "<address>"),
+        (r"(?i)\b(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+):\d{2,5}\b", "<address>"),
+        (r"(?i)\b0x[0-9a-f]+\b", "<address>"),
+        (r"(/private)?(/var)?/(tmp|folders)/[^\s'\x22:,)>\]]+", "<temporary>"),
+        (r"(?i)\b(req|request|trace|span|session|thread|msg|call|run|job|build|chatcmpl|resp)[_-][a-z0-9_-]*\d[a-z0-9_-]*\b", "<id>"),
+        (r"(?i)\b[0-9a-f]*(\d[0-9a-f]*[a-f]|[a-f][0-9a-f]*\d)[0-9a-f]*\b", "<hex>"),
+        (r"(?i)\b\d+([.,]\d+)?\s*(ns|us|µs|ms|s|secs?|seconds?|m|mins?|minutes?|h|hours?)\b", "<duration>"),
+        (r"(?i)\b(line|lines|column|col|ln)\s+\d+", "$1 <n>"),
+        (r":\d+(:\d+)?\b", ":<n>"),
+        (r"(?i)\b(pid|attempt|retry|try|after)(\s*[=:#]?\s*)\d+\b", "$1$2<n>"),
+        (r"\b\d{5,}\b", "<n>"),
+        (r"\s+", " "),
+    ]
+    .into_iter()
+    .filter_map(|(pattern, word)| Regex::new(pattern).ok().map(|regex| (regex, word)))
+    .collect()
+});
+
+/// Sixteen hex digits that are equal for texts that differ only in times, addresses, urls, ids,
+/// durations, line numbers and paths under a temporary folder.
+pub fn signature(text: &str) -> String {
+    let digest = Sha256::digest(normalise(text).as_bytes());
+    digest.iter().take(8).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+/// The text without its volatile parts.
+pub fn normalise(text: &str) -> String {
+    let mut text = cut(text, SIGNATURE_CHARS);
+    for (regex, word) in VOLATILE.iter() {
+        text = regex.replace_all(&text, *word).into_owned();
+    }
+    text.trim().to_lowercase()
+}
+
+/// The first line that is not blank, without control characters, at most 200 characters.
+pub fn summary(text: &str) -> String {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
+    cut(line, SUMMARY_CHARS)
+}
+
+/// At most `chars` characters of a text; where it was longer, an ellipsis is the last of them. Control
+/// characters become blanks, so that a terminal shows the text as it is.
+pub fn cut(text: &str, chars: usize) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    if text.chars().nth(chars).is_none() {
+        return text.chars().map(clean).collect();
+    }
+    text.chars().take(chars.saturating_sub(1)).map(clean).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn same(a: &str, b: &str) {
+        assert_eq!(normalise(a), normalise(b));
+        assert_eq!(signature(a), signature(b));
+    }
+
+    #[track_caller]
+    fn different(a: &str, b: &str) {
+        assert_ne!(signature(a), signature(b), "both read as {:?}", normalise(a));
+    }
+
+    #[test]
+    fn every_pattern_compiles() {
+        assert_eq!(VOLATILE.len(), 17);
+    }
+
+    #[test]
+    fn the_same_complaint_at_another_time_is_the_same_error() {
+        same("2026-11-22T10:00:00Z timeout", "2026-11-23 11:01:02.123 UTC timeout");
+        same("failed after 3.2s", "failed after 41 seconds");
+        same("at 10:15:03 the build broke", "at 23:59 the build broke");
+    }
+
+    #[test]
+    fn ids_urls_addresses_and_temporary_paths_do_not_make_another_error() {
+        same(
+            "401 Unauthorized, url: https://api.example/v1/responses, request id: req_011CaB3",
+            "401 Unauthorized, url: http://127.0.0.1:8080/v1/x, request id: req_77Zb9",
+        );
+        same("connect 10.0.0.1:443 refused", "connect 10.200.7.9:6443 refused");
+        same("cannot open /tmp/build-8fa2/out.o", "cannot open /tmp/xyz/other.o");
+        same("commit 1a2b3c4 not found", "commit 9f8e7d6c5 not found");
+        same(
+            "pod 7c9e6679-7425-40de-944b-e07fc1f90ae7 gone",
+            "pod 16fd2706-8baf-433b-82eb-8c7fada847da gone",
+        );
+        same("src/lib.rs:10:5: expected `;`", "src/lib.rs:214:17: expected `;`");
+        same("panicked at line 3", "panicked at line 99");
+        same("segfault at 0xdeadbeef", "segfault at 0x10");
+    }
+
+    #[test]
+    fn another_test_file_or_count_is_another_error() {
+        different("tests::resume fails", "tests::suspend fails");
+        different("src/lib.rs:1: expected `;`", "src/main.rs:1: expected `;`");
+        different("2 tests fail", "3 tests fail");
+        different("exit code 1", "exit code 2");
+        different("HTTP 401", "HTTP 429");
+    }
+
+    #[test]
+    fn a_summary_is_one_clean_line() {
+        assert_eq!(summary("\n\n  first\u{7} line \nsecond"), "first  line");
+        assert_eq!(summary(&"x".repeat(300)).chars().count(), 200);
+    }
+
+    #[test]
+    fn cutting_counts_characters_and_shows_that_it_cut() {
+        assert_eq!(cut("größer", 6), "größer");
+        assert_eq!(cut("größer", 4), "grö…");
+    }
+}

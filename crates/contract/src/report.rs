@@ -1,0 +1,371 @@
+//! What the runner tells the operator: the container's termination message.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::gate::{Gate, NoGate};
+
+/// Version of [`Report`] that this build writes and reads.
+pub const VERSION: u32 = 1;
+
+/// Most bytes that the kubelet keeps of one termination message without cutting into a JSON document
+/// when a pod has few containers (the kubelet keeps 4,096 bytes a container; 12,288 a pod).
+pub const MAX_BYTES: usize = 3072;
+
+/// Bytes that all containers of a pod share for their termination messages.
+const POD_BYTES: usize = 12_288;
+
+/// Characters kept of one line of text, such as a reason or an error.
+pub const LINE_CHARS: usize = 200;
+/// Blockers kept of a gate.
+pub const MAX_BLOCKERS: usize = 5;
+/// Names kept of changed files.
+pub const MAX_FILES: usize = 5;
+
+/// The bytes a report may have in a pod of `containers` containers, init containers included.
+///
+/// Four more are allowed for, because admission webhooks inject containers after the operator has counted.
+pub fn limit_bytes(containers: usize) -> usize {
+    MAX_BYTES.min(POD_BYTES / (containers.saturating_add(4)))
+}
+
+/// What became of an iteration, seen from inside its pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Layout of this document: [`VERSION`].
+    pub version: u32,
+    /// How the agent ended.
+    pub end: End,
+    /// The agent's exit code, where it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that killed the agent, where one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Whether the workspace is another than before.
+    pub changed: Change,
+    /// How many files were added, removed or changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files_changed: Option<i64>,
+    /// The first of their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<String>,
+    /// Fingerprint of the workspace before the agent ran, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint_before: Option<String>,
+    /// Fingerprint of the workspace afterwards, in hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint_after: Option<String>,
+    /// The gate that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_gate: Option<NoGate>,
+    /// What the verify command said, where it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verified>,
+    /// The iteration's error; absent where it had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Error>,
+    /// The model provider refused to serve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider_refused: Option<Refusal>,
+    /// What the agent's own output says of its cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// When the agent was executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When the agent had ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// Which parts were cut to fit, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<String>,
+}
+
+/// How the agent ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// By itself: exit code or signal tell more.
+    Exited,
+    /// Stopped by the runner at the iteration's timeout.
+    TimedOut,
+    /// The runner was told to stop (SIGTERM) before the agent had ended.
+    Interrupted,
+    /// Not executed: this very attempt has already run on this workspace.
+    AlreadyRan,
+    /// Not executed: the command is not there or cannot be executed.
+    CommandNotFound,
+    /// Not executed, or not judged: the runner itself failed; the error says why.
+    RunnerFailed,
+}
+
+/// Whether an iteration changed its workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// It did.
+    Changed,
+    /// Proven: the fingerprints are equal.
+    Unchanged,
+    /// Not known: a fingerprint gave up or was never taken.
+    Unknown,
+}
+
+/// What the verify command said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verified {
+    /// It exited 0.
+    pub passed: bool,
+    /// Its exit code, where it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Its timeout ran out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub timed_out: bool,
+    /// The last lines of its output, where it failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<String>,
+}
+
+/// An iteration's error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Error {
+    /// Equal for errors that differ only in volatile parts: see [`crate::error::signature`].
+    pub signature: String,
+    /// One line for people.
+    pub summary: String,
+}
+
+impl Error {
+    /// The error that `text` tells: signature and a summary of its first line that is not blank.
+    pub fn new(text: &str) -> Self {
+        Self { signature: crate::error::signature(text), summary: crate::error::summary(text) }
+    }
+}
+
+/// A refusal of the model provider.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refusal {
+    /// What kind.
+    pub kind: RefusalKind,
+    /// When the provider said to come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}
+
+/// Kinds of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusalKind {
+    /// Not now: rate limit, quota or overload.
+    RateLimited,
+    /// Not with this credential.
+    Unauthenticated,
+}
+
+/// What an iteration cost, where the agent's own output tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// Tokens read by the model, cached ones included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_tokens: Option<i64>,
+    /// Of these, tokens served from the provider's cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_input_tokens: Option<i64>,
+    /// Tokens written by the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_tokens: Option<i64>,
+    /// Cost in US dollars, as a decimal number such as `0.0421`.
+    #[serde(default, rename = "costUSD", skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<String>,
+    /// The model that the agent used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+impl Report {
+    /// A report of which nothing but the end is known.
+    pub fn of(end: End) -> Self {
+        Self {
+            version: VERSION,
+            end,
+            exit_code: None,
+            signal: None,
+            changed: Change::Unknown,
+            files_changed: None,
+            files: Vec::new(),
+            fingerprint_before: None,
+            fingerprint_after: None,
+            gate: None,
+            no_gate: None,
+            verify: None,
+            error: None,
+            provider_refused: None,
+            usage: None,
+            started_at: None,
+            finished_at: None,
+            cut: Vec::new(),
+        }
+    }
+
+    /// Reads a termination message.
+    ///
+    /// # Errors
+    /// The message is no whole report of [`VERSION`]: cut, overwritten, or of another program.
+    pub fn decode(message: &str) -> Result<Self, Unreadable> {
+        let report: Self = serde_json::from_str(message.trim()).map_err(|e| Unreadable(e.to_string()))?;
+        if report.version != VERSION {
+            return Err(Unreadable(format!("version {} where {VERSION} is understood", report.version)));
+        }
+        Ok(report)
+    }
+
+    /// The report as JSON of at most `limit` bytes, with the least important parts cut first; `None`
+    /// where not even the bare facts fit (they always fit into 500 bytes).
+    pub fn encode(&self, limit: usize) -> Option<String> {
+        let mut report = self.clone();
+        report.bound();
+        for step in [None].into_iter().chain(CUTS.iter().map(Some)) {
+            if let Some((name, cut)) = step {
+                cut(&mut report);
+                if !report.cut.iter().any(|cut| cut == name) {
+                    report.cut.push((*name).to_owned());
+                }
+            }
+            let json = serde_json::to_string(&report).ok()?;
+            if json.len() <= limit {
+                return Some(json);
+            }
+        }
+        None
+    }
+
+    /// Bounds every text and list, without a word: what is cut here is noise.
+    fn bound(&mut self) {
+        let line = |text: &mut String| *text = crate::error::cut(text, LINE_CHARS);
+        self.files.truncate(MAX_FILES);
+        self.files.iter_mut().for_each(line);
+        if let Some(gate) = &mut self.gate {
+            gate.reason.iter_mut().for_each(line);
+            gate.progress.iter_mut().for_each(line);
+            gate.blockers.truncate(MAX_BLOCKERS);
+            gate.blockers.iter_mut().for_each(line);
+        }
+        if let Some(verify) = &mut self.verify {
+            let surplus = verify.last_lines.len().saturating_sub(MAX_BLOCKERS);
+            verify.last_lines.drain(..surplus);
+            verify.last_lines.iter_mut().for_each(line);
+        }
+        if let Some(error) = &mut self.error {
+            line(&mut error.signature);
+            line(&mut error.summary);
+        }
+        if let Some(usage) = &mut self.usage {
+            usage.cost_usd.iter_mut().for_each(line);
+            usage.model.iter_mut().for_each(line);
+        }
+    }
+}
+
+/// A part of a report that can go, by name.
+type Cut = (&'static str, fn(&mut Report));
+
+/// What is cut when a report is too long, in this order. What decides is never cut.
+const CUTS: &[Cut] = &[
+    ("files", |r| r.files.clear()),
+    ("gate.progress", |r| r.gate.iter_mut().for_each(|g| g.progress = None)),
+    ("gate.blockers", |r| r.gate.iter_mut().for_each(|g| g.blockers.truncate(1))),
+    ("verify.lastLines", |r| {
+        r.verify.iter_mut().for_each(|v| drop(v.last_lines.drain(..v.last_lines.len().saturating_sub(1))));
+    }),
+    ("gate.reason", |r| r.gate.iter_mut().for_each(|g| g.reason = None)),
+    ("fingerprints", |r| (r.fingerprint_before, r.fingerprint_after) = (None, None)),
+    ("usage.model", |r| r.usage.iter_mut().for_each(|u| u.model = None)),
+    ("verify.lastLines", |r| r.verify.iter_mut().for_each(|v| v.last_lines.clear())),
+    ("gate.blockers", |r| r.gate.iter_mut().for_each(|g| g.blockers.clear())),
+    ("error.summary", |r| r.error.iter_mut().for_each(|e| e.summary = crate::error::cut(&e.summary, 40))),
+    ("usage", |r| r.usage = None),
+];
+
+/// Why a termination message is no report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable(pub String);
+
+impl std::fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the runner's report cannot be read: {}", self.0)
+    }
+}
+
+impl std::error::Error for Unreadable {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn long(fill: &str) -> Report {
+        let text = fill.repeat(500);
+        Report {
+            exit_code: Some(1),
+            files: vec![text.clone(); 20],
+            fingerprint_before: Some("a".repeat(32)),
+            fingerprint_after: Some("b".repeat(32)),
+            gate: Some(Gate {
+                ready: false,
+                reason: Some(text.clone()),
+                progress: Some(text.clone()),
+                blockers: vec![text.clone(); 20],
+            }),
+            verify: Some(Verified {
+                passed: false,
+                exit_code: Some(1),
+                timed_out: false,
+                last_lines: vec![text.clone(); 20],
+            }),
+            error: Some(Error::new(&text)),
+            usage: Some(Usage { input_tokens: Some(i64::MAX), model: Some(text), ..Usage::default() }),
+            ..Report::of(End::Exited)
+        }
+    }
+
+    #[test]
+    fn a_report_survives_the_way_through_the_termination_message() {
+        let report = Report { exit_code: Some(3), ..Report::of(End::Exited) };
+        let json = report.encode(MAX_BYTES).expect("fits");
+        assert_eq!(Report::decode(&json), Ok(report));
+    }
+
+    #[test]
+    fn a_long_report_says_what_was_cut_and_keeps_what_decides() {
+        let json = long("x").encode(limit_bytes(10)).expect("fits");
+        let report = Report::decode(&json).expect("whole");
+        assert!(report.cut.contains(&"files".to_owned()), "{:?}", report.cut);
+        assert_eq!(report.error.map(|e| e.signature), long("x").error.map(|e| e.signature));
+        assert_eq!(report.gate.map(|g| g.ready), Some(false));
+    }
+
+    #[test]
+    fn half_a_report_is_no_report() {
+        let json = long("x").encode(MAX_BYTES).expect("fits");
+        let half = json.get(..json.len() / 2).expect("ascii");
+        assert!(Report::decode(half).is_err());
+        assert!(Report::decode("Segmentation fault").is_err());
+        assert!(Report::decode(&json.replacen("\"version\":1", "\"version\":2", 1)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn an_encoded_report_is_never_longer_than_its_limit(fill in "\\PC{1,3}", limit in 500_usize..4000) {
+            let json = long(&fill).encode(limit);
+            prop_assert!(json.as_ref().is_some_and(|j| j.len() <= limit), "{json:?}");
+        }
+    }
+}
