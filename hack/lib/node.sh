@@ -1,0 +1,2 @@
+# shellcheck shell=bash
+require_short_path() { :; }

@@ -1,0 +1,94 @@
+# shellcheck shell=bash
+# Starting, finding and ending the daemons of the selected cluster.
+#
+# There are no pid files to go stale: a daemon of a cluster is a process that was started as one
+# of these programs and whose command line names a file below the cluster's folder.
+
+readonly DAEMONS=" etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy
+  containerd containerd-shim-runc-v2 local-path-provisioner "
+
+# daemons : lines of "PID PROGRAM".
+daemons() {
+  local entry args program
+  for entry in /proc/[0-9]*; do
+    args=()
+    { mapfile -d '' -t args <"$entry/cmdline"; } 2>/dev/null || continue
+    program=${args[0]:-}
+    program=${program##*/}
+    if [ -z "$program" ] || [[ $DAEMONS != *[[:space:]]"$program"[[:space:]]* ]]; then continue; fi
+    if [[ ${args[*]} == *"$CLUSTER_DIR/"* ]]; then echo "${entry#/proc/} $program"; fi
+  done
+}
+
+pids_of() { daemons | awk -v program="$1" '$2 == program { print $1 }'; }
+
+is_running() { [ -n "$(pids_of "$1")" ]; }
+
+is_gone() { ! is_running "$1"; }
+
+# kill_daemon PROGRAM : for good. What a killed one leaves is thrown away with the cluster, so
+# nobody waits for an API server that drains for a minute.
+kill_daemon() {
+  local pids
+  mapfile -t pids < <(pids_of "$1")
+  if [ ${#pids[@]} -eq 0 ]; then return 0; fi
+  kill -KILL "${pids[@]}" 2>/dev/null || true
+  poll 10 is_gone "$1" || die "cluster $CLUSTER_NAME: $1 (pid ${pids[*]}) does not die" "see its state: ps -o pid,stat,wchan,args -p ${pids[*]}"
+}
+
+# start_daemon PROGRAM ARGUMENT… : outlives the terminal. The caller's environment is kept out:
+# an HTTP proxy in it would catch the API server's own calls.
+start_daemon() {
+  local program=$1
+  shift
+  (
+    cd "$CLUSTER_DIR"
+    exec "${INSIDE[@]}" env -i "PATH=$DAEMON_PATH" "HOME=$CLUSTER_DIR" TMPDIR=/tmp setsid "$(tool "$program")" "$@" \
+      </dev/null >>"$(log_of "$program")" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+  ) &
+  STARTED_PID[$program]=$!
+}
+
+declare -A STARTED_PID=()
+
+log_of() { echo "$CLUSTER_DIR/logs/$1.log"; }
+
+# wait_for_daemon SECONDS PROGRAM WHAT COMMAND… : until COMMAND holds; says why if it never does.
+wait_for_daemon() {
+  local deadline=$((SECONDS + $1)) program=$2 what=$3
+  shift 3
+  until "$@" >/dev/null 2>&1; do
+    if ! kill -0 "${STARTED_PID[$program]}" 2>/dev/null; then
+      tail_of "$(log_of "$program")"
+      die "cluster $CLUSTER_NAME: $program ended before $what" "its log above tells why; then try again: hack/cluster up --name $CLUSTER_NAME"
+    fi
+    if [ "$SECONDS" -ge "$deadline" ]; then
+      tail_of "$(log_of "$program")"
+      die "cluster $CLUSTER_NAME: $program is running, but in time there was no sign that $what" "its log is above; a busy machine may need another try"
+    fi
+    sleep 0.1
+  done
+}
+
+# tool NAME : its binary, built already.
+tool() {
+  local dir
+  local IFS=:
+  for dir in $TOOLS_PATH; do
+    if [ -x "$dir/$1" ]; then
+      echo "$dir/$1"
+      return
+    fi
+  done
+  die "the tool $1 is not built" "cure: hack/tools/build $1"
+}
+
+find_tools() {
+  TOOLS_PATH=$("$AGENTLOOP_HACK_DIR/tools/build" --path)
+  DAEMON_PATH=$TOOLS_PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+}
+
+# kube ARGUMENT… : kubectl on the selected cluster, and nowhere near the person's own settings.
+kube() {
+  KUBECACHEDIR=$CLUSTER_DIR/kubectl-cache KUBERC=off "$(tool kubectl)" --kubeconfig "$KUBECONFIG_FILE" --request-timeout=10s "$@"
+}
