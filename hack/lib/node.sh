@@ -1,2 +1,185 @@
 # shellcheck shell=bash
-require_short_path() { :; }
+# The one node of a full cluster: containerd, kubelet, kube-proxy.
+
+# A unix socket's path has 108 bytes; the kubelet's and containerd's lie below the cluster's folder.
+require_short_path() {
+  if [ "$1" = full ] && [ ${#CLUSTER_DIR} -gt 65 ]; then
+    die "cluster $CLUSTER_NAME: the path $CLUSTER_DIR is too long for sockets (${#CLUSTER_DIR} > 65 characters)" \
+      "use a shorter name, or set AGENTLOOP_STATE to a shorter path"
+  fi
+}
+
+containerd_socket() { echo "$CLUSTER_DIR/containerd/run/containerd.sock"; }
+
+ctr() { "$(tool ctr)" --address "$(containerd_socket)" --namespace k8s.io "$@"; }
+
+# restrict_oom_score_adj: without CAP_SYS_RESOURCE no process may lower its score, and every sandbox would die.
+write_containerd_config() {
+  cat >"$CLUSTER_DIR/containerd/config.toml" <<TOML
+version = 3
+root = "$CLUSTER_DIR/containerd/root"
+state = "$CLUSTER_DIR/containerd/run"
+disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.internal.v1.tracing", "io.containerd.tracing.processor.v1.otlp"]
+
+[grpc]
+address = "$(containerd_socket)"
+
+[plugins."io.containerd.internal.v1.opt"]
+path = "$CLUSTER_DIR/containerd/opt"
+
+[plugins."io.containerd.cri.v1.runtime"]
+restrict_oom_score_adj = true
+netns_mounts_under_state_dir = true
+
+[plugins."io.containerd.cri.v1.runtime".cni]
+bin_dirs = ["/usr/lib/cni", "/opt/cni/bin"]
+conf_dir = "$CLUSTER_DIR/cni"
+
+[plugins."io.containerd.cri.v1.images".pinned_images]
+sandbox = "localhost/pause:1"
+TOML
+}
+
+write_cni_config() {
+  mkdir -p "$CLUSTER_DIR/cni"
+  cat >"$CLUSTER_DIR/cni/10-pods.conflist" <<JSON
+{
+  "cniVersion": "1.0.0",
+  "name": "$NETNS",
+  "plugins": [{
+    "type": "bridge",
+    "bridge": "pods",
+    "isGateway": true,
+    "hairpinMode": true,
+    "ipam": {
+      "type": "host-local",
+      "dataDir": "$CLUSTER_DIR/cni/addresses",
+      "ranges": [[{"subnet": "$POD_SUBNET"}]],
+      "routes": [{"dst": "0.0.0.0/0"}]
+    }
+  }]
+}
+JSON
+}
+
+start_containerd() {
+  mkdir -p "$CLUSTER_DIR/containerd"
+  write_containerd_config
+  write_cni_config
+  start_daemon containerd --config "$CLUSTER_DIR/containerd/config.toml"
+}
+
+# cgroupRoot: a cgroup of the cluster's own, by which teardown finds what containers left running.
+write_kubelet_config() {
+  local resolv=/etc/resolv.conf
+  # What systemd-resolved offers to the machine is an address inside the machine.
+  if [ -e /run/systemd/resolve/resolv.conf ]; then resolv=/run/systemd/resolve/resolv.conf; fi
+  cat >"$CLUSTER_DIR/kubelet/config.yaml" <<YAML
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+address: $ADDRESS
+containerRuntimeEndpoint: unix://$(containerd_socket)
+authentication:
+  anonymous: {enabled: false}
+  webhook: {enabled: true}
+  x509: {clientCAFile: $PKI/ca.crt}
+authorization: {mode: Webhook}
+tlsCertFile: $PKI/kubelet-server.crt
+tlsPrivateKeyFile: $PKI/kubelet-server.key
+failCgroupV1: false
+cgroupDriver: cgroupfs
+cgroupRoot: /$NETNS
+cgroupsPerQOS: false
+enforceNodeAllocatable: []
+failSwapOn: false
+localStorageCapacityIsolation: false
+evictionHard: {memory.available: 1%, nodefs.available: 1%, imagefs.available: 1%}
+podLogsDir: $CLUSTER_DIR/pod-logs
+volumePluginDir: $CLUSTER_DIR/kubelet/volume-plugins
+resolvConf: $resolv
+maxPods: 200
+registryPullQPS: 0
+serializeImagePulls: false
+YAML
+}
+
+start_kubelet() {
+  mkdir -p "$CLUSTER_DIR/kubelet" "$CLUSTER_DIR/pod-logs"
+  write_kubelet_config
+  start_daemon kubelet --config "$CLUSTER_DIR/kubelet/config.yaml" --root-dir "$CLUSTER_DIR/kubelet" \
+    --cert-dir "$PKI" --kubeconfig "$PKI/kubelet.kubeconfig" --hostname-override "$NODE" --node-ip "$ADDRESS"
+}
+
+start_kube_proxy() {
+  start_daemon kube-proxy --kubeconfig "$PKI/kube-proxy.kubeconfig" --hostname-override "$NODE" --proxy-mode nftables \
+    --cluster-cidr "$POD_SUBNET" --conntrack-max-per-core 0
+}
+
+node_is_ready() {
+  [ "$(kube get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}' 2>/dev/null)" = True ]
+}
+
+wait_for_node() { wait_for_daemon 60 kubelet "the node $NODE is Ready" node_is_ready; }
+
+kubelet_is_healthy() { "${INSIDE[@]}" bash -c 'exec 3<>/dev/tcp/127.0.0.1/10248'; }
+
+node_stop() {
+  if ! is_running kubelet; then
+    say "cluster $CLUSTER_NAME: the kubelet is not running: nothing to do"
+    return
+  fi
+  kill_daemon kubelet
+  say "cluster $CLUSTER_NAME: the kubelet is killed, its containers live on; the node turns NotReady within a minute"
+}
+
+node_start() {
+  if is_running kubelet; then
+    say "cluster $CLUSTER_NAME: the kubelet is running: nothing to do"
+    return
+  fi
+  attach
+  start_kubelet
+  # The node may still count as Ready from before, so the kubelet itself is asked first.
+  wait_for_daemon 60 kubelet "its health port is open" kubelet_is_healthy
+  wait_for_node
+  say "cluster $CLUSTER_NAME: the kubelet is running again"
+}
+
+# === what is left of containers ===
+
+cgroup_folders() {
+  local root
+  for root in /sys/fs/cgroup "/sys/fs/cgroup"/*; do
+    if [ -d "$root/$NETNS" ]; then find "$root/$NETNS" -depth -type d; fi
+  done
+}
+
+contained_pids() {
+  local folder
+  while read -r folder; do cat "$folder/cgroup.procs" 2>/dev/null || true; done < <(cgroup_folders) | sort -u
+}
+
+nothing_contained() {
+  local pids
+  mapfile -t pids < <(contained_pids)
+  if [ ${#pids[@]} -eq 0 ]; then return 0; fi
+  kill -KILL "${pids[@]}" 2>/dev/null || true
+  return 1
+}
+
+# remove_containers : their shims first, or these would report to a containerd that is gone. A
+# frozen process cannot die, but nothing here freezes one.
+remove_containers() {
+  local socket sockets=() folder link
+  mapfile -t sockets < <(cat "$CLUSTER_DIR"/containerd/run/io.containerd.runtime.v2.task/*/*/bootstrap.json 2>/dev/null |
+    sed -n 's|.*"address": *"unix://\([^"]*\)".*|\1|p')
+  kill_daemon containerd-shim-runc-v2
+  poll 20 nothing_contained ||
+    die "cluster $CLUSTER_NAME: processes of its containers do not die: $(contained_pids | tr '\n' ' ')" "see their state: ps -o pid,stat,wchan,args -p PID"
+  for socket in "${sockets[@]}"; do rm -f "$socket"; done
+  while read -r folder; do rmdir "$folder" 2>/dev/null || true; done < <(cgroup_folders)
+  # The kubelet's one folder that cannot be configured.
+  for link in /var/log/containers/*; do
+    if [[ $(readlink "$link") == "$CLUSTER_DIR/"* ]]; then rm -f "$link"; fi
+  done
+}

@@ -42,7 +42,7 @@ start_daemon() {
   local program=$1
   shift
   (
-    cd "$CLUSTER_DIR"
+    cd "$CLUSTER_DIR" || exit
     exec "${INSIDE[@]}" env -i "PATH=$DAEMON_PATH" "HOME=$CLUSTER_DIR" TMPDIR=/tmp setsid "$(tool "$program")" "$@" \
       </dev/null >>"$(log_of "$program")" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
   ) &
