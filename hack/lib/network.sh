@@ -48,6 +48,4 @@ remove_network() {
   nft delete table ip "$NETNS" 2>/dev/null || true
   ip link delete "$NETNS" 2>/dev/null || true
   ip netns delete "$NETNS" 2>/dev/null || true
-  # A process that is still dying keeps a deleted namespace, but not its name.
-  rm -f "/var/lib/cni/results/$NETNS"-*
 }

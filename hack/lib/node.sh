@@ -69,7 +69,6 @@ start_containerd() {
   start_daemon containerd --config "$CLUSTER_DIR/containerd/config.toml"
 }
 
-# cgroupRoot: a cgroup of the cluster's own, by which teardown finds what containers left running.
 write_kubelet_config() {
   local resolv=/etc/resolv.conf
   # What systemd-resolved offers to the machine is an address inside the machine.
@@ -88,7 +87,6 @@ tlsCertFile: $PKI/kubelet-server.crt
 tlsPrivateKeyFile: $PKI/kubelet-server.key
 failCgroupV1: false
 cgroupDriver: cgroupfs
-cgroupRoot: /$NETNS
 cgroupsPerQOS: false
 enforceNodeAllocatable: []
 failSwapOn: false
@@ -121,7 +119,14 @@ node_is_ready() {
 
 wait_for_node() { wait_for_daemon 60 kubelet "the node $NODE is Ready" node_is_ready; }
 
-kubelet_is_healthy() { "${INSIDE[@]}" bash -c 'exec 3<>/dev/tcp/127.0.0.1/10248'; }
+# The node may still count as Ready from before, so a restarted kubelet itself is asked, and
+# answers for its pods (logs, exec) only once it has heard of them.
+kubelet_knows_its_pods() {
+  local bound known
+  bound=$(kube get pods --all-namespaces --field-selector "spec.nodeName=$NODE" --output name) || return 1
+  known=$(kube get --raw "/api/v1/nodes/$NODE/proxy/pods") || return 1
+  [ -z "$bound" ] || [[ $known == *'"containers":'* ]]
+}
 
 node_stop() {
   if ! is_running kubelet; then
@@ -139,45 +144,62 @@ node_start() {
   fi
   attach
   start_kubelet
-  # The node may still count as Ready from before, so the kubelet itself is asked first.
-  wait_for_daemon 60 kubelet "its health port is open" kubelet_is_healthy
+  wait_for_daemon 60 kubelet "it knows its pods" kubelet_knows_its_pods
   wait_for_node
   say "cluster $CLUSTER_NAME: the kubelet is running again"
 }
 
 # === what is left of containers ===
 
+# container_ids : from containerd's folders, and from the children of shims in case somebody removed those.
+container_ids() {
+  local folder shim child
+  for folder in "$CLUSTER_DIR"/containerd/run/io.containerd.runtime.v2.task/k8s.io/*/; do
+    if [ -d "$folder" ]; then basename "$folder"; fi
+  done
+  for shim in $(pids_of containerd-shim-runc-v2); do
+    for child in $(pgrep -P "$shim"); do
+      sed -n 's|.*/k8s.io/\([0-9a-f]\{64\}\)$|\1|p' "/proc/$child/cgroup" 2>/dev/null || true
+    done
+  done
+}
+
+# cgroup_folders ID… : in every hierarchy, the deepest first.
 cgroup_folders() {
-  local root
-  for root in /sys/fs/cgroup "/sys/fs/cgroup"/*; do
-    if [ -d "$root/$NETNS" ]; then find "$root/$NETNS" -depth -type d; fi
+  local id folder
+  for id in "$@"; do
+    for folder in "/sys/fs/cgroup/k8s.io/$id" /sys/fs/cgroup/*/"k8s.io/$id"; do
+      if [ -d "$folder" ]; then find "$folder" -depth -type d; fi
+    done
   done
 }
 
 contained_pids() {
   local folder
-  while read -r folder; do cat "$folder/cgroup.procs" 2>/dev/null || true; done < <(cgroup_folders) | sort -u
+  while read -r folder; do cat "$folder/cgroup.procs" 2>/dev/null || true; done < <(cgroup_folders "$@") | sort -u
 }
 
 nothing_contained() {
   local pids
-  mapfile -t pids < <(contained_pids)
+  mapfile -t pids < <(contained_pids "$@")
   if [ ${#pids[@]} -eq 0 ]; then return 0; fi
   kill -KILL "${pids[@]}" 2>/dev/null || true
   return 1
 }
 
-# remove_containers : their shims first, or these would report to a containerd that is gone. A
-# frozen process cannot die, but nothing here freezes one.
+# remove_containers : with their shims, cgroups, sockets and links.
 remove_containers() {
-  local socket sockets=() folder link
+  local ids sockets folder link id
+  mapfile -t ids < <(container_ids | sort -u)
   mapfile -t sockets < <(cat "$CLUSTER_DIR"/containerd/run/io.containerd.runtime.v2.task/*/*/bootstrap.json 2>/dev/null |
-    sed -n 's|.*"address": *"unix://\([^"]*\)".*|\1|p')
+    grep -o '/[^"]*/containerd/s/[0-9a-f]*')
   kill_daemon containerd-shim-runc-v2
-  poll 20 nothing_contained ||
-    die "cluster $CLUSTER_NAME: processes of its containers do not die: $(contained_pids | tr '\n' ' ')" "see their state: ps -o pid,stat,wchan,args -p PID"
-  for socket in "${sockets[@]}"; do rm -f "$socket"; done
-  while read -r folder; do rmdir "$folder" 2>/dev/null || true; done < <(cgroup_folders)
+  poll 20 nothing_contained "${ids[@]}" ||
+    die "cluster $CLUSTER_NAME: processes of its containers do not die: $(contained_pids "${ids[@]}" | tr '\n' ' ')" \
+      "see their state: ps -o pid,stat,wchan,args -p PID"
+  if [ ${#sockets[@]} -gt 0 ]; then rm -f "${sockets[@]}"; fi
+  while read -r folder; do rmdir "$folder" 2>/dev/null || true; done < <(cgroup_folders "${ids[@]}")
+  for id in "${ids[@]}"; do rm -f /var/lib/cni/results/*-"$id"-*; done
   # The kubelet's one folder that cannot be configured.
   for link in /var/log/containers/*; do
     if [[ $(readlink "$link") == "$CLUSTER_DIR/"* ]]; then rm -f "$link"; fi

@@ -64,7 +64,7 @@ start_storage() {
   volume_config >"$CLUSTER_DIR/storage/config.json"
   storage_manifest | kube apply --filename - >/dev/null ||
     die "cluster $CLUSTER_NAME: the API server refused the objects of the volume provisioner" "its message is above"
-  CONFIG_MOUNT_PATH=$CLUSTER_DIR/storage start_daemon local-path-provisioner start \
+  start_daemon local-path-provisioner start \
     --kubeconfig "$PKI/admin.kubeconfig" --config "$CLUSTER_DIR/storage/config.json" --namespace "$STORAGE_NAMESPACE" \
     --helper-image localhost/busybox:1 --configmap-name local-path --service-account-name helper
 }

@@ -10,6 +10,9 @@ exists_somewhere() {
 tear_down() {
   local slot program
   slot=$(find_slot)
+  if [ -n "$slot" ] && [ "$(id -u)" != 0 ]; then
+    die "cluster $CLUSTER_NAME was started by root" "take it down as root: hack/cluster down --name $CLUSTER_NAME"
+  fi
   for program in kubelet local-path-provisioner kube-proxy kube-scheduler kube-controller-manager kube-apiserver etcd containerd; do
     kill_daemon "$program"
   done
