@@ -31,14 +31,14 @@ stage_pause() {
 
 stage_busybox() {
   local applet
-  mkdir -p "$1/bin" "$1/etc" "$1/home" "$1/root"
+  mkdir -p "$1/bin" "$1/etc" "$1/home"
   mkdir -m 1777 "$1/tmp"
   cp "$(command -v busybox)" "$1/bin/busybox"
   for applet in $(busybox --list); do
     # It lists itself.
     if [ "$applet" != busybox ]; then ln -s busybox "$1/bin/$applet"; fi
   done
-  printf '%s\n' root:x:0:0:root:/root:/bin/sh nonroot:x:65532:65532:nonroot:/home:/bin/sh >"$1/etc/passwd"
+  printf '%s\n' root:x:0:0:root:/:/bin/sh nonroot:x:65532:65532:nonroot:/home:/bin/sh >"$1/etc/passwd"
   printf '%s\n' root:x:0: nonroot:x:65532: >"$1/etc/group"
 }
 

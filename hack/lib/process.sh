@@ -47,6 +47,8 @@ start_daemon() {
       </dev/null >>"$(log_of "$program")" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
   ) &
   STARTED_PID[$program]=$!
+  # Or the shell would report its death in words of its own.
+  disown
 }
 
 declare -A STARTED_PID=()
