@@ -1,0 +1,53 @@
+{{/* What objects are called, and the labels they bear. */}}
+
+{{- define "agentloop.name" -}}
+{{ .Values.nameOverride | default .Chart.Name }}
+{{- end }}
+
+{{/* At most 46 characters: the longest suffix has 13, and labels and Services end at 63. */}}
+{{- define "agentloop.fullname" -}}
+{{- $name := include "agentloop.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{ .Values.fullnameOverride }}
+{{- else if contains $name .Release.Name -}}
+{{ .Release.Name | trunc 46 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-%s" .Release.Name $name | trunc 46 | trimSuffix "-" }}
+{{- end -}}
+{{- end }}
+
+{{- define "agentloop.configMapName" -}}
+{{ .Values.config.existingConfigMap | default (printf "%s-config" (include "agentloop.fullname" .)) }}
+{{- end }}
+
+{{- define "agentloop.leaseName" -}}
+{{ include "agentloop.fullname" . }}
+{{- end }}
+
+{{- define "agentloop.serviceAccountName" -}}
+{{ .Values.serviceAccount.name | default (include "agentloop.fullname" .) }}
+{{- end }}
+
+{{/* Of the Job before an uninstall: its own name, ServiceAccount and roles. */}}
+{{- define "agentloop.releaseName" -}}
+{{ include "agentloop.fullname" . }}-release
+{{- end }}
+
+{{- define "agentloop.labels" -}}
+{{ include "agentloop.selector" . }}
+app.kubernetes.io/part-of: agentloop
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* What never changes between releases of the chart. The component is added by who selects pods. */}}
+{{- define "agentloop.selector" -}}
+app.kubernetes.io/name: {{ include "agentloop.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "agentloop.controllerSelector" -}}
+{{ include "agentloop.selector" . }}
+app.kubernetes.io/component: controller
+{{- end }}

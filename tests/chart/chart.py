@@ -1,0 +1,110 @@
+"""The chart as its tests see it: values in, objects or a refusal out."""
+
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import tempfile
+
+import yaml
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+CHART = REPOSITORY / "charts" / "agentloop"
+RELEASE = "agentloop"
+NAMESPACE = "agentloop-system"
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+# Sets of values that people use, and that every rule of the chart must hold for.
+CASES = {
+    "defaults": {},
+    "named namespaces": {"watch": {"namespaces": ["team-a", "team-b"]}},
+    "two replicas": {"replicas": 2, "topologySpreadConstraints": [
+        {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}]},
+    "settings": {"config": {"hardLimit": 10000, "defaultMaxIterations": 20, "noChangeThreshold": 4,
+                            "iterationTimeoutSeconds": 604800, "paused": True}},
+    "own ConfigMap": {"config": {"existingConfigMap": "our-settings"}},
+    "digests": {"image": {"digest": DIGEST}, "runner": {"image": {"digest": DIGEST}}},
+    "private images": {"image": {"registry": "", "repository": "mirror/agentloop", "tag": "1.2.3"},
+                       "runner": {"injection": "init-container"}, "imagePullSecrets": [{"name": "mirror"}]},
+    "no definition": {"crds": {"install": False}},
+    "definition goes too": {"crds": {"keep": False}},
+    "no metrics": {"metrics": {"service": {"enabled": False}}},
+    "ServiceMonitor": {"metrics": {"serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"team": "a"}}}},
+    "rights by hand": {"rbac": {"create": False, "aggregate": False},
+                       "serviceAccount": {"create": False, "name": "ours"}},
+    "placed": {"priorityClassName": "system-cluster-critical", "strategy": {"type": "Recreate"},
+               "tolerations": [{"key": "infra", "operator": "Exists"}],
+               "affinity": {"nodeAffinity": {}}, "podAnnotations": {"a": "b"}, "podLabels": {"c": "d"},
+               "podSecurityContext": {"runAsUser": None, "runAsGroup": None},
+               "serviceAccount": {"annotations": {"e": "f"}}},
+    "other names": {"nameOverride": "loops", "fullnameOverride": "f" * 46},
+    "as a subchart": {"global": {"anything": 1}, "enabled": True},
+}
+
+
+class Refused(Exception):
+    """What Helm said when it would not render."""
+
+
+def command(*args, given=None):
+    return subprocess.run([str(a) for a in args], input=given, capture_output=True, text=True, check=False)
+
+
+def helm(*args, values=None):
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(values or {}, file)
+        file.flush()
+        return command(os.environ["HELM"], *args, "--values", file.name)
+
+
+def render(values=None):
+    """The objects that Helm makes, hooks included; each call returns its own."""
+    return json.loads(_render(json.dumps(values or {})))
+
+
+@functools.cache
+def _render(values):
+    answer = helm("template", RELEASE, CHART, "--namespace", NAMESPACE, values=json.loads(values))
+    if answer.returncode:
+        raise Refused(answer.stderr)
+    return json.dumps([o for o in yaml.safe_load_all(answer.stdout) if o])
+
+
+def of_kind(objects, *kinds):
+    return [o for o in objects if o["kind"] in kinds]
+
+
+def one(objects, kind, name=None):
+    found = [o for o in of_kind(objects, kind) if name in (None, o["metadata"]["name"])]
+    assert len(found) == 1, f"{len(found)} objects are a {kind} {name or ''}"
+    return found[0]
+
+
+def pod_template(owner):
+    return owner["spec"]["template"]
+
+
+def pod_specs(objects):
+    return [pod_template(o)["spec"] for o in of_kind(objects, "Deployment", "Job")]
+
+
+def argument(container, flag):
+    """The value of --flag=value; None where it is not given."""
+    return next((a.split("=", 1)[1] for a in container["args"] if a.startswith(f"--{flag}=")), None)
+
+
+def controller(values=None):
+    return pod_template(one(render(values), "Deployment"))["spec"]["containers"][0]
+
+
+def every_case(test):
+    """Runs a test once for every case, which it gets by name with the objects rendered from it."""
+
+    @functools.wraps(test)
+    def run(self):
+        for name, values in CASES.items():
+            with self.subTest(case=name):
+                test(self, name, render(values))
+
+    return run

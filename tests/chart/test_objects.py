@@ -1,0 +1,251 @@
+"""What is rendered: valid everywhere, fit for restricted namespaces, named and labelled as it should be."""
+
+import re
+import tomllib
+import unittest
+
+import kubernetes_validate
+import yaml
+
+from chart import (CASES, CHART, DIGEST, NAMESPACE, REPOSITORY, argument, controller, every_case, of_kind, one,
+                   pod_specs, pod_template, render)
+
+VERSIONS = ["1.33", "1.34", "1.35", "1.36", "1.37"]
+CRD = "agenttasks.agentloop.dev"
+CLUSTER_WIDE = {"CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"}
+
+
+class EveryObject(unittest.TestCase):
+    validated = set()
+
+    @every_case
+    def test_is_valid_in_every_version_of_kubernetes_that_the_chart_supports(self, _, objects):
+        for o in objects:
+            text = yaml.safe_dump(o)
+            if o["kind"] == "ServiceMonitor" or text in self.validated:
+                continue
+            self.validated.add(text)
+            for version in VERSIONS:
+                kubernetes_validate.validate(o, version, strict=True)
+
+    @every_case
+    def test_bears_the_recommended_labels(self, _, objects):
+        for o in objects:
+            labels = o["metadata"]["labels"]
+            for label in ["name", "instance", "version", "managed-by", "part-of"]:
+                self.assertIn(f"app.kubernetes.io/{label}", labels, o["metadata"]["name"])
+            self.assertTrue(all(len(v) <= 63 for v in labels.values()))
+
+    @every_case
+    def test_stands_in_the_release_namespace_but_for_roles_in_watched_ones(self, case, objects):
+        watched = CASES[case].get("watch", {}).get("namespaces", [])
+        for o in objects:
+            namespace = o["metadata"].get("namespace")
+            if o["kind"] in CLUSTER_WIDE:
+                self.assertIsNone(namespace)
+            elif namespace != NAMESPACE:
+                self.assertIn(o["kind"], {"Role", "RoleBinding"})
+                self.assertIn(namespace, watched)
+
+    @every_case
+    def test_is_rendered_once_and_has_a_name_that_fits_a_label(self, _, objects):
+        keys = [(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]) for o in objects]
+        self.assertEqual(len(keys), len(set(keys)))
+        self.assertTrue(all(len(name) <= 63 for _, _, name in keys))
+
+
+class EveryPod(unittest.TestCase):
+    @every_case
+    def test_satisfies_the_restricted_pod_security_standard(self, _, objects):
+        specs = pod_specs(objects)
+        self.assertEqual(len(specs), 2)
+        for spec in specs:
+            self.assertTrue(spec["securityContext"]["runAsNonRoot"])
+            self.assertEqual(spec["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
+            self.assertFalse({"hostNetwork", "hostPID", "hostIPC", "volumes"} & spec.keys())
+            for container in spec["containers"]:
+                context = container["securityContext"]
+                self.assertEqual(context["capabilities"], {"drop": ["ALL"]})
+                self.assertFalse(context["allowPrivilegeEscalation"])
+                self.assertTrue(context["readOnlyRootFilesystem"])
+
+    def test_asks_for_resources_and_is_bounded_in_memory(self):
+        for spec in pod_specs(render()):
+            resources = spec["containers"][0]["resources"]
+            self.assertEqual(resources["requests"].keys(), {"cpu", "memory"})
+            self.assertEqual(resources["limits"].keys(), {"memory"})
+
+    def test_runs_the_image_of_the_charts_version_unless_told_otherwise(self):
+        version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+        self.assertEqual({s["containers"][0]["image"] for s in pod_specs(render())}, {f"localhost/agentloop:{version}"})
+        self.assertEqual(argument(controller(), "runner-image"), f"localhost/agentloop-runner:{version}")
+
+    def test_runs_the_image_of_a_digest(self):
+        container = controller(CASES["digests"])
+        self.assertEqual(container["image"], f"localhost/agentloop@{DIGEST}")
+        self.assertEqual(argument(container, "runner-image"), f"localhost/agentloop-runner@{DIGEST}")
+
+    def test_runs_an_image_without_a_registry_and_with_pull_secrets(self):
+        for spec in pod_specs(render(CASES["private images"])):
+            self.assertEqual(spec["containers"][0]["image"], "mirror/agentloop:1.2.3")
+            self.assertEqual(spec["imagePullSecrets"], [{"name": "mirror"}])
+
+    def test_goes_where_it_is_told_to(self):
+        for spec in pod_specs(render(CASES["placed"])):
+            self.assertEqual(spec["priorityClassName"], "system-cluster-critical")
+            self.assertEqual(spec["tolerations"], [{"key": "infra", "operator": "Exists"}])
+            self.assertIn("nodeAffinity", spec["affinity"])
+            self.assertNotIn("runAsUser", spec["securityContext"])
+
+    @every_case
+    def test_has_a_service_account_that_exists_and_a_token_only_by_its_own_word(self, case, objects):
+        accounts = {o["metadata"]["name"]: o for o in of_kind(objects, "ServiceAccount")}
+        self.assertTrue(all(a["automountServiceAccountToken"] is False for a in accounts.values()))
+        for spec in pod_specs(objects):
+            self.assertTrue(spec["automountServiceAccountToken"])
+            if case != "rights by hand":
+                self.assertIn(spec["serviceAccountName"], accounts)
+
+
+class Operator(unittest.TestCase):
+    @every_case
+    def test_is_selected_by_its_service_and_its_budget_and_the_job_is_not(self, _, objects):
+        labels = pod_template(one(objects, "Deployment"))["metadata"]["labels"]
+        others = pod_template(one(objects, "Job"))["metadata"]["labels"]
+        selectors = [o["spec"]["selector"] for o in of_kind(objects, "Service")]
+        selectors += [o["spec"]["selector"]["matchLabels"]
+                      for o in of_kind(objects, "Deployment", "PodDisruptionBudget")]
+        for selector in selectors:
+            self.assertLessEqual(selector.items(), labels.items())
+            self.assertFalse(selector.items() <= others.items())
+
+    def test_watches_all_namespaces_unless_some_are_named(self):
+        self.assertIsNone(argument(controller(), "watch-namespaces"))
+        self.assertEqual(argument(controller(CASES["named namespaces"]), "watch-namespaces"), "team-a,team-b")
+
+    def test_has_a_budget_for_disruptions_only_where_two_run(self):
+        self.assertEqual(of_kind(render(), "PodDisruptionBudget"), [])
+        budget = one(render(CASES["two replicas"]), "PodDisruptionBudget")
+        self.assertEqual(budget["spec"]["maxUnavailable"], 1)
+
+    def test_is_spread_by_its_own_labels(self):
+        deployment = one(render(CASES["two replicas"]), "Deployment")
+        constraint = pod_template(deployment)["spec"]["topologySpreadConstraints"][0]
+        self.assertEqual(constraint["labelSelector"], deployment["spec"]["selector"])
+
+    def test_keeps_the_labels_that_select_it_whatever_labels_are_added(self):
+        wanted = {"app.kubernetes.io/component": "mine", "team": "a"}
+        labels = pod_template(one(render({"podLabels": wanted}), "Deployment"))["metadata"]["labels"]
+        self.assertEqual(labels["app.kubernetes.io/component"], "controller")
+        self.assertEqual(labels["team"], "a")
+
+    def test_tells_its_probes_and_metrics_on_the_port_that_is_named(self):
+        container = controller()
+        self.assertEqual(container["ports"], [{"name": "http", "containerPort": 8080}])
+        self.assertTrue(argument(container, "http-address").endswith(":8080"))
+        for probe in ["livenessProbe", "readinessProbe"]:
+            self.assertEqual(container[probe]["httpGet"]["port"], "http")
+
+    def test_is_scraped_through_the_service_that_the_monitor_selects(self):
+        objects = render(CASES["ServiceMonitor"])
+        monitor = one(objects, "ServiceMonitor")
+        service = one(objects, "Service")
+        self.assertLessEqual(monitor["spec"]["selector"]["matchLabels"].items(), service["metadata"]["labels"].items())
+        self.assertEqual(monitor["spec"]["endpoints"][0]["port"], service["spec"]["ports"][0]["name"])
+        self.assertEqual(monitor["metadata"]["labels"]["team"], "a")
+        self.assertEqual(of_kind(render(CASES["no metrics"]), "Service"), [])
+
+
+class Settings(unittest.TestCase):
+    def test_hold_only_the_keys_that_were_set(self):
+        self.assertNotIn("data", one(render(), "ConfigMap"))
+        data = one(render({"config": {"hardLimit": 30}}), "ConfigMap")["data"]
+        self.assertEqual(data, {"hardLimit": "30"})
+
+    def test_are_written_as_plain_numbers_and_words(self):
+        data = one(render(CASES["settings"]), "ConfigMap")["data"]
+        self.assertEqual(data, {"hardLimit": "10000", "defaultMaxIterations": "20", "noChangeThreshold": "4",
+                                "iterationTimeoutSeconds": "604800", "paused": "true"})
+
+    def test_of_a_switch_that_is_off_are_written_too(self):
+        self.assertEqual(one(render({"config": {"paused": False}}), "ConfigMap")["data"], {"paused": "false"})
+
+    @every_case
+    def test_come_from_the_config_map_that_the_operator_is_told(self, _, objects):
+        told = argument(pod_template(one(objects, "Deployment"))["spec"]["containers"][0], "config-map")
+        self.assertIn(told, [o["metadata"]["name"] for o in of_kind(objects, "ConfigMap")] + ["our-settings"])
+
+    def test_of_ones_own_replace_the_charts(self):
+        objects = render(CASES["own ConfigMap"])
+        self.assertEqual(of_kind(objects, "ConfigMap"), [])
+        role = one(objects, "Role", "agentloop-self")
+        self.assertIn(["our-settings"], [r.get("resourceNames") for r in role["rules"]])
+
+    def test_of_every_key_are_documented_in_values(self):
+        text = (CHART / "values.yaml").read_text()
+        schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+        for key in schema["properties"]["config"]["properties"]:
+            self.assertRegex(text, rf"(?m)^  (# )?{key}: ")
+
+
+class Definition(unittest.TestCase):
+    def test_is_the_repositorys_word_for_word(self):
+        # Cure: make generate
+        folder = REPOSITORY / "crds"
+        ours = {f.name: f.read_text() for f in (CHART / "files" / "crds").iterdir()}
+        self.assertEqual(ours, {f.name: f.read_text() for f in folder.iterdir()})
+
+    def test_loses_nothing_when_it_is_rendered(self):
+        original = yaml.safe_load((REPOSITORY / "crds" / f"{CRD}.yaml").read_text())
+        self.assertEqual(one(render(), "CustomResourceDefinition")["spec"], original["spec"])
+
+    def test_outlives_the_release_unless_told_otherwise(self):
+        policy = "helm.sh/resource-policy"
+        kept = one(render(), "CustomResourceDefinition")["metadata"]
+        self.assertEqual(kept["annotations"][policy], "keep")
+        goes = one(render(CASES["definition goes too"]), "CustomResourceDefinition")["metadata"]
+        self.assertNotIn(policy, goes.get("annotations", {}))
+
+    def test_is_left_out_on_demand(self):
+        self.assertEqual(of_kind(render(CASES["no definition"]), "CustomResourceDefinition"), [])
+
+
+class JobBeforeAnUninstall(unittest.TestCase):
+    @every_case
+    def test_is_the_only_hook_and_stays_for_its_log_when_it_fails(self, _, objects):
+        hooks = [o for o in objects if "helm.sh/hook" in o["metadata"].get("annotations", {})]
+        self.assertEqual([o["kind"] for o in hooks], ["Job"])
+        annotations = hooks[0]["metadata"]["annotations"]
+        self.assertEqual(annotations["helm.sh/hook"], "pre-delete")
+        self.assertEqual(annotations["helm.sh/hook-delete-policy"], "before-hook-creation,hook-succeeded")
+
+    @every_case
+    def test_ends_the_operator_of_this_release_and_looks_where_it_looked(self, _, objects):
+        deployment = one(objects, "Deployment")
+        operator = pod_template(deployment)["spec"]["containers"][0]
+        job = pod_template(one(objects, "Job"))["spec"]["containers"][0]
+        self.assertEqual(job["args"][0], "release")
+        self.assertEqual(argument(job, "namespace"), NAMESPACE)
+        self.assertEqual(argument(job, "deployment"), deployment["metadata"]["name"])
+        for flag in ["lease-name", "watch-namespaces"]:
+            self.assertEqual(argument(job, flag), argument(operator, flag))
+
+    def test_gives_up_before_helm_does(self):
+        self.assertLess(one(render(), "Job")["spec"]["activeDeadlineSeconds"], 300)
+
+
+class Chart(unittest.TestCase):
+    def test_has_the_version_of_the_programs(self):
+        chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+        version = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+        self.assertEqual((chart["version"], chart["appVersion"]), (version, version))
+
+    def test_documents_every_value_that_the_schema_knows(self):
+        schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+        values = yaml.safe_load((CHART / "values.yaml").read_text())
+        self.assertEqual(schema["properties"].keys() - {"global", "enabled"}, values.keys())
+
+    def test_names_no_registry(self):
+        hosts = re.compile(r"\b(?:ghcr|quay|docker|gcr|registry\.k8s|mcr\.microsoft)\.[a-z]+")
+        for file in CHART.rglob("*.*"):
+            self.assertIsNone(hosts.search(file.read_text()), file.name)

@@ -1,0 +1,120 @@
+"""Least privilege: what the rendered roles grant, and to whom."""
+
+import unittest
+
+from chart import CASES, NAMESPACE, every_case, of_kind, render
+
+ROLES = ["Role", "ClusterRole"]
+BINDINGS = ["RoleBinding", "ClusterRoleBinding"]
+
+
+def grants(objects, account):
+    """Every (scope, group/resource, names, verbs) that an account has; the scope is a namespace or '*'."""
+    roles = {(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]): o for o in of_kind(objects, *ROLES)}
+    for binding in of_kind(objects, *BINDINGS):
+        if account not in [s["name"] for s in binding["subjects"]]:
+            continue
+        namespace = binding["metadata"].get("namespace")
+        role = roles[(binding["roleRef"]["kind"], namespace, binding["roleRef"]["name"])]
+        for rule in role["rules"]:
+            for group in rule["apiGroups"]:
+                for resource in rule["resources"]:
+                    yield (namespace or "*", f"{group}/{resource}", tuple(rule.get("resourceNames", ())),
+                           frozenset(rule["verbs"]))
+
+
+class EveryRole(unittest.TestCase):
+    @every_case
+    def test_names_its_verbs_resources_and_groups(self, _, objects):
+        for role in of_kind(objects, *ROLES):
+            for rule in role["rules"]:
+                self.assertNotIn("*", rule["verbs"] + rule["resources"] + rule["apiGroups"])
+
+    @every_case
+    def test_grants_no_secrets_no_roles_no_impersonation_and_no_way_into_a_pod(self, _, objects):
+        forbidden = {"secrets", "roles", "rolebindings", "clusterroles", "clusterrolebindings", "serviceaccounts",
+                     "serviceaccounts/token", "pods/exec", "pods/attach", "pods/ephemeralcontainers", "nodes", "users"}
+        for role in of_kind(objects, *ROLES):
+            for rule in role["rules"]:
+                self.assertFalse(forbidden & set(rule["resources"]))
+                self.assertFalse({"impersonate", "escalate", "bind"} & set(rule["verbs"]))
+
+    @every_case
+    def test_is_bound_only_to_accounts_of_the_release(self, _, objects):
+        for binding in of_kind(objects, *BINDINGS):
+            for subject in binding["subjects"]:
+                self.assertEqual(subject["namespace"], NAMESPACE)
+                self.assertIn(subject["name"], {o["metadata"]["name"] for o in of_kind(objects, "ServiceAccount")})
+
+
+class NamedNamespaces(unittest.TestCase):
+    objects = render(CASES["named namespaces"])
+
+    def test_leave_no_right_that_is_bound_cluster_wide(self):
+        self.assertEqual(of_kind(self.objects, "ClusterRoleBinding"), [])
+
+    def test_leave_no_cluster_role_but_those_for_users_and_none_on_pods(self):
+        for role in of_kind(self.objects, "ClusterRole"):
+            self.assertTrue(any("aggregate-to-" in label for label in role["metadata"]["labels"]))
+            self.assertEqual({r for rule in role["rules"] for r in rule["resources"]} - {"agenttasks/status"},
+                             {"agenttasks"})
+
+    def test_have_the_same_rights_that_all_namespaces_would_have(self):
+        for account in ["agentloop", "agentloop-release"]:
+            everywhere = {g[1:] for g in grants(render(), account) if g[0] == "*"}
+            for namespace in ["team-a", "team-b"]:
+                self.assertEqual({g[1:] for g in grants(self.objects, account) if g[0] == namespace}, everywhere)
+
+    def test_may_include_the_releases_own(self):
+        objects = render({"watch": {"namespaces": [NAMESPACE]}})
+        self.assertEqual(len(of_kind(objects, "Role")), 4)
+
+
+class TheOperator(unittest.TestCase):
+    def test_changes_in_its_own_namespace_nothing_but_its_lease(self):
+        own = {g[1:] for g in grants(render(), "agentloop") if g[0] == NAMESPACE}
+        self.assertEqual(own, {
+            ("/configmaps", ("agentloop-config",), frozenset({"get", "list", "watch"})),
+            ("coordination.k8s.io/leases", (), frozenset({"create"})),
+            ("coordination.k8s.io/leases", ("agentloop",), frozenset({"get", "update", "patch"})),
+            ("events.k8s.io/events", (), frozenset({"create", "patch"})),
+        })
+
+    def test_reads_no_config_map_of_users(self):
+        self.assertNotIn("/configmaps", [g[1] for g in grants(render(), "agentloop") if g[0] == "*"])
+
+    @every_case
+    def test_never_changes_deployments(self, _, objects):
+        for grant in grants(objects, "agentloop"):
+            self.assertNotIn("apps/", grant[1])
+
+    def test_never_deletes_a_volume_claim(self):
+        verbs = {v for g in grants(render(), "agentloop") if g[1] == "/persistentvolumeclaims" for v in g[3]}
+        self.assertNotIn("delete", verbs)
+
+
+class TheJobBeforeAnUninstall(unittest.TestCase):
+    def test_creates_nothing_but_the_lease_and_deletes_nothing(self):
+        for grant in grants(render(), "agentloop-release"):
+            self.assertNotIn("delete", grant[3])
+            if "create" in grant[3]:
+                self.assertEqual(grant[1], "coordination.k8s.io/leases")
+
+    def test_scales_no_deployment_but_the_operators(self):
+        named = {g[2] for g in grants(render(), "agentloop-release") if g[1].startswith("apps/")}
+        self.assertEqual(named, {("agentloop",)})
+
+
+class Users(unittest.TestCase):
+    def test_get_the_tasks_with_the_clusters_own_roles(self):
+        labels = {label: role["metadata"]["name"] for role in of_kind(render(), "ClusterRole")
+                  for label in role["metadata"]["labels"] if "aggregate-to-" in label}
+        prefix = "rbac.authorization.k8s.io/aggregate-to-"
+        self.assertEqual(labels, {f"{prefix}view": "agentloop-view", f"{prefix}edit": "agentloop-edit"})
+
+    def test_cannot_write_a_status(self):
+        for role in of_kind(render(), "ClusterRole"):
+            if role["metadata"]["name"] in {"agentloop-view", "agentloop-edit"}:
+                for rule in role["rules"]:
+                    if "agenttasks/status" in rule["resources"]:
+                        self.assertEqual(rule["verbs"], ["get"])
