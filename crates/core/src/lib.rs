@@ -1,1 +1,23 @@
-//! x
+//! The rules of agentloop, pure: nothing here has a client, a clock, threads or randomness.
+//!
+//! Data flows one way:
+//!
+//! ```text
+//! AgentTask + pods + settings ──► facts ──► decide ──► new status, actions, when to look again
+//!      (api)      (facts)     (settings)     │
+//!                                            └── judge (one ended pod) · stop (verdict) · message (words)
+//! ```
+//!
+//! * [`api`]: the `AgentTask` as users see it: spec, status, schema.
+//! * [`settings`]: the ConfigMap's data read into checked settings.
+//! * [`facts`]: what one pod tells, and no more.
+//! * [`decide`]: the decision: what the status becomes and what is done.
+//! * [`pod`]: the pod of one iteration, and the volume claim of a task.
+//! * [`message`]: every sentence and command that a person reads.
+
+pub mod api;
+pub mod decide;
+pub mod facts;
+pub mod message;
+pub mod pod;
+pub mod settings;

@@ -1,0 +1,37 @@
+//! The `AgentTask` resource: what users write, what the operator answers, and the schema of both.
+
+mod crd;
+mod schema;
+mod spec;
+mod status;
+
+pub use crd::crd;
+pub use schema::{ClaimTemplate, PodTemplate};
+pub use spec::{
+    AgentTask, AgentTaskSpec, Breaker, Completion, ExistingClaim, KeySelector, LoopContext, Policy,
+    PromptSource, Verify, WhenDeleted, Workspace,
+};
+pub use status::{
+    Active, AgentTaskStatus, Change, Gate, Outcome, PastIteration, Phase, Source, Stop, StopCause, Streaks,
+    Threshold, Thresholds, Usage, WaitReason, Waiting,
+};
+
+/// Condition types of an `AgentTask`.
+pub mod condition {
+    /// True for every stop; its reason is the phase.
+    pub const STOPPED: &str = "Stopped";
+    /// True once the task is done.
+    pub const SUCCEEDED: &str = "Succeeded";
+    /// True while `spec.maxIterations` asks for more than the hard limit allows.
+    pub const LIMIT_CLAMPED: &str = "LimitClamped";
+    /// kstatus: work towards the spec is under way.
+    pub const RECONCILING: &str = "Reconciling";
+    /// kstatus: a person must act.
+    pub const STALLED: &str = "Stalled";
+}
+
+/// The hard limit's own upper bound, and so the largest `maxIterations` that the schema takes.
+pub const MOST_ITERATIONS: i32 = 10_000;
+
+/// Longest name of a task, so that it fits a label and a pod's name keeps its numbers.
+pub const MOST_NAME_CHARS: usize = 63;

@@ -1,0 +1,127 @@
+//! A claimed iteration: its pod is created, started, watched, stopped where it must, and settled.
+//!
+//! A claim is never withdrawn. It ends only by settling its pod, whatever the spec says meanwhile.
+
+use jiff::SignedDuration;
+
+use super::{Action, Draft, backed_off, settle};
+use crate::{
+    api::{Active, WaitReason},
+    facts::{Obstacle, PodFacts, PodState},
+    pod::template_hash,
+};
+
+/// A node that has not ended a deleted pod by its grace and this long is called silent.
+const NODE_SILENCE: SignedDuration = SignedDuration::from_secs(30);
+/// How often the Events of a pod that does not start are read.
+const LOOK_AT_EVENTS: SignedDuration = SignedDuration::from_secs(10);
+
+pub(super) fn bring_on(draft: &mut Draft<'_>, active: &Active) {
+    if draft.spec_changed() && draft.status.stop.is_none() {
+        super::rules::refresh_thresholds(draft);
+    }
+    match draft.pod_of(active).cloned() {
+        None => without_pod(draft, active),
+        Some(pod) => match pod.ended() {
+            Some(ending) => settle::settle(draft, active, Some(&pod), ending),
+            None => with_live_pod(draft, &pod),
+        },
+    }
+}
+
+fn without_pod(draft: &mut Draft<'_>, active: &Active) {
+    let observed = draft.observed;
+    if active.released {
+        settle::charge_as_lost(draft, active);
+    } else if observed.task.spec.suspend {
+        // Nothing runs. The claim stays: another operator may be about to create its pod.
+        draft.status.waiting = None;
+    } else if let Some(refused) = observed.refused.clone() {
+        refuse(draft, &refused);
+    } else if let Some(until) = draft.held_until() {
+        draft.again_at(until);
+    } else if observed.configuration.paused {
+        draft.wait_for(WaitReason::Paused, "");
+    } else {
+        if draft.status.waiting.as_ref().is_some_and(|waiting| waiting.reason == WaitReason::Paused) {
+            draft.status.waiting = None;
+        }
+        draft.act(Action::CreatePod);
+    }
+}
+
+/// The API server refuses the pod: the next try comes after as long as this has lasted already, within
+/// the bounds of the settings, so that the delay doubles without being counted anywhere.
+fn refuse(draft: &mut Draft<'_>, refused: &Obstacle) {
+    let now = draft.observed.now;
+    let settings = &draft.observed.configuration.last_good;
+    let same = draft.status.waiting.as_ref().filter(|waiting| waiting.reason == refused.reason);
+    let lasted = same.map_or(0, |waiting| now.duration_since(waiting.since.0).as_secs());
+    let delay = lasted.clamp(settings.start_retry_min_seconds, settings.start_retry_max_seconds);
+    draft.wait(refused, Some(now + SignedDuration::from_secs(delay)));
+}
+
+fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
+    let observed = draft.observed;
+    let now = observed.now;
+    if let Some(deletion) = pod.deletion {
+        let silent_from = deletion + NODE_SILENCE;
+        if now >= silent_from {
+            draft.wait_for(
+                WaitReason::NodeLost,
+                "its node does not answer; whether the agent still runs is not known",
+            );
+        } else {
+            draft.status.waiting = None;
+            draft.again_at(silent_from);
+        }
+        return;
+    }
+    if !pod.held {
+        draft.act(Action::HoldPod(pod.into()));
+    }
+    let has_started = matches!(pod.state, PodState::Running | PodState::AgentEnded(_));
+    let is_outdated = pod.hash.as_deref() != Some(template_hash(&observed.task.spec).as_str());
+    if observed.task.spec.suspend || (!has_started && is_outdated) || (pod.gated && pod.unfit.is_some()) {
+        draft.act(Action::DeletePod(pod.into()));
+        return;
+    }
+    if pod.gated {
+        if observed.configuration.paused {
+            draft.wait_for(WaitReason::Paused, "");
+        } else {
+            draft.status.waiting = None;
+            draft.act(Action::StartPod(pod.into()));
+        }
+        return;
+    }
+    match &pod.state {
+        PodState::Starting(told) => {
+            let obstacle = told.clone().or_else(|| observed.obstacle.clone());
+            match obstacle {
+                Some(obstacle) => draft.wait(&obstacle, None),
+                None => draft.status.waiting = None,
+            }
+            if told.is_none() {
+                draft.again_after(LOOK_AT_EVENTS);
+            }
+        }
+        PodState::AgentEnded(finished) => {
+            draft.status.waiting = None;
+            let grace = SignedDuration::from_secs(observed.configuration.last_good.sidecar_grace_seconds);
+            let until = finished.unwrap_or(now) + grace;
+            if now >= until {
+                draft.act(Action::DeletePod(pod.into()));
+            } else {
+                draft.again_at(until);
+            }
+        }
+        PodState::Running | PodState::Ended(_) => draft.status.waiting = None,
+    }
+}
+
+/// When the next attempt at a start may come.
+pub(super) fn start_delay(draft: &Draft<'_>, attempt: i32) -> SignedDuration {
+    let settings = &draft.observed.configuration.last_good;
+    backed_off(settings.start_retry_min_seconds, settings.start_retry_max_seconds, attempt)
+}

@@ -1,0 +1,221 @@
+//! What one iteration was: charged or not, what it did to the streaks, and whether it ends the task.
+//!
+//! The table of facts and consequences is docs/concepts.md's "How an iteration is judged", row by row.
+
+use agentloop_contract::{
+    error,
+    report::{self, End, RefusalKind, Report},
+};
+use jiff::Timestamp;
+
+use crate::{
+    api::{AgentTaskSpec, Change, Outcome, Policy, StopCause},
+    facts::{AgentEnd, Ending},
+};
+
+/// What an iteration was.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judgement {
+    /// Proven that no money was spent on it: the same iteration is tried again.
+    NotStarted {
+        /// Why, in words.
+        detail: String,
+    },
+    /// The provider refused and the workspace is unchanged: the same iteration is tried again.
+    Refused {
+        /// When the provider said to come back.
+        until: Option<Timestamp>,
+        /// The refusal in words.
+        detail: String,
+    },
+    /// It counts.
+    Charged(Box<Charge>),
+}
+
+/// What an iteration that counts did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Charge {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether it changed the workspace, as far as is known.
+    pub changed: Change,
+    /// What it does to the no-change streak.
+    pub no_change: NoChange,
+    /// What it does to the same-error streak.
+    pub error: ErrorSeen,
+    /// The stop that it calls for by itself.
+    pub verdict: Option<StopCause>,
+    /// The provider refused: the next iteration waits, until then where it named a time.
+    pub refused: Option<Option<Timestamp>>,
+    /// The agent's exit code.
+    pub exit_code: Option<i32>,
+    /// The runner's report, where there is one that counts.
+    pub report: Option<Report>,
+    /// When the agent started and ended.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub finished: Option<Timestamp>,
+}
+
+/// What an iteration does to the no-change streak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoChange {
+    /// It stays.
+    Keep,
+    /// It starts again.
+    Clear,
+    /// One more.
+    Add,
+}
+
+/// What an iteration does to the same-error streak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ErrorSeen {
+    /// It stays.
+    Keep,
+    /// There was no error.
+    None,
+    /// There was this one.
+    Some(report::Error),
+}
+
+/// Judges a pod that has ended.
+pub fn judge(spec: &AgentTaskSpec, ending: &Ending) -> Judgement {
+    match ending {
+        Ending::NeverStarted { detail } => Judgement::NotStarted { detail: detail.clone() },
+        Ending::Ran(end) => match &end.report {
+            Some(report) => reported(spec, end, report),
+            None => Judgement::Charged(Box::new(silent(spec, end))),
+        },
+    }
+}
+
+/// A claim whose pod is gone, let go when the operator was uninstalled.
+pub(super) fn lost() -> Charge {
+    Charge {
+        outcome: Outcome::PodLost,
+        changed: Change::Unknown,
+        no_change: NoChange::Keep,
+        error: ErrorSeen::Keep,
+        verdict: None,
+        refused: None,
+        exit_code: None,
+        report: None,
+        started: None,
+        finished: None,
+    }
+}
+
+/// The agent may have run, and nothing that can be trusted tells what it did.
+fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
+    let fail = end.exit_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
+    let refused = end.exit_code.is_some_and(|code| spec.retry_on_exit_codes().contains(&code));
+    let killed_by = |reason: &str| match end.exit_code {
+        Some(code) => format!("{reason} (exit code {code})"),
+        None => reason.to_owned(),
+    };
+    let oom = end.reason.as_deref() == Some("OOMKilled");
+    let (outcome, error) = if end.deadline {
+        (Outcome::TimedOut, ErrorSeen::Some(report::Error::new("IterationTimeout")))
+    } else if end.disrupted && !oom {
+        (Outcome::Interrupted, ErrorSeen::Keep)
+    } else {
+        let reason = end.reason.as_deref().unwrap_or("the container ended without a readable report");
+        (Outcome::Killed, ErrorSeen::Some(report::Error::new(&killed_by(reason))))
+    };
+    Charge {
+        outcome,
+        error: if refused { ErrorSeen::Keep } else { error },
+        verdict: fail.then_some(StopCause::ExitCode),
+        refused: (refused && !fail).then_some(None),
+        exit_code: end.exit_code,
+        started: end.started,
+        finished: end.finished,
+        ..lost()
+    }
+}
+
+fn reported(spec: &AgentTaskSpec, end: &AgentEnd, report: &Report) -> Judgement {
+    let changed = match report.changed {
+        report::Change::Changed => Change::Changed,
+        report::Change::Unchanged => Change::Unchanged,
+        report::Change::Unknown => Change::Unknown,
+    };
+    let done = is_done(spec, report);
+    let unauthenticated =
+        report.provider_refused.as_ref().is_some_and(|r| r.kind == RefusalKind::Unauthenticated);
+    let fails = report.exit_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
+    let verdict = if done {
+        Some(StopCause::Completed)
+    } else if fails {
+        Some(StopCause::ExitCode)
+    } else if unauthenticated {
+        Some(StopCause::Unauthenticated)
+    } else {
+        None
+    };
+    let refusal = report
+        .provider_refused
+        .as_ref()
+        .filter(|refusal| refusal.kind == RefusalKind::RateLimited && verdict.is_none());
+    if let Some(refusal) = refusal.filter(|_| changed == Change::Unchanged && report.end == End::Exited) {
+        let detail = report.error.as_ref().map_or_else(String::new, |error| error.summary.clone());
+        return Judgement::Refused { until: refusal.until, detail };
+    }
+    let outcome = match report.end {
+        End::Exited if refusal.is_some() => Outcome::ProviderRefused,
+        End::Exited => Outcome::Exited,
+        End::TimedOut => Outcome::TimedOut,
+        End::Interrupted => Outcome::Interrupted,
+        End::AlreadyRan => Outcome::AlreadyRan,
+        End::CommandNotFound => Outcome::CommandNotFound,
+        End::RunnerFailed => Outcome::RunnerFailed,
+    };
+    let kept = refusal.is_some() || report.end == End::Interrupted;
+    let no_change = match changed {
+        Change::Changed => NoChange::Clear,
+        Change::Unchanged if !kept => NoChange::Add,
+        _ => NoChange::Keep,
+    };
+    let error = if kept {
+        ErrorSeen::Keep
+    } else if report.end == End::TimedOut {
+        ErrorSeen::Some(report::Error::new("IterationTimeout"))
+    } else {
+        report.error.clone().map_or(ErrorSeen::None, ErrorSeen::Some)
+    };
+    Judgement::Charged(Box::new(Charge {
+        outcome,
+        changed,
+        no_change,
+        error,
+        verdict,
+        refused: refusal.map(|refusal| refusal.until),
+        exit_code: report.exit_code.or(end.exit_code),
+        report: Some(report.clone()),
+        started: report.started_at.or(end.started),
+        finished: report.finished_at.or(end.finished),
+    }))
+}
+
+/// Whether the task is done by its policy, and by the verify command where there is one.
+fn is_done(spec: &AgentTaskSpec, report: &Report) -> bool {
+    let passed = report.verify.as_ref().map(|verify| verify.passed);
+    let exited_well = report.end == End::Exited && report.exit_code == Some(0);
+    let ready = report.gate.as_ref().is_some_and(|gate| gate.ready);
+    let verified = if spec.verify().is_some() { passed == Some(true) } else { true };
+    match spec.policy() {
+        Policy::Gate => exited_well && ready && verified,
+        Policy::ExitCode => exited_well && verified,
+        Policy::Verify => matches!(report.end, End::Exited | End::TimedOut) && passed == Some(true),
+    }
+}
+
+/// An error's line for the status.
+pub(super) fn summary_of(error: &ErrorSeen, report: Option<&Report>) -> Option<String> {
+    match error {
+        ErrorSeen::Some(error) => Some(error.summary.clone()),
+        _ => report.and_then(|report| report.error.as_ref()).map(|error| error.summary.clone()),
+    }
+    .map(|summary| error::cut(&summary, report::LINE_CHARS))
+}

@@ -1,0 +1,245 @@
+//! The decision: what a task's status becomes, and what is done to its pods.
+//!
+//! [`decide`] is a function of what was observed, and of nothing else. It reads from top to bottom: a task
+//! that is being deleted only has its pods stopped; a new reset token is acted on; a claimed iteration is
+//! brought on and settled once its pod has ended; where nothing is claimed, the rules say stop, wait or
+//! claim; settled pods are let go. The status is written first, with the resourceVersion that was read;
+//! only then are the actions carried out. So whatever is done stands in the status before it is done.
+
+mod announce;
+mod claimed;
+mod judge;
+mod rules;
+mod settle;
+mod show;
+mod tidy;
+mod unclaimed;
+mod usage;
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+pub use announce::{Note, announce};
+pub use judge::{Charge, Judgement, judge};
+
+use crate::{
+    api::{Active, AgentTask, AgentTaskStatus, WaitReason, Waiting},
+    facts::{Obstacle, PodFacts},
+    settings::Configuration,
+};
+
+/// All that a decision rests on.
+#[derive(Clone, Debug)]
+pub struct Observed<'a> {
+    /// The task as it was read; the status is written with its resourceVersion.
+    pub task: &'a AgentTask,
+    /// Every pod that this task controls.
+    pub pods: &'a [PodFacts],
+    /// The operator's configuration.
+    pub configuration: &'a Configuration,
+    /// What the Events of the claimed pod tell, where its status tells nothing.
+    pub obstacle: Option<Obstacle>,
+    /// Whether a pod of an earlier task of the same name still runs.
+    pub earlier: Earlier,
+    /// Why the claimed pod could not be created just now.
+    pub refused: Option<Obstacle>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Whether a pod of an earlier task of the same name still runs: two may share a workspace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Earlier {
+    /// Nobody has looked.
+    #[default]
+    Unknown,
+    /// A consistent list shows none.
+    None,
+    /// This pod does.
+    Pod(String),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// The status to write, where it differs from the one that was read.
+    pub status: Option<AgentTaskStatus>,
+    /// What to do once the status is written, in this order.
+    pub actions: Vec<Action>,
+    /// When to decide again though nothing is seen to change.
+    pub again: Option<Duration>,
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Read the configuration from the API server itself, and decide again.
+    ReadConfiguration,
+    /// List the pods of earlier tasks of this name from the API server itself, and decide again.
+    ListEarlierPods,
+    /// Create the claimed pod, inert.
+    CreatePod,
+    /// Take the claimed pod's gate away, once a consistent read confirms the claim.
+    StartPod(PodRef),
+    /// Put our finalizer back on a pod that lost it.
+    HoldPod(PodRef),
+    /// Delete a pod: it is to stop, or is not needed any more.
+    DeletePod(PodRef),
+    /// Take our finalizer off a pod that is settled.
+    ReleasePod(PodRef),
+    /// Delete the task: its time to live is over.
+    DeleteTask,
+}
+
+/// A pod by name and uid: every write is bound to both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodRef {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+}
+
+impl From<&PodFacts> for PodRef {
+    fn from(pod: &PodFacts) -> Self {
+        Self { name: pod.name.clone(), uid: pod.uid.clone() }
+    }
+}
+
+/// What a task's status becomes and what is done.
+pub fn decide(observed: &Observed<'_>) -> Decision {
+    if observed.task.metadata.deletion_timestamp.is_some() {
+        return tidy::stop_all(observed.pods);
+    }
+    let before = observed.task.status.clone().unwrap_or_default();
+    let mut draft = Draft { status: before.clone(), decision: Decision::default(), observed };
+    draft.act_on_reset_token();
+    if let Some(active) = draft.status.active.clone() {
+        claimed::bring_on(&mut draft, &active);
+    }
+    if draft.status.active.is_none() {
+        unclaimed::go_on(&mut draft);
+    }
+    if draft.needs_a_read() {
+        return draft.decision;
+    }
+    tidy::let_settled_pods_go(&mut draft);
+    show::show(&mut draft);
+    let Draft { status, mut decision, .. } = draft;
+    if observed.task.status.as_ref() != Some(&status) {
+        decision.status = Some(status);
+    }
+    decision
+}
+
+/// A decision in the making.
+struct Draft<'a> {
+    status: AgentTaskStatus,
+    decision: Decision,
+    observed: &'a Observed<'a>,
+}
+
+impl Draft<'_> {
+    fn uid(&self) -> String {
+        self.observed.task.uid().unwrap_or_default()
+    }
+
+    fn generation(&self) -> i64 {
+        self.observed.task.metadata.generation.unwrap_or_default()
+    }
+
+    /// The spec is another than the one that the status answers.
+    fn spec_changed(&self) -> bool {
+        self.status.observed_generation.is_some_and(|observed| observed != self.generation())
+    }
+
+    fn act(&mut self, action: Action) {
+        self.decision.actions.push(action);
+    }
+
+    fn again_after(&mut self, delay: SignedDuration) {
+        let delay = Duration::try_from(delay).unwrap_or_default().max(Duration::from_millis(100));
+        self.decision.again = Some(self.decision.again.map_or(delay, |earlier| earlier.min(delay)));
+    }
+
+    fn again_at(&mut self, time: Timestamp) {
+        self.again_after(time.duration_since(self.observed.now));
+    }
+
+    /// Waits for `obstacle`. A wait that goes on keeps the time at which it began.
+    fn wait(&mut self, obstacle: &Obstacle, not_before: Option<Timestamp>) {
+        let same = self.status.waiting.as_ref().filter(|waiting| waiting.reason == obstacle.reason);
+        let since = same.map_or(Time(self.observed.now), |waiting| waiting.since.clone());
+        self.status.waiting = Some(Waiting {
+            reason: obstacle.reason,
+            detail: some_text(&obstacle.detail),
+            since,
+            not_before: not_before.map(|time| Time(whole_second(time))),
+        });
+        if let Some(time) = not_before {
+            self.again_at(whole_second(time));
+        }
+    }
+
+    fn wait_for(&mut self, reason: WaitReason, detail: impl Into<String>) {
+        self.wait(&Obstacle { reason, detail: detail.into() }, None);
+    }
+
+    /// When the present wait lets the next try begin, where that is yet to come.
+    fn held_until(&self) -> Option<Timestamp> {
+        if self.spec_changed() {
+            return None;
+        }
+        let until = self.status.waiting.as_ref()?.not_before.as_ref()?.0;
+        (until > self.observed.now).then_some(until)
+    }
+
+    /// A new value clears both streaks and lifts the stops that a person must lift. The count stays.
+    fn act_on_reset_token(&mut self) {
+        let token = &self.observed.task.spec.reset_token;
+        if token.is_none() || *token == self.status.handled_reset_token {
+            return;
+        }
+        self.status.handled_reset_token.clone_from(token);
+        self.status.breaker = crate::api::Streaks::default();
+        if self.status.stop.as_ref().is_some_and(|stop| rules::is_lifted_by_token(stop.phase)) {
+            self.status.stop = None;
+        }
+    }
+
+    /// The shell must read something before anything can be decided.
+    fn needs_a_read(&self) -> bool {
+        self.decision
+            .actions
+            .iter()
+            .any(|action| matches!(action, Action::ReadConfiguration | Action::ListEarlierPods))
+    }
+
+    fn pod_of(&self, active: &Active) -> Option<&PodFacts> {
+        let uid = self.uid();
+        self.observed.pods.iter().find(|pod| pod.is_of(&uid, active.iteration, active.attempt))
+    }
+}
+
+/// Times in the status have whole seconds, as everywhere in Kubernetes; rounded up, so that nothing
+/// begins early.
+fn whole_second(time: Timestamp) -> Timestamp {
+    let seconds = time.as_second().saturating_add(i64::from(time.subsec_nanosecond() > 0));
+    Timestamp::from_second(seconds).unwrap_or(time)
+}
+
+/// Text for the status: bounded, and absent rather than empty.
+fn some_text(text: &str) -> Option<String> {
+    const MOST_BYTES: usize = 480;
+    let text = crate::message::cut_bytes(text.trim(), MOST_BYTES);
+    (!text.is_empty()).then_some(text)
+}
+
+/// `min` doubled `times` times, at most `max`.
+fn backed_off(min: i64, max: i64, times: i32) -> SignedDuration {
+    let doublings = u32::try_from(times.clamp(0, 30)).unwrap_or(0);
+    SignedDuration::from_secs(min.saturating_mul(1_i64 << doublings).min(max).max(0))
+}

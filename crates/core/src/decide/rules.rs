@@ -1,0 +1,80 @@
+//! The rules that stop a loop, and the thresholds that they are taken with.
+
+use super::Draft;
+use crate::{
+    api::{AgentTaskSpec, AgentTaskStatus, Phase, Source, Stop, StopCause, Threshold, Thresholds},
+    settings::Settings,
+};
+
+/// The stop that the counters call for, the first that holds. Done and Failed come before: they are
+/// decided when an iteration is settled.
+pub(super) fn stop(status: &AgentTaskStatus, generation: i64) -> Option<Stop> {
+    let thresholds = status.thresholds.as_ref()?;
+    let reached = |streak: i32, threshold: Threshold| i64::from(streak) >= threshold.value.max(1);
+    let (phase, cause) = if reached(status.breaker.consecutive_same_error, thresholds.same_error) {
+        (Phase::CircuitOpen, StopCause::SameError)
+    } else if reached(status.breaker.consecutive_no_change, thresholds.no_change) {
+        (Phase::CircuitOpen, StopCause::NoChange)
+    } else if status.iterations >= thresholds.effective_limit() {
+        (Phase::IterationLimitReached, StopCause::IterationLimit)
+    } else {
+        return None;
+    };
+    Some(Stop { phase, cause, generation })
+}
+
+/// Whether a stop holds at this generation of the spec. Failed does, until a new reset token lifts it.
+pub(super) fn holds(stop: &Stop, generation: i64) -> bool {
+    matches!(stop.phase, Phase::Failed | Phase::Succeeded) || stop.generation == generation
+}
+
+/// Whether a new reset token lifts a stop of this phase.
+pub(super) fn is_lifted_by_token(phase: Phase) -> bool {
+    matches!(phase, Phase::CircuitOpen | Phase::Failed)
+}
+
+/// Whether the thresholds in the status are those that are in force now.
+pub(super) enum Fresh {
+    Yes,
+    /// The status knows a newer configuration than we do: read it before anything is decided.
+    ReadFirst,
+    /// The newest configuration is refused, and this task has no thresholds to go on with.
+    Refused(String),
+}
+
+/// Brings the thresholds and the limit in the status up to date.
+pub(super) fn refresh_thresholds(draft: &mut Draft<'_>) -> Fresh {
+    let configuration = draft.observed.configuration;
+    let spec = &draft.observed.task.spec;
+    let before = draft.status.thresholds.as_ref();
+    let known = before.and_then(|thresholds| thresholds.config_version.as_deref());
+    if !configuration.consistent && configuration.is_older_than(known) {
+        return Fresh::ReadFirst;
+    }
+    let thresholds = match (&configuration.newest, before) {
+        (Ok(settings), _) => settings.thresholds(spec, configuration.version.clone()),
+        (Err(_), Some(before)) => go_on_with(before, spec, &configuration.last_good),
+        (Err(refused), None) => return Fresh::Refused(refused.to_string()),
+    };
+    draft.status.max_iterations = Some(thresholds.effective_limit());
+    draft.status.thresholds = Some(thresholds);
+    Fresh::Yes
+}
+
+/// The configured numbers that a task has, with what its own spec says now. A number that the spec
+/// covered until now is not known from the status: the last good configuration tells it.
+fn go_on_with(before: &Thresholds, spec: &AgentTaskSpec, last_good: &Settings) -> Thresholds {
+    let configured = |mine: Threshold, good: Threshold| if mine.from == Source::Spec { good } else { mine };
+    let known = Settings {
+        default_max_iterations: configured(before.max_iterations, last_good.default_max_iterations),
+        hard_limit: before.hard_limit,
+        no_change_threshold: configured(before.no_change, last_good.no_change_threshold),
+        same_error_threshold: configured(before.same_error, last_good.same_error_threshold),
+        iteration_timeout_seconds: configured(
+            before.iteration_timeout_seconds,
+            last_good.iteration_timeout_seconds,
+        ),
+        ..last_good.clone()
+    };
+    known.thresholds(spec, before.config_version.clone())
+}

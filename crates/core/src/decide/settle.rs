@@ -1,0 +1,161 @@
+//! Settling: the one write that counts an iteration, or proves that it does not count.
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    Draft, backed_off,
+    claimed::start_delay,
+    judge::{self, Charge, ErrorSeen, Judgement, NoChange},
+    usage, whole_second,
+};
+use crate::{
+    api::{Active, Gate, PastIteration, Phase, Stop, StopCause, WaitReason},
+    facts::{Ending, Obstacle, PodFacts},
+    message::cut_bytes,
+    pod::template_hash,
+};
+
+/// Entries that the history keeps.
+const MOST_HISTORY: usize = 10;
+/// Bytes of one line of the newest entry, and of older ones: the whole status stays under 16 KiB.
+const NEW_LINE_BYTES: usize = 160;
+const OLD_LINE_BYTES: usize = 100;
+/// Blockers kept of the newest entry.
+const MOST_BLOCKERS: usize = 3;
+/// No provider makes a task wait longer than this on its word alone.
+const LONGEST_REFUSAL: SignedDuration = SignedDuration::from_hours(24);
+
+pub(super) fn settle(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFacts>, ending: &Ending) {
+    match judge::judge(&draft.observed.task.spec, ending) {
+        Judgement::NotStarted { detail } => try_again(draft, active, pod, detail),
+        Judgement::Refused { until, detail } => {
+            end_attempt(draft, active);
+            wait_for_provider(draft, active.attempt, until, detail);
+        }
+        Judgement::Charged(charge) => count(draft, active, &charge),
+    }
+}
+
+/// Charges a released claim whose pod is gone: whether its agent ran is not known, so it counts.
+pub(super) fn charge_as_lost(draft: &mut Draft<'_>, active: &Active) {
+    count(draft, active, &judge::lost());
+}
+
+/// The claim ends uncharged: the same iteration, the next attempt.
+fn end_attempt(draft: &mut Draft<'_>, active: &Active) {
+    draft.status.active = None;
+    draft.status.waiting = None;
+    draft.status.next_attempt = active.attempt.saturating_add(1);
+}
+
+fn try_again(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFacts>, detail: String) {
+    end_attempt(draft, active);
+    let spec = &draft.observed.task.spec;
+    let was_replaced = pod.is_some_and(|pod| pod.hash.as_deref() != Some(template_hash(spec).as_str()));
+    if spec.suspend || was_replaced {
+        return;
+    }
+    let obstacle = match pod.and_then(|pod| pod.unfit) {
+        Some(why) => Obstacle { reason: WaitReason::PodRejected, detail: why.to_owned() },
+        None => Obstacle { reason: WaitReason::StartFailed, detail },
+    };
+    let until = draft.observed.now + start_delay(draft, active.attempt);
+    draft.wait(&obstacle, Some(until));
+}
+
+fn wait_for_provider(draft: &mut Draft<'_>, attempt: i32, until: Option<Timestamp>, detail: String) {
+    let now = draft.observed.now;
+    let settings = &draft.observed.configuration.last_good;
+    let own = now + backed_off(settings.rate_limit_min_seconds, settings.rate_limit_max_seconds, attempt);
+    let until = until.filter(|until| *until > now).map_or(own, |until| until.min(now + LONGEST_REFUSAL));
+    draft.wait(&Obstacle { reason: WaitReason::RateLimited, detail }, Some(until));
+}
+
+fn count(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
+    let now = draft.observed.now;
+    let generation = draft.generation();
+    let status = &mut draft.status;
+    status.active = None;
+    status.waiting = None;
+    status.next_attempt = 0;
+    status.iterations = active.iteration;
+
+    let streaks = &mut status.breaker;
+    match charge.no_change {
+        NoChange::Keep => {}
+        NoChange::Clear => streaks.consecutive_no_change = 0,
+        NoChange::Add => streaks.consecutive_no_change = streaks.consecutive_no_change.saturating_add(1),
+    }
+    match &charge.error {
+        ErrorSeen::Keep => {}
+        ErrorSeen::None => {
+            streaks.consecutive_same_error = 0;
+            streaks.error_fingerprint = None;
+        }
+        ErrorSeen::Some(error) => {
+            let same = streaks.error_fingerprint.as_deref() == Some(error.signature.as_str());
+            let before = if same { streaks.consecutive_same_error } else { 0 };
+            streaks.consecutive_same_error = before.saturating_add(1);
+            streaks.error_fingerprint = Some(cut_bytes(&error.signature, 64));
+        }
+    }
+
+    let report = charge.report.as_ref();
+    let cost = report.and_then(|report| report.usage.as_ref()).map(usage::of);
+    status.usage = usage::add(status.usage.take(), cost.as_ref());
+    status.history.iter_mut().for_each(shorten);
+    status.history.insert(0, PastIteration { usage: cost, ..entry(active, charge) });
+    status.history.truncate(MOST_HISTORY);
+
+    status.stop = charge.verdict.map(|cause| Stop {
+        phase: if cause == StopCause::Completed { Phase::Succeeded } else { Phase::Failed },
+        cause,
+        generation,
+    });
+    if charge.verdict == Some(StopCause::Completed) {
+        status.completion_time = Some(Time(whole_second(now)));
+    }
+    if let Some(until) = charge.refused {
+        let detail = judge::summary_of(&charge.error, report).unwrap_or_default();
+        wait_for_provider(draft, 0, until, detail);
+    }
+}
+
+fn entry(active: &Active, charge: &Charge) -> PastIteration {
+    let report = charge.report.as_ref();
+    let line = |text: &String| cut_bytes(text, NEW_LINE_BYTES);
+    PastIteration {
+        iteration: active.iteration,
+        attempt: active.attempt,
+        outcome: charge.outcome,
+        exit_code: charge.exit_code,
+        changed: charge.changed,
+        files_changed: report.and_then(|report| report.files_changed),
+        gate: report.and_then(|report| report.gate.as_ref()).map(|gate| Gate {
+            ready: gate.ready,
+            reason: gate.reason.as_ref().map(line),
+            blockers: gate.blockers.iter().take(MOST_BLOCKERS).map(line).collect(),
+        }),
+        error: judge::summary_of(&charge.error, report).as_ref().map(line),
+        usage: None,
+        started_at: charge.started.map(|time| Time(seconds(time))),
+        finished_at: charge.finished.map(|time| Time(seconds(time))),
+    }
+}
+
+/// Whole seconds, as the API server keeps them.
+fn seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+/// An entry that is no longer the newest keeps its facts and the start of its words.
+fn shorten(entry: &mut PastIteration) {
+    let line = |text: &mut String| *text = cut_bytes(text, OLD_LINE_BYTES);
+    entry.error.iter_mut().for_each(line);
+    if let Some(gate) = &mut entry.gate {
+        gate.reason.iter_mut().for_each(line);
+        gate.blockers.truncate(1);
+        gate.blockers.iter_mut().for_each(line);
+    }
+}

@@ -1,0 +1,100 @@
+//! Nothing is claimed: the rules say stop, wait or claim.
+
+use jiff::SignedDuration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use super::{Action, Draft, Earlier, rules};
+use crate::{
+    api::{Active, Phase, WaitReason},
+    pod::pod_name,
+};
+
+/// How often a pod of an earlier task is looked for.
+const LOOK_FOR_EARLIER: SignedDuration = SignedDuration::from_secs(5);
+
+pub(super) fn go_on(draft: &mut Draft<'_>) {
+    let observed = draft.observed;
+    if draft.status.stop.as_ref().is_some_and(|stop| stop.phase == Phase::Succeeded) {
+        draft.status.waiting = None;
+        expire(draft);
+        return;
+    }
+    if observed.task.spec.suspend {
+        if draft.status.thresholds.is_none() {
+            rules::refresh_thresholds(draft);
+        }
+        if draft.held_until().is_none() {
+            draft.status.waiting = None;
+        }
+        return;
+    }
+    if draft.status.stop.as_ref().is_some_and(|stop| rules::holds(stop, draft.generation())) {
+        draft.status.waiting = None;
+        return;
+    }
+    match rules::refresh_thresholds(draft) {
+        rules::Fresh::Yes => {}
+        rules::Fresh::ReadFirst => return draft.act(Action::ReadConfiguration),
+        rules::Fresh::Refused(why) => return draft.wait_for(WaitReason::ConfigInvalid, why),
+    }
+    if let Some(stop) = rules::stop(&draft.status, draft.generation()) {
+        draft.status.stop = Some(stop);
+        draft.status.waiting = None;
+        return;
+    }
+    draft.status.stop = None;
+    if let Some(until) = draft.held_until() {
+        draft.again_at(until);
+    } else if observed.configuration.paused {
+        draft.wait_for(WaitReason::Paused, "");
+    } else if draft.status.start_time.is_some() {
+        claim(draft);
+    } else {
+        first_claim(draft);
+    }
+}
+
+fn first_claim(draft: &mut Draft<'_>) {
+    match &draft.observed.earlier {
+        Earlier::Unknown => draft.act(Action::ListEarlierPods),
+        Earlier::Pod(name) => {
+            draft.wait_for(
+                WaitReason::EarlierPod,
+                format!("pod {name} of an earlier task of this name still runs"),
+            );
+            draft.again_after(LOOK_FOR_EARLIER);
+        }
+        Earlier::None => claim(draft),
+    }
+}
+
+fn claim(draft: &mut Draft<'_>) {
+    let task = draft.observed.task;
+    let iteration = draft.status.iterations.saturating_add(1);
+    let attempt = draft.status.next_attempt;
+    draft.status.active = Some(Active {
+        iteration,
+        attempt,
+        pod: pod_name(&task.name_any(), &draft.uid(), iteration, attempt),
+        generation: draft.generation(),
+        released: false,
+    });
+    draft.status.waiting = None;
+    draft.status.start_time.get_or_insert(Time(super::whole_second(draft.observed.now)));
+    draft.act(Action::CreatePod);
+}
+
+/// Deletes the task once its time to live is over.
+fn expire(draft: &mut Draft<'_>) {
+    let Some(seconds) = draft.observed.task.spec.ttl_seconds_after_finished else { return };
+    let Some(completed) = draft.status.completion_time.clone() else { return };
+    // Bounded far beyond any use, so that no number overflows a time.
+    let ttl = SignedDuration::from_secs(seconds.clamp(0, 100 * 366 * 24 * 3600));
+    let due = completed.0.checked_add(ttl).unwrap_or(completed.0);
+    if draft.observed.now >= due {
+        draft.act(Action::DeleteTask);
+    } else {
+        draft.again_at(due);
+    }
+}

@@ -1,0 +1,198 @@
+//! Every sentence and command that a person reads.
+//!
+//! A stop's message carries its evidence and its cure: what happened, which threshold from where, the
+//! last error, and a command that can be pasted as it stands.
+
+use kube::ResourceExt;
+
+use crate::api::{
+    AgentTask, AgentTaskStatus, MOST_ITERATIONS, Phase, Source, StopCause, Threshold, Thresholds, WaitReason,
+};
+
+/// At most `bytes` bytes of a text, whole characters, with an ellipsis where something was left out.
+/// Control characters become blanks.
+pub fn cut_bytes(text: &str, bytes: usize) -> String {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    if text.len() <= bytes {
+        return text.chars().map(clean).collect();
+    }
+    let room = bytes.saturating_sub('…'.len_utf8());
+    let end = (0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text.get(..end).unwrap_or_default().chars().map(clean).chain(['…']).collect()
+}
+
+/// The message of a status.
+pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> String {
+    match phase {
+        Phase::Pending => "the first iteration is about to start".to_owned(),
+        Phase::Running => running(status),
+        Phase::Waiting => waiting(task, status),
+        Phase::Suspended => suspended(task, status),
+        Phase::Succeeded => succeeded(status),
+        Phase::IterationLimitReached => limit_reached(task, status),
+        Phase::CircuitOpen => circuit_open(task, status),
+        Phase::Failed => failed(task, status),
+    }
+}
+
+/// What a limit above the hard limit is told.
+pub fn clamped(thresholds: &Thresholds) -> String {
+    format!(
+        "maxIterations {} asks for more than the hard limit: {} iterations are in force; an administrator can raise hardLimit in the operator's configuration",
+        thresholds.max_iterations.value, thresholds.hard_limit.value,
+    )
+}
+
+/// A merge patch of this task's spec, as a command.
+fn patch(task: &AgentTask, spec: &str) -> String {
+    let namespace = task.namespace().unwrap_or_default();
+    let name = task.name_any();
+    format!("kubectl -n {namespace} patch agt/{name} --type merge -p '{{\"spec\":{{{spec}}}}}'")
+}
+
+fn plural(count: i32) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+fn from(threshold: Threshold) -> &'static str {
+    match threshold.from {
+        Source::Spec => "from the task's spec",
+        Source::Config => "from the operator's configuration",
+        Source::Default => "agentloop's default",
+    }
+}
+
+fn last_error(status: &AgentTaskStatus) -> Option<&str> {
+    status.history.first().and_then(|entry| entry.error.as_deref())
+}
+
+fn running(status: &AgentTaskStatus) -> String {
+    let iteration = status.active.as_ref().map_or(status.iterations, |active| active.iteration);
+    let max = status.max_iterations.unwrap_or(iteration);
+    let pod = status.active.as_ref().map(|active| format!(" in pod {}", active.pod)).unwrap_or_default();
+    format!("iteration {iteration} of at most {max}{pod}")
+}
+
+fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
+    let Some(waiting) = &status.waiting else { return String::new() };
+    let iteration =
+        status.active.as_ref().map_or(status.iterations.saturating_add(1), |active| active.iteration);
+    let what = match waiting.reason {
+        WaitReason::Unschedulable => "no node takes its pod",
+        WaitReason::SchedulingGated => "its pod is held by a scheduling gate of somebody else",
+        WaitReason::ImagePull => "an image cannot be pulled",
+        WaitReason::QuotaExceeded => "a ResourceQuota leaves no room for its pod",
+        WaitReason::PodRejected => "its pod is refused",
+        WaitReason::VolumePending => "a volume is not ready",
+        WaitReason::PromptMissing => "the prompt that promptFrom names cannot be read",
+        WaitReason::StartFailed => "its pod did not start the agent",
+        WaitReason::RateLimited => "the model provider refuses for now",
+        WaitReason::NodeLost => "its node is lost",
+        WaitReason::NameConflict => "a pod of somebody else has its pod's name",
+        WaitReason::EarlierPod => "an earlier task's pod is still running",
+        WaitReason::ConfigInvalid => "the operator's configuration is refused",
+        WaitReason::Paused => "an administrator paused all loops",
+    };
+    let detail = waiting.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();
+    let until =
+        waiting.not_before.as_ref().map(|time| format!("; next try at {}", time.0)).unwrap_or_default();
+    let cure = match waiting.reason {
+        WaitReason::PodRejected => "; mend spec.template".to_owned(),
+        WaitReason::QuotaExceeded => "; goes on once the quota has room".to_owned(),
+        WaitReason::ImagePull => {
+            "; goes on once the image can be pulled, or with another image in spec.template".to_owned()
+        }
+        WaitReason::PromptMissing => "; goes on once the key is there".to_owned(),
+        WaitReason::Paused => "; goes on once `paused` is taken out of the configuration".to_owned(),
+        WaitReason::ConfigInvalid => "; an administrator must mend it".to_owned(),
+        WaitReason::NameConflict => "; delete or rename that pod".to_owned(),
+        WaitReason::NodeLost => format!(
+            "; goes on once the node is back, deleted, or marked out of service; see kubectl -n {} describe pod {}",
+            task.namespace().unwrap_or_default(),
+            status.active.as_ref().map(|active| active.pod.as_str()).unwrap_or_default(),
+        ),
+        _ => String::new(),
+    };
+    format!("iteration {iteration} waits: {what}{detail}{until}{cure}")
+}
+
+fn suspended(task: &AgentTask, status: &AgentTaskStatus) -> String {
+    let where_ = match &status.active {
+        Some(active) => format!("iteration {} is being stopped", active.iteration),
+        None => format!("suspended after {} iteration{}", status.iterations, plural(status.iterations)),
+    };
+    format!("{where_}; to go on: {}", patch(task, "\"suspend\":false"))
+}
+
+fn succeeded(status: &AgentTaskStatus) -> String {
+    let reason =
+        status.history.first().and_then(|entry| entry.gate.as_ref()).and_then(|g| g.reason.as_deref());
+    let said = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("done after {} iteration{}{said}", status.iterations, plural(status.iterations))
+}
+
+fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
+    let count = status.iterations;
+    let limit = status.max_iterations.unwrap_or(count);
+    let mut text = format!("stopped after {count} iteration{} (max: {limit})", plural(count));
+    if count > limit {
+        text += "; the limit was lowered below the count, as a manifest that is applied again does: leave maxIterations out of it, or raise it there";
+    }
+    let hard = status.thresholds.as_ref().map_or(i64::from(MOST_ITERATIONS), |t| t.hard_limit.value);
+    let next = i64::from(count).saturating_mul(2).min(hard);
+    if next > i64::from(count) {
+        let command = patch(task, &format!("\"maxIterations\":{next}"));
+        format!("{text}; to go on: {command}")
+    } else {
+        let next = i64::from(count).saturating_mul(2);
+        let command = patch(task, &format!("\"maxIterations\":{next}"));
+        format!(
+            "{text}; the hard limit of {hard} binds: an administrator must raise hardLimit in the operator's configuration first, then: {command}"
+        )
+    }
+}
+
+/// A value for `resetToken` that is another than the one in use.
+fn next_token(task: &AgentTask, status: &AgentTaskStatus) -> String {
+    let token = format!("after-{}", status.iterations);
+    if task.spec.reset_token.as_deref() == Some(&token) { format!("{token}-again") } else { token }
+}
+
+fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
+    let cause = status.stop.as_ref().map(|stop| stop.cause);
+    let thresholds = status.thresholds.as_ref();
+    let error = last_error(status).map(|error| format!("; last error: {error}")).unwrap_or_default();
+    let reset = patch(task, &format!("\"resetToken\":\"{}\"", next_token(task, status)));
+    let (streak, what, threshold, field) = if cause == Some(StopCause::SameError) {
+        let streak = status.breaker.consecutive_same_error;
+        (streak, "ended in the same error", thresholds.map(|t| t.same_error), "sameErrorThreshold")
+    } else {
+        let streak = status.breaker.consecutive_no_change;
+        (streak, "changed nothing", thresholds.map(|t| t.no_change), "noChangeThreshold")
+    };
+    let threshold = threshold.map(|t| format!(" (threshold {}, {})", t.value, from(t))).unwrap_or_default();
+    let raise = i64::from(streak).saturating_mul(2).min(i64::from(MOST_ITERATIONS));
+    let raised = patch(task, &format!("\"breaker\":{{\"{field}\":{raise}}}"));
+    format!(
+        "stopped after {} iteration{}: the last {streak} {what}{threshold}{error}; to go on with streaks at zero: {reset} or with a higher threshold: {raised}",
+        status.iterations,
+        plural(status.iterations),
+    )
+}
+
+fn failed(task: &AgentTask, status: &AgentTaskStatus) -> String {
+    let why = match status.stop.as_ref().map(|stop| stop.cause) {
+        Some(StopCause::Unauthenticated) => "the model provider refused the credential".to_owned(),
+        _ => match status.history.first().and_then(|entry| entry.exit_code) {
+            Some(code) => format!("the agent exited with code {code}, which failOnExitCodes names"),
+            None => "the agent failed".to_owned(),
+        },
+    };
+    let error = last_error(status).map(|error| format!(" ({error})")).unwrap_or_default();
+    let reset = patch(task, &format!("\"resetToken\":\"{}\"", next_token(task, status)));
+    format!(
+        "stopped after {} iteration{}: {why}{error}; once that is mended, to go on: {reset}",
+        status.iterations,
+        plural(status.iterations),
+    )
+}

@@ -1,0 +1,426 @@
+//! The pod of one iteration, and the volume claim of a task.
+//!
+//! Both are JSON from end to end: what a user wrote in a template reaches the API server untouched, fields
+//! that are newer than our types included.
+
+use agentloop_contract::{
+    context::{self, Context},
+    gate::Gate,
+    names::{
+        ANNOTATION_CONTEXT, ANNOTATION_PROMPT, ANNOTATION_TEMPLATE_HASH, CONTEXT_FILE, FINALIZER_SETTLE,
+        GATE_START, INPUT_DIR, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK, LABEL_TASK_UID, PROMPT_FILE,
+        RUNNER_DIR, RUNNER_FILE, SCRATCH_DIR, TERMINATION_LOG, env,
+    },
+    report,
+};
+use kube::{Resource, ResourceExt};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::api::{
+    Active, AgentTask, AgentTaskSpec, Change, LoopContext, PastIteration, Policy, Streaks, Thresholds,
+    WhenDeleted,
+};
+
+/// The volume that holds the workspace; users mount it in their own init containers by this name.
+pub const WORKSPACE_VOLUME: &str = "workspace";
+/// The volume with the runner's inputs.
+pub const INPUT_VOLUME: &str = "agentloop-input";
+const BIN_VOLUME: &str = "agentloop-bin";
+const SCRATCH_VOLUME: &str = "agentloop-run";
+
+/// Seconds that the pod's own deadline lies behind all timeouts of the runner, so that a slow image pull
+/// never eats an iteration: the deadline's clock starts before images are pulled.
+const BACKSTOP_SECONDS: i64 = 1800;
+/// Kubernetes' default for `terminationGracePeriodSeconds`.
+const DEFAULT_GRACE_SECONDS: i64 = 30;
+/// Default for `completion.verify.timeoutSeconds`.
+const DEFAULT_VERIFY_SECONDS: i64 = 600;
+/// Most characters of a pod's name: it is also its host name and a label's value.
+const MOST_POD_NAME: usize = 63;
+
+/// How the runner gets into the agent's container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Injection {
+    /// The runner's image.
+    pub image: String,
+    /// Its pull policy, where not Kubernetes' default.
+    pub pull_policy: Option<String>,
+    /// Mount the image as a volume; else copy the runner by an init container.
+    pub image_volume: bool,
+}
+
+/// Why no pod can be made from a task's template. Validation refuses such templates at `kubectl apply`;
+/// an object can escape it where the definition was replaced.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("spec.template: {0}")]
+pub struct BadTemplate(pub &'static str);
+
+/// Eight hex digits of the SHA-256 of a task's uid: keeps tasks of one name apart.
+pub fn uid_hash(uid: &str) -> String {
+    hex(uid.as_bytes(), 4)
+}
+
+fn hex(bytes: &[u8], count: usize) -> String {
+    Sha256::digest(bytes).iter().take(count).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+fn cut(name: &str, chars: usize) -> &str {
+    let cut = name.get(..name.len().min(chars)).unwrap_or(name);
+    cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric())
+}
+
+/// The name of an attempt's pod.
+pub fn pod_name(task: &str, uid: &str, iteration: i32, attempt: i32) -> String {
+    let tail = format!("-{}-{iteration}-{attempt}", uid_hash(uid));
+    format!("{}{tail}", cut(task, MOST_POD_NAME.saturating_sub(tail.len())))
+}
+
+/// The name of the volume claim made for a task.
+pub fn claim_name(task: &str, uid: &str) -> String {
+    let tail = format!("-{}", uid_hash(uid));
+    format!("{}{tail}", cut(task, MOST_POD_NAME.saturating_sub(tail.len())))
+}
+
+/// A hash of all of a task's spec that its pods are made from. A pod that has not started is replaced
+/// when it changes.
+pub fn template_hash(spec: &AgentTaskSpec) -> String {
+    let made_from = json!([
+        spec.template,
+        spec.prompt,
+        spec.prompt_from,
+        spec.loop_context,
+        spec.completion,
+        spec.retry_on_exit_codes,
+        spec.iteration_timeout_seconds,
+        spec.workspace.mount_path,
+        spec.workspace.ignore,
+    ]);
+    hex(made_from.to_string().as_bytes(), 8)
+}
+
+fn owner(task: &AgentTask) -> Value {
+    json!({
+        "apiVersion": AgentTask::api_version(&()),
+        "kind": AgentTask::kind(&()),
+        "name": task.name_any(),
+        "uid": task.uid().unwrap_or_default(),
+        "controller": true,
+        "blockOwnerDeletion": true,
+    })
+}
+
+fn labels(task: &AgentTask) -> Map<String, Value> {
+    let name = task.name_any();
+    let pairs = [
+        (LABEL_TASK, cut(&name, 63).to_owned()),
+        (LABEL_TASK_UID, task.uid().unwrap_or_default()),
+        ("app.kubernetes.io/managed-by", "agentloop".to_owned()),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), Value::String(value))).collect()
+}
+
+/// The volume claim that a task asks for, or `None` where it asks for none. It belongs to the task only
+/// where it is to be deleted with it.
+pub fn claim(task: &AgentTask) -> Option<Value> {
+    let template = &task.spec.workspace.volume_claim_template.as_ref()?.0;
+    let mut claim = template.clone();
+    let root = object(&mut claim);
+    root.insert("apiVersion".to_owned(), json!("v1"));
+    root.insert("kind".to_owned(), json!("PersistentVolumeClaim"));
+    let meta = object(root.entry("metadata").or_insert_with(|| json!({})));
+    meta.insert("name".to_owned(), json!(claim_name(&task.name_any(), &task.uid().unwrap_or_default())));
+    meta.insert("namespace".to_owned(), json!(task.namespace()));
+    object(meta.entry("labels").or_insert_with(|| json!({}))).extend(labels(task));
+    meta.insert("ownerReferences".to_owned(), claim_owners(task));
+    Some(claim)
+}
+
+/// The owners of a task's volume claim: the task, or nobody.
+pub fn claim_owners(task: &AgentTask) -> Value {
+    match task.spec.workspace.when_deleted.unwrap_or_default() {
+        WhenDeleted::Delete => json!([owner(task)]),
+        WhenDeleted::Retain => json!([]),
+    }
+}
+
+/// An object to write into, whatever was there.
+fn object(value: &mut Value) -> &mut Map<String, Value> {
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    match value {
+        Value::Object(map) => map,
+        // Made an object above.
+        _ => unreachable!("a value that was just made an object"),
+    }
+}
+
+/// A list to write into, whatever was there.
+fn list<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
+    let value = map.entry(key).or_insert_with(|| json!([]));
+    if !value.is_array() {
+        *value = json!([]);
+    }
+    match value {
+        Value::Array(list) => list,
+        _ => unreachable!("a value that was just made a list"),
+    }
+}
+
+/// The pod of a claimed iteration: inert until its gate is taken away.
+///
+/// # Errors
+/// The template has no container that could be the agent, or the agent has no command.
+pub fn build(
+    task: &AgentTask,
+    active: &Active,
+    thresholds: &Thresholds,
+    streaks: &Streaks,
+    history: &[PastIteration],
+    injection: &Injection,
+) -> Result<Value, BadTemplate> {
+    let spec = &task.spec;
+    let mut pod = spec.template.0.clone();
+    let root = object(&mut pod);
+    root.insert("apiVersion".to_owned(), json!("v1"));
+    root.insert("kind".to_owned(), json!("Pod"));
+
+    let pod_spec = object(root.entry("spec").or_insert_with(|| json!({})));
+    let grace = pod_spec
+        .get("terminationGracePeriodSeconds")
+        .and_then(Value::as_i64)
+        .unwrap_or(DEFAULT_GRACE_SECONDS)
+        .max(1);
+    let timeout = thresholds.iteration_timeout_seconds.value.max(1);
+    let verify_timeout = spec.verify().map_or(0, verify_timeout);
+    pod_spec.insert("restartPolicy".to_owned(), json!("Never"));
+    pod_spec.insert(
+        "activeDeadlineSeconds".to_owned(),
+        json!(timeout.saturating_add(verify_timeout).saturating_add(grace).saturating_add(BACKSTOP_SECONDS)),
+    );
+    pod_spec.entry("automountServiceAccountToken").or_insert(json!(false));
+    list(pod_spec, "schedulingGates").push(json!({ "name": GATE_START }));
+    list(pod_spec, "volumes").extend(volumes(task, injection));
+    if !injection.image_volume {
+        list(pod_spec, "initContainers").insert(0, install_container(injection));
+    }
+    let init_count = list_len(pod_spec, "initContainers");
+    let count = list_len(pod_spec, "containers").saturating_add(init_count);
+    wrap_agent(pod_spec, task, active, thresholds)?;
+
+    let context = context_of(task, active, thresholds, streaks, history, grace, report::limit_bytes(count));
+    let meta = object(root.entry("metadata").or_insert_with(|| json!({})));
+    metadata(meta, task, active, &context);
+    Ok(pod)
+}
+
+fn list_len(map: &Map<String, Value>, key: &str) -> usize {
+    map.get(key).and_then(Value::as_array).map_or(0, Vec::len)
+}
+
+fn verify_timeout(verify: &crate::api::Verify) -> i64 {
+    verify.timeout_seconds.unwrap_or(DEFAULT_VERIFY_SECONDS)
+}
+
+fn metadata(meta: &mut Map<String, Value>, task: &AgentTask, active: &Active, context: &Context) {
+    meta.insert("name".to_owned(), json!(active.pod));
+    meta.remove("generateName");
+    meta.insert("namespace".to_owned(), json!(task.namespace()));
+    meta.insert("ownerReferences".to_owned(), json!([owner(task)]));
+    list(meta, "finalizers").push(json!(FINALIZER_SETTLE));
+    let own = object(meta.entry("labels").or_insert_with(|| json!({})));
+    own.extend(labels(task));
+    own.insert(LABEL_ITERATION.to_owned(), json!(active.iteration.to_string()));
+    own.insert(LABEL_ATTEMPT.to_owned(), json!(active.attempt.to_string()));
+    let notes = object(meta.entry("annotations").or_insert_with(|| json!({})));
+    // An autoscaler that moves the pod would throw away money that was spent.
+    notes.entry("cluster-autoscaler.kubernetes.io/safe-to-evict").or_insert(json!("false"));
+    notes.entry("karpenter.sh/do-not-disrupt").or_insert(json!("true"));
+    notes.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), json!(template_hash(&task.spec)));
+    // Serialising a context of strings and numbers does not fail; an empty file would be told by the runner.
+    let context = serde_json::to_string(context).unwrap_or_default();
+    notes.insert(ANNOTATION_CONTEXT.to_owned(), json!(context));
+    if let Some(prompt) = &task.spec.prompt {
+        notes.insert(ANNOTATION_PROMPT.to_owned(), json!(prompt));
+    }
+}
+
+fn wrap_agent(
+    pod_spec: &mut Map<String, Value>,
+    task: &AgentTask,
+    active: &Active,
+    thresholds: &Thresholds,
+) -> Result<(), BadTemplate> {
+    let containers = list(pod_spec, "containers");
+    let named = containers.iter().position(|c| c.get("name").and_then(Value::as_str) == Some("agent"));
+    let only = (containers.len() == 1).then_some(0);
+    let agent = named
+        .or(only)
+        .and_then(|at| containers.get_mut(at))
+        .ok_or(BadTemplate("with several containers, name the one that runs the agent 'agent'"))?;
+    let agent = object(agent);
+    let command = agent.get("command").and_then(Value::as_array).cloned().unwrap_or_default();
+    if command.is_empty() {
+        return Err(BadTemplate("the agent's container needs a command: write out its image's entrypoint"));
+    }
+    let mut wrapped = vec![json!(RUNNER_FILE), json!("run"), json!("--")];
+    wrapped.extend(command);
+    agent.insert("command".to_owned(), Value::Array(wrapped));
+    agent.insert("terminationMessagePath".to_owned(), json!(TERMINATION_LOG));
+    agent.insert("terminationMessagePolicy".to_owned(), json!("File"));
+    let name = format!("{}/{}", task.namespace().unwrap_or_default(), task.name_any());
+    let variable = |name: &str, value: String| json!({ "name": name, "value": value });
+    list(agent, "env").extend([
+        variable(env::TASK, name),
+        variable(env::ITERATION, active.iteration.to_string()),
+        variable(env::MAX_ITERATIONS, thresholds.effective_limit().to_string()),
+        variable(env::CONTEXT_FILE, format!("{INPUT_DIR}/{CONTEXT_FILE}")),
+        variable(env::WORKSPACE, task.spec.workspace.mount_path.clone()),
+    ]);
+    list(agent, "volumeMounts").extend([
+        json!({ "name": WORKSPACE_VOLUME, "mountPath": task.spec.workspace.mount_path }),
+        json!({ "name": BIN_VOLUME, "mountPath": RUNNER_DIR, "readOnly": true }),
+        json!({ "name": INPUT_VOLUME, "mountPath": INPUT_DIR, "readOnly": true }),
+        json!({ "name": SCRATCH_VOLUME, "mountPath": SCRATCH_DIR }),
+    ]);
+    Ok(())
+}
+
+fn volumes(task: &AgentTask, injection: &Injection) -> [Value; 4] {
+    let spec = &task.spec;
+    let annotation = |path: &str, name: &str| json!({ "path": path, "fieldRef": { "fieldPath": format!("metadata.annotations['{name}']") } });
+    let mut from_pod = vec![annotation(CONTEXT_FILE, ANNOTATION_CONTEXT)];
+    if spec.prompt.is_some() {
+        from_pod.push(annotation(PROMPT_FILE, ANNOTATION_PROMPT));
+    }
+    let mut sources = vec![json!({ "downwardAPI": { "items": from_pod } })];
+    if let Some(from) = &spec.prompt_from {
+        let keys = [("configMap", &from.config_map_key_ref), ("secret", &from.secret_key_ref)];
+        sources.extend(keys.into_iter().filter_map(|(kind, key)| {
+            let key = key.as_ref()?;
+            Some(json!({ kind: { "name": key.name, "items": [{ "key": key.key, "path": PROMPT_FILE }] } }))
+        }));
+    }
+    let runner = if injection.image_volume {
+        let mut image = json!({ "reference": injection.image });
+        if let Some(policy) = &injection.pull_policy {
+            object(&mut image).insert("pullPolicy".to_owned(), json!(policy));
+        }
+        json!({ "name": BIN_VOLUME, "image": image })
+    } else {
+        json!({ "name": BIN_VOLUME, "emptyDir": {} })
+    };
+    let workspace = if spec.workspace.volume_claim_template.is_some() {
+        let name = claim_name(&task.name_any(), &task.uid().unwrap_or_default());
+        json!({ "name": WORKSPACE_VOLUME, "persistentVolumeClaim": { "claimName": name } })
+    } else if let Some(claim) = &spec.workspace.persistent_volume_claim {
+        json!({ "name": WORKSPACE_VOLUME, "persistentVolumeClaim": { "claimName": claim.claim_name } })
+    } else {
+        json!({ "name": WORKSPACE_VOLUME, "emptyDir": {} })
+    };
+    [
+        workspace,
+        runner,
+        // Readable for any user that an image may run as.
+        json!({ "name": INPUT_VOLUME, "projected": { "defaultMode": 0o444, "sources": sources } }),
+        // In memory, so that a prompt from a Secret never reaches a disk.
+        json!({ "name": SCRATCH_VOLUME, "emptyDir": { "medium": "Memory", "sizeLimit": "4Mi" } }),
+    ]
+}
+
+fn install_container(injection: &Injection) -> Value {
+    let mut container = json!({
+        "name": "agentloop-install",
+        "image": injection.image,
+        "command": ["/agentloop-runner", "install", RUNNER_DIR],
+        "volumeMounts": [{ "name": BIN_VOLUME, "mountPath": RUNNER_DIR }],
+        "resources": {
+            "requests": { "cpu": "10m", "memory": "16Mi" },
+            "limits": { "cpu": "200m", "memory": "64Mi" },
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "drop": ["ALL"] },
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+    });
+    if let Some(policy) = &injection.pull_policy {
+        object(&mut container).insert("imagePullPolicy".to_owned(), json!(policy));
+    }
+    container
+}
+
+fn context_of(
+    task: &AgentTask,
+    active: &Active,
+    thresholds: &Thresholds,
+    streaks: &Streaks,
+    history: &[PastIteration],
+    grace: i64,
+    report_limit_bytes: usize,
+) -> Context {
+    let spec = &task.spec;
+    let threshold = |value: i64| i32::try_from(value).unwrap_or(i32::MAX);
+    Context {
+        version: context::VERSION,
+        task: context::Task {
+            namespace: task.namespace().unwrap_or_default(),
+            name: task.name_any(),
+            uid: task.uid().unwrap_or_default(),
+        },
+        iteration: active.iteration,
+        max_iterations: thresholds.effective_limit(),
+        attempt: active.attempt,
+        workspace: spec.workspace.mount_path.clone(),
+        ignore: spec.workspace.ignore.clone(),
+        loop_context: match spec.loop_context.unwrap_or_default() {
+            LoopContext::InPrompt => context::LoopContext::InPrompt,
+            LoopContext::FileOnly => context::LoopContext::FileOnly,
+        },
+        policy: match spec.policy() {
+            Policy::Gate => context::Policy::Gate,
+            Policy::ExitCode => context::Policy::ExitCode,
+            Policy::Verify => context::Policy::Verify,
+        },
+        verify: spec.verify().map(|verify| context::Verify {
+            command: verify.command.clone(),
+            timeout_seconds: verify_timeout(verify),
+        }),
+        iteration_timeout_seconds: thresholds.iteration_timeout_seconds.value.max(1),
+        // The other half of the kubelet's grace is the runner's, to look at the workspace and report.
+        grace_seconds: (grace / 2).max(1),
+        retry_on_exit_codes: spec.retry_on_exit_codes().to_vec(),
+        report_limit_bytes,
+        breaker: context::Breaker {
+            consecutive_no_change: streaks.consecutive_no_change,
+            no_change_threshold: threshold(thresholds.no_change.value),
+            consecutive_same_error: streaks.consecutive_same_error,
+            same_error_threshold: threshold(thresholds.same_error.value),
+        },
+        history: history.iter().take(3).map(past).collect(),
+    }
+}
+
+fn past(entry: &PastIteration) -> context::Past {
+    context::Past {
+        iteration: entry.iteration,
+        outcome: format!("{:?}", entry.outcome),
+        exit_code: entry.exit_code,
+        changed: match entry.changed {
+            Change::Changed => report::Change::Changed,
+            Change::Unchanged => report::Change::Unchanged,
+            Change::Unknown => report::Change::Unknown,
+        },
+        gate: entry.gate.as_ref().map(|gate| Gate {
+            ready: gate.ready,
+            reason: gate.reason.clone(),
+            progress: None,
+            blockers: gate.blockers.clone(),
+        }),
+        error: entry.error.clone(),
+    }
+}
