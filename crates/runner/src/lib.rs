@@ -1,0 +1,13 @@
+//! Runs one iteration of a coding agent inside its pod, as whatever the agent's image makes of it: as PID 1 or not, as
+//! any user, on a read-only root file system, without capabilities, and with nothing else in the image.
+//!
+//! Data flows one way; only the modules marked with * do any input or output:
+//!
+//! [`inputs`]* → [`prompt`] → [`workspace`]* (before) → [`process`]* with [`output`] and [`gate`] → [`workspace`]*
+//! (after) → [`process`]* (verify) → [`judge`] → [`delivery`]*
+//!
+//! [`run`] is that sequence, [`cli`] the commands around it, [`install`] how the program gets into a foreign image.
+
+pub mod gate;
+pub mod output;
+pub mod workspace;

@@ -1,0 +1,126 @@
+//! The agent's output: passed through by [`crate::process`], and kept here within fixed bounds, whatever is printed.
+
+pub mod refusal;
+pub mod stream;
+pub mod tail;
+pub mod transcript;
+pub mod until;
+
+use agentloop_contract::report::{Refusal, Usage};
+use jiff::Timestamp;
+
+use self::{stream::Stream, tail::Tail, transcript::Transcript};
+
+/// Bytes of text that are searched for a gate and for the last line of an error.
+pub const TAIL_BYTES: usize = 256 << 10;
+
+/// Collects one process's output.
+#[derive(Default)]
+pub struct Output {
+    stdout: Stream,
+    stderr: Tail,
+    transcript: Transcript,
+}
+
+/// What an output says once it has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The final text, in which a gate is looked for. Standard error is never part of it.
+    pub text: String,
+    /// The tail of standard error.
+    pub stderr: String,
+    /// The agent's own stream says that its last turn failed: with this error.
+    pub failed: Option<String>,
+    /// The model provider refused to serve, as the agent's own stream tells it.
+    pub refused: Option<Refusal>,
+    /// What the agent's own stream tells of its cost.
+    pub usage: Option<Usage>,
+}
+
+impl Output {
+    /// Takes what was printed on standard output.
+    pub fn stdout(&mut self, bytes: &[u8]) {
+        self.transcript.push(bytes);
+        self.stdout.push(bytes);
+    }
+
+    /// Takes what was printed on standard error.
+    pub fn stderr(&mut self, bytes: &[u8]) {
+        self.transcript.push(bytes);
+        self.stderr.push(bytes);
+    }
+
+    /// What all of it says. The time is needed for "try again in 5 minutes".
+    pub fn said(&mut self, now: Timestamp) -> Said {
+        let mut said = self.stdout.said(now);
+        said.stderr = self.stderr.text();
+        said
+    }
+
+    /// The capped copy of both streams.
+    pub fn transcript(&self) -> &Transcript {
+        &self.transcript
+    }
+}
+
+impl Said {
+    /// The line that most likely tells why the process failed: the stream's own word, else the last line of
+    /// standard error, else of standard output.
+    pub fn error_line(&self) -> Option<&str> {
+        let structured = self.failed.as_deref().and_then(|text| text.lines().map(str::trim).find(|l| !l.is_empty()));
+        structured.or_else(|| last_line(&self.stderr)).or_else(|| last_line(&self.text))
+    }
+}
+
+/// The last line that is not blank. Of a line drawn over with carriage returns, what is seen at the end.
+pub fn last_line(text: &str) -> Option<&str> {
+    text.lines()
+        .rev()
+        .filter_map(|line| line.rsplit('\r').map(str::trim).find(|part| !part.is_empty()))
+        .next()
+}
+
+/// The last `count` lines that are not blank, in their order.
+pub fn last_lines(text: &str, count: usize) -> Vec<String> {
+    let mut lines: Vec<String> = text
+        .lines()
+        .rev()
+        .map(str::trim_end)
+        .filter(|line| !line.trim().is_empty())
+        .take(count)
+        .map(str::to_owned)
+        .collect();
+    lines.reverse();
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_the_last_that_shows_something() {
+        assert_eq!(last_line("a\nb  \n\n  \n"), Some("b"));
+        assert_eq!(last_line("10%\r50%\r100%\r\n"), Some("100%"));
+        assert_eq!(last_line("\n \n"), None);
+        assert_eq!(last_lines("a\n\nb\nc\n", 2), ["b", "c"]);
+    }
+
+    #[test]
+    fn standard_error_is_no_place_for_a_gate() {
+        let mut output = Output::default();
+        output.stderr(b"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>\n");
+        output.stdout(b"done\n");
+        assert_eq!(output.said(Timestamp::UNIX_EPOCH).text, "done\n");
+    }
+
+    #[test]
+    fn an_error_is_looked_for_in_the_stream_then_in_stderr_then_in_stdout() {
+        let mut said = Said { text: "out\n".into(), ..Said::default() };
+        assert_eq!(said.error_line(), Some("out"));
+        said.stderr = "warning\nerr\n\n".into();
+        assert_eq!(said.error_line(), Some("err"));
+        said.failed = Some("\nfirst\nsecond".into());
+        assert_eq!(said.error_line(), Some("first"));
+    }
+}

@@ -1,0 +1,235 @@
+use agentloop_contract::report::RefusalKind;
+use proptest::prelude::*;
+
+use super::*;
+
+const INIT: &str =
+    r#"{"type":"system","subtype":"init","cwd":"/w","session_id":"s1","model":"claude-sonnet-4-5","tools":["Bash"]}"#;
+const TOOL: &str = r#"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","content":"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>"}]},"session_id":"s1"}"#;
+const ASSISTANT: &str = r#"{"type":"assistant","message":{"content":[{"type":"text","text":"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>"}]},"session_id":"s1"}"#;
+
+fn now() -> Timestamp {
+    "2026-11-22T10:00:00Z".parse().expect("time")
+}
+
+fn said(output: &str) -> Said {
+    let mut stream = Stream::default();
+    stream.push(output.as_bytes());
+    stream.said(now())
+}
+
+fn lines(lines: &[&str]) -> Said {
+    said(&(lines.join("\n") + "\n"))
+}
+
+fn result(text: &str) -> String {
+    format!(
+        r#"{{"type":"result","subtype":"success","is_error":false,"result":{},"session_id":"s1","total_cost_usd":0.0421,"usage":{{"input_tokens":10,"cache_creation_input_tokens":200,"cache_read_input_tokens":3000,"output_tokens":40}}}}"#,
+        Value::from(text)
+    )
+}
+
+fn message(text: &str) -> String {
+    format!(r#"{{"type":"item.completed","item":{{"id":"item_1","type":"agent_message","text":{}}}}}"#, Value::from(text))
+}
+
+const THREAD: &str = r#"{"type":"thread.started","thread_id":"0199"}"#;
+const COMMAND: &str = r#"{"type":"item.completed","item":{"id":"item_0","type":"command_execution","command":"cat x","aggregated_output":"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>","exit_code":0}}"#;
+const COMPLETED: &str =
+    r#"{"type":"turn.completed","usage":{"input_tokens":100,"cached_input_tokens":60,"output_tokens":7}}"#;
+
+#[test]
+fn plain_output_is_its_own_text() {
+    assert_eq!(said("one\n{\"not\": \"an event\"}\n[1, 2]\ntwo").text, "one\n{\"not\": \"an event\"}\n[1, 2]\ntwo");
+    assert_eq!(said("").text, "");
+    assert_eq!(said("{\n  \"type\": \"x\"\n}\n").text, "{\n  \"type\": \"x\"\n}\n");
+}
+
+#[test]
+fn claudes_final_text_is_that_of_its_result() {
+    let said = lines(&[INIT, ASSISTANT, TOOL, &result("All done.\nBye.")]);
+    assert_eq!(said.text, "All done.\nBye.\n");
+    assert_eq!((said.failed, said.refused), (None, None));
+}
+
+#[test]
+fn neither_tool_results_nor_messages_on_the_way_are_final_text() {
+    assert_eq!(lines(&[INIT, ASSISTANT, TOOL]).text, "");
+    assert_eq!(lines(&[THREAD, COMMAND]).text, "");
+}
+
+#[test]
+fn claudes_cost_is_read_from_its_result() {
+    let usage = lines(&[INIT, &result("x")]).usage.expect("usage");
+    assert_eq!(usage.input_tokens, Some(3210));
+    assert_eq!(usage.cached_input_tokens, Some(3000));
+    assert_eq!(usage.output_tokens, Some(40));
+    assert_eq!(usage.cost_usd.as_deref(), Some("0.0421"));
+    assert_eq!(usage.model.as_deref(), Some("claude-sonnet-4-5"));
+}
+
+#[test]
+fn results_of_one_session_replace_each_other_and_sessions_add_up() {
+    let usage = lines(&[INIT, &result("x"), &result("y")]).usage.expect("usage");
+    assert_eq!(usage.output_tokens, Some(40));
+    let usage = lines(&[INIT, &result("x"), &result("y").replace("s1", "s2")]).usage.expect("usage");
+    assert_eq!((usage.output_tokens, usage.cost_usd.as_deref()), (Some(80), Some("0.0842")));
+}
+
+#[test]
+fn a_tiny_cost_has_no_exponent() {
+    let usage = lines(&[&result("x").replace("0.0421", "1e-7")]).usage.expect("usage");
+    assert_eq!(usage.cost_usd.as_deref(), Some("0.0000001"));
+}
+
+#[test]
+fn the_single_object_and_the_array_of_output_format_json_are_read() {
+    assert_eq!(said(&result("done")).text, "done\n");
+    assert_eq!(said(&format!("[{INIT},{TOOL},{}]\n", result("done"))).text, "done\n");
+}
+
+#[test]
+fn a_refused_credential_of_claude_is_told_by_its_status() {
+    let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"Failed to authenticate. API Error: 401 {\"type\":\"error\"}","session_id":"s1","total_cost_usd":0}"#;
+    let said = lines(&[INIT, line]);
+    assert_eq!(said.refused.as_ref().map(|r| r.kind), Some(RefusalKind::Unauthenticated));
+    assert!(said.error_line().is_some_and(|line| line.starts_with("Failed to authenticate")), "{said:?}");
+    assert_eq!(said.text.trim(), "");
+}
+
+#[test]
+fn a_rate_limit_of_claude_has_the_time_that_the_stream_names() {
+    let limit = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1795348800,"rateLimitType":"five_hour"},"session_id":"s1"}"#;
+    let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":429,"result":"API Error: 429","session_id":"s1"}"#;
+    let refused = lines(&[INIT, limit, line]).refused.expect("refused");
+    assert_eq!(refused.kind, RefusalKind::RateLimited);
+    assert_eq!(refused.until.map(|at| at.to_string()).as_deref(), Some("2026-11-22T12:00:00Z"));
+    let allowed = limit.replace("rejected", "allowed");
+    assert_eq!(lines(&[INIT, &allowed, line]).refused.expect("refused").until, None);
+    assert_eq!(lines(&[INIT, limit, &result("went on")]).refused, None);
+}
+
+#[test]
+fn an_error_of_claude_without_a_text_is_its_subtype() {
+    let line = r#"{"type":"result","subtype":"error_max_turns","is_error":false,"num_turns":9,"session_id":"s1"}"#;
+    assert_eq!(lines(&[INIT, line]).failed.as_deref(), Some("error_max_turns"));
+    let line = r#"{"type":"result","subtype":"error_during_execution","is_error":true,"errors":["boom"]}"#;
+    assert_eq!(lines(&[INIT, line]).failed.as_deref(), Some("boom"));
+}
+
+#[test]
+fn codex_final_text_is_its_last_message() {
+    let said = lines(&[THREAD, &message("first"), COMMAND, &message("last"), COMPLETED]);
+    assert_eq!(said.text, "last\n");
+    let usage = said.usage.expect("usage");
+    assert_eq!(usage.input_tokens, Some(100));
+    assert_eq!(usage.cached_input_tokens, Some(60));
+    assert_eq!(usage.output_tokens, Some(7));
+}
+
+#[test]
+fn codex_turns_add_up() {
+    let usage = lines(&[THREAD, COMPLETED, &message("x"), COMPLETED]).usage.expect("usage");
+    assert_eq!((usage.input_tokens, usage.output_tokens), (Some(200), Some(14)));
+}
+
+#[test]
+fn a_failed_turn_of_codex_tells_the_refusal_in_its_message_alone() {
+    let failed = |message: &str| {
+        let line = format!(r#"{{"type":"turn.failed","error":{{"message":{}}}}}"#, Value::from(message));
+        lines(&[THREAD, COMMAND, r#"{"type":"error","message":"429 Too Many Requests, reconnecting 1/5"}"#, &line])
+    };
+    let said = failed("exceeded retry limit, last status: 429 Too Many Requests");
+    assert_eq!(said.refused.map(|r| r.kind), Some(RefusalKind::RateLimited));
+    let said = failed("unexpected status 401 Unauthorized: Invalid key, url: http://127.0.0.1:1/v1/responses");
+    assert_eq!(said.refused.as_ref().map(|r| r.kind), Some(RefusalKind::Unauthenticated));
+    let said = failed("You've hit your usage limit. Try again in 2 hours.");
+    assert_eq!(said.refused.and_then(|r| r.until).map(|at| at.to_string()).as_deref(), Some("2026-11-22T12:00:00Z"));
+    let said = failed("stream disconnected before completion");
+    assert_eq!((said.refused, said.failed.as_deref()), (None, Some("stream disconnected before completion")));
+}
+
+#[test]
+fn a_warning_of_codex_fails_nothing() {
+    let warning = r#"{"type":"item.completed","item":{"id":"item_0","type":"error","message":"401 Unauthorized"}}"#;
+    let said = lines(&[THREAD, warning, &message("fine"), COMPLETED]);
+    assert_eq!((said.failed, said.refused, said.text.as_str()), (None, None, "fine\n"));
+}
+
+#[test]
+fn a_turn_that_failed_takes_back_what_was_said_in_it() {
+    let said = lines(&[THREAD, &message("gate"), r#"{"type":"turn.failed","error":{"message":"x"}}"#]);
+    assert_eq!(said.text.trim(), "");
+}
+
+#[test]
+fn a_later_turn_that_succeeds_lifts_the_refusal() {
+    let failed = r#"{"type":"turn.failed","error":{"message":"429 Too Many Requests"}}"#;
+    let said = lines(&[THREAD, failed, THREAD, &message("ok"), COMPLETED]);
+    assert_eq!((said.failed, said.refused), (None, None));
+}
+
+#[test]
+fn a_script_around_the_agent_may_print_before_and_after() {
+    let said = lines(&["starting", INIT, TOOL, &result("done"), "finished"]);
+    assert_eq!(said.text, "done\nfinished\n");
+    assert_eq!(lines(&["npm warn old", THREAD, "warning", &message("x"), COMPLETED]).text, "x\n");
+}
+
+#[test]
+fn events_that_a_plain_agent_quotes_are_not_its_own() {
+    let refused = r#"{"type":"result","is_error":true,"api_error_status":401,"result":"no"}"#;
+    let said = lines(&["Let me look at the log:", refused, "I see."]);
+    assert_eq!((&said.refused, &said.failed), (&None, &None));
+    assert!(said.text.contains("Let me look") && said.text.contains("I see."), "{said:?}");
+}
+
+#[test]
+fn a_line_too_long_to_parse_is_skipped_and_the_next_one_read() {
+    let mut stream = Stream::default();
+    stream.push(format!("{INIT}\n").as_bytes());
+    stream.push(b"{\"type\":\"user\",\"x\":\"");
+    for _ in 0..160 {
+        stream.push(&[b'y'; 64 << 10]);
+        assert!(!matches!(&stream.line, Line::Json(line) if line.len() > LINE_BYTES));
+    }
+    stream.push(b"\"}\n");
+    stream.push(result("done").as_bytes());
+    assert_eq!(stream.said(now()).text, "done\n");
+}
+
+#[test]
+fn a_final_text_of_four_megabytes_is_read() {
+    let long = format!("{}\nlast words", "x".repeat(3_900_000));
+    let said = lines(&[INIT, &result(&long)]);
+    assert!(said.text.ends_with("last words\n"));
+}
+
+#[test]
+fn fields_of_another_type_than_expected_are_passed_over() {
+    let odd = r#"{"type":"result","is_error":"yes","result":7,"usage":[],"total_cost_usd":"free","session_id":1}"#;
+    assert_eq!(lines(&[INIT, odd]).failed, None);
+    assert_eq!(lines(&[r#"{"type":"item.completed","item":"x"}"#, r#"{"type":"turn.failed"}"#]).failed.as_deref(), Some("the turn failed"));
+    assert_eq!(lines(&[r#"{"type":5}"#]).text, "{\"type\":5}\n");
+}
+
+proptest! {
+    #[test]
+    fn the_pieces_that_bytes_arrive_in_do_not_matter(piece in 1_usize..200) {
+        let output = ["start", INIT, TOOL, ASSISTANT, &result("the end ✓"), "after", ""].join("\n");
+        let mut stream = Stream::default();
+        for bytes in output.as_bytes().chunks(piece) {
+            stream.push(bytes);
+        }
+        prop_assert_eq!(stream.said(now()), said(&output));
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..500)) {
+        let mut stream = Stream::default();
+        stream.push(&bytes);
+        stream.push(b"\n{\"type\":");
+        stream.push(&bytes);
+        let _ = stream.said(now());
+    }
+}

@@ -1,0 +1,82 @@
+//! The workspace: what changed in it, and the folder in it that is agentloop's own.
+//!
+//! The agent may have put anything here, so nothing is opened by a path that could lead out of the workspace: every
+//! name is opened below its folder's descriptor, and links are never followed.
+
+pub mod fingerprint;
+mod git;
+pub mod ignore;
+pub mod own;
+mod walk;
+
+use std::{os::fd::OwnedFd, path::Path};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, OFlags},
+    io::Errno,
+};
+
+/// Flags for every folder that is opened.
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Flags for every file that is read: a FIFO or a device that has taken its place does not block or become a terminal.
+const FILE: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
+
+/// Opens the workspace itself.
+pub fn open(path: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(path, FOLDER, Mode::empty())
+}
+
+/// Opens a folder below another.
+fn open_folder(folder: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat(folder, name, FOLDER, Mode::empty())
+}
+
+/// Opens a folder some levels below another, no level of it a link.
+fn open_below(folder: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
+    let mut current = open_folder(folder, b".")?;
+    for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        current = open_folder(&current, name)?;
+    }
+    Ok(current)
+}
+
+/// Reads a regular file of at most `limit` bytes; a longer one is an error.
+fn read_file(folder: &OwnedFd, name: &[u8], limit: usize) -> Result<Vec<u8>, Errno> {
+    let file = rustix::fs::openat(folder, name, FILE, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+        return Err(Errno::INVAL);
+    }
+    let mut bytes = Vec::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        match rustix::io::read(&file, &mut buffer) {
+            Ok(0) => return Ok(bytes),
+            Ok(length) => bytes.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+        if bytes.len() > limit {
+            return Err(Errno::FBIG);
+        }
+    }
+}
+
+/// The names in a folder, `.` and `..` left out.
+fn names(folder: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(folder)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// The kind of what has this name, not following a link; `None` where there is nothing.
+fn kind(folder: &OwnedFd, name: &[u8]) -> Option<FileType> {
+    let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    Some(FileType::from_raw_mode(stat.st_mode))
+}

@@ -1,0 +1,190 @@
+//! Whether the workspace is another than before.
+//!
+//! A fingerprint is a hash over the path, kind, permissions and bytes of everything in the workspace. Times and owners
+//! do not count: touching a file is no change, and neither is changing it and changing it back. Left out are
+//! `.agentloop/`, what the task's `workspace.ignore` names, and what git ignores in a repository (never what it tracks).
+//! Of a `.git` folder, see `git.rs`.
+//!
+//! Everything is bounded; where a bound is reached, the answer is "unknown", never "unchanged". What cannot be read
+//! makes the answer unknown too, unless nothing readable is equal (then it is changed), or the agent, who runs as the
+//! same user, could not have changed it either, such as a volume's `lost+found`.
+
+use std::{
+    fmt::Write as _,
+    os::fd::OwnedFd,
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
+};
+
+use agentloop_contract::report::Change;
+use sha2::{Digest, Sha256};
+
+use super::{ignore::Rules, walk};
+
+/// Bounds of one fingerprint.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits<'a> {
+    /// Wall clock.
+    pub time: Duration,
+    /// Files and folders.
+    pub entries: usize,
+    /// Of these, so many are kept to tell which ones changed.
+    pub kept: usize,
+    /// Set by a signal: give up soon.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+impl Default for Limits<'_> {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(120), entries: 2_000_000, kept: 200_000, stop: None }
+    }
+}
+
+/// A fingerprint, or as much of it as could be taken.
+#[derive(Debug, Default)]
+pub struct Fingerprint {
+    /// Sum of the entries' hashes: no order, so it is taken in parallel and needs no memory.
+    pub(super) sum: Sum,
+    /// Sum over what may differ without a change.
+    pub(super) doubts: Sum,
+    /// The first thing that could not be read and may have changed.
+    pub(super) blind: Option<String>,
+    /// Why it was not finished.
+    pub(super) gave_up: Option<String>,
+    /// All entries, sorted by path; `None` where they were too many to keep.
+    pub(super) entries: Option<Vec<Entry>>,
+}
+
+/// Something in the workspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) path: Box<[u8]>,
+    pub(super) digest: [u8; 16],
+    /// A file or a link; not a folder, and not the state of a repository.
+    pub(super) file: bool,
+}
+
+/// What differs between two fingerprints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Whether anything does.
+    pub changed: Change,
+    /// How many files were added, removed or changed; `None` where that is not known.
+    pub files: Option<i64>,
+    /// The first names, files before folders and repositories.
+    pub names: Vec<String>,
+}
+
+impl Difference {
+    /// Nothing is known.
+    pub const UNKNOWN: Self = Self { changed: Change::Unknown, files: None, names: Vec::new() };
+}
+
+/// Takes the fingerprint of a workspace, which is mounted at `path`.
+pub fn take(root: OwnedFd, path: &[u8], ignore: &Rules, limits: Limits<'_>) -> Fingerprint {
+    let deadline = Instant::now().checked_add(limits.time);
+    let mut print = walk::walk(root, path, ignore, limits, deadline);
+    if let Some(entries) = &mut print.entries {
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    }
+    print
+}
+
+impl Fingerprint {
+    /// A fingerprint that could not be taken.
+    pub fn none(why: &str) -> Self {
+        Self { gave_up: Some(why.to_owned()), ..Self::default() }
+    }
+
+    /// Why this is not a whole fingerprint.
+    pub fn incomplete(&self) -> Option<&str> {
+        self.gave_up.as_deref().or(self.blind.as_deref())
+    }
+
+    /// Thirty-two hex digits; `None` where it was not finished.
+    pub fn hex(&self) -> Option<String> {
+        if self.gave_up.is_some() {
+            return None;
+        }
+        let mut hash = Sha256::new();
+        self.sum.0.iter().for_each(|word| hash.update(word.to_le_bytes()));
+        let mut hex = String::new();
+        for byte in hash.finalize().iter().take(16) {
+            let _ = write!(hex, "{byte:02x}");
+        }
+        Some(hex)
+    }
+
+    /// What is different in a later fingerprint; at most `most` names are told.
+    pub fn difference(&self, later: &Self, most: usize) -> Difference {
+        if self.gave_up.is_some() || later.gave_up.is_some() {
+            return Difference::UNKNOWN;
+        }
+        if self.sum == later.sum {
+            let blind = self.blind.is_some() || later.blind.is_some() || self.doubts != later.doubts;
+            let changed = if blind { Change::Unknown } else { Change::Unchanged };
+            return Difference { changed, files: (!blind).then_some(0), names: Vec::new() };
+        }
+        let (Some(before), Some(after)) = (&self.entries, &later.entries) else {
+            return Difference { changed: Change::Changed, files: None, names: Vec::new() };
+        };
+        let mut files = 0;
+        let mut names = Vec::new();
+        let mut others = Vec::new();
+        for entry in differing(before, after) {
+            files += i64::from(entry.file);
+            let list = if entry.file { &mut names } else { &mut others };
+            if list.len() < most {
+                list.push(String::from_utf8_lossy(&entry.path).into_owned());
+            }
+        }
+        names.extend(others);
+        names.truncate(most);
+        Difference { changed: Change::Changed, files: Some(files), names }
+    }
+}
+
+/// The entries that only one list has, or that differ. Both are sorted by path.
+fn differing<'a>(before: &'a [Entry], after: &'a [Entry]) -> impl Iterator<Item = &'a Entry> {
+    let mut before = before.iter().peekable();
+    let mut after = after.iter().peekable();
+    std::iter::from_fn(move || {
+        loop {
+            match (before.peek(), after.peek()) {
+                (Some(a), Some(b)) => match a.path.cmp(&b.path) {
+                    std::cmp::Ordering::Less => return before.next(),
+                    std::cmp::Ordering::Greater => return after.next(),
+                    std::cmp::Ordering::Equal => {
+                        let (a, b) = (before.next(), after.next());
+                        if a != b {
+                            return b;
+                        }
+                    }
+                },
+                (Some(_), None) => return before.next(),
+                (None, _) => return after.next(),
+            }
+        }
+    })
+}
+
+/// A sum of hashes, the same in any order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sum([u64; 4]);
+
+impl Sum {
+    pub(super) fn add(&mut self, digest: &[u8; 32]) {
+        for (word, bytes) in self.0.iter_mut().zip(digest.chunks_exact(8)) {
+            *word = word.wrapping_add(bytes.try_into().map_or(0, u64::from_le_bytes));
+        }
+    }
+
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (word, more) in self.0.iter_mut().zip(other.0) {
+            *word = word.wrapping_add(more);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
