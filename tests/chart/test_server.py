@@ -1,0 +1,238 @@
+"""What a real API server says of the chart: it takes the objects, and the roles suffice and no more.
+
+No pod runs there: the Job before an uninstall is left out, and tested where pods run.
+"""
+
+import json
+import os
+import unittest
+
+from chart import CASES, CHART, NAMESPACE, RELEASE, command, every_case, helm, of_kind, pod_template
+
+CRD = "agenttasks.agentloop.dev"
+PLACES = [NAMESPACE, "team-a", "team-b", "elsewhere"]
+LEVEL = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ["enforce", "warn"]}
+
+
+def setUpModule():
+    if "KUBECTL" not in os.environ:
+        raise unittest.SkipTest("offline")
+    remove()
+    for place in PLACES:
+        apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place, "labels": LEVEL}}])
+        succeed(kubectl("wait", "--for=create", "serviceaccount/default", "--namespace", place, "--timeout=30s"))
+
+
+def tearDownModule():
+    remove()
+
+
+def kubectl(*args, given=None):
+    return command(os.environ["KUBECTL"], *args, given=given)
+
+
+def succeed(answer):
+    assert answer.returncode == 0, answer.stderr
+    return answer
+
+
+def apply(objects, *args):
+    items = {"apiVersion": "v1", "kind": "List", "items": objects}
+    return succeed(kubectl("apply", "-f", "-", *args, given=json.dumps(items)))
+
+
+def upgrade(values=None, *args):
+    return helm("upgrade", "--install", RELEASE, CHART, "--namespace", NAMESPACE, *args, values=values)
+
+
+def uninstall():
+    return succeed(helm_plain("uninstall", RELEASE, "--namespace", NAMESPACE, "--no-hooks", "--ignore-not-found"))
+
+
+def helm_plain(*args):
+    return command(os.environ["HELM"], *args)
+
+
+def remove():
+    uninstall()
+    succeed(kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s"))
+
+
+def task(name, namespace):
+    return {"apiVersion": "agentloop.dev/v1alpha1", "kind": "AgentTask",
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"template": {"spec": {"containers": [{"name": "agent", "image": "agent", "command": ["run"]}]}}}}
+
+
+class EveryCase(unittest.TestCase):
+    @every_case
+    def test_is_taken_without_a_warning(self, _, objects):
+        answer = apply([o for o in objects if o["kind"] != "ServiceMonitor"], "--dry-run=server")
+        self.assertEqual(answer.stderr, "")
+
+    @every_case
+    def test_has_pods_that_a_restricted_namespace_admits(self, _, objects):
+        for owner in of_kind(objects, "Deployment", "Job"):
+            # Its own account is not there in a dry run.
+            spec = {k: v for k, v in pod_template(owner)["spec"].items() if k != "serviceAccountName"}
+            pod = {"apiVersion": "v1", "kind": "Pod", "spec": spec,
+                   "metadata": {"name": "pod", "namespace": NAMESPACE}}
+            answer = succeed(kubectl("create", "--dry-run=server", "-f", "-", given=json.dumps(pod)))
+            self.assertEqual(answer.stderr, "")
+
+
+class ARelease(unittest.TestCase):
+    def tearDown(self):
+        uninstall()
+
+    def replicas(self):
+        return kubectl("get", "deployment", RELEASE, "-n", NAMESPACE, "-o", "jsonpath={.spec.replicas}").stdout
+
+    def setting(self, key):
+        return kubectl("get", "configmap", f"{RELEASE}-config", "-n", NAMESPACE, "-o", f"jsonpath={{.data.{key}}}").stdout
+
+    def pause_by_hand(self):
+        succeed(kubectl("patch", "configmap", f"{RELEASE}-config", "-n", NAMESPACE, "--type=merge",
+                        "--patch", '{"data":{"paused":"true"}}'))
+
+    def test_can_be_upgraded_from_every_case_to_every_next(self):
+        for name, values in CASES.items():
+            # What a Deployment selects cannot change with its names, and there is no ServiceMonitor here.
+            if name not in {"other names", "ServiceMonitor"}:
+                with self.subTest(case=name):
+                    succeed(upgrade(values))
+
+    def test_leaves_definition_and_tasks_and_can_be_installed_again(self):
+        succeed(upgrade())
+        apply([task("kept", "team-a")])
+        uninstall()
+        succeed(kubectl("get", "agt", "kept", "-n", "team-a"))
+        succeed(upgrade())
+
+    def test_takes_the_definition_along_when_told_so(self):
+        succeed(upgrade(CASES["definition goes too"]))
+        uninstall()
+        succeed(kubectl("wait", "--for=delete", f"crd/{CRD}", "--timeout=30s"))
+
+    def test_leaves_nothing_else(self):
+        succeed(upgrade(CASES["named namespaces"]))
+        uninstall()
+        left = succeed(kubectl("get", "-A", "-o", "name", "-l", f"app.kubernetes.io/instance={RELEASE}",
+                               "deploy,job,sa,cm,svc,pdb,role,rolebinding,clusterrole,clusterrolebinding,crd"))
+        self.assertEqual(left.stdout.split(), [f"customresourcedefinition.apiextensions.k8s.io/{CRD}"])
+
+    def test_can_be_uninstalled_after_a_watched_namespace_is_gone(self):
+        gone = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "short-lived"}}
+        apply([gone])
+        succeed(upgrade({"watch": {"namespaces": ["short-lived"]}}))
+        succeed(kubectl("delete", "namespace", "short-lived", "--timeout=60s"))
+        uninstall()
+
+    def test_starts_the_operator_again_after_an_uninstall_that_ended_half_way(self):
+        succeed(upgrade())
+        succeed(kubectl("patch", "deployment", RELEASE, "-n", NAMESPACE, "--subresource=scale", "--type=merge",
+                        "--patch", '{"spec":{"replicas":0}}', "--as", account(f"{RELEASE}-release")))
+        self.assertEqual(self.replicas(), "0")
+        succeed(upgrade())
+        self.assertEqual(self.replicas(), "1")
+
+    def test_leaves_a_setting_alone_that_was_made_by_hand(self):
+        succeed(upgrade({"config": {"hardLimit": 40}}))
+        self.pause_by_hand()
+        succeed(upgrade({"config": {"hardLimit": 41}}))
+        self.assertEqual((self.setting("paused"), self.setting("hardLimit")), ("true", "41"))
+
+    def test_stops_at_a_setting_made_both_ways_until_it_is_told_whose_counts(self):
+        succeed(upgrade())
+        self.pause_by_hand()
+        values = {"config": {"paused": False}}
+        self.assertIn("conflict", upgrade(values).stderr)
+        self.assertEqual(self.setting("paused"), "true")
+        succeed(upgrade(values, "--force-conflicts"))
+        self.assertEqual(self.setting("paused"), "false")
+
+    def test_prints_a_task_that_can_be_pasted(self):
+        for values, namespace in [({}, "default"), (CASES["named namespaces"], "team-a")]:
+            notes = succeed(upgrade(values)).stdout
+            pasted = notes.split("<<'TASK'\n", 1)[1].split("\nTASK\n", 1)[0]
+            made = succeed(kubectl("apply", "--dry-run=server", "-o", "json", "-f", "-", given=pasted))
+            self.assertEqual(json.loads(made.stdout)["metadata"]["namespace"], namespace)
+
+
+def account(name):
+    return f"system:serviceaccount:{NAMESPACE}:{name}"
+
+
+class Rights(unittest.TestCase):
+    """Asked of the server's own authorizer."""
+
+    def setUp(self):
+        self.addCleanup(uninstall)
+
+    def may(self, who, verb, resource, namespace, name=None):
+        target = f"{resource}/{name}" if name else resource
+        where = ["-n", namespace] if namespace else ["-A"]
+        kind, _, subresource = resource.partition(":")
+        target = f"{kind}/{name}" if name else kind
+        extra = [f"--subresource={subresource}"] if subresource else []
+        return kubectl("auth", "can-i", verb, target, *where, *extra, "--as", account(who)).stdout.strip() == "yes"
+
+    def operate(self, namespace):
+        needed = {"agenttasks.agentloop.dev": "get list watch patch delete", "agenttasks.agentloop.dev:status": "get patch",
+                  "agenttasks.agentloop.dev:finalizers": "update", "pods": "get list watch create patch delete",
+                  "persistentvolumeclaims": "get list watch create patch", "events": "list",
+                  "events.events.k8s.io": "create patch"}
+        return {self.may(RELEASE, verb, resource, namespace) for resource, verbs in needed.items()
+                for verb in verbs.split()}
+
+    def test_of_the_operator_suffice_everywhere_where_it_watches_everything(self):
+        succeed(upgrade())
+        self.assertEqual(self.operate(None), {True})
+
+    def test_of_the_operator_end_at_the_namespaces_that_are_named(self):
+        succeed(upgrade(CASES["named namespaces"]))
+        self.assertEqual(self.operate("team-a"), {True})
+        self.assertEqual(self.operate("team-b"), {True})
+        self.assertEqual(self.operate("elsewhere"), {False})
+
+    def test_of_the_operator_let_it_watch_one_config_map_by_name_and_list_no_other(self):
+        succeed(upgrade())
+        as_operator = ["--as", account(RELEASE), "-n", NAMESPACE]
+        one = f"metadata.name={RELEASE}-config"
+        succeed(kubectl("get", "configmaps", "--field-selector", one, *as_operator))
+        path = f"/api/v1/namespaces/{NAMESPACE}/configmaps?watch=1&timeoutSeconds=1&fieldSelector={one}"
+        succeed(kubectl("get", "--raw", path, *as_operator[:2]))
+        self.assertIn("forbidden", kubectl("get", "configmaps", *as_operator).stderr)
+
+    def test_of_the_operator_hold_for_its_own_lease_only(self):
+        succeed(upgrade())
+        leases = "leases.coordination.k8s.io"
+        self.assertTrue(self.may(RELEASE, "create", leases, NAMESPACE))
+        self.assertTrue(self.may(RELEASE, "update", leases, NAMESPACE, RELEASE))
+        self.assertFalse(self.may(RELEASE, "update", leases, NAMESPACE, "another"))
+        self.assertFalse(self.may(RELEASE, "create", leases, "elsewhere"))
+
+    def test_of_the_job_suffice_to_end_the_operator_and_let_pods_go(self):
+        succeed(upgrade(CASES["named namespaces"]))
+        job = f"{RELEASE}-release"
+        self.assertTrue(self.may(job, "get", "deployments.apps", NAMESPACE, RELEASE))
+        self.assertTrue(self.may(job, "patch", "deployments.apps:scale", NAMESPACE, RELEASE))
+        self.assertFalse(self.may(job, "patch", "deployments.apps:scale", NAMESPACE, "another"))
+        self.assertTrue(self.may(job, "list", "pods", NAMESPACE))
+        self.assertTrue(self.may(job, "update", "leases.coordination.k8s.io", NAMESPACE, RELEASE))
+        for verb, resource in [("list", "agenttasks.agentloop.dev"), ("patch", "agenttasks.agentloop.dev:status"),
+                               ("list", "pods"), ("patch", "pods")]:
+            self.assertTrue(self.may(job, verb, resource, "team-a"), f"{verb} {resource}")
+            self.assertFalse(self.may(job, verb, resource, "elsewhere"), f"{verb} {resource}")
+
+    def test_of_users_come_with_the_clusters_own_roles(self):
+        succeed(upgrade())
+        for role, verb, allowed in [("view", "list", "yes"), ("view", "create", "no"), ("edit", "create", "yes"),
+                                    ("admin", "delete", "yes")]:
+            with self.subTest(role=role, verb=verb):
+                group = f"{role}ers"
+                succeed(kubectl("create", "rolebinding", group, f"--clusterrole={role}", f"--group={group}", "-n", "team-a"))
+                self.addCleanup(kubectl, "delete", "rolebinding", group, "-n", "team-a")
+                ask = ["auth", "can-i", verb, "agenttasks.agentloop.dev", "-n", "team-a", "--as=someone", f"--as-group={group}"]
+                self.assertEqual(kubectl(*ask).stdout.strip(), allowed)
+                kubectl("delete", "rolebinding", group, "-n", "team-a")
