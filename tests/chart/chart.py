@@ -52,8 +52,11 @@ def command(*args, given=None):
 
 
 def helm(*args, values=None):
+    """Helm with these values, or without any where the command takes none."""
+    if values is None:
+        return command(os.environ["HELM"], *args)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        json.dump(values or {}, file)
+        json.dump(values, file)
         file.flush()
         return command(os.environ["HELM"], *args, "--values", file.name)
 

@@ -1,14 +1,18 @@
 """What is rendered: valid everywhere, fit for restricted namespaces, named and labelled as it should be."""
 
+import json
+import pathlib
 import re
+import tarfile
+import tempfile
 import tomllib
 import unittest
 
 import kubernetes_validate
 import yaml
 
-from chart import (CASES, CHART, DIGEST, NAMESPACE, REPOSITORY, argument, controller, every_case, of_kind, one,
-                   pod_specs, pod_template, render)
+from chart import (CASES, CHART, DIGEST, NAMESPACE, REPOSITORY, argument, controller, every_case, helm, of_kind,
+                   one, pod_specs, pod_template, render)
 
 VERSIONS = ["1.33", "1.34", "1.35", "1.36", "1.37"]
 CRD = "agenttasks.agentloop.dev"
@@ -181,6 +185,12 @@ class Settings(unittest.TestCase):
         role = one(objects, "Role", "agentloop-self")
         self.assertIn(["our-settings"], [r.get("resourceNames") for r in role["rules"]])
 
+    def test_are_the_keys_that_the_operator_reads(self):
+        source = (REPOSITORY / "crates" / "core" / "src" / "settings.rs").read_text()
+        read = set(re.findall(r'name: "(\w+)"', source)) | {"paused"}
+        schema = json.loads((CHART / "values.schema.json").read_text())
+        self.assertEqual(schema["properties"]["config"]["properties"].keys() - {"existingConfigMap"}, read)
+
     def test_of_every_key_are_documented_in_values(self):
         text = (CHART / "values.yaml").read_text()
         schema = yaml.safe_load((CHART / "values.schema.json").read_text())
@@ -235,6 +245,14 @@ class JobBeforeAnUninstall(unittest.TestCase):
 
 
 class Chart(unittest.TestCase):
+    def test_is_packaged_with_all_that_it_renders(self):
+        with tempfile.TemporaryDirectory() as folder:
+            helm("package", CHART, "--destination", folder)
+            (archive,) = pathlib.Path(folder).iterdir()
+            with tarfile.open(archive) as packaged:
+                names = {name.split("/", 1)[1] for name in packaged.getnames()}
+        self.assertEqual(names, {str(f.relative_to(CHART)) for f in CHART.rglob("*") if f.is_file()} - {".helmignore"})
+
     def test_has_the_version_of_the_programs(self):
         chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
         version = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["package"]["version"]

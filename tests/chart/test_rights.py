@@ -94,11 +94,12 @@ class TheOperator(unittest.TestCase):
 
 
 class TheJobBeforeAnUninstall(unittest.TestCase):
-    def test_creates_nothing_but_the_lease_and_deletes_nothing(self):
+    def test_creates_and_deletes_nothing_but_the_lease(self):
         for grant in grants(render(), "agentloop-release"):
-            self.assertNotIn("delete", grant[3])
-            if "create" in grant[3]:
+            if {"create", "delete", "deletecollection"} & grant[3]:
                 self.assertEqual(grant[1], "coordination.k8s.io/leases")
+            if "delete" in grant[3]:
+                self.assertEqual(grant[2], ("agentloop",))
 
     def test_scales_no_deployment_but_the_operators(self):
         named = {g[2] for g in grants(render(), "agentloop-release") if g[1].startswith("apps/")}

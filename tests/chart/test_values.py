@@ -40,9 +40,11 @@ class AValue(unittest.TestCase):
 
     def test_above_the_limit_that_binds_it_is_refused_as_the_operator_would(self):
         self.refused({"config": {"defaultMaxIterations": 51}}, "defaultMaxIterations (51)", "hardLimit (50)")
-        self.refused({"config": {"hardLimit": 9}}, "defaultMaxIterations (10)", "hardLimit (9)")
+        self.refused({"config": {"hardLimit": 9, "defaultMaxIterations": 10}}, "(10)", "hardLimit (9)")
         self.refused({"config": {"rateLimitMinSeconds": 2000}}, "rateLimitMinSeconds (2000)")
-        self.assertTrue(render({"config": {"hardLimit": 9, "defaultMaxIterations": 9}}))
+
+    def test_that_the_operators_own_default_yields_to_is_taken(self):
+        self.assertTrue(render({"config": {"hardLimit": 9}}))
 
     def test_beside_a_config_map_of_ones_own_is_refused_rather_than_ignored(self):
         self.refused({"config": {"existingConfigMap": "ours", "hardLimit": 20}}, "config.hardLimit")

@@ -79,6 +79,11 @@
   resources: [pods]
   verbs: [get, list]
 {{ include "agentloop.rules.lease" . }}
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  resourceNames: [{{ include "agentloop.leaseName" . }}]
+  # Helm did not make it and will not take it away
+  verbs: [delete]
 {{- end }}
 
 {{/* include "agentloop.grant" (dict "root" . "name" N "namespace" NS "account" SA "rules" RULES)
