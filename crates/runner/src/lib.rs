@@ -8,6 +8,15 @@
 //!
 //! [`run`] is that sequence, [`cli`] the commands around it, [`install`] how the program gets into a foreign image.
 
+pub mod cli;
+pub mod delivery;
 pub mod gate;
+pub mod inputs;
+pub mod install;
+pub mod judge;
 pub mod output;
+pub mod process;
+pub mod prompt;
+pub mod run;
+pub mod signals;
 pub mod workspace;

@@ -67,7 +67,8 @@ impl Said {
     /// The line that most likely tells why the process failed: the stream's own word, else the last line of
     /// standard error, else of standard output.
     pub fn error_line(&self) -> Option<&str> {
-        let structured = self.failed.as_deref().and_then(|text| text.lines().map(str::trim).find(|l| !l.is_empty()));
+        let structured =
+            self.failed.as_deref().and_then(|text| text.lines().map(str::trim).find(|l| !l.is_empty()));
         structured.or_else(|| last_line(&self.stderr)).or_else(|| last_line(&self.text))
     }
 }

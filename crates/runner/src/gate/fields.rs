@@ -31,7 +31,8 @@ pub(super) fn read(lines: &[String]) -> Option<Gate> {
 }
 
 fn from_json(value: &Value) -> Option<Gate> {
-    let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned).filter(|t| !t.is_empty());
+    let text =
+        |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned).filter(|t| !t.is_empty());
     let ready = match value.get("ready")? {
         Value::Bool(ready) => *ready,
         Value::String(word) => boolean(word)?,
@@ -132,7 +133,9 @@ fn key(line: &str) -> Option<(Key, &str)> {
         "progress" => Key::Progress,
         "blockers" => Key::Blockers,
         // Prose with a colon in it is no key.
-        word if !word.is_empty() && !word.starts_with('-') && !word.contains(char::is_whitespace) => Key::Other,
+        word if !word.is_empty() && !word.starts_with('-') && !word.contains(char::is_whitespace) => {
+            Key::Other
+        }
         _ => return None,
     };
     Some((key, value))
@@ -149,7 +152,8 @@ fn list(parts: &[String]) -> Vec<String> {
     }
     let mut items: Vec<String> = Vec::new();
     for part in parts {
-        let item = part.strip_prefix("- ").or_else(|| part.strip_prefix("* ")).or((part == "-").then_some(""));
+        let item =
+            part.strip_prefix("- ").or_else(|| part.strip_prefix("* ")).or((part == "-").then_some(""));
         match (item, items.last_mut()) {
             (Some(item), _) => items.push(item.trim().to_owned()),
             (None, Some(last)) => *last = format!("{last} {part}").trim_start().to_owned(),

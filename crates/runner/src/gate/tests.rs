@@ -54,7 +54,8 @@ fn ready_is_a_boolean_in_any_case_quoted_or_not() {
     for word in ["false", "False", "\"false\""] {
         not_ready(&block(&format!("ready: {word}")));
     }
-    for word in ["yes", "no", "1", "on", "<true or false>", "", "true or false", "truely", "not true", "null"] {
+    for word in ["yes", "no", "1", "on", "<true or false>", "", "true or false", "truely", "not true", "null"]
+    {
         none(&block(&format!("ready: {word}\nreason: x")), NoGate::NoReady);
     }
 }
@@ -153,7 +154,9 @@ fn a_block_begun_anew_is_the_second_one() {
 
 #[test]
 fn a_fence_that_ends_the_output_does_not_hide_its_block() {
-    for (open, close) in [("```", "```"), ("```yaml", "```"), ("~~~", "~~~"), ("````text", "````"), ("```", "")] {
+    for (open, close) in
+        [("```", "```"), ("```yaml", "```"), ("~~~", "~~~"), ("````text", "````"), ("```", "")]
+    {
         ready(&format!("Here it is:\n\n{open}\n{}\n{close}\n\n  \n", block("ready: true")));
         ready(&format!("- item\n  {open}\n  {OPEN}\n  ready: true\n  {CLOSE}\n  {close}\n"));
     }
@@ -175,7 +178,10 @@ fn a_block_in_a_fence_with_text_after_it_is_a_quotation() {
 #[test]
 fn a_mention_does_not_lift_the_fence_of_a_quotation() {
     none(
-        &format!("{OPEN} is the tag. Like so:\n```\n{}\n```\nI print it when I am done.", block("ready: true")),
+        &format!(
+            "{OPEN} is the tag. Like so:\n```\n{}\n```\nI print it when I am done.",
+            block("ready: true")
+        ),
         NoGate::Quoted,
     );
 }

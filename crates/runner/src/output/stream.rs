@@ -130,12 +130,14 @@ impl Stream {
         if line.trim_ascii_start().starts_with(b"[") {
             // `--output-format json --verbose`: all events in one array.
             let Ok(events) = serde_json::from_slice::<Vec<Value>>(line) else { return false };
-            let events: Vec<_> = events.iter().filter_map(|event| Some((event.get("type")?.as_str()?, event))).collect();
+            let events: Vec<_> =
+                events.iter().filter_map(|event| Some((event.get("type")?.as_str()?, event))).collect();
             events.iter().for_each(|(kind, event)| self.event(kind, event));
             return !events.is_empty();
         }
         let Ok(Kind { kind }) = serde_json::from_slice(line) else { return false };
-        let event = if speaks(&kind) { serde_json::from_slice(line).unwrap_or_default() } else { Value::Null };
+        let event =
+            if speaks(&kind) { serde_json::from_slice(line).unwrap_or_default() } else { Value::Null };
         self.event(&kind, &event);
         true
     }
@@ -156,7 +158,8 @@ impl Stream {
         let events = &self.events;
         let believed = events.ended && (self.began == Some(true) || !self.plain_after || events.opened);
         if !believed {
-            let text = if events.opened && self.began == Some(true) { String::new() } else { self.plain.text() };
+            let text =
+                if events.opened && self.began == Some(true) { String::new() } else { self.plain.text() };
             return Said { text, usage: self.events.usage(), ..Said::default() };
         }
         let refused = refusal::find(events.status, events.words.as_deref()).map(|kind| {
@@ -177,14 +180,20 @@ impl Stream {
 fn speaks(kind: &str) -> bool {
     matches!(
         kind,
-        "system" | "result" | "rate_limit_event" | "thread.started" | "item.completed" | "turn.completed"
+        "system"
+            | "result"
+            | "rate_limit_event"
+            | "thread.started"
+            | "item.completed"
+            | "turn.completed"
             | "turn.failed"
     )
 }
 
 /// Whether an agent's stream begins with events of this kind.
 fn known(kind: &str) -> bool {
-    speaks(kind) || matches!(kind, "assistant" | "user" | "stream_event" | "turn.started" | "item.started" | "error")
+    speaks(kind)
+        || matches!(kind, "assistant" | "user" | "stream_event" | "turn.started" | "item.started" | "error")
 }
 
 impl Events {
@@ -240,7 +249,10 @@ impl Events {
         let said = text("result").unwrap_or_default();
         self.succeeded();
         if event.get("is_error").and_then(Value::as_bool) == Some(true) || subtype.starts_with("error") {
-            let errors = event.get("errors").and_then(Value::as_array).map(|list| list.iter().filter_map(Value::as_str));
+            let errors = event
+                .get("errors")
+                .and_then(Value::as_array)
+                .map(|list| list.iter().filter_map(Value::as_str));
             let words = match errors.and_then(|mut list| list.next()) {
                 _ if !said.trim().is_empty() => said,
                 Some(error) => error,

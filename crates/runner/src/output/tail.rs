@@ -77,7 +77,8 @@ mod tests {
     fn the_last_bytes_are_kept_whatever_the_pieces() {
         for piece in [1, 7, 4096, TAIL_BYTES, TAIL_BYTES + 1, 3 * TAIL_BYTES] {
             let mut tail = Tail::default();
-            let all: Vec<u8> = (0..u32::try_from(3 * TAIL_BYTES).unwrap_or(0)).map(|i| b'a' + (i % 26) as u8).collect();
+            let all: Vec<u8> =
+                (0..u32::try_from(3 * TAIL_BYTES).unwrap_or(0)).map(|i| b'a' + (i % 26) as u8).collect();
             for bytes in all.chunks(piece) {
                 tail.push(bytes);
                 assert!(tail.bytes.len() <= 2 * TAIL_BYTES);

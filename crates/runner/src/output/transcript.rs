@@ -34,7 +34,8 @@ impl Transcript {
     pub fn parts(&self) -> [Vec<u8>; 3] {
         let end = last(&self.end, END_BYTES);
         let left_out = self.total - (self.head.len() + end.len()) as u64;
-        let note = if left_out == 0 { String::new() } else { format!("\n[agentloop: {left_out} bytes left out]\n") };
+        let note =
+            if left_out == 0 { String::new() } else { format!("\n[agentloop: {left_out} bytes left out]\n") };
         [self.head.clone(), note.into_bytes(), end.to_vec()]
     }
 }

@@ -7,8 +7,19 @@ use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 
 /// Words that a time follows, in lower case.
 const WORDS: &[&str] = &[
-    "resets_at", "resetsat", "resets_in_seconds", "retry-after", "retry after", "retry_after", "retryafter",
-    "try again", "resets", "reset", "wait", "available", "limit reached|",
+    "resets_at",
+    "resetsat",
+    "resets_in_seconds",
+    "retry-after",
+    "retry after",
+    "retry_after",
+    "retryafter",
+    "try again",
+    "resets",
+    "reset",
+    "wait",
+    "available",
+    "limit reached|",
 ];
 
 /// The time that a refusal names. Times of day without a zone are taken as UTC, the next one to come.
@@ -48,9 +59,9 @@ fn after_word(rest: &str, now: Timestamp) -> Option<Timestamp> {
     if let Some(at) = rest.get(..digits).and_then(|d| d.parse().ok()).and_then(from_epoch) {
         return Some(at);
     }
-    date_and_time(rest).or_else(|| duration(rest).and_then(|span| now.checked_add(span).ok())).or_else(|| {
-        if relative { None } else { month_day(rest, now).or_else(|| next(clock(rest)?, now)) }
-    })
+    date_and_time(rest)
+        .or_else(|| duration(rest).and_then(|span| now.checked_add(span).ok()))
+        .or_else(|| if relative { None } else { month_day(rest, now).or_else(|| next(clock(rest)?, now)) })
 }
 
 /// `2026-11-22T15:00:00Z`, with a blank in place of the `T`, with or without a zone.
@@ -116,7 +127,8 @@ fn clock(text: &str) -> Option<civil::Time> {
 
 /// `nov 25th, 2026 3:05 pm`, `nov 25, 3pm`.
 fn month_day(text: &str, now: Timestamp) -> Option<Timestamp> {
-    const MONTHS: &[&str] = &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
+    const MONTHS: &[&str] =
+        &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
     let month = MONTHS.iter().position(|month| text.starts_with(month))?;
     let rest = text.trim_start_matches(|c: char| c.is_ascii_alphabetic()).trim_start_matches(['.', ' ']);
     let (day, rest) = number(rest)?;
@@ -202,7 +214,9 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_no_time() {
         let now = "2026-11-22T10:00:00Z".parse().expect("time");
-        for words in ["try again later", "resets soon", "the limit of 5", "reset to 7 by you", "wait at the 3rd", ""] {
+        for words in
+            ["try again later", "resets soon", "the limit of 5", "reset to 7 by you", "wait at the 3rd", ""]
+        {
             assert_eq!(find(words, now), None, "{words}");
         }
     }

@@ -32,11 +32,19 @@ pub struct Limits<'a> {
     pub kept: usize,
     /// Set by a signal: give up soon.
     pub stop: Option<&'a AtomicBool>,
+    /// What "soon" is.
+    pub after_stop: Duration,
 }
 
 impl Default for Limits<'_> {
     fn default() -> Self {
-        Self { time: Duration::from_secs(120), entries: 2_000_000, kept: 200_000, stop: None }
+        Self {
+            time: Duration::from_secs(120),
+            entries: 2_000_000,
+            kept: 200_000,
+            stop: None,
+            after_stop: Duration::ZERO,
+        }
     }
 }
 

@@ -141,7 +141,9 @@ impl State {
     fn git(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) -> Option<Vec<Vec<u8>>> {
         self.file(git, prefix, b"HEAD");
         self.refs(git, prefix);
-        if let Ok(tables) = open_folder(git, b"reftable").and_then(|folder| read_file(&folder, b"tables.list", SMALL)) {
+        if let Ok(tables) =
+            open_folder(git, b"reftable").and_then(|folder| read_file(&folder, b"tables.list", SMALL))
+        {
             // Every update of a reference, of a reflog too, makes a new table.
             self.doubts.push(digest(&[prefix, b"reftable", &tables]));
         }
@@ -207,8 +209,11 @@ impl State {
             self.blind(prefix, b"refs", rustix::io::Errno::FBIG);
             return;
         }
-        let local: BTreeSet<Vec<u8>> =
-            refs.iter().filter(|(name, _)| name.starts_with(b"refs/heads/")).map(|(_, at)| at.clone()).collect();
+        let local: BTreeSet<Vec<u8>> = refs
+            .iter()
+            .filter(|(name, _)| name.starts_with(b"refs/heads/"))
+            .map(|(_, at)| at.clone())
+            .collect();
         for (name, at) in refs {
             let counts = name.starts_with(b"refs/heads/") || name.starts_with(b"refs/tags/");
             if counts || (name.starts_with(b"refs/remotes/") && local.contains(&at)) {

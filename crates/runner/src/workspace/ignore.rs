@@ -254,7 +254,9 @@ mod tests {
     fn sets_escapes_and_comments_are_read() {
         assert!(ignored("[a-c]x", "bx") && !ignored("[!a-c]x", "bx") && ignored("[]-]x", "]x"));
         assert!(ignored("[[:digit:]]", "7") && !ignored("[[:digit:]]", "x"));
-        assert!(ignored("\\#a", "#a") && !ignored("#a", "#a") && ignored("\\!a", "!a") && ignored("a\\*", "a*"));
+        assert!(
+            ignored("\\#a", "#a") && !ignored("#a", "#a") && ignored("\\!a", "!a") && ignored("a\\*", "a*")
+        );
         assert!(ignored("a   ", "a") && ignored("a\\ ", "a ") && ignored("a\r", "a"));
         assert!(!ignored("[a", "a") && !ignored("", "a") && !ignored("/", "a"));
     }

@@ -4,7 +4,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -48,6 +48,8 @@ struct Shared<'a> {
     count: AtomicUsize,
     over: AtomicBool,
     why: Mutex<Option<String>>,
+    /// When the stop was noticed.
+    stopped: OnceLock<Instant>,
 }
 
 impl Shared<'_> {
@@ -61,7 +63,9 @@ impl Shared<'_> {
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             self.give_up(&format!("not finished within {} s", self.limits.time.as_secs()));
         }
-        if self.limits.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+        if self.limits.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+            && self.stopped.get_or_init(Instant::now).elapsed() >= self.limits.after_stop
+        {
             self.give_up("told to stop");
         }
         !self.over.load(Ordering::Relaxed)
@@ -82,13 +86,13 @@ pub(super) fn walk(
         count: AtomicUsize::new(0),
         over: AtomicBool::new(false),
         why: Mutex::new(None),
+        stopped: OnceLock::new(),
     };
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
     let (sender, receiver) = sync_channel(WAITING);
     let receiver = Mutex::new(receiver);
     let mut prints = std::thread::scope(|scope| {
-        let readers: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| read_files(&receiver, &shared))).collect();
+        let readers: Vec<_> = (0..threads).map(|_| scope.spawn(|| read_files(&receiver, &shared))).collect();
         let mut walker = Walker::new(&root, path, ignore, &shared, sender);
         walker.run();
         let mut prints = vec![walker.finish()];
@@ -148,7 +152,11 @@ impl Scope {
 
     fn tracks(&self, path: &[u8], folder: bool) -> bool {
         self.repository.as_ref().is_some_and(|(base, repository)| {
-            let below = if base.is_empty() { Some(path) } else { path.strip_prefix(&base[..]).and_then(|p| p.strip_prefix(b"/")) };
+            let below = if base.is_empty() {
+                Some(path)
+            } else {
+                path.strip_prefix(&base[..]).and_then(|p| p.strip_prefix(b"/"))
+            };
             below.is_some_and(|below| repository.tracks(below, folder))
         })
     }
@@ -194,13 +202,22 @@ impl<'a> Walker<'a> {
                     let Pending { path, scope, depth, ignored, .. } = pending;
                     self.folder(&Arc::new(folder), &path, &scope, depth, ignored);
                 }
-                Err(errno) => self.print.unreadable_folder(&pending.parent, &pending.name, &pending.path, errno),
+                Err(errno) => {
+                    self.print.unreadable_folder(&pending.parent, &pending.name, &pending.path, errno)
+                }
             }
         }
     }
 
     /// Reads one folder: its files go to the readers, its folders onto the stack.
-    fn folder(&mut self, folder: &Arc<OwnedFd>, path: &[u8], scope: &Rc<Scope>, depth: usize, ignored: Option<u8>) {
+    fn folder(
+        &mut self,
+        folder: &Arc<OwnedFd>,
+        path: &[u8],
+        scope: &Rc<Scope>,
+        depth: usize,
+        ignored: Option<u8>,
+    ) {
         let list = match names(folder) {
             Ok(list) => list,
             Err(errno) => return self.print.blind(path, errno),
@@ -234,7 +251,8 @@ impl<'a> Walker<'a> {
             let tracked = hidden && scope.tracks(&child, is_folder);
             if is_folder {
                 let levels = ignored.unwrap_or(2);
-                let search = levels > 0 && (levels > 1 || kind(folder, &[&name[..], b"/.git"].concat()).is_some());
+                let search =
+                    levels > 0 && (levels > 1 || kind(folder, &[&name[..], b"/.git"].concat()).is_some());
                 if hidden && !tracked && !search {
                     continue;
                 }
@@ -275,7 +293,9 @@ impl<'a> Walker<'a> {
 
     /// Where a repository begins in this folder, its state is taken, and its rules are the only ones from here on.
     fn repository(&mut self, folder: &Arc<OwnedFd>, path: &[u8], list: &[Vec<u8>]) -> Option<Rc<Scope>> {
-        if !list.iter().any(|name| name == b".git") || self.ignore.verdict(&join(path, b".git"), true) == Some(true) {
+        if !list.iter().any(|name| name == b".git")
+            || self.ignore.verdict(&join(path, b".git"), true) == Some(true)
+        {
             return None;
         }
         let repository = match open_folder(folder, b".git") {
@@ -403,7 +423,9 @@ impl<'a> Print<'a> {
                 Err(errno) => return Err(errno),
             }
             chunks += 1;
-            if chunks == 1 && FileType::from_raw_mode(rustix::fs::fstat(file.as_fd())?.st_mode) != FileType::RegularFile {
+            if chunks == 1
+                && FileType::from_raw_mode(rustix::fs::fstat(file.as_fd())?.st_mode) != FileType::RegularFile
+            {
                 return Ok(None);
             }
             if chunks.is_multiple_of(8) && !self.shared.on() {
@@ -432,7 +454,8 @@ impl<'a> Print<'a> {
             // Removed, or replaced by something that is no folder.
             Errno::NOENT => {}
             Errno::ACCESS | Errno::PERM => {
-                let owner = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_uid);
+                let owner =
+                    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_uid);
                 let may = |access| rustix::fs::accessat(parent, name, access, AtFlags::empty()).is_ok();
                 if owner != Ok(self.user) && !may(Access::WRITE_OK) && !may(Access::EXEC_OK) {
                     return;

@@ -3,8 +3,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const INIT: &str =
-    r#"{"type":"system","subtype":"init","cwd":"/w","session_id":"s1","model":"claude-sonnet-4-5","tools":["Bash"]}"#;
+const INIT: &str = r#"{"type":"system","subtype":"init","cwd":"/w","session_id":"s1","model":"claude-sonnet-4-5","tools":["Bash"]}"#;
 const TOOL: &str = r#"{"type":"user","message":{"role":"user","content":[{"type":"tool_result","content":"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>"}]},"session_id":"s1"}"#;
 const ASSISTANT: &str = r#"{"type":"assistant","message":{"content":[{"type":"text","text":"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>"}]},"session_id":"s1"}"#;
 
@@ -30,7 +29,10 @@ fn result(text: &str) -> String {
 }
 
 fn message(text: &str) -> String {
-    format!(r#"{{"type":"item.completed","item":{{"id":"item_1","type":"agent_message","text":{}}}}}"#, Value::from(text))
+    format!(
+        r#"{{"type":"item.completed","item":{{"id":"item_1","type":"agent_message","text":{}}}}}"#,
+        Value::from(text)
+    )
 }
 
 const THREAD: &str = r#"{"type":"thread.started","thread_id":"0199"}"#;
@@ -40,7 +42,10 @@ const COMPLETED: &str =
 
 #[test]
 fn plain_output_is_its_own_text() {
-    assert_eq!(said("one\n{\"not\": \"an event\"}\n[1, 2]\ntwo").text, "one\n{\"not\": \"an event\"}\n[1, 2]\ntwo");
+    assert_eq!(
+        said("one\n{\"not\": \"an event\"}\n[1, 2]\ntwo").text,
+        "one\n{\"not\": \"an event\"}\n[1, 2]\ntwo"
+    );
     assert_eq!(said("").text, "");
     assert_eq!(said("{\n  \"type\": \"x\"\n}\n").text, "{\n  \"type\": \"x\"\n}\n");
 }
@@ -111,7 +116,8 @@ fn a_rate_limit_of_claude_has_the_time_that_the_stream_names() {
 
 #[test]
 fn an_error_of_claude_without_a_text_is_its_subtype() {
-    let line = r#"{"type":"result","subtype":"error_max_turns","is_error":false,"num_turns":9,"session_id":"s1"}"#;
+    let line =
+        r#"{"type":"result","subtype":"error_max_turns","is_error":false,"num_turns":9,"session_id":"s1"}"#;
     assert_eq!(lines(&[INIT, line]).failed.as_deref(), Some("error_max_turns"));
     let line = r#"{"type":"result","subtype":"error_during_execution","is_error":true,"errors":["boom"]}"#;
     assert_eq!(lines(&[INIT, line]).failed.as_deref(), Some("boom"));
@@ -137,21 +143,31 @@ fn codex_turns_add_up() {
 fn a_failed_turn_of_codex_tells_the_refusal_in_its_message_alone() {
     let failed = |message: &str| {
         let line = format!(r#"{{"type":"turn.failed","error":{{"message":{}}}}}"#, Value::from(message));
-        lines(&[THREAD, COMMAND, r#"{"type":"error","message":"429 Too Many Requests, reconnecting 1/5"}"#, &line])
+        lines(&[
+            THREAD,
+            COMMAND,
+            r#"{"type":"error","message":"429 Too Many Requests, reconnecting 1/5"}"#,
+            &line,
+        ])
     };
     let said = failed("exceeded retry limit, last status: 429 Too Many Requests");
     assert_eq!(said.refused.map(|r| r.kind), Some(RefusalKind::RateLimited));
-    let said = failed("unexpected status 401 Unauthorized: Invalid key, url: http://127.0.0.1:1/v1/responses");
+    let said =
+        failed("unexpected status 401 Unauthorized: Invalid key, url: http://127.0.0.1:1/v1/responses");
     assert_eq!(said.refused.as_ref().map(|r| r.kind), Some(RefusalKind::Unauthenticated));
     let said = failed("You've hit your usage limit. Try again in 2 hours.");
-    assert_eq!(said.refused.and_then(|r| r.until).map(|at| at.to_string()).as_deref(), Some("2026-11-22T12:00:00Z"));
+    assert_eq!(
+        said.refused.and_then(|r| r.until).map(|at| at.to_string()).as_deref(),
+        Some("2026-11-22T12:00:00Z")
+    );
     let said = failed("stream disconnected before completion");
     assert_eq!((said.refused, said.failed.as_deref()), (None, Some("stream disconnected before completion")));
 }
 
 #[test]
 fn a_warning_of_codex_fails_nothing() {
-    let warning = r#"{"type":"item.completed","item":{"id":"item_0","type":"error","message":"401 Unauthorized"}}"#;
+    let warning =
+        r#"{"type":"item.completed","item":{"id":"item_0","type":"error","message":"401 Unauthorized"}}"#;
     let said = lines(&[THREAD, warning, &message("fine"), COMPLETED]);
     assert_eq!((said.failed, said.refused, said.text.as_str()), (None, None, "fine\n"));
 }
@@ -207,9 +223,13 @@ fn a_final_text_of_four_megabytes_is_read() {
 
 #[test]
 fn fields_of_another_type_than_expected_are_passed_over() {
-    let odd = r#"{"type":"result","is_error":"yes","result":7,"usage":[],"total_cost_usd":"free","session_id":1}"#;
+    let odd =
+        r#"{"type":"result","is_error":"yes","result":7,"usage":[],"total_cost_usd":"free","session_id":1}"#;
     assert_eq!(lines(&[INIT, odd]).failed, None);
-    assert_eq!(lines(&[r#"{"type":"item.completed","item":"x"}"#, r#"{"type":"turn.failed"}"#]).failed.as_deref(), Some("the turn failed"));
+    assert_eq!(
+        lines(&[r#"{"type":"item.completed","item":"x"}"#, r#"{"type":"turn.failed"}"#]).failed.as_deref(),
+        Some("the turn failed")
+    );
     assert_eq!(lines(&[r#"{"type":5}"#]).text, "{\"type\":5}\n");
 }
 

@@ -169,7 +169,9 @@ fn our_own_folder_and_ignored_patterns_do_not_count() {
     let mut space = Space::new();
     space.ignore = Rules::parse(b"", b"*.log\n/cache/\n");
     space.write("a/f", "1");
-    space.changes_nothing(|s| s.write(".agentloop/ran/x", "").write("a/b.log", "1").write("cache/x", "1").done());
+    space.changes_nothing(|s| {
+        s.write(".agentloop/ran/x", "").write("a/b.log", "1").write("cache/x", "1").done()
+    });
     space.changes(|s| s.write("sub/.agentloop/x", "1").done());
     space.changes(|s| s.write("sub/cache/x", "1").done());
 }
@@ -184,13 +186,21 @@ fn outside_a_repository_a_gitignore_hides_nothing() {
 #[test]
 fn untracked_files_count_and_ignored_ones_do_not() {
     let space = Space::new();
-    space.repository("r").write("r/.gitignore", "target/\n*.tmp\n!keep.tmp\n").write("r/sub/.gitignore", "/only\n");
+    space
+        .repository("r")
+        .write("r/.gitignore", "target/\n*.tmp\n!keep.tmp\n")
+        .write("r/sub/.gitignore", "/only\n");
     space.write("r/.git/info/exclude", "excluded\n");
     space.changes_nothing(|s| {
         fs::create_dir(s.path("r/empty")).expect("folder");
-        s.write("r/target/x", "1").write("r/pkg/a.tmp", "1").write("r/sub/a.tmp", "1").write("r/sub/only", "1").write("r/excluded", "1");
+        s.write("r/target/x", "1")
+            .write("r/pkg/a.tmp", "1")
+            .write("r/sub/a.tmp", "1")
+            .write("r/sub/only", "1")
+            .write("r/excluded", "1");
     });
-    let difference = space.changes(|s| s.write("r/keep.tmp", "1").write("r/only", "1").write("r/new", "1").done());
+    let difference =
+        space.changes(|s| s.write("r/keep.tmp", "1").write("r/only", "1").write("r/new", "1").done());
     assert_eq!(difference.names, ["r/keep.tmp", "r/new", "r/only"]);
 }
 
@@ -233,7 +243,9 @@ fn what_git_does_for_itself_is_no_change() {
             s.git("r", &["gc", "-q"]);
             s.git("r", &["checkout", "-q", "side"]);
             s.git("r", &["checkout", "-q", "main"]);
-            s.write("r/.git/index.lock", "").write("r/.git/FETCH_HEAD", "x").write("r/.git/COMMIT_EDITMSG", "x");
+            s.write("r/.git/index.lock", "")
+                .write("r/.git/FETCH_HEAD", "x")
+                .write("r/.git/COMMIT_EDITMSG", "x");
         });
     }
 }
@@ -363,12 +375,35 @@ fn the_same_content_has_the_same_fingerprint_elsewhere() {
 #[test]
 fn what_git_ignores_is_ignored_and_nothing_else() {
     let patterns = [
-        "*.o", "/a", "b/", "c/d", "**/e", "f/**", "g/**/h", "!keep*", "[!x]1", "\\#x", "i*/j", "*/k", "?l", "**", "m**n",
-        "a/*", "!a/keep", "[[:upper:]]x", "o ", "p\\ ", "\\!q", "[z-a]", "[]r]s", "/**/t", "u/**/",
+        "*.o",
+        "/a",
+        "b/",
+        "c/d",
+        "**/e",
+        "f/**",
+        "g/**/h",
+        "!keep*",
+        "[!x]1",
+        "\\#x",
+        "i*/j",
+        "*/k",
+        "?l",
+        "**",
+        "m**n",
+        "a/*",
+        "!a/keep",
+        "[[:upper:]]x",
+        "o ",
+        "p\\ ",
+        "\\!q",
+        "[z-a]",
+        "[]r]s",
+        "/**/t",
+        "u/**/",
     ];
     let paths = [
-        "a", "b", "c", "d", "e", "f", "g", "h", "x.o", "keep.o", "x1", "y1", "#x", "ij", "j", "k", "ll", "mxn", "Xx",
-        "o", "p ", "!q", "rs", "]s", "t", "u", "keep",
+        "a", "b", "c", "d", "e", "f", "g", "h", "x.o", "keep.o", "x1", "y1", "#x", "ij", "j", "k", "ll",
+        "mxn", "Xx", "o", "p ", "!q", "rs", "]s", "t", "u", "keep",
     ];
     let space = Space::new();
     space.repository("r");

@@ -1,0 +1,106 @@
+//! The commands: `run`, `install`, `version`.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+use agentloop_contract::names;
+
+use crate::{install, run};
+
+const USAGE: &str = "usage: agentloop-runner run [--input DIR] [--scratch DIR] [--termination-log FILE] -- COMMAND [ARGUMENT]...
+       agentloop-runner install DIR
+       agentloop-runner version";
+
+/// Where `run` finds and puts things, and what it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Folder with the context and the prompt.
+    pub input: PathBuf,
+    /// Writable folder for the rendered prompt.
+    pub scratch: PathBuf,
+    /// File that the report is written to.
+    pub termination_log: PathBuf,
+    /// The agent's command and its arguments; never empty.
+    pub command: Vec<OsString>,
+}
+
+/// Runs a command of ours; the exit code. The first argument is the program's name.
+pub fn main(arguments: impl Iterator<Item = OsString>) -> i32 {
+    let arguments: Vec<OsString> = arguments.skip(1).collect();
+    let (command, rest) =
+        arguments.split_first().map_or((None, &[][..]), |(command, rest)| (command.to_str(), rest));
+    match (command, rest) {
+        (Some("run"), _) => match parse_run(rest) {
+            Some(run) => run::run(&run),
+            None => usage(),
+        },
+        (Some("install"), [folder]) => match install::install(Path::new(folder)) {
+            Ok(()) => 0,
+            Err(error) => {
+                eprintln!("agentloop-runner: cannot install into {}: {error}", folder.display());
+                1
+            }
+        },
+        (Some("version" | "--version"), []) => {
+            println!("agentloop-runner {}", env!("CARGO_PKG_VERSION"));
+            0
+        }
+        _ => usage(),
+    }
+}
+
+fn usage() -> i32 {
+    eprintln!("{USAGE}");
+    2
+}
+
+/// Everything after `--` is the agent's, whatever it looks like.
+fn parse_run(arguments: &[OsString]) -> Option<Run> {
+    let mut run = Run {
+        input: names::INPUT_DIR.into(),
+        scratch: names::SCRATCH_DIR.into(),
+        termination_log: names::TERMINATION_LOG.into(),
+        command: Vec::new(),
+    };
+    let mut arguments = arguments.iter();
+    loop {
+        let place = match arguments.next()?.to_str()? {
+            "--input" => &mut run.input,
+            "--scratch" => &mut run.scratch,
+            "--termination-log" => &mut run.termination_log,
+            "--" => break,
+            _ => return None,
+        };
+        *place = arguments.next()?.into();
+    }
+    run.command = arguments.cloned().collect();
+    (!run.command.is_empty()).then_some(run)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Option<Run> {
+        parse_run(&arguments.iter().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn what_follows_two_dashes_is_the_agents() {
+        let run = parse(&["--input", "/i", "--", "claude", "--input", "x", "--"]).expect("parsed");
+        assert_eq!(run.input, Path::new("/i"));
+        assert_eq!(run.scratch, Path::new(names::SCRATCH_DIR));
+        assert_eq!(run.command, ["claude", "--input", "x", "--"]);
+    }
+
+    #[test]
+    fn a_command_is_required() {
+        for arguments in
+            [&[][..], &["--"], &["claude"], &["--input"], &["--input", "x"], &["--other", "x", "--", "c"]]
+        {
+            assert_eq!(parse(arguments), None, "{arguments:?}");
+        }
+    }
+}

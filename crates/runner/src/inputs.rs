@@ -1,0 +1,54 @@
+//! What the operator mounts into the pod: the context and the user's prompt.
+
+use std::{fs, io, path::Path};
+
+use agentloop_contract::{
+    context::{Context, VERSION},
+    names::{CONTEXT_FILE, PROMPT_FILE},
+};
+
+/// Why the inputs cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file cannot be read.
+    #[error("{0} cannot be read: {1}")]
+    Io(String, io::Error),
+    /// The context is no context.
+    #[error("{CONTEXT_FILE} is no context: {0}")]
+    Context(String),
+}
+
+/// Reads the context.
+pub fn context(folder: &Path) -> Result<Context, Error> {
+    let path = folder.join(CONTEXT_FILE);
+    let text = fs::read(&path).map_err(|error| Error::Io(path.display().to_string(), error))?;
+    decode(&text)
+}
+
+/// Reads the user's prompt; `None` where the task has none.
+pub fn prompt(folder: &Path) -> Result<Option<Vec<u8>>, Error> {
+    let path = folder.join(PROMPT_FILE);
+    match fs::read(&path) {
+        Ok(prompt) => Ok(Some(prompt)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::Io(path.display().to_string(), error)),
+    }
+}
+
+/// The context that a document tells.
+pub fn decode(text: &[u8]) -> Result<Context, Error> {
+    let context: Context = serde_json::from_slice(text).map_err(|error| Error::Context(error.to_string()))?;
+    if context.version != VERSION {
+        let found = context.version;
+        return Err(Error::Context(format!("version {found} where this runner understands {VERSION}")));
+    }
+    // It becomes part of a file's name.
+    let uid = &context.task.uid;
+    if uid.is_empty() || uid.len() > 128 || !uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return Err(Error::Context("the task's uid is malformed".to_owned()));
+    }
+    if !context.workspace.starts_with('/') {
+        return Err(Error::Context("the workspace's path is not absolute".to_owned()));
+    }
+    Ok(context)
+}

@@ -1,0 +1,182 @@
+//! What an iteration's facts amount to: its error, and whether the verify command is asked.
+
+use agentloop_contract::{
+    context::{Context, Policy},
+    gate::{Gate, NoGate},
+    report::{End, Error, Refusal, RefusalKind, Report, Verified},
+};
+
+use crate::{
+    output::{Said, last_lines},
+    process::Status,
+};
+
+/// Lines of a failed verify command that are kept.
+const VERIFY_LINES: usize = 20;
+
+/// Whether the verify command decides now: when the policy's own condition holds.
+pub fn asks_verify(context: &Context, end: End, status: Status, gate: &Result<Gate, NoGate>) -> bool {
+    let exited_well = end == End::Exited && status == Status::Exited(0);
+    match context.policy {
+        Policy::Gate => exited_well && gate.as_ref().is_ok_and(|gate| gate.ready),
+        Policy::ExitCode => exited_well,
+        Policy::Verify => matches!(end, End::Exited | End::TimedOut),
+    }
+}
+
+/// What the verify command said.
+pub fn verified(status: Status, timed_out: bool, said: &Said) -> Verified {
+    let passed = status == Status::Exited(0) && !timed_out;
+    let lines = || {
+        let lines = last_lines(&said.text, VERIFY_LINES);
+        // Test runners print their failures on either stream; the one that says something at the end is told.
+        let errors = last_lines(&said.stderr, VERIFY_LINES);
+        if errors.is_empty() { lines } else { [lines, errors].concat() }
+    };
+    Verified {
+        passed,
+        exit_code: match status {
+            Status::Exited(code) => Some(code),
+            Status::Killed(_) => None,
+        },
+        timed_out,
+        last_lines: if passed { Vec::new() } else { lines() },
+    }
+}
+
+/// The iteration's error; the first of these that there is.
+pub fn error(report: &Report, status: Status, said: &Said) -> Option<Error> {
+    if report.end == End::TimedOut {
+        return Some(Error::new("IterationTimeout"));
+    }
+    if let Some(verify) = report.verify.as_ref().filter(|verify| !verify.passed) {
+        let last = verify.last_lines.iter().rev().find(|line| !line.trim().is_empty());
+        return Some(match (last, verify.exit_code) {
+            (Some(line), _) => Error::new(line),
+            (None, _) if verify.timed_out => Error::new("VerifyTimeout"),
+            (None, Some(code)) => Error::new(&format!("verify: exit code {code}")),
+            (None, None) => Error::new("verify: killed"),
+        });
+    }
+    if let Some(blocker) =
+        report.gate.as_ref().filter(|gate| !gate.ready).and_then(|gate| gate.blockers.first())
+    {
+        return Some(Error::new(blocker));
+    }
+    let how = match status {
+        // A disruption is not the agent's error.
+        _ if report.end == End::Interrupted => return None,
+        Status::Exited(0) if said.failed.is_some() => "failed turn".to_owned(),
+        Status::Exited(0) => return None,
+        Status::Exited(code) => format!("exit code {code}"),
+        Status::Killed(signal) => format!("signal {signal}"),
+    };
+    Some(match said.error_line() {
+        Some(line) => Error::new(&format!("{how}: {line}")),
+        None => Error::new(&how),
+    })
+}
+
+/// Whether the provider refused: by the agent's own stream, or by an exit code that means "not now".
+pub fn refused(context: &Context, status: Status, said: &Said) -> Option<Refusal> {
+    let by_code = match status {
+        Status::Exited(code) => context.retry_on_exit_codes.contains(&code),
+        Status::Killed(_) => false,
+    };
+    let limited = || Refusal { kind: RefusalKind::RateLimited, until: None };
+    said.refused.clone().or_else(|| by_code.then(limited))
+}
+
+/// The exit code of the runner for what became of the agent.
+pub fn exit_code(end: End, status: Status) -> i32 {
+    match (end, status) {
+        (End::TimedOut, _) => 124,
+        (End::Interrupted, _) => 143,
+        (End::CommandNotFound, _) => 127,
+        (End::AlreadyRan | End::RunnerFailed, _) => FAILED,
+        (End::Exited, Status::Exited(code)) => code,
+        (End::Exited, Status::Killed(signal)) => 128 + signal,
+    }
+}
+
+/// The exit code where the agent was not executed, or not judged.
+pub const FAILED: i32 = 125;
+
+#[cfg(test)]
+mod tests {
+    use agentloop_contract::report::Report;
+
+    use super::*;
+
+    fn facts() -> (Report, Said) {
+        let gate = Gate { blockers: vec!["the blocker".into()], ..Gate::default() };
+        let verify = Verified {
+            passed: false,
+            exit_code: Some(2),
+            timed_out: false,
+            last_lines: vec!["one".into(), "the line".into(), " ".into()],
+        };
+        let report = Report { gate: Some(gate), verify: Some(verify), ..Report::of(End::TimedOut) };
+        (report, Said { stderr: "warning\nlast words\n".into(), ..Said::default() })
+    }
+
+    fn summary(report: &Report, status: Status, said: &Said) -> Option<String> {
+        error(report, status, said).map(|error| error.summary)
+    }
+
+    #[test]
+    fn the_first_error_of_these_is_told() {
+        let (mut report, mut said) = facts();
+        let failed = Status::Exited(3);
+        let mut told = Vec::new();
+        told.push(summary(&report, failed, &said));
+        report.end = End::Exited;
+        told.push(summary(&report, failed, &said));
+        report.verify = None;
+        told.push(summary(&report, failed, &said));
+        report.gate = None;
+        told.push(summary(&report, failed, &said));
+        told.push(summary(&report, Status::Killed(9), &said));
+        told.push(summary(&report, Status::Exited(0), &said));
+        said.failed = Some("model said no".into());
+        told.push(summary(&report, failed, &said));
+        told.push(summary(&report, Status::Exited(0), &said));
+        let expected = [
+            Some("IterationTimeout"),
+            Some("the line"),
+            Some("the blocker"),
+            Some("exit code 3: last words"),
+            Some("signal 9: last words"),
+            None,
+            Some("exit code 3: model said no"),
+            Some("failed turn: model said no"),
+        ];
+        assert_eq!(told, expected.map(|text| text.map(str::to_owned)));
+    }
+
+    #[test]
+    fn a_disruption_is_no_error_of_the_agent() {
+        let report = Report::of(End::Interrupted);
+        assert_eq!(error(&report, Status::Exited(1), &facts().1), None);
+    }
+
+    #[test]
+    fn blockers_of_a_gate_that_is_ready_are_no_error() {
+        let (mut report, said) = facts();
+        (report.end, report.verify) = (End::Exited, None);
+        report.gate.iter_mut().for_each(|gate| gate.ready = true);
+        assert_eq!(error(&report, Status::Exited(0), &said), None);
+    }
+
+    #[test]
+    fn a_silent_verify_is_told_by_its_exit_code() {
+        let said = Said::default();
+        let verify = |status, timed_out| Some(verified(status, timed_out, &said));
+        let mut report = Report { verify: verify(Status::Exited(2), false), ..Report::of(End::Exited) };
+        assert_eq!(summary(&report, Status::Exited(0), &said).as_deref(), Some("verify: exit code 2"));
+        report.verify = verify(Status::Killed(9), true);
+        assert_eq!(summary(&report, Status::Exited(0), &said).as_deref(), Some("VerifyTimeout"));
+        report.verify = verify(Status::Exited(0), false);
+        assert_eq!(summary(&report, Status::Exited(0), &said), None);
+    }
+}

@@ -1,0 +1,254 @@
+//! Runs a command: output passed through, signals passed on, stopped in time, and nothing of it left behind.
+//!
+//! The command leads a process group of its own. When it has ended, what it left behind is killed: in a container
+//! the kernel would do the same with the end of PID 1, and the workspace must hold still when its fingerprint is taken.
+
+mod sweep;
+
+use std::{
+    io::{self, Read, Write},
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI32, AtomicU64, Ordering},
+        mpsc::{RecvTimeoutError, Sender},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal};
+
+use crate::{
+    output::Output,
+    signals::{Event, Events},
+};
+
+/// How long a process that the agent left behind may hold the pipes open, before it is killed.
+const LINGER: Duration = Duration::from_secs(2);
+/// How long the rest of the output may take when nobody writes to it any more and no byte of it moves.
+const STALLED: Duration = Duration::from_secs(10);
+/// The same, when we were told to stop.
+const STALLED_WHEN_STOPPING: Duration = Duration::from_secs(2);
+/// A signal may be lost; nothing depends on one for longer than this.
+const POLL: Duration = Duration::from_secs(1);
+
+/// Process group of the command that runs now; 0 when none does. For the last words of a runner that fails.
+pub static RUNNING: AtomicI32 = AtomicI32::new(0);
+
+/// How a command is run.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Its wall clock; then it is stopped.
+    pub timeout: Duration,
+    /// From a polite stop to a kill.
+    pub grace: Duration,
+    /// A stop is passed on to it; else it may go on for the grace period, to finish if it can.
+    pub pass_stop: bool,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// With this exit code.
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+}
+
+/// A command that has ended.
+pub struct Ended {
+    /// How.
+    pub status: Status,
+    /// We stopped it because its time was over.
+    pub timed_out: bool,
+    /// We were told to stop before it had ended, and before its time was over.
+    pub interrupted: bool,
+    /// What it printed.
+    pub output: Arc<Mutex<Output>>,
+}
+
+/// Runs commands, one after the other.
+pub struct Supervisor {
+    events: Events,
+}
+
+/// A polite stop is under way, or nothing is.
+#[derive(Clone, Copy)]
+enum Phase {
+    Running { until: Option<Instant> },
+    Stopping { kill: Instant },
+}
+
+impl Supervisor {
+    /// Takes over the events, and what orphans the commands leave.
+    pub fn new(events: Events) -> Self {
+        sweep::adopt_orphans();
+        Self { events }
+    }
+
+    /// Whether we were told to stop.
+    pub fn stopping(&self) -> bool {
+        self.events.stopping.load(Ordering::SeqCst)
+    }
+
+    /// The flag behind [`Self::stopping`].
+    pub fn stop_flag(&self) -> &std::sync::atomic::AtomicBool {
+        &self.events.stopping
+    }
+
+    /// Runs a command until nothing of it is left. An error is that of executing it.
+    pub fn run(&self, mut command: Command, rules: Rules) -> io::Result<Ended> {
+        command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let leader =
+            i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        RUNNING.store(leader.as_raw_nonzero().get(), Ordering::SeqCst);
+        let pumps = Pumps::default();
+        if let Some(pipe) = child.stdout.take() {
+            pumps.start(pipe, io::stdout, Output::stdout, self.events.sender.clone());
+        }
+        if let Some(pipe) = child.stderr.take() {
+            pumps.start(pipe, io::stderr, Output::stderr, self.events.sender.clone());
+        }
+        let mut ended = Ended {
+            status: Status::Exited(0),
+            timed_out: false,
+            interrupted: false,
+            output: Arc::clone(&pumps.output),
+        };
+        let mut closed = 0;
+        ended.status = self.supervise(leader, rules, &mut ended, &mut closed);
+        if !(ended.timed_out || self.stopping()) {
+            self.drain(&mut closed, Some(Instant::now() + LINGER), &pumps);
+        }
+        sweep::sweep(leader);
+        RUNNING.store(0, Ordering::SeqCst);
+        self.drain(&mut closed, None, &pumps);
+        Ok(ended)
+    }
+
+    /// Until the leader has ended. It is left a zombie, so that its group's number is not given to others.
+    fn supervise(&self, leader: Pid, rules: Rules, ended: &mut Ended, closed: &mut u32) -> Status {
+        // An error means that the group is gone already.
+        let signal = |signal| _ = rustix::process::kill_process_group(leader, signal);
+        let now = Instant::now();
+        let mut phase = Phase::Running { until: now.checked_add(rules.timeout) };
+        if self.stopping() && !rules.pass_stop {
+            ended.interrupted = true;
+            phase = Phase::Stopping { kill: now + rules.grace };
+        }
+        loop {
+            if let Some(status) = sweep::reap(leader) {
+                return status;
+            }
+            let now = Instant::now();
+            let due = match phase {
+                Phase::Running { until: Some(until) } | Phase::Stopping { kill: until } => until,
+                Phase::Running { until: None } => now + POLL,
+            };
+            if now >= due {
+                phase = if let Phase::Running { .. } = phase {
+                    ended.timed_out = true;
+                    signal(Signal::TERM);
+                    Phase::Stopping { kill: now + rules.grace }
+                } else {
+                    signal(Signal::KILL);
+                    // Once more if it is not gone by then: a process may have joined the group meanwhile.
+                    Phase::Stopping { kill: now + POLL }
+                };
+                continue;
+            }
+            match self.events.receiver.recv_timeout(POLL.min(due - now)) {
+                Ok(Event::Stop(number)) => {
+                    // It may have ended first; then nobody has interrupted it.
+                    if let Some(status) = sweep::reap(leader) {
+                        return status;
+                    }
+                    if rules.pass_stop {
+                        pass(leader, number);
+                    }
+                    if let Phase::Running { .. } = phase {
+                        ended.interrupted = true;
+                        phase = Phase::Stopping { kill: Instant::now() + rules.grace };
+                    }
+                }
+                Ok(Event::Other(number)) => pass(leader, number),
+                Ok(Event::Closed) => *closed += 1,
+                Ok(Event::Child) | Err(RecvTimeoutError::Timeout) => {}
+                // Cannot be: we hold a sender ourselves.
+                Err(RecvTimeoutError::Disconnected) => std::thread::sleep(POLL),
+            }
+        }
+    }
+
+    /// Until both pipes are closed, the deadline passes, or nothing moves any more.
+    fn drain(&self, closed: &mut u32, deadline: Option<Instant>, pumps: &Pumps) {
+        let mut moved = (Instant::now(), pumps.bytes());
+        while *closed < 2 {
+            let now = Instant::now();
+            if pumps.bytes() != moved.1 {
+                moved = (now, pumps.bytes());
+            }
+            let stalled = if self.stopping() { STALLED_WHEN_STOPPING } else { STALLED };
+            if deadline.is_some_and(|deadline| now >= deadline) || now >= moved.0 + stalled {
+                return;
+            }
+            // Short, because a stop or the progress of a pipe comes without an event of its own.
+            if let Ok(Event::Closed) = self.events.receiver.recv_timeout(Duration::from_millis(50)) {
+                *closed += 1;
+            }
+        }
+    }
+}
+
+fn pass(leader: Pid, number: i32) {
+    if let Some(signal) = Signal::from_named_raw(number) {
+        // The group may be gone already.
+        let _ = rustix::process::kill_process_group(leader, signal);
+    }
+}
+
+/// The threads that pass output on.
+#[derive(Default)]
+struct Pumps {
+    output: Arc<Mutex<Output>>,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Pumps {
+    fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Passes on what comes out of a pipe, unchanged and at once, and keeps what is kept of it.
+    fn start<W: Write + 'static>(
+        &self,
+        mut pipe: impl Read + Send + 'static,
+        to: fn() -> W,
+        keep: fn(&mut Output, &[u8]),
+        events: Sender<Event>,
+    ) {
+        let (output, bytes) = (Arc::clone(&self.output), Arc::clone(&self.bytes));
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 << 10];
+            let mut open = true;
+            loop {
+                let piece = match pipe.read(&mut buffer) {
+                    Ok(0) => break,
+                    Ok(length) => buffer.get(..length).unwrap_or_default(),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(_) => break,
+                };
+                keep(&mut output.lock().unwrap_or_else(PoisonError::into_inner), piece);
+                bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                // Where nobody reads our output any more, the agent need not know.
+                open = open && {
+                    let mut to = to();
+                    to.write_all(piece).and_then(|()| to.flush()).is_ok()
+                };
+            }
+            let _ = events.send(Event::Closed);
+        });
+    }
+}

@@ -1,0 +1,147 @@
+//! The prompt that the agent gets: the user's words, then a short section on the loop.
+//!
+//! The same context makes the same bytes. The section never holds a gate that could be taken for the agent's own: the
+//! example's `ready` is no boolean.
+
+use agentloop_contract::{
+    context::{Context, LoopContext, Past, Policy},
+    error::cut,
+    gate::{CLOSE, OPEN},
+    report::Change,
+};
+
+/// Most bytes of the section on the loop.
+pub const SECTION_BYTES: usize = 2048;
+
+/// Characters of one line of what an earlier iteration said.
+const LINE_CHARS: usize = 200;
+/// Blockers that are repeated.
+const BLOCKERS: usize = 5;
+
+/// The user's prompt with the section, where the task wants one.
+pub fn render(prompt: &[u8], context: &Context) -> Vec<u8> {
+    let mut rendered = prompt.to_vec();
+    if context.loop_context == LoopContext::InPrompt {
+        if !rendered.is_empty() && !rendered.ends_with(b"\n") {
+            rendered.push(b'\n');
+        }
+        rendered.extend_from_slice(section(context).as_bytes());
+    }
+    rendered
+}
+
+/// The section on the loop.
+pub fn section(context: &Context) -> String {
+    let head = head(context);
+    let rest = warnings(context) + &completion(context);
+    let room = SECTION_BYTES.saturating_sub(head.len() + rest.len());
+    let last = context.history.first().map(last).unwrap_or_default();
+    head + &within(&last, room) + &rest
+}
+
+fn head(context: &Context) -> String {
+    format!(
+        "\n---\nThis is iteration {} of at most {} of a loop (task {}/{}). Each iteration starts without memory of the \
+         others; only the workspace, {}, stays. Look at what is there, take the next step, and leave your work in \
+         its files.\n",
+        context.iteration,
+        context.max_iterations,
+        cut(&context.task.namespace, 63),
+        cut(&context.task.name, 63),
+        cut(&context.workspace, 100),
+    )
+}
+
+/// What the last iteration left, in lines that may be cut from the end.
+fn last(past: &Past) -> String {
+    let mut text = format!("\nIteration {} ended: {}", past.iteration, cut(&past.outcome, 40));
+    if let Some(code) = past.exit_code {
+        text += &format!(", exit code {code}");
+    }
+    text += match past.changed {
+        Change::Changed => ". It changed the workspace.\n",
+        Change::Unchanged => ". It changed nothing in the workspace.\n",
+        Change::Unknown => ".\n",
+    };
+    let blockers = past.gate.as_ref().map(|gate| gate.blockers.as_slice()).unwrap_or_default();
+    if let Some(error) = past.error.as_ref().filter(|error| blockers.first() != Some(*error)) {
+        text += &format!("Its error: {}\n", cut(error, LINE_CHARS));
+    }
+    if !blockers.is_empty() {
+        text += "What stood in its way:\n";
+        for blocker in blockers.iter().take(BLOCKERS) {
+            text += &format!("- {}\n", cut(blocker, LINE_CHARS));
+        }
+    }
+    if let Some(gate) = &past.gate {
+        for (what, said) in [("Its progress", &gate.progress), ("Its reason", &gate.reason)] {
+            if let Some(said) = said {
+                text += &format!("{what}: {}\n", cut(said, LINE_CHARS));
+            }
+        }
+    }
+    text
+}
+
+/// Told before the loop stops, so that the agent can try another way.
+fn warnings(context: &Context) -> String {
+    let breaker = &context.breaker;
+    let mut text = String::new();
+    if breaker.consecutive_no_change.saturating_add(1) >= breaker.no_change_threshold {
+        text += &match breaker.consecutive_no_change {
+            count @ ..1 => format!("\nWARNING: an iteration that changes nothing stops the loop ({count} did).\n"),
+            1 => "\nWARNING: the last iteration changed nothing. If this one changes nothing too, the loop stops.\n"
+                .to_owned(),
+            count => format!(
+                "\nWARNING: {count} iterations in a row changed nothing. If this one changes nothing too, the loop \
+                 stops.\n"
+            ),
+        };
+    }
+    if breaker.consecutive_same_error > 0
+        && breaker.consecutive_same_error.saturating_add(1) >= breaker.same_error_threshold
+    {
+        text += &format!(
+            "\nWARNING: {} in a row ended in the same error. If this one does too, the loop stops. Try another way.\n",
+            match breaker.consecutive_same_error {
+                1 => "1 iteration".to_owned(),
+                count => format!("{count} iterations"),
+            }
+        );
+    }
+    text
+}
+
+fn completion(context: &Context) -> String {
+    let verify = context.verify.as_ref().map(|verify| cut(&verify.command.join(" "), 160));
+    let checked =
+        |then: &str| verify.as_ref().map(|command| format!("{then} `{command}`")).unwrap_or_default();
+    match context.policy {
+        Policy::Gate => format!(
+            "\nEnd your last message with this block, filled in:\n\n{OPEN}\nready: <true or false>\nreason: <one \
+             line>\nprogress: <one line: what this iteration achieved>\nblockers:\n  - <what stands in the way; no line \
+             if nothing does>\n{CLOSE}\n\nSay that it is ready only when the whole goal is reached and you have checked \
+             it{}.\n",
+            checked("; this must pass then:")
+        ),
+        Policy::ExitCode => {
+            format!("\nThe loop ends when the agent exits with code 0{}.\n", checked(" and this passes:"))
+        }
+        Policy::Verify => format!("\nThe loop ends when this passes after an iteration:{}\n", checked("")),
+    }
+}
+
+/// As many whole lines as fit; of the first that does not, nothing.
+fn within(text: &str, room: usize) -> String {
+    let mut kept = String::new();
+    for line in text.split_inclusive('\n') {
+        if kept.len() + line.len() > room {
+            break;
+        }
+        kept += line;
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! One iteration, from its inputs to its report.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    io,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use agentloop_contract::{
+    context::{Context, Verify},
+    names::{CONTEXT_FILE, env},
+    report::{End, Error, Report, Verified},
+};
+use jiff::Timestamp;
+
+use crate::{
+    cli, delivery, gate, inputs, judge,
+    output::{Output, Said},
+    process::{Ended, Rules, Status, Supervisor},
+    prompt, signals,
+    workspace::{
+        self,
+        fingerprint::{self, Difference, Fingerprint, Limits},
+        ignore,
+        own::{self, Own},
+    },
+};
+
+/// The rendered prompt, in the scratch folder.
+const RENDERED: &str = "prompt.md";
+/// Names of changed files in the full report.
+const MOST_NAMES: usize = 200;
+/// What a fingerprint may still take when we were told to stop: the kubelet waits for a while, but not for long.
+const WHEN_STOPPING: Duration = Duration::from_secs(5);
+
+/// Why there is nothing to judge.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Inputs(#[from] inputs::Error),
+    #[error("signals cannot be handled: {0}")]
+    Signals(io::Error),
+    #[error("the prompt cannot be written to {0}: {1}")]
+    Scratch(String, io::Error),
+    #[error("the workspace {0} cannot be opened: {1}")]
+    Workspace(String, rustix::io::Errno),
+    #[error("{0}")]
+    Own(#[from] own::Error),
+    #[error("{0}")]
+    NotFound(String),
+    #[error("{0}")]
+    NotExecutable(String),
+    #[error("the agent cannot be started: {0}")]
+    Spawn(io::Error),
+    #[error("told to stop before the agent was started")]
+    Interrupted,
+}
+
+impl Failure {
+    fn report(&self) -> (Report, i32) {
+        let (end, code) = match self {
+            Self::Own(own::Error::AlreadyRan) => (End::AlreadyRan, judge::FAILED),
+            Self::NotFound(_) => (End::CommandNotFound, 127),
+            Self::NotExecutable(_) => (End::CommandNotFound, 126),
+            Self::Interrupted => return (Report::of(End::Interrupted), 143),
+            _ => (End::RunnerFailed, judge::FAILED),
+        };
+        let error = Some(Error::new(&format!("{end:?}: {self}")));
+        (Report { error, ..Report::of(end) }, code)
+    }
+}
+
+/// Runs one iteration and reports on it; the exit code.
+pub fn run(arguments: &cli::Run) -> i32 {
+    delivery::prepare(&arguments.termination_log);
+    let (report, code) = iteration(arguments).unwrap_or_else(|failure| {
+        eprintln!("agentloop-runner: {failure}");
+        failure.report()
+    });
+    delivery::hand_over(&report);
+    code
+}
+
+fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
+    let supervisor = Supervisor::new(signals::listen().map_err(Failure::Signals)?);
+    let context = inputs::context(&arguments.input)?;
+    delivery::limit(context.report_limit_bytes);
+    let prompt = inputs::prompt(&arguments.input)?;
+    let prompt = prompt
+        .map(|prompt| write_prompt(&arguments.scratch, &prompt::render(&prompt, &context)))
+        .transpose()?;
+
+    let path = Path::new(&context.workspace);
+    let root = workspace::open(path).map_err(|errno| Failure::Workspace(context.workspace.clone(), errno))?;
+    let own = Own::open(&root)?;
+    if own.has_run(&context) {
+        return Err(own::Error::AlreadyRan.into());
+    }
+    let before = fingerprint(root, &context, &supervisor, Duration::ZERO);
+    let command = agent_command(arguments, &context, prompt.as_deref())?;
+    if supervisor.stopping() {
+        return Err(Failure::Interrupted);
+    }
+    own.mark(&context)?;
+
+    let mut report = Report::of(End::Exited);
+    report.started_at = Some(Timestamp::now());
+    report.fingerprint_before = before.hex();
+    delivery::note(&report);
+    let rules = Rules {
+        timeout: seconds(context.iteration_timeout_seconds),
+        grace: grace(&context),
+        pass_stop: true,
+    };
+    let ended = match supervisor.run(command, rules) {
+        Ok(ended) => ended,
+        Err(error) => {
+            let failure = not_started(&arguments.command, error);
+            eprintln!("agentloop-runner: {failure}");
+            let (failed, code) = failure.report();
+            keep_report(&own, &context, &failed);
+            return Ok((failed, code));
+        }
+    };
+    report.finished_at = Some(Timestamp::now());
+    let code = judge_agent(&mut report, &context, &supervisor, path, &before, &ended);
+    keep_transcript(&own, &context, "output.log", &ended);
+    delivery::note(&report);
+    if let (Some(verify), true) = (&context.verify, code.1) {
+        report.verify = run_verify(verify, &own, &context, &supervisor);
+    }
+    let said = lock(&ended).said(Timestamp::now());
+    report.error = judge::error(&report, ended.status, &said);
+    keep_report(&own, &context, &report);
+    Ok((report, code.0))
+}
+
+/// Fills in what the agent itself brought about; the exit code, and whether the verify command decides now.
+fn judge_agent(
+    report: &mut Report,
+    context: &Context,
+    supervisor: &Supervisor,
+    path: &Path,
+    before: &Fingerprint,
+    ended: &Ended,
+) -> (i32, bool) {
+    report.end = match (ended.timed_out, ended.interrupted) {
+        (true, _) => End::TimedOut,
+        (false, true) => End::Interrupted,
+        (false, false) => End::Exited,
+    };
+    match ended.status {
+        Status::Exited(code) => report.exit_code = Some(code),
+        Status::Killed(signal) => report.signal = Some(signal),
+    }
+    let said = lock(ended).said(Timestamp::now());
+    let found = gate::find(&said.text);
+    // Before the verify command, so that what it builds does not count as the agent's work.
+    let difference = match workspace::open(path) {
+        Ok(root) => {
+            let after = fingerprint(root, context, supervisor, WHEN_STOPPING);
+            report.fingerprint_after = after.hex();
+            before.difference(&after, MOST_NAMES)
+        }
+        Err(errno) => {
+            eprintln!("agentloop-runner: the workspace cannot be opened any more: {errno}");
+            Difference::UNKNOWN
+        }
+    };
+    (report.changed, report.files_changed, report.files) =
+        (difference.changed, difference.files, difference.names);
+    let verify = judge::asks_verify(context, report.end, ended.status, &found);
+    match found {
+        Ok(gate) => report.gate = Some(gate),
+        Err(why) => report.no_gate = Some(why),
+    }
+    report.provider_refused = judge::refused(context, ended.status, &said);
+    report.error = judge::error(report, ended.status, &said);
+    report.usage = said.usage;
+    (judge::exit_code(report.end, ended.status), verify)
+}
+
+fn write_prompt(scratch: &Path, text: &[u8]) -> Result<PathBuf, Failure> {
+    let path = scratch.join(RENDERED);
+    match fs::write(&path, text) {
+        Ok(()) => Ok(path),
+        Err(error) => Err(Failure::Scratch(scratch.display().to_string(), error)),
+    }
+}
+
+fn fingerprint(
+    root: OwnedFd,
+    context: &Context,
+    supervisor: &Supervisor,
+    after_stop: Duration,
+) -> Fingerprint {
+    let ignore = ignore::Rules::parse(b"", context.ignore.join("\n").as_bytes());
+    let limits = Limits { stop: Some(supervisor.stop_flag()), after_stop, ..Limits::default() };
+    let print = fingerprint::take(root, OsStr::new(&context.workspace).as_bytes(), &ignore, limits);
+    if let Some(why) = print.incomplete() {
+        eprintln!("agentloop-runner: whether the workspace changes is not known for certain: {why}");
+    }
+    print
+}
+
+/// The agent's command, in the folder that its image or template chose.
+fn agent_command(arguments: &cli::Run, context: &Context, prompt: Option<&Path>) -> Result<Command, Failure> {
+    let mut command = command(arguments.command.iter().map(AsRef::as_ref), context);
+    command.env(env::CONTEXT_FILE, arguments.input.join(CONTEXT_FILE)).env_remove(env::PROMPT_FILE);
+    if let Some(prompt) = prompt {
+        let open = |path: &Path| File::open(path);
+        let file = open(prompt).map_err(|error| Failure::Scratch(prompt.display().to_string(), error))?;
+        command.env(env::PROMPT_FILE, prompt).stdin(file);
+    }
+    Ok(command)
+}
+
+fn command<'a>(mut words: impl Iterator<Item = &'a OsStr>, context: &Context) -> Command {
+    let mut command = Command::new(words.next().unwrap_or_default());
+    command
+        .args(words)
+        .env(env::TASK, format!("{}/{}", context.task.namespace, context.task.name))
+        .env(env::ITERATION, context.iteration.to_string())
+        .env(env::MAX_ITERATIONS, context.max_iterations.to_string())
+        .env(env::WORKSPACE, &context.workspace)
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs the verify command; `None` where it was not allowed to finish.
+fn run_verify(verify: &Verify, own: &Own, context: &Context, supervisor: &Supervisor) -> Option<Verified> {
+    let mut command = command(verify.command.iter().map(AsRef::as_ref), context);
+    command.current_dir(&context.workspace);
+    let rules = Rules { timeout: seconds(verify.timeout_seconds), grace: grace(context), pass_stop: false };
+    match supervisor.run(command, rules) {
+        Ok(ended) => {
+            keep_transcript(own, context, "verify.log", &ended);
+            // Cut short by a stop, it has said nothing; where it had finished by then, it has.
+            let cut = ended.interrupted && matches!(ended.status, Status::Killed(_));
+            let said = lock(&ended).said(Timestamp::now());
+            (!cut).then(|| judge::verified(ended.status, ended.timed_out, &said))
+        }
+        Err(error) => {
+            let name = verify.command.first().map_or("", String::as_str);
+            let said = Said {
+                text: format!("the verify command {name} cannot be started: {error}"),
+                ..Said::default()
+            };
+            eprintln!("agentloop-runner: {}", said.text);
+            Some(judge::verified(Status::Exited(127), false, &said))
+        }
+    }
+}
+
+/// Why the agent's command could not be executed, in words that tell what to do.
+fn not_started(command: &[std::ffi::OsString], error: io::Error) -> Failure {
+    let name = command.first().map(|name| name.display().to_string()).unwrap_or_default();
+    match error.kind() {
+        io::ErrorKind::NotFound if Path::new(&name).components().count() > 1 && Path::new(&name).exists() => {
+            Failure::NotFound(format!("{name} is there, but the interpreter or loader that it names is not"))
+        }
+        io::ErrorKind::NotFound => Failure::NotFound(format!("{name} is not in the agent's image")),
+        io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => Failure::Spawn(error),
+        _ => Failure::NotExecutable(format!("{name} cannot be executed: {error}")),
+    }
+}
+
+fn keep_transcript(own: &Own, context: &Context, name: &str, ended: &Ended) {
+    let output = lock(ended);
+    if !output.transcript().is_empty() {
+        let parts = output.transcript().parts();
+        let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
+        kept(own.write(context, name, &parts));
+    }
+}
+
+fn keep_report(own: &Own, context: &Context, report: &Report) {
+    let json = serde_json::to_vec_pretty(report).unwrap_or_default();
+    kept(own.write(context, "report.json", &[&json, b"\n"]));
+}
+
+/// An iteration does not fail because its transcript cannot be kept.
+fn kept(result: Result<(), own::Error>) {
+    if let Err(error) = result {
+        eprintln!("agentloop-runner: the transcript cannot be kept: {error}");
+    }
+}
+
+fn lock(ended: &Ended) -> MutexGuard<'_, Output> {
+    ended.output.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(seconds.max(0).unsigned_abs())
+}
+
+fn grace(context: &Context) -> Duration {
+    seconds(context.grace_seconds)
+}

@@ -1,0 +1,246 @@
+//! Runs the real program on a workspace of its own. No test waits for a time; each waits for a condition, with a deadline.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
+
+use std::{
+    fs,
+    io::Read,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use agentloop_contract::report::Report;
+use serde_json::{Value, json};
+
+/// The program under test.
+pub const RUNNER: &str = env!("CARGO_BIN_EXE_agentloop-runner");
+
+/// No step of a test takes longer, even on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One task's pod, so to say: inputs, scratch folder, workspace and termination log.
+pub struct Pod {
+    folder: tempfile::TempDir,
+    context: Value,
+}
+
+/// What the program left when it had ended.
+#[derive(Debug)]
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+    pub message: String,
+}
+
+impl Outcome {
+    /// The report in the termination log.
+    #[track_caller]
+    pub fn report(&self) -> Report {
+        Report::decode(&self.message).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+
+    /// The report's error in one line.
+    #[track_caller]
+    pub fn error(&self) -> String {
+        self.report().error.map(|error| error.summary).unwrap_or_default()
+    }
+}
+
+impl Pod {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        for name in ["input", "scratch", "workspace"] {
+            fs::create_dir(folder.path().join(name)).expect("folder");
+        }
+        let all = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder.path(), all).expect("permissions");
+        let workspace = folder.path().join("workspace");
+        let context = json!({
+            "version": 1,
+            "task": {"namespace": "default", "name": "task", "uid": "7c9e6679-7425-40de-944b-e07fc1f90ae7"},
+            "iteration": 7, "maxIterations": 10, "attempt": 0,
+            "workspace": workspace,
+            "loopContext": "InPrompt", "policy": "Gate",
+            "iterationTimeoutSeconds": 300, "graceSeconds": 20,
+            "retryOnExitCodes": [75],
+            "reportLimitBytes": 3072,
+            "breaker": {
+                "consecutiveNoChange": 0, "noChangeThreshold": 3,
+                "consecutiveSameError": 0, "sameErrorThreshold": 5
+            }
+        });
+        fs::write(folder.path().join("termination-log"), "").expect("termination log");
+        Self { folder, context }
+    }
+
+    /// With another value in the context.
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.context[key] = value.into();
+        self
+    }
+
+    /// With a prompt.
+    pub fn prompt(self, text: &str) -> Self {
+        fs::write(self.path("input/prompt"), text).expect("prompt");
+        self
+    }
+
+    /// With a verify command, run by a shell.
+    pub fn verify(self, script: &str) -> Self {
+        self.with("verify", json!({"command": ["sh", "-c", script], "timeoutSeconds": 60}))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// The program with its arguments, for an agent's command.
+    pub fn arguments(&self, agent: &[&str]) -> Vec<String> {
+        let mut arguments = vec!["run".to_owned()];
+        for (flag, name) in
+            [("--input", "input"), ("--scratch", "scratch"), ("--termination-log", "termination-log")]
+        {
+            arguments.extend([flag.to_owned(), self.path(name).display().to_string()]);
+        }
+        arguments.push("--".to_owned());
+        arguments.extend(agent.iter().map(|&word| word.to_owned()));
+        arguments
+    }
+
+    /// Starts an agent under `before`, such as `setpriv …`; empty for nothing.
+    #[track_caller]
+    pub fn start_with(&self, before: &[&str], agent: &[&str]) -> Running<'_> {
+        self.write_context();
+        let mut words: Vec<String> = before.iter().map(|&word| word.to_owned()).collect();
+        words.push(RUNNER.to_owned());
+        words.extend(self.arguments(agent));
+        let child = Command::new(&words[0])
+            .args(&words[1..])
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the runner starts");
+        Running { pod: self, child }
+    }
+
+    fn write_context(&self) {
+        fs::write(self.path("input/context.json"), self.context.to_string()).expect("context");
+    }
+
+    /// Starts a shell script as the agent.
+    #[track_caller]
+    pub fn start(&self, script: &str) -> Running<'_> {
+        self.start_with(&[], &["sh", "-c", script])
+    }
+
+    /// Runs a shell script as the agent.
+    #[track_caller]
+    pub fn run(&self, script: &str) -> Outcome {
+        self.start(script).outcome()
+    }
+
+    /// Runs a command as the agent.
+    #[track_caller]
+    pub fn exec(&self, agent: &[&str]) -> Outcome {
+        self.start_with(&[], agent).outcome()
+    }
+}
+
+/// A runner that has been started.
+pub struct Running<'a> {
+    pod: &'a Pod,
+    pub child: Child,
+}
+
+impl Running<'_> {
+    /// Sends a signal to the runner.
+    #[track_caller]
+    pub fn signal(&self, name: &str) -> &Self {
+        let status =
+            Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().expect("kill");
+        assert!(status.success());
+        self
+    }
+
+    /// Until the agent has made a file in the workspace.
+    #[track_caller]
+    pub fn until(&self, name: &str) -> &Self {
+        let path = self.pod.path("workspace").join(name);
+        wait_for(&format!("{name} in the workspace"), || path.exists());
+        self
+    }
+
+    /// Until the runner has ended.
+    #[track_caller]
+    pub fn outcome(mut self) -> Outcome {
+        let read = |pipe: Option<Box<dyn Read + Send>>| {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                let _ = pipe.expect("pipe").read_to_end(&mut bytes);
+                String::from_utf8_lossy(&bytes).into_owned()
+            })
+        };
+        let stdout = read(self.child.stdout.take().map(|pipe| Box::new(pipe) as _));
+        let stderr = read(self.child.stderr.take().map(|pipe| Box::new(pipe) as _));
+        let mut status = None;
+        wait_for("the runner's end", || {
+            status = self.child.try_wait().expect("wait");
+            status.is_some()
+        });
+        Outcome {
+            code: status.and_then(|status| status.code()),
+            stdout: stdout.join().expect("stdout"),
+            stderr: stderr.join().expect("stderr"),
+            message: self.pod.read("termination-log"),
+        }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits for a condition, with a deadline.
+#[track_caller]
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether a process exists that has this word among its arguments.
+pub fn process_with(word: &str) -> bool {
+    fs::read_dir("/proc").expect("/proc").flatten().any(|entry| {
+        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        arguments.split(|byte| *byte == 0).any(|argument| argument == word.as_bytes())
+    })
+}
+
+/// Whether this test may become other users and make namespaces.
+pub fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
+}
+
+/// Everything below a folder becomes another user's.
+pub fn give(path: &Path, user: &str) {
+    let status = Command::new("chown").args(["-R", user]).arg(path).status().expect("chown");
+    assert!(status.success());
+}
+
+/// A gate as an agent prints it, for a shell's `printf`.
+pub fn gate(ready: bool) -> String {
+    format!("printf '<COMPLETION_GATE>\\nready: {ready}\\nreason: because\\n</COMPLETION_GATE>\\n'")
+}

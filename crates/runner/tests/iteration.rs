@@ -1,0 +1,277 @@
+//! What an iteration does and reports, with shell scripts in the agent's place.
+
+mod common;
+
+use std::fs;
+
+use agentloop_contract::{
+    gate::NoGate,
+    report::{Change, End, RefusalKind},
+};
+use common::{Pod, RUNNER, gate};
+use serde_json::json;
+
+#[test]
+fn a_ready_agent_that_changed_files_is_reported_so() {
+    let pod = Pod::new();
+    let outcome = pod.run(&format!("echo hi > $AGENTLOOP_WORKSPACE/new; {}", gate(true)));
+    let report = outcome.report();
+    assert_eq!((outcome.code, report.end, report.exit_code), (Some(0), End::Exited, Some(0)));
+    assert_eq!(
+        (report.changed, report.files_changed, report.files),
+        (Change::Changed, Some(1), vec!["new".to_owned()])
+    );
+    assert!(report.gate.is_some_and(|gate| gate.ready && gate.reason.as_deref() == Some("because")));
+    assert!(report.started_at.is_some() && report.started_at <= report.finished_at);
+    assert_eq!(report.error, None);
+    assert_ne!(report.fingerprint_before, report.fingerprint_after);
+}
+
+#[test]
+fn an_agent_that_changed_nothing_is_reported_so() {
+    let report = Pod::new().run("true").report();
+    assert_eq!((report.changed, report.files_changed), (Change::Unchanged, Some(0)));
+    assert_eq!(report.fingerprint_before, report.fingerprint_after);
+    assert_eq!(report.no_gate, Some(NoGate::Absent));
+}
+
+#[test]
+fn the_agents_exit_code_and_its_last_words_are_passed_on() {
+    let outcome = Pod::new().run("echo out; echo 'cannot connect' >&2; exit 3");
+    assert_eq!(outcome.code, Some(3));
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "cannot connect\n"));
+    assert_eq!(outcome.error(), "exit code 3: cannot connect");
+}
+
+#[test]
+fn an_agent_killed_by_a_signal_is_reported_so() {
+    let outcome = Pod::new().run("kill -9 $$");
+    let report = outcome.report();
+    assert_eq!((outcome.code, report.signal, report.exit_code), (Some(137), Some(9), None));
+    assert_eq!(outcome.error(), "signal 9");
+}
+
+#[test]
+fn output_is_passed_through_byte_for_byte() {
+    let pod = Pod::new();
+    let outcome = pod.run("printf 'a\\033[1mb\\000c\\r\\n no newline at the end'");
+    assert_eq!(outcome.stdout, "a\u{1b}[1mb\0c\r\n no newline at the end");
+}
+
+#[test]
+fn the_prompt_is_the_same_on_standard_input_and_in_its_file() {
+    let pod = Pod::new().prompt("Fix the parser.");
+    let outcome =
+        pod.run("cat > $AGENTLOOP_WORKSPACE/in; cp \"$AGENTLOOP_PROMPT_FILE\" $AGENTLOOP_WORKSPACE/file");
+    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    let read = pod.read("workspace/in");
+    assert_eq!(read, pod.read("workspace/file"));
+    assert!(read.starts_with("Fix the parser.\n\n---\nThis is iteration 7 of at most 10"), "{read}");
+}
+
+#[test]
+fn an_agent_that_echoes_its_prompt_says_no_gate() {
+    let report = Pod::new().prompt("Do it.").run("cat").report();
+    assert_eq!((report.gate, report.no_gate), (None, Some(NoGate::NoReady)));
+}
+
+#[test]
+fn without_a_prompt_standard_input_is_empty_and_no_file_is_named() {
+    let outcome = Pod::new().run("cat; echo \"[${AGENTLOOP_PROMPT_FILE-unset}]\"");
+    assert_eq!(outcome.stdout, "[unset]\n");
+}
+
+#[test]
+fn the_environment_tells_task_and_iteration() {
+    let pod = Pod::new();
+    let outcome = pod.run(
+        "echo $AGENTLOOP_TASK $AGENTLOOP_ITERATION $AGENTLOOP_MAX_ITERATIONS; \
+         test -r $AGENTLOOP_CONTEXT_FILE && test -d $AGENTLOOP_WORKSPACE && pwd",
+    );
+    // The folder that the image or the template chose is left alone.
+    let folder = fs::canonicalize(pod.path(".")).expect("folder");
+    assert_eq!(outcome.stdout, format!("default/task 7 10\n{}\n", folder.display()));
+}
+
+#[test]
+fn an_attempt_runs_once_on_a_workspace_and_the_next_one_runs() {
+    let mut pod = Pod::new();
+    let script = "echo ran >> $AGENTLOOP_WORKSPACE/log";
+    assert_eq!(pod.run(script).code, Some(0));
+    let outcome = pod.run(script);
+    assert_eq!((outcome.code, outcome.report().end), (Some(125), End::AlreadyRan));
+    assert!(outcome.error().starts_with("AlreadyRan: "), "{outcome:?}");
+    assert_eq!(pod.read("workspace/log"), "ran\n");
+    pod = pod.with("attempt", 1);
+    assert_eq!(pod.run(script).code, Some(0));
+    assert_eq!(pod.read("workspace/log"), "ran\nran\n");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_told() {
+    let outcome = Pod::new().exec(&["no-such-agent"]);
+    assert_eq!((outcome.code, outcome.report().end), (Some(127), End::CommandNotFound));
+    assert_eq!(outcome.error(), "CommandNotFound: no-such-agent is not in the agent's image");
+}
+
+#[test]
+fn a_command_whose_loader_is_missing_is_told_apart() {
+    let pod = Pod::new();
+    let script = pod.path("agent");
+    fs::write(&script, "#!/no/such/interpreter\n").expect("script");
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
+    let outcome = pod.exec(&[script.to_str().expect("path")]);
+    assert_eq!(outcome.code, Some(127));
+    assert!(outcome.stderr.contains("the interpreter or loader that it names is not"), "{outcome:?}");
+}
+
+#[test]
+fn a_command_that_cannot_be_executed_is_told() {
+    let outcome = Pod::new().exec(&["/etc/passwd"]);
+    assert_eq!((outcome.code, outcome.report().end), (Some(126), End::CommandNotFound));
+}
+
+#[test]
+fn inputs_that_cannot_be_read_are_the_runners_failure() {
+    let outcome = Pod::new().with("version", 2).run("true");
+    assert_eq!((outcome.code, outcome.report().end), (Some(125), End::RunnerFailed));
+    assert!(outcome.error().contains("version 2"), "{outcome:?}");
+    let outcome = Pod::new().with("workspace", "/no/such/folder").run("true");
+    assert!(outcome.error().contains("/no/such/folder"), "{outcome:?}");
+}
+
+#[test]
+fn a_prompt_that_cannot_be_written_is_the_runners_failure() {
+    let pod = Pod::new().prompt("x");
+    fs::remove_dir(pod.path("scratch")).expect("remove");
+    let outcome = pod.run("true");
+    assert_eq!(outcome.report().end, End::RunnerFailed);
+    assert!(outcome.error().contains("the prompt cannot be written"), "{outcome:?}");
+}
+
+#[test]
+fn a_link_in_the_place_of_our_folder_is_not_followed() {
+    let pod = Pod::new();
+    std::os::unix::fs::symlink(pod.path("scratch"), pod.path("workspace/.agentloop")).expect("link");
+    let outcome = pod.run("true");
+    assert_eq!(outcome.report().end, End::RunnerFailed);
+    assert_eq!(fs::read_dir(pod.path("scratch")).expect("folder").count(), 0);
+}
+
+#[test]
+fn a_workspace_replaced_by_a_link_is_unknown() {
+    let pod = Pod::new();
+    let report = pod.run("cd /; rm -rf $AGENTLOOP_WORKSPACE && ln -s / $AGENTLOOP_WORKSPACE").report();
+    assert_eq!((report.end, report.changed), (End::Exited, Change::Unknown));
+}
+
+#[test]
+fn verify_decides_when_the_gate_is_ready() {
+    let script = format!("echo x > $AGENTLOOP_WORKSPACE/f; {}", gate(true));
+    let pod = Pod::new().verify("pwd; test -f f && touch built");
+    let report = pod.run(&script).report();
+    assert!(report.verify.is_some_and(|verify| verify.passed));
+    // What the verify command leaves is not the agent's change.
+    assert_eq!(report.files, ["f"]);
+    let outcome = Pod::new().verify("echo 'one'; echo 'test b failed' >&2; exit 2").run(&script);
+    let verify = outcome.report().verify.expect("verify ran");
+    assert_eq!((verify.passed, verify.exit_code), (false, Some(2)));
+    assert_eq!(verify.last_lines, ["one", "test b failed"]);
+    assert_eq!(outcome.error(), "test b failed");
+    assert_eq!(outcome.code, Some(0));
+}
+
+#[test]
+fn verify_is_not_asked_when_the_policys_own_condition_does_not_hold() {
+    for (policy, script) in
+        [("Gate", gate(false)), ("Gate", format!("{}; exit 1", gate(true))), ("ExitCode", "exit 1".into())]
+    {
+        let report = Pod::new().with("policy", policy).verify("true").run(&script).report();
+        assert_eq!(report.verify, None, "{policy}: {script}");
+    }
+    for (policy, script) in [("ExitCode", "true"), ("Verify", "exit 1")] {
+        let report = Pod::new().with("policy", policy).verify("true").run(script).report();
+        assert!(report.verify.is_some_and(|verify| verify.passed), "{policy}: {script}");
+    }
+}
+
+#[test]
+fn a_verify_command_that_takes_too_long_or_is_not_there_has_failed() {
+    let verify = |command: serde_json::Value| {
+        let pod = Pod::new().with("policy", "Verify").with("graceSeconds", 1).with("verify", command);
+        pod.run("true").report().verify.expect("verify ran")
+    };
+    let late = verify(json!({"command": ["sleep", "1000"], "timeoutSeconds": 1}));
+    assert!(late.timed_out && !late.passed);
+    let missing = verify(json!({"command": ["no-such-command"], "timeoutSeconds": 60}));
+    assert_eq!((missing.passed, missing.exit_code), (false, Some(127)));
+}
+
+#[test]
+fn a_provider_that_refuses_is_told_by_the_stream() {
+    let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"Failed to authenticate. API Error: 401"}"#;
+    let outcome = Pod::new().run(&format!("echo '{line}'; exit 1"));
+    assert_eq!(
+        outcome.report().provider_refused.map(|refused| refused.kind),
+        Some(RefusalKind::Unauthenticated)
+    );
+    assert_eq!(outcome.error(), "exit code 1: Failed to authenticate. API Error: 401");
+}
+
+#[test]
+fn an_exit_code_may_mean_not_now() {
+    let refused = |script: &str| Pod::new().run(script).report().provider_refused.map(|refused| refused.kind);
+    assert_eq!(refused("exit 75"), Some(RefusalKind::RateLimited));
+    assert_eq!(refused("echo '429 Too Many Requests'; exit 1"), None);
+}
+
+#[test]
+fn what_the_agent_wrote_to_the_termination_log_is_overwritten() {
+    let pod = Pod::new();
+    let log = pod.path("termination-log");
+    let outcome =
+        pod.run(&format!("(while :; do echo lie >> {}; sleep 0.01; done) & sleep 0.1", log.display()));
+    assert_eq!(outcome.report().end, End::Exited);
+}
+
+#[test]
+fn a_report_that_does_not_fit_is_not_written_at_all() {
+    let outcome = Pod::new().with("reportLimitBytes", 10).run("echo lie > termination-log");
+    assert_eq!((outcome.code, outcome.message.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_output_and_the_whole_report_stay_in_the_workspace() {
+    let pod = Pod::new().with("attempt", 2).verify("echo checked");
+    pod.run(&format!("echo out; echo err >&2; {}", gate(true)));
+    let kept = "workspace/.agentloop/iterations/0007-2";
+    let log = pod.read(&format!("{kept}/output.log"));
+    assert!(log.contains("out\n") && log.contains("err\n"), "{log}");
+    assert_eq!(pod.read(&format!("{kept}/verify.log")), "checked\n");
+    assert!(pod.read(&format!("{kept}/report.json")).contains("\"passed\": true"));
+    assert_eq!(pod.read("workspace/.agentloop/.gitignore"), "*\n");
+}
+
+#[test]
+fn a_transcript_that_cannot_be_kept_fails_nothing() {
+    let pod = Pod::new();
+    let outcome =
+        pod.run("rm -rf $AGENTLOOP_WORKSPACE/.agentloop; echo > $AGENTLOOP_WORKSPACE/.agentloop; echo x");
+    assert_eq!((outcome.code, outcome.report().end), (Some(0), End::Exited));
+}
+
+#[test]
+fn it_installs_itself_and_says_its_version() {
+    let pod = Pod::new();
+    let bin = pod.path("a/bin");
+    for _ in 0..2 {
+        let status = std::process::Command::new(RUNNER).arg("install").arg(&bin).status().expect("install");
+        assert!(status.success());
+    }
+    let names: Vec<_> =
+        fs::read_dir(&bin).expect("folder").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(names, ["agentloop-runner"]);
+    let output =
+        std::process::Command::new(bin.join("agentloop-runner")).arg("version").output().expect("version");
+    assert!(output.stdout.starts_with(b"agentloop-runner "));
+}

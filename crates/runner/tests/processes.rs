@@ -1,0 +1,288 @@
+//! Signals, timeouts, orphans, floods, and the places that a runner finds itself in.
+
+mod common;
+
+use std::{fs, time::Instant};
+
+use agentloop_contract::report::{Change, End};
+use common::{Pod, gate, give, is_root, process_with, wait_for};
+
+#[test]
+fn told_to_stop_it_passes_the_signal_on_and_exits_143() {
+    let pod = Pod::new();
+    let running = pod.start(
+        "cd $AGENTLOOP_WORKSPACE; trap 'touch told; exit 5' TERM; touch up; while :; do sleep 0.05; done",
+    );
+    running.until("up").signal("TERM").until("told");
+    let outcome = running.outcome();
+    let report = outcome.report();
+    assert_eq!((outcome.code, report.end, report.exit_code), (Some(143), End::Interrupted, Some(5)));
+    assert_eq!((report.changed, report.error), (Change::Changed, None));
+}
+
+#[test]
+fn an_agent_that_exits_0_when_told_to_stop_is_interrupted_all_the_same() {
+    let pod = Pod::new().with("policy", "ExitCode").verify("true");
+    let running = pod.start(&format!(
+        "trap '{}; exit 0' TERM; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done",
+        gate(true).replace('\'', "\"")
+    ));
+    let outcome = {
+        running.until("up").signal("TERM");
+        running
+    }
+    .outcome();
+    let report = outcome.report();
+    assert_eq!((outcome.code, report.end, report.verify), (Some(143), End::Interrupted, None));
+}
+
+#[test]
+fn an_agent_that_does_not_stop_is_killed_after_the_grace_period() {
+    let pod = Pod::new().with("graceSeconds", 1);
+    let running = pod.start("trap '' TERM; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done");
+    running.until("up").signal("INT");
+    let outcome = running.outcome();
+    assert_eq!(
+        (outcome.code, outcome.report().end, outcome.report().signal),
+        (Some(143), End::Interrupted, Some(9))
+    );
+}
+
+#[test]
+fn an_iteration_that_takes_too_long_is_stopped_and_its_changes_are_seen() {
+    let pod = Pod::new().with("iterationTimeoutSeconds", 1).with("graceSeconds", 1);
+    let outcome = pod.run("touch $AGENTLOOP_WORKSPACE/f; trap '' TERM; while :; do sleep 0.05; done");
+    let report = outcome.report();
+    assert_eq!((outcome.code, report.end, report.changed), (Some(124), End::TimedOut, Change::Changed));
+    assert_eq!(outcome.error(), "IterationTimeout");
+}
+
+#[test]
+fn other_signals_are_the_agents() {
+    let pod = Pod::new();
+    let running = pod
+        .start("trap 'echo usr1; exit 0' USR1; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done");
+    running.until("up").signal("USR1");
+    let outcome = running.outcome();
+    assert_eq!(
+        (outcome.code, outcome.stdout.as_str(), outcome.report().end),
+        (Some(0), "usr1\n", End::Exited)
+    );
+}
+
+#[test]
+fn told_to_stop_while_the_verify_command_runs_it_lets_that_finish() {
+    let pod =
+        Pod::new().with("policy", "ExitCode").verify("touch up; while ! test -f go; do sleep 0.05; done");
+    let running = pod.start("true");
+    running.until("up").signal("TERM");
+    fs::write(pod.path("workspace/go"), "").expect("write");
+    let outcome = running.outcome();
+    assert_eq!((outcome.code, outcome.report().end), (Some(0), End::Exited));
+    assert!(outcome.report().verify.is_some_and(|verify| verify.passed));
+}
+
+#[test]
+fn a_verify_command_cut_short_by_a_stop_has_said_nothing() {
+    let pod = Pod::new().with("policy", "ExitCode").with("graceSeconds", 1).verify("touch up; sleep 1000");
+    let running = pod.start("true");
+    running.until("up").signal("TERM");
+    assert_eq!(running.outcome().report().verify, None);
+}
+
+#[test]
+fn orphans_neither_hang_the_runner_nor_outlive_it() {
+    for (mark, script) in [
+        ("98761", "sleep 98761 & echo done"),
+        ("98762", "setsid sleep 98762 & echo done"),
+        ("98763", "setsid sh -c 'trap \"\" TERM HUP; setsid sleep 98763 & exit 0' & echo done"),
+        ("98764", "sleep 98764 >/dev/null 2>&1 & echo done"),
+    ] {
+        let begun = Instant::now();
+        let outcome = Pod::new().run(script);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "done\n"), "{script}");
+        assert!(!process_with(mark), "{script} left a process");
+        assert!(begun.elapsed() < common::PATIENCE / 2);
+    }
+}
+
+#[test]
+fn an_orphan_that_writes_on_does_not_change_the_workspace_after_the_report() {
+    let pod = Pod::new();
+    let report = pod
+        .run("cd $AGENTLOOP_WORKSPACE; (setsid sh -c 'touch up; sleep 3; touch late') >/dev/null 2>&1 & while ! test -f $AGENTLOOP_WORKSPACE/up; do sleep 0.02; done")
+        .report();
+    assert_eq!(report.files, ["up"]);
+}
+
+#[test]
+fn a_flood_of_output_does_not_grow_memory() {
+    let pod = Pod::new();
+    // A quarter of a gibibyte without a newline, as much that looks like one event, then many lines.
+    let running = pod.start(
+        "head -c 134217728 /dev/zero | tr '\\0' x; echo; printf '{\"type\":\"'; head -c 67108864 /dev/zero | tr '\\0' y; \
+         echo; yes 'a line of a log' | head -c 67108864; echo; printf '<COMPLETION_GATE>\\nready: true\\n</COMPLETION_GATE>\\n'; \
+         touch $AGENTLOOP_WORKSPACE/up; while ! test -f $AGENTLOOP_WORKSPACE/go; do sleep 0.05; done",
+    );
+    let pid = running.child.id();
+    let status = format!("/proc/{pid}/status");
+    let go = pod.path("workspace/go");
+    let peak = std::thread::spawn(move || {
+        let up = go.with_file_name("up");
+        wait_for("the end of the flood", || up.exists());
+        let text = fs::read_to_string(status).expect("status");
+        let line = text.lines().find(|line| line.starts_with("VmHWM:")).expect("peak");
+        fs::write(go, "").expect("write");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("number")
+    });
+    let outcome = running.outcome();
+    assert!(outcome.report().gate.is_some_and(|gate| gate.ready), "{:?}", outcome.message);
+    assert_eq!(outcome.stdout.len(), 134_217_728 + 1 + 9 + 67_108_864 + 1 + 67_108_864 + 1 + 48);
+    let peak = peak.join().expect("peak");
+    assert!(peak < 40 << 10, "{peak} KiB");
+    let kept = fs::metadata(pod.path("workspace/.agentloop/iterations/0007/output.log")).expect("transcript");
+    assert!(kept.len() < 2 << 20);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_not_the_agents_concern() {
+    let pod = Pod::new();
+    let mut running = pod.start("yes | head -c 1000000; touch $AGENTLOOP_WORKSPACE/f");
+    drop(running.child.stdout.take());
+    wait_for("the runner's end", || running.child.try_wait().expect("wait").is_some());
+    assert!(pod.path("workspace/f").exists());
+    assert!(pod.read("termination-log").contains("\"exitCode\":0"));
+}
+
+#[test]
+fn any_user_can_run_it() {
+    if !is_root() {
+        return;
+    }
+    let pod = Pod::new().prompt("x");
+    give(&pod.path("workspace"), "54321");
+    give(&pod.path("scratch"), "54321");
+    give(&pod.path("termination-log"), "54321");
+    // As a volume has it: nobody's concern, and not a reason to know nothing.
+    fs::create_dir(pod.path("workspace/lost+found")).expect("folder");
+    fs::set_permissions(
+        pod.path("workspace/lost+found"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o700),
+    )
+    .expect("chmod");
+    let as_user = [
+        "setpriv",
+        "--reuid=54321",
+        "--regid=54321",
+        "--clear-groups",
+        "--no-new-privs",
+        "--bounding-set=-all",
+    ];
+    let outcome = pod.start_with(&as_user, &["sh", "-c", "id -u; cat >/dev/null"]).outcome();
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "54321\n"), "{outcome:?}");
+    assert_eq!(outcome.report().changed, Change::Unchanged);
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown_where_the_agent_could_have_changed_it() {
+    if !is_root() {
+        return;
+    }
+    let as_user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
+    let run = |script: &str| {
+        let pod = Pod::new();
+        fs::write(pod.path("workspace/closed"), "1").expect("write");
+        fs::write(pod.path("workspace/foreign"), "1").expect("write");
+        give(&pod.path("workspace"), "54321");
+        give(&pod.path("workspace/foreign"), "0");
+        give(&pod.path("termination-log"), "54321");
+        for name in ["closed", "foreign"] {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
+            fs::set_permissions(pod.path("workspace").join(name), mode).expect("chmod");
+        }
+        pod.start_with(&as_user, &["sh", "-c", script]).outcome().report().changed
+    };
+    assert_eq!(run("true"), Change::Unchanged);
+    let opened = "cd $AGENTLOOP_WORKSPACE; chmod 600 closed; echo 2 > closed; chmod 000 closed";
+    assert_eq!(run(opened), Change::Unknown);
+    assert_eq!(run("echo 2 > $AGENTLOOP_WORKSPACE/new"), Change::Changed);
+}
+
+#[test]
+fn a_workspace_that_cannot_be_written_is_told_with_its_cure() {
+    if !is_root() {
+        return;
+    }
+    let pod = Pod::new();
+    give(&pod.path("termination-log"), "54321");
+    let outcome = pod
+        .start_with(&["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"], &["touch", "ran"])
+        .outcome();
+    assert_eq!((outcome.code, outcome.report().end), (Some(125), End::RunnerFailed));
+    let error = outcome.error();
+    assert!(error.contains("uid 54321") && error.contains("fsGroup"), "{error}");
+}
+
+/// The runner as PID 1 of a PID namespace, on a root file system of which only the test's folder can be written.
+const CONTAINER: &str = r#"
+    mount --make-rprivate / && mount -o remount,ro,bind / 2>/dev/null || mount --bind / / && mount -o remount,ro,bind /
+    mount --bind "$1" "$1" && mount -o remount,rw,bind "$1"
+    shift
+    exec "$@"
+"#;
+
+/// Whether this machine lets a test make namespaces.
+fn containers() -> bool {
+    is_root()
+        && std::process::Command::new("unshare")
+            .args(["--pid", "--fork", "--mount-proc", "--mount", "true"])
+            .output()
+            .is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn as_pid_1_it_reaps_passes_signals_on_and_leaves_nothing() {
+    if !containers() {
+        return;
+    }
+    let pod = Pod::new();
+    let before = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let script = "cd $AGENTLOOP_WORKSPACE; setsid sleep 98771 & for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.01 &) ; done; \
+                  sleep 0.5; ps -eo stat= 2>/dev/null | grep -c Z > zombies; echo $PPID; exit 4";
+    let outcome = pod.start_with(&before, &["sh", "-c", script]).outcome();
+    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(4), "1\n"), "{outcome:?}");
+    assert_eq!(pod.read("workspace/zombies"), "0\n");
+    assert!(!process_with("98771"));
+}
+
+#[test]
+fn as_pid_1_on_a_read_only_root_it_can_be_told_to_stop() {
+    if !containers() {
+        return;
+    }
+    let pod = Pod::new().prompt("x");
+    let folder = pod.path("").display().to_string();
+    let before = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount",
+        "--mount-proc",
+        "sh",
+        "-c",
+        CONTAINER,
+        "sh",
+        &folder,
+    ];
+    let script = "cat >/dev/null; touch /cannot 2>/dev/null && exit 9; touch $AGENTLOOP_WORKSPACE/up; \
+                  trap 'exit 0' TERM; while :; do sleep 0.05; done";
+    let running = pod.start_with(&before, &["sh", "-c", script]);
+    running.until("up");
+    let children = format!("/proc/{0}/task/{0}/children", running.child.id());
+    let init = fs::read_to_string(children).expect("children");
+    let status = std::process::Command::new("kill").args(["-s", "TERM", init.trim()]).status().expect("kill");
+    assert!(status.success());
+    let outcome = running.outcome();
+    assert_eq!((outcome.code, outcome.report().end), (Some(143), End::Interrupted), "{outcome:?}");
+}
