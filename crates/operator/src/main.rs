@@ -1,1 +1,68 @@
-fn main() {}
+//! `agentloop`: the operator, its custom resource's definition, and the hook that lets go of everything.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use agentloop_operator::cli::{Cli, Command, ControllerArgs, ReleaseArgs, exit};
+use agentloop_operator::{app, release, telemetry};
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = telemetry::init(cli.log_format, &cli.log_level) {
+        return fail(exit::USAGE, &error);
+    }
+    match cli.command {
+        Command::Crd => crd(),
+        Command::Controller(args) => within_runtime(controller(*args)),
+        Command::Release(args) => within_runtime(release(*args)),
+    }
+}
+
+fn crd() -> ExitCode {
+    let mut text = match serde_saphyr::to_string(&agentloop_core::api::crd()) {
+        Ok(text) => text,
+        Err(error) => return fail(exit::FAILED, &error),
+    };
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(error) => fail(exit::FAILED, &error),
+    }
+}
+
+async fn controller(args: ControllerArgs) -> ExitCode {
+    match app::run(args).await {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(error @ app::Error::Lost(_)) => fail(exit::LEASE_LOST, &error),
+        Err(error) => fail(exit::FAILED, &error),
+    }
+}
+
+async fn release(args: ReleaseArgs) -> ExitCode {
+    match release::run(args).await {
+        Ok(()) => ExitCode::from(exit::OK),
+        Err(error) => fail(exit::FAILED, &error),
+    }
+}
+
+fn within_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => {
+            let code = runtime.block_on(work);
+            // What still runs (a probe, an aborted loop) is not waited for.
+            runtime.shutdown_background();
+            code
+        }
+        Err(error) => fail(exit::FAILED, &error),
+    }
+}
+
+/// For people, whatever the logs look like: this is the last line of `kubectl logs --previous`.
+fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
+    // Standard error may be closed; the code still tells.
+    let _ = writeln!(std::io::stderr(), "agentloop: {error}");
+    ExitCode::from(code)
+}

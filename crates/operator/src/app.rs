@@ -1,0 +1,182 @@
+//! What `agentloop controller` is put together from, and in which order it starts and ends.
+//!
+//! Start: probes, then the Lease, then the loop. End: the loop finishes what runs while the Lease is still renewed, then
+//! the Lease is released, so that the successor never finds work half done.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::cli::ControllerArgs;
+use crate::client::{Clients, ConnectError};
+use crate::controller::{self, Setup};
+use crate::health::{Health, Stage};
+use crate::http::{BindError, Server};
+use crate::lease::Election;
+use crate::lease::decide::{Loss, Timings};
+use crate::metrics::Metrics;
+use crate::shutdown;
+use crate::write::Writer;
+
+/// How long running reconciles may take to finish once the process is told to stop.
+const GRACE: Duration = Duration::from_secs(10);
+/// How long the loop may be silent: several of its beats.
+const SILENCE: Duration = Duration::from_mins(1);
+/// How long one reconcile may take: all its requests at their bounds, with a margin.
+const RECONCILE: Duration = Duration::from_mins(3);
+
+/// Why the operator ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No client.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// No port.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// No signal handlers.
+    #[error("signals cannot be handled: {0}")]
+    Signals(std::io::Error),
+    /// No longer the leader.
+    #[error("{0}; ending, to start again as a stand-by")]
+    Lost(#[from] Loss),
+    /// The loop gave up.
+    #[error(transparent)]
+    Controller(#[from] controller::Error),
+    /// A part of the process ended that never should; where it panicked, its own line stands above.
+    #[error("the {0} ended unexpectedly")]
+    Ended(&'static str),
+}
+
+/// Runs the operator until a signal asks it to stop.
+pub async fn run(args: ControllerArgs) -> Result<(), Error> {
+    let shutdown = shutdown::on_signal().map_err(Error::Signals)?;
+    let clients = Clients::connect().await?;
+    let (health, metrics) = (Health::default(), Metrics::new());
+    let server = Server::bind(args.http_address).await?;
+    info!(address = %server.address, version = env!("CARGO_PKG_VERSION"), "serving probes and metrics");
+    // Probes are answered to the very end, also while the loop finishes.
+    tokio::spawn(server.serve(health.clone(), metrics.clone(), std::future::pending()));
+
+    let identity = args.lease.identity();
+    let namespace = own_namespace(args.namespace.as_deref(), &clients);
+    let leadership = if args.lease.leader_election {
+        health.set(Stage::StandingBy);
+        let name = &args.lease.lease_name;
+        let mut election =
+            Election::new(clients.write.clone(), &namespace, name, &identity, Timings::default());
+        let beat = health.heartbeat("leader election", SILENCE, SILENCE);
+        if !election.acquire(&shutdown, || beat.beat()).await {
+            return Ok(());
+        }
+        Some(Leadership::keep(election, &health))
+    } else {
+        warn!("leader election is off: run one operator only");
+        None
+    };
+    metrics.leader(true);
+    health.set(Stage::Syncing);
+
+    let setup = Setup {
+        writer: Writer::new(clients.write.clone(), metrics.clone()),
+        clients,
+        namespaces: args.watch_namespaces,
+        namespace,
+        config_map: args.config_map,
+        runner: args.runner,
+        concurrency: args.concurrency.get(),
+        identity,
+        metrics: metrics.clone(),
+        health: health.clone(),
+        heartbeat: health.heartbeat("the reconcile loop", SILENCE, RECONCILE),
+        shutdown: shutdown.child_token(),
+    };
+    metrics.max_workers(setup.concurrency);
+    work(setup, leadership, &shutdown, &health).await
+}
+
+/// The loop, for as long as we lead.
+async fn work(
+    setup: Setup,
+    leadership: Option<Leadership>,
+    shutdown: &CancellationToken,
+    health: &Health,
+) -> Result<(), Error> {
+    let metrics = setup.metrics.clone();
+    let mut the_loop = tokio::spawn(controller::run(setup));
+    let Some(mut leadership) = leadership else {
+        return finished(&mut the_loop, shutdown, health).await;
+    };
+    let ended = tokio::select! {
+        ended = finished(&mut the_loop, shutdown, health) => ended,
+        lost = leadership.lost() => {
+            // Nothing is waited for: the protocol is safe at any point, and the successor may work already.
+            the_loop.abort();
+            metrics.leader(false);
+            return Err(lost);
+        }
+    };
+    leadership.release().await;
+    metrics.leader(false);
+    ended
+}
+
+/// Waits for the loop's end: without a bound until the process is told to stop, then for [`GRACE`].
+async fn finished(
+    the_loop: &mut JoinHandle<Result<(), controller::Error>>,
+    shutdown: &CancellationToken,
+    health: &Health,
+) -> Result<(), Error> {
+    tokio::select! {
+        ended = &mut *the_loop => {
+            ended.map_err(|_| Error::Ended("reconcile loop"))??;
+            // A signal may have come just now; else the loop had no reason to end.
+            return if shutdown.is_cancelled() { Ok(()) } else { Err(Error::Ended("reconcile loop")) };
+        }
+        () = shutdown.cancelled() => health.set(Stage::Stopping),
+    }
+    if let Ok(ended) = time::timeout(GRACE, &mut *the_loop).await {
+        return Ok(ended.map_err(|_| Error::Ended("reconcile loop"))??);
+    }
+    warn!(seconds = GRACE.as_secs(), "some reconciles did not end in time; they will be taken up again");
+    the_loop.abort();
+    Ok(())
+}
+
+/// The Lease that is being renewed.
+struct Leadership {
+    renewing: JoinHandle<Result<(), Loss>>,
+    stop: CancellationToken,
+}
+
+impl Leadership {
+    fn keep(election: Election, health: &Health) -> Self {
+        let stop = CancellationToken::new();
+        let beat = health.heartbeat("lease renewal", SILENCE, SILENCE);
+        let renewing = tokio::spawn(election.keep(stop.clone(), move || beat.beat()));
+        Self { renewing, stop }
+    }
+
+    /// Waits for the loss.
+    async fn lost(&mut self) -> Error {
+        match (&mut self.renewing).await {
+            Ok(Err(loss)) => Error::Lost(loss),
+            Ok(Ok(())) | Err(_) => Error::Ended("lease renewal"),
+        }
+    }
+
+    async fn release(self) {
+        self.stop.cancel();
+        if time::timeout(GRACE, self.renewing).await.is_err() {
+            warn!("the lease is not released in time; it expires by itself");
+        }
+    }
+}
+
+/// The namespace that was given (an empty one is none), or the configuration's.
+pub(crate) fn own_namespace(given: Option<&str>, clients: &Clients) -> String {
+    given.filter(|name| !name.is_empty()).unwrap_or(&clients.namespace).to_owned()
+}

@@ -1,0 +1,294 @@
+//! Commands, flags and exit codes.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::namespaces::Namespaces;
+use crate::telemetry::LogFormat;
+
+/// What the process's exit code means.
+pub mod exit {
+    /// Ended as asked.
+    pub const OK: u8 = 0;
+    /// Failed; the last line on standard error says why.
+    pub const FAILED: u8 = 1;
+    /// Used in a wrong way (clap's own code).
+    pub const USAGE: u8 = 2;
+    /// Another operator took the lease, or it could not be renewed in time. Start again: it will stand by.
+    pub const LEASE_LOST: u8 = 3;
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    ended as asked
+  1    failed; the last line on standard error says why
+  2    wrong usage
+  3    the lease was lost: another operator works, or the API server was out of reach
+  130, 143  a second SIGINT or SIGTERM cut the graceful end short";
+
+/// Runs autonomous coding agents in a bounded loop on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "agentloop", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How logs look [default: human on a terminal, else json].
+    #[arg(long, global = true, env = "AGENTLOOP_LOG_FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+    /// What is logged, in the syntax of RUST_LOG.
+    #[arg(long, global = true, env = "RUST_LOG", default_value = "info")]
+    pub log_level: String,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator until it is told to stop.
+    Controller(Box<ControllerArgs>),
+    /// Print the CustomResourceDefinition as YAML.
+    Crd,
+    /// Let go of everything before an uninstallation: stop the operator, mark what is in flight, drop finalizers.
+    Release(Box<ReleaseArgs>),
+}
+
+/// Flags of `agentloop controller`.
+#[derive(Clone, Debug, Args)]
+pub struct ControllerArgs {
+    /// Namespaces to serve, separated by commas; empty means all.
+    #[arg(
+        long,
+        env = "AGENTLOOP_WATCH_NAMESPACES",
+        default_value = "",
+        value_name = "NAMES",
+        hide_default_value = true
+    )]
+    pub watch_namespaces: Namespaces,
+    /// The operator's own namespace, with its ConfigMap and its Lease [default: the kubeconfig's, or the pod's].
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Name of the ConfigMap with the settings.
+    #[arg(long, env = "AGENTLOOP_CONFIG_MAP", default_value = "agentloop-config", value_name = "NAME")]
+    pub config_map: String,
+    /// How the runner gets into an agent's pod.
+    #[command(flatten)]
+    pub runner: RunnerArgs,
+    /// Leader election.
+    #[command(flatten)]
+    pub lease: LeaseArgs,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "AGENTLOOP_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
+    pub http_address: SocketAddr,
+    /// How many tasks are worked on at the same time.
+    #[arg(long, env = "AGENTLOOP_CONCURRENCY", default_value = "8", value_name = "N")]
+    pub concurrency: NonZeroU16,
+}
+
+/// How the runner gets into an agent's pod.
+#[derive(Clone, Debug, Args)]
+pub struct RunnerArgs {
+    /// Image that holds the runner.
+    #[arg(long = "runner-image", env = "AGENTLOOP_RUNNER_IMAGE", value_name = "REF", value_parser = image)]
+    pub image: String,
+    /// When the kubelet pulls it: Always, IfNotPresent or Never; empty leaves it to the API server's rule.
+    #[arg(
+        long = "runner-image-pull-policy",
+        env = "AGENTLOOP_RUNNER_IMAGE_PULL_POLICY",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "POLICY"
+    )]
+    pub pull_policy: PullPolicy,
+    /// How it is mounted: as an image volume, or copied by an init container; auto takes what the cluster has.
+    #[arg(
+        long = "runner-injection",
+        env = "AGENTLOOP_RUNNER_INJECTION",
+        default_value = "auto",
+        value_enum,
+        value_name = "HOW"
+    )]
+    pub injection: RunnerInjection,
+}
+
+/// How the runner gets into an agent's pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RunnerInjection {
+    /// An image volume where server and nodes have them, else an init container.
+    Auto,
+    /// An image volume.
+    ImageVolume,
+    /// An init container that copies the runner into an emptyDir.
+    InitContainer,
+}
+
+/// When the kubelet pulls an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Not said: the API server decides by the image's tag.
+    ByTag,
+    /// `Always`.
+    Always,
+    /// `IfNotPresent`.
+    IfNotPresent,
+    /// `Never`.
+    Never,
+}
+
+impl FromStr for PullPolicy {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "" => Ok(Self::ByTag),
+            "Always" => Ok(Self::Always),
+            "IfNotPresent" => Ok(Self::IfNotPresent),
+            "Never" => Ok(Self::Never),
+            _ => Err("one of Always, IfNotPresent, Never"),
+        }
+    }
+}
+
+impl PullPolicy {
+    /// As a pod spells it.
+    pub fn as_str(self) -> Option<&'static str> {
+        match self {
+            Self::ByTag => None,
+            Self::Always => Some("Always"),
+            Self::IfNotPresent => Some("IfNotPresent"),
+            Self::Never => Some("Never"),
+        }
+    }
+}
+
+/// Leader election.
+#[derive(Clone, Debug, Args)]
+pub struct LeaseArgs {
+    /// Name of the Lease that says which operator works.
+    #[arg(long, env = "AGENTLOOP_LEASE_NAME", default_value = "agentloop", value_name = "NAME")]
+    pub lease_name: String,
+    /// Whether to wait for the Lease. Counting stays exact without it; two operators then get in each other's way.
+    #[arg(long, env = "AGENTLOOP_LEADER_ELECTION", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
+    pub leader_election: bool,
+    /// Who this process is in the Lease; must be unique among running ones [default: the pod's name and a random part].
+    #[arg(long, env = "AGENTLOOP_IDENTITY", value_name = "ID")]
+    pub identity: Option<String>,
+}
+
+impl LeaseArgs {
+    /// The identity that was given, or one that no other process has.
+    pub fn identity(&self) -> String {
+        match &self.identity {
+            Some(identity) if !identity.is_empty() => identity.clone(),
+            _ => unique_identity(),
+        }
+    }
+}
+
+/// The pod's or the host's name, and a random part: a restarted container is another process under the same name.
+pub fn unique_identity() -> String {
+    let given = |variable| std::env::var(variable).ok().filter(|name: &String| !name.is_empty());
+    let host = || hostname::get().ok().map(|name| name.to_string_lossy().into_owned());
+    let name = given("POD_NAME").or_else(host).unwrap_or_else(|| crate::NAME.to_owned());
+    format!("{name}_{:08x}", fastrand::u32(..))
+}
+
+/// Flags of `agentloop release`.
+#[derive(Clone, Debug, Args)]
+pub struct ReleaseArgs {
+    /// The operator's namespace [default: the kubeconfig's, or the pod's].
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// The operator's Deployment, which is scaled to zero.
+    #[arg(long, env = "AGENTLOOP_DEPLOYMENT", default_value = "agentloop", value_name = "NAME")]
+    pub deployment: String,
+    /// Namespaces that were served, separated by commas; empty means all.
+    #[arg(
+        long,
+        env = "AGENTLOOP_WATCH_NAMESPACES",
+        default_value = "",
+        value_name = "NAMES",
+        hide_default_value = true
+    )]
+    pub watch_namespaces: Namespaces,
+    /// Name of the Lease that says which operator works.
+    #[arg(long, env = "AGENTLOOP_LEASE_NAME", default_value = "agentloop", value_name = "NAME")]
+    pub lease_name: String,
+    /// Seconds after which it gives up; keep it below the hook's own timeout. It can be run again.
+    #[arg(long, default_value = "240", value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Duration,
+}
+
+fn image(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("an image is needed, such as registry.example/agentloop:1.0".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.trim_end_matches('s').parse::<u64>() {
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("a number of seconds from 1 to 86400".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from([&["agentloop"], args].concat())
+    }
+
+    fn controller(args: &[&str]) -> ControllerArgs {
+        match parse(&[&["controller", "--runner-image", "r"], args].concat()).expect("arguments").command {
+            Command::Controller(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_has_no_mistakes() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_what_the_help_says() {
+        let args = controller(&[]);
+        assert_eq!(args.config_map, "agentloop-config");
+        assert_eq!(args.runner.injection, RunnerInjection::Auto);
+        assert_eq!(args.concurrency.get(), 8);
+        assert!(args.lease.leader_election);
+        assert_eq!(args.http_address.to_string(), "0.0.0.0:8080");
+    }
+
+    #[test]
+    fn leader_election_is_switched_off_by_a_word() {
+        assert!(!controller(&["--leader-election", "false"]).lease.leader_election);
+    }
+
+    #[test]
+    fn no_concurrency_a_missing_image_and_unknown_words_are_refused() {
+        for args in [
+            &["controller"][..],
+            &["controller", "--runner-image", " "],
+            &["controller", "--runner-image", "r", "--concurrency", "0"],
+            &["controller", "--runner-image", "r", "--runner-injection", "magic"],
+            &["controller", "--runner-image", "r", "--watch-namespaces", "Team"],
+            &["release", "--timeout", "0"],
+        ] {
+            assert_eq!(i32::from(exit::USAGE), parse(args).expect_err("wrong usage").exit_code(), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn two_processes_of_one_pod_have_two_identities() {
+        assert_ne!(unique_identity(), unique_identity());
+    }
+}

@@ -1,0 +1,217 @@
+//! Whether the process is alive and ready, told by those who know.
+//!
+//! Alive: every loop that registered a [`Heartbeat`] still beats, and no piece of work that it began takes for ever. A
+//! process that is not alive is restarted, which loses nothing: no truth is held in memory.
+//!
+//! Ready: it works with caches that have synced, or it stands by for the leader.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How far the process has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Stage {
+    /// Nothing is known yet.
+    Starting = 0,
+    /// Another operator leads; this one takes over when it goes.
+    StandingBy = 1,
+    /// It leads, and its caches are not filled yet.
+    Syncing = 2,
+    /// It works.
+    Working = 3,
+    /// It was told to stop.
+    Stopping = 4,
+}
+
+/// The state of the whole process; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    stage: AtomicU8,
+    next: AtomicU64,
+    beats: Mutex<BTreeMap<u64, Pulse>>,
+}
+
+#[derive(Debug)]
+struct Pulse {
+    name: &'static str,
+    silence: Duration,
+    work: Duration,
+    last: Instant,
+    running: BTreeMap<u64, Instant>,
+}
+
+impl Health {
+    /// Says how far the process has come.
+    pub fn set(&self, stage: Stage) {
+        self.shared.stage.store(stage as u8, Ordering::Relaxed);
+    }
+
+    /// How far the process has come.
+    pub fn stage(&self) -> Stage {
+        match self.shared.stage.load(Ordering::Relaxed) {
+            1 => Stage::StandingBy,
+            2 => Stage::Syncing,
+            3 => Stage::Working,
+            4 => Stage::Stopping,
+            _ => Stage::Starting,
+        }
+    }
+
+    /// Registers a loop that promises to beat at least every `silence`, and to end each piece of work within `work`.
+    /// Dropping the handle withdraws the promise.
+    pub fn heartbeat(&self, name: &'static str, silence: Duration, work: Duration) -> Heartbeat {
+        let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
+        let pulse = Pulse { name, silence, work, last: Instant::now(), running: BTreeMap::new() };
+        self.shared.lock().insert(id, pulse);
+        Heartbeat(Arc::new(Registered { shared: self.shared.clone(), id }))
+    }
+
+    /// Fails with what hangs.
+    pub fn alive(&self) -> Result<(), String> {
+        let now = Instant::now();
+        for pulse in self.shared.lock().values() {
+            let quiet = now.saturating_duration_since(pulse.last);
+            if quiet > pulse.silence {
+                return Err(format!("{} has been silent for {} s", pulse.name, quiet.as_secs()));
+            }
+            let longest = pulse.running.values().min().map(|since| now.saturating_duration_since(*since));
+            if let Some(took) = longest.filter(|took| *took > pulse.work) {
+                return Err(format!("{} has worked on one thing for {} s", pulse.name, took.as_secs()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails with what is not there yet.
+    pub fn ready(&self) -> Result<&'static str, &'static str> {
+        match self.stage() {
+            Stage::Working => Ok("working"),
+            Stage::StandingBy => Ok("standing by: another operator leads"),
+            Stage::Starting => Err("starting"),
+            Stage::Syncing => Err("caches have not synced yet"),
+            Stage::Stopping => Err("stopping"),
+        }
+    }
+}
+
+impl Shared {
+    /// A panic while the lock was held leaves numbers that are merely old.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Pulse>> {
+        self.beats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A loop's promise to go on; see [`Health::heartbeat`]. Clones are the same promise.
+#[derive(Clone, Debug)]
+pub struct Heartbeat(Arc<Registered>);
+
+#[derive(Debug)]
+struct Registered {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Heartbeat {
+    /// The loop goes on. Call it from the task that polls the loop, so that a blocked poll is noticed.
+    pub fn beat(&self) {
+        if let Some(pulse) = self.0.shared.lock().get_mut(&self.0.id) {
+            pulse.last = Instant::now();
+        }
+    }
+
+    /// A piece of work begins; it ends when the answer is dropped.
+    pub fn begin(&self) -> Work {
+        let work = self.0.shared.next.fetch_add(1, Ordering::Relaxed);
+        if let Some(pulse) = self.0.shared.lock().get_mut(&self.0.id) {
+            pulse.running.insert(work, Instant::now());
+        }
+        Work { of: self.0.clone(), work }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.shared.lock().remove(&self.id);
+    }
+}
+
+/// A piece of work under way.
+#[derive(Debug)]
+#[must_use = "the work ends when this is dropped"]
+pub struct Work {
+    of: Arc<Registered>,
+    work: u64,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(pulse) = self.of.shared.lock().get_mut(&self.of.id) {
+            pulse.running.remove(&self.work);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_secs(30);
+    const WORK: Duration = Duration::from_mins(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_falls_silent_is_not_alive_until_it_beats() {
+        let health = Health::default();
+        let heartbeat = health.heartbeat("the loop", SILENCE, WORK);
+        tokio::time::advance(SILENCE).await;
+        assert_eq!(health.alive(), Ok(()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(health.alive(), Err("the loop has been silent for 31 s".to_owned()));
+        heartbeat.beat();
+        assert_eq!(health.alive(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_hanging_piece_of_work_is_seen_among_many_that_end() {
+        let health = Health::default();
+        let heartbeat = health.heartbeat("the loop", SILENCE, WORK);
+        let hangs = heartbeat.begin();
+        for _ in 0..7 {
+            tokio::time::advance(Duration::from_secs(10)).await;
+            heartbeat.beat();
+            drop(heartbeat.begin());
+        }
+        assert_eq!(health.alive(), Err("the loop has worked on one thing for 70 s".to_owned()));
+        drop(hangs);
+        assert_eq!(health.alive(), Ok(()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_that_has_ended_owes_nothing() {
+        let health = Health::default();
+        drop(health.heartbeat("the loop", SILENCE, WORK));
+        tokio::time::advance(SILENCE * 2).await;
+        assert_eq!(health.alive(), Ok(()));
+    }
+
+    #[test]
+    fn standing_by_is_ready_and_unfilled_caches_are_not() {
+        let health = Health::default();
+        assert!(health.ready().is_err());
+        health.set(Stage::StandingBy);
+        assert!(health.ready().is_ok());
+        health.set(Stage::Syncing);
+        assert!(health.ready().is_err());
+        health.set(Stage::Working);
+        assert!(health.ready().is_ok());
+    }
+}

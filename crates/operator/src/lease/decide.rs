@@ -1,0 +1,251 @@
+//! The decision of leader election, pure: whose Lease it is, and what to do about it.
+//!
+//! As in client-go, expiry is measured from the moment at which *this* process saw the Lease change, on its own
+//! monotonic clock. The times inside the Lease are other machines' clocks: they are compared for change, never with now.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+/// How often and how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timings {
+    /// How long others leave a Lease alone that has not been renewed.
+    pub duration: Duration,
+    /// How long a holder may go without a renewal before it stops by itself. Shorter than `duration`, so that it has
+    /// left before anybody else starts.
+    pub renew_deadline: Duration,
+    /// Between two looks.
+    pub retry: Duration,
+}
+
+impl Default for Timings {
+    fn default() -> Self {
+        Self {
+            duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What a Lease says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Who holds it; empty after a release.
+    pub holder: String,
+    /// The holder's word on when it took it.
+    pub acquired: Option<Timestamp>,
+    /// The holder's word on when it last renewed it.
+    pub renewed: Option<Timestamp>,
+    /// How long the holder wants to be left alone after each renewal.
+    pub duration: Option<Duration>,
+    /// How often it has changed hands.
+    pub transitions: i32,
+}
+
+/// A record, and when this process first saw it like this.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// What the Lease said.
+    pub record: Record,
+    /// When it began to say so, on this process's clock.
+    pub since: Instant,
+}
+
+impl Observed {
+    /// The record just read; an unchanged one keeps the time at which it was first seen.
+    pub fn again(before: Option<&Self>, record: Record, now: Instant) -> Self {
+        match before {
+            Some(before) if before.record == record => before.clone(),
+            _ => Self { record, since: now },
+        }
+    }
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write ourselves in as a new holder; the number counts changes of hands.
+    Acquire {
+        /// For the new record.
+        transitions: i32,
+    },
+    /// Write a new time of renewal.
+    Renew,
+    /// Leave it alone until then, unless it changes.
+    Wait(Instant),
+    /// Stop working now.
+    Lost(Loss),
+}
+
+/// Why leadership ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Loss {
+    /// Another one holds the Lease.
+    #[error("the lease is held by {0} now")]
+    Taken(String),
+    /// No renewal succeeded in time.
+    #[error("the lease could not be renewed within {} s", .0.as_secs_f32())]
+    Deadline(Duration),
+}
+
+/// What to do about a Lease.
+///
+/// * `observed`: the Lease as it was last read; nothing where there is none.
+/// * `held`: while we lead, when the last successful renewal was *sent*.
+pub fn decide(
+    observed: Option<&Observed>,
+    identity: &str,
+    held: Option<Instant>,
+    timings: &Timings,
+    now: Instant,
+) -> Step {
+    if held.is_some_and(|renewed| now.saturating_duration_since(renewed) >= timings.renew_deadline) {
+        return Step::Lost(Loss::Deadline(timings.renew_deadline));
+    }
+    let Some(Observed { record, since }) = observed else {
+        return Step::Acquire { transitions: 0 };
+    };
+    if record.holder == identity {
+        // Also where we do not lead yet: the answer to our own write was lost.
+        return Step::Renew;
+    }
+    if record.holder.is_empty() {
+        return Step::Acquire { transitions: record.transitions.saturating_add(1) };
+    }
+    if held.is_some() {
+        // Even where it looks expired: whoever wrote it believed that we were gone.
+        return Step::Lost(Loss::Taken(record.holder.clone()));
+    }
+    let expiry = *since + record.duration.unwrap_or(timings.duration);
+    if now < expiry {
+        return Step::Wait(expiry);
+    }
+    Step::Acquire { transitions: record.transitions.saturating_add(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: &str = "me";
+    const OTHER: &str = "other";
+
+    fn timings() -> Timings {
+        Timings::default()
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn record(holder: &str, renewed: i64) -> Record {
+        Record {
+            holder: holder.to_owned(),
+            acquired: None,
+            renewed: Some(Timestamp::from_second(renewed).unwrap()),
+            duration: Some(seconds(15)),
+            transitions: 4,
+        }
+    }
+
+    fn seen(holder: &str, since: Instant) -> Observed {
+        Observed { record: record(holder, 0), since }
+    }
+
+    fn follower(observed: Option<&Observed>, now: Instant) -> Step {
+        decide(observed, ME, None, &timings(), now)
+    }
+
+    #[test]
+    fn a_missing_lease_is_made() {
+        assert_eq!(follower(None, Instant::now()), Step::Acquire { transitions: 0 });
+    }
+
+    #[test]
+    fn a_released_lease_is_taken_at_once() {
+        let now = Instant::now();
+        assert_eq!(follower(Some(&seen("", now)), now), Step::Acquire { transitions: 5 });
+    }
+
+    #[test]
+    fn another_holders_lease_is_left_alone_until_it_expires() {
+        let start = Instant::now();
+        let lease = seen(OTHER, start);
+        assert_eq!(follower(Some(&lease), start + seconds(14)), Step::Wait(start + seconds(15)));
+        assert_eq!(follower(Some(&lease), start + seconds(15)), Step::Acquire { transitions: 5 });
+    }
+
+    #[test]
+    fn each_renewal_by_another_holder_starts_the_wait_anew() {
+        let start = Instant::now();
+        let first = Observed::again(None, record(OTHER, 100), start);
+        let same = Observed::again(Some(&first), record(OTHER, 100), start + seconds(9));
+        assert_eq!(same.since, start);
+        let renewed = Observed::again(Some(&same), record(OTHER, 102), start + seconds(14));
+        assert_eq!(follower(Some(&renewed), start + seconds(16)), Step::Wait(start + seconds(29)));
+    }
+
+    #[test]
+    fn clocks_that_are_wrong_by_years_change_nothing() {
+        let start = Instant::now();
+        for renewed in [-1_000_000_000, 4_000_000_000] {
+            let lease = Observed { record: record(OTHER, renewed), since: start };
+            assert_eq!(follower(Some(&lease), start + seconds(14)), Step::Wait(start + seconds(15)));
+            assert_eq!(follower(Some(&lease), start + seconds(15)), Step::Acquire { transitions: 5 });
+        }
+        // A holder whose clock runs backwards still renews: the record changes.
+        let first = Observed::again(None, record(OTHER, 100), start);
+        assert_eq!(
+            Observed::again(Some(&first), record(OTHER, 40), start + seconds(5)).since,
+            start + seconds(5)
+        );
+    }
+
+    #[test]
+    fn the_holders_own_duration_counts() {
+        let start = Instant::now();
+        let mut lease = seen(OTHER, start);
+        lease.record.duration = Some(seconds(240));
+        assert_eq!(follower(Some(&lease), start + seconds(100)), Step::Wait(start + seconds(240)));
+        lease.record.duration = None;
+        assert_eq!(follower(Some(&lease), start + seconds(15)), Step::Acquire { transitions: 5 });
+    }
+
+    #[test]
+    fn an_acquisition_whose_answer_was_lost_is_gone_on_with() {
+        let now = Instant::now();
+        assert_eq!(follower(Some(&seen(ME, now)), now), Step::Renew);
+    }
+
+    #[test]
+    fn a_leader_renews_until_its_deadline_and_then_stops_by_itself() {
+        let start = Instant::now();
+        let lease = seen(ME, start);
+        let leader = |now| decide(Some(&lease), ME, Some(start), &timings(), now);
+        assert_eq!(leader(start + seconds(9)), Step::Renew);
+        assert_eq!(leader(start + seconds(10)), Step::Lost(Loss::Deadline(seconds(10))));
+        assert!(timings().renew_deadline < timings().duration);
+    }
+
+    #[test]
+    fn a_leader_that_sees_another_holder_stops_even_if_that_one_has_expired() {
+        let start = Instant::now();
+        let lease = seen(OTHER, start);
+        for after in [1, 9] {
+            let now = start + seconds(after + 100);
+            let step = decide(Some(&lease), ME, Some(start + seconds(100)), &timings(), now);
+            assert_eq!(step, Step::Lost(Loss::Taken(OTHER.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_leader_whose_lease_was_deleted_or_emptied_writes_itself_in_again() {
+        let now = Instant::now();
+        assert_eq!(decide(None, ME, Some(now), &timings(), now), Step::Acquire { transitions: 0 });
+        let emptied = seen("", now);
+        assert_eq!(decide(Some(&emptied), ME, Some(now), &timings(), now), Step::Acquire { transitions: 5 });
+    }
+}

@@ -1,0 +1,413 @@
+//! What Prometheus sees. The names of controller-runtime stand where they are true, so that dashboards made for Go
+//! operators work. No label has more values than the code has variants: nothing is counted by task or namespace.
+
+mod process;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentloop_core::api::{Outcome, Phase, StopCause};
+use prometheus_client::encoding::text;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+/// Of [`Metrics::encode`]'s answer.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Every phase, so that a phase without tasks shows 0 instead of its last number.
+const PHASES: [Phase; 8] = [
+    Phase::Pending,
+    Phase::Running,
+    Phase::Waiting,
+    Phase::Suspended,
+    Phase::IterationLimitReached,
+    Phase::CircuitOpen,
+    Phase::Failed,
+    Phase::Succeeded,
+];
+
+/// controller-runtime's buckets, in seconds.
+const RECONCILE_SECONDS: [f64; 36] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25,
+    1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 15.0, 30.0, 60.0,
+];
+
+const CONTROLLER: [(&str, &str); 1] = [("controller", "agenttask")];
+
+/// How a reconcile ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reconciled {
+    /// Nothing more to do until something changes.
+    Success,
+    /// To be looked at again at a known time.
+    RequeueAfter,
+    /// Failed.
+    Error,
+}
+
+impl Reconciled {
+    const ALL: [Self; 3] = [Self::Success, Self::RequeueAfter, Self::Error];
+
+    /// controller-runtime's word.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::RequeueAfter => "requeue_after",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What a write does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// POST.
+    Create,
+    /// PATCH of an object.
+    Patch,
+    /// PATCH of a task's status.
+    PatchStatus,
+    /// PUT.
+    Update,
+    /// DELETE.
+    Delete,
+}
+
+impl Verb {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Patch => "patch",
+            Self::PatchStatus => "patch_status",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+type Labels<const N: usize> = [(&'static str, String); N];
+
+/// All metrics of the process; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    all: Arc<All>,
+}
+
+#[derive(Debug)]
+struct All {
+    registry: Registry,
+    reconciles: Family<Labels<2>, Counter>,
+    reconcile_seconds: Histogram,
+    reconcile_errors: Counter,
+    active_workers: Gauge,
+    max_workers: Gauge,
+    iterations: Family<Labels<1>, Counter>,
+    stops: Family<Labels<2>, Counter>,
+    pods_created: Counter,
+    writes: Family<Labels<2>, Counter>,
+    config_refused: Gauge,
+    leader: Gauge,
+    tasks: Family<Labels<1>, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// A set of its own, with everything at zero.
+    pub fn new() -> Self {
+        let mut registry = Registry::default();
+        let all = All {
+            reconciles: Family::default(),
+            reconcile_seconds: Histogram::new(RECONCILE_SECONDS),
+            reconcile_errors: Counter::default(),
+            active_workers: Gauge::default(),
+            max_workers: Gauge::default(),
+            iterations: Family::default(),
+            stops: Family::default(),
+            pods_created: Counter::default(),
+            writes: Family::default(),
+            config_refused: Gauge::default(),
+            leader: Gauge::default(),
+            tasks: Family::default(),
+            registry: Registry::default(),
+        };
+        all.register(&mut registry);
+        for how in Reconciled::ALL {
+            drop(all.reconciles.get_or_create(&reconcile_labels(how)));
+        }
+        let metrics = Self { all: Arc::new(All { registry, ..all }) };
+        metrics.tasks(|_| 0);
+        metrics
+    }
+
+    /// All samples, as [`CONTENT_TYPE`].
+    ///
+    /// # Errors
+    /// Never, as a string takes everything; the encoder's signature says otherwise.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.all.registry)?;
+        Ok(out)
+    }
+
+    /// A reconcile ended.
+    pub fn reconciled(&self, how: Reconciled, took: Duration) {
+        self.all.reconciles.get_or_create(&reconcile_labels(how)).inc();
+        self.all.reconcile_seconds.observe(took.as_secs_f64());
+        if how == Reconciled::Error {
+            self.all.reconcile_errors.inc();
+        }
+    }
+
+    /// A reconcile begins; it ends when the answer is dropped.
+    pub fn worker(&self) -> Worker {
+        self.all.active_workers.inc();
+        Worker(self.clone())
+    }
+
+    /// How many reconciles may run at the same time.
+    pub fn max_workers(&self, most: u16) {
+        self.all.max_workers.set(i64::from(most));
+    }
+
+    /// An iteration was settled and charged.
+    pub fn iteration(&self, outcome: Outcome) {
+        self.all.iterations.get_or_create(&[("outcome", format!("{outcome:?}"))]).inc();
+    }
+
+    /// A loop stopped.
+    pub fn stop(&self, phase: Phase, cause: StopCause) {
+        self.all
+            .stops
+            .get_or_create(&[("phase", format!("{phase:?}")), ("cause", format!("{cause:?}"))])
+            .inc();
+    }
+
+    /// A pod was created.
+    pub fn pod_created(&self) {
+        self.all.pods_created.inc();
+    }
+
+    /// A write ended: `ok`, or a [`RequestError`](crate::client::RequestError)'s reason.
+    pub fn write(&self, verb: Verb, result: &'static str) {
+        self.all
+            .writes
+            .get_or_create(&[("verb", verb.label().to_owned()), ("result", result.to_owned())])
+            .inc();
+    }
+
+    /// Whether the newest configuration is refused.
+    pub fn config_refused(&self, refused: bool) {
+        self.all.config_refused.set(i64::from(refused));
+    }
+
+    /// Whether this process leads.
+    pub fn leader(&self, leads: bool) {
+        self.all.leader.set(i64::from(leads));
+    }
+
+    /// How many tasks are in each phase, as the cache has them.
+    pub fn tasks(&self, in_phase: impl Fn(Phase) -> i64) {
+        for phase in PHASES {
+            self.all.tasks.get_or_create(&[("phase", format!("{phase:?}"))]).set(in_phase(phase));
+        }
+    }
+}
+
+fn reconcile_labels(how: Reconciled) -> Labels<2> {
+    let [(controller, name)] = CONTROLLER;
+    [(controller, name.to_owned()), ("result", how.label().to_owned())]
+}
+
+impl All {
+    /// The encoder adds `_total` to a counter's name.
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "controller_runtime_reconcile",
+            "Reconciles by how they ended",
+            self.reconciles.clone(),
+        );
+        let ours =
+            registry.sub_registry_with_labels(CONTROLLER.into_iter().map(|(k, v)| (k.into(), v.into())));
+        ours.register(
+            "controller_runtime_reconcile_time_seconds",
+            "How long reconciles take",
+            self.reconcile_seconds.clone(),
+        );
+        ours.register(
+            "controller_runtime_reconcile_errors",
+            "Reconciles that failed",
+            self.reconcile_errors.clone(),
+        );
+        ours.register(
+            "controller_runtime_active_workers",
+            "Reconciles under way",
+            self.active_workers.clone(),
+        );
+        ours.register(
+            "controller_runtime_max_concurrent_reconciles",
+            "Most reconciles that may be under way",
+            self.max_workers.clone(),
+        );
+        registry.register("agentloop_iterations", "Iterations settled and charged", self.iterations.clone());
+        registry.register("agentloop_stops", "Loops stopped, by phase and cause", self.stops.clone());
+        registry.register("agentloop_pods_created", "Pods created", self.pods_created.clone());
+        registry.register("agentloop_writes", "Requests that write, by result", self.writes.clone());
+        registry.register(
+            "agentloop_config_refused",
+            "1 while the newest configuration is refused",
+            self.config_refused.clone(),
+        );
+        registry.register("agentloop_leader", "1 while this process leads", self.leader.clone());
+        registry.register(
+            "agentloop_tasks",
+            "Tasks in each phase, as this process's cache has them",
+            self.tasks.clone(),
+        );
+        registry.register(
+            "agentloop_build",
+            "The program's version",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registry.register_collector(Box::new(process::Process::default()));
+    }
+}
+
+/// A reconcile under way; see [`Metrics::worker`].
+#[derive(Debug)]
+#[must_use = "the reconcile ends when this is dropped"]
+pub struct Worker(Metrics);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.0.all.active_workers.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// A strict reader of what the encoder wrote: name and labels of every sample, its value.
+    fn samples(text: &str) -> BTreeMap<String, f64> {
+        let mut families = BTreeSet::new();
+        let mut found = BTreeMap::new();
+        let mut kind = BTreeMap::new();
+        let body = text.strip_suffix("# EOF\n").expect("an end");
+        for line in body.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, type_) = rest.split_once(' ').expect("name and type");
+                assert!(families.insert(name.to_owned()), "{name} is described twice");
+                kind.insert(name.to_owned(), type_.to_owned());
+                continue;
+            }
+            if line.starts_with("# HELP ") {
+                continue;
+            }
+            let (series, value) = line.rsplit_once(' ').expect("a value");
+            let name = series.split('{').next().expect("a name");
+            assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "{name}");
+            if let Some(labels) = series.strip_prefix(name).filter(|labels| !labels.is_empty()) {
+                let labels =
+                    labels.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).expect("braces");
+                for label in labels.split("\",") {
+                    let (key, value) = label.split_once("=\"").expect("key and value");
+                    assert!(key.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{key}");
+                    assert!(!value.trim_end_matches('"').contains(['"', '\\', '\n']), "{value}");
+                }
+            }
+            let family = kind.iter().find(|(family, kind)| {
+                name.strip_prefix(family.as_str()).is_some_and(|suffix| match kind.as_str() {
+                    "counter" => suffix == "_total",
+                    "gauge" => suffix.is_empty(),
+                    "histogram" => ["_bucket", "_sum", "_count"].contains(&suffix),
+                    "info" => suffix == "_info",
+                    _ => false,
+                })
+            });
+            assert!(family.is_some(), "{name} belongs to no family of its kind");
+            let value = value.parse().expect("a number");
+            assert!(found.insert(series.to_owned(), value).is_none(), "{series} stands twice");
+        }
+        found
+    }
+
+    fn told(metrics: &Metrics) -> BTreeMap<String, f64> {
+        samples(&metrics.encode().unwrap())
+    }
+
+    #[test]
+    fn the_text_is_valid_before_and_after_anything_happened() {
+        let metrics = Metrics::new();
+        told(&metrics);
+        metrics.reconciled(Reconciled::Error, Duration::from_millis(3));
+        metrics.iteration(Outcome::Exited);
+        metrics.stop(Phase::CircuitOpen, StopCause::NoChange);
+        metrics.pod_created();
+        metrics.write(Verb::PatchStatus, "conflict");
+        metrics.config_refused(true);
+        metrics.leader(true);
+        metrics.tasks(|phase| i64::from(phase == Phase::Running) * 3);
+        let told = told(&metrics);
+        for (series, value) in [
+            (r#"controller_runtime_reconcile_total{controller="agenttask",result="error"}"#, 1.0),
+            (r#"controller_runtime_reconcile_total{controller="agenttask",result="success"}"#, 0.0),
+            (r#"controller_runtime_reconcile_errors_total{controller="agenttask"}"#, 1.0),
+            (r#"controller_runtime_reconcile_time_seconds_count{controller="agenttask"}"#, 1.0),
+            (r#"agentloop_iterations_total{outcome="Exited"}"#, 1.0),
+            (r#"agentloop_stops_total{phase="CircuitOpen",cause="NoChange"}"#, 1.0),
+            ("agentloop_pods_created_total", 1.0),
+            (r#"agentloop_writes_total{verb="patch_status",result="conflict"}"#, 1.0),
+            ("agentloop_config_refused", 1.0),
+            ("agentloop_leader", 1.0),
+            (r#"agentloop_tasks{phase="Running"}"#, 3.0),
+            (r#"agentloop_tasks{phase="Pending"}"#, 0.0),
+        ] {
+            assert_eq!(told.get(series), Some(&value), "{series} in {told:#?}");
+        }
+    }
+
+    #[test]
+    fn a_worker_counts_while_it_works() {
+        let metrics = Metrics::new();
+        let series = r#"controller_runtime_active_workers{controller="agenttask"}"#;
+        let worker = metrics.worker();
+        assert_eq!(told(&metrics).get(series), Some(&1.0));
+        drop(worker);
+        assert_eq!(told(&metrics).get(series), Some(&0.0));
+    }
+
+    #[test]
+    fn every_phase_of_the_schema_is_shown() {
+        let crd = serde_json::to_string(&agentloop_core::api::crd()).unwrap();
+        let shown: BTreeSet<String> = PHASES.iter().map(|phase| format!("{phase:?}")).collect();
+        assert_eq!(shown.len(), PHASES.len());
+        let crd: serde_json::Value = serde_json::from_str(&crd).unwrap();
+        let phases = crd
+            .pointer("/spec/versions/0/schema/openAPIV3Schema/properties/status/properties/phase/enum")
+            .and_then(serde_json::Value::as_array)
+            .expect("phases in the schema");
+        let of_schema: BTreeSet<String> =
+            phases.iter().filter_map(serde_json::Value::as_str).map(str::to_owned).collect();
+        assert_eq!(shown, of_schema);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_process_tells_its_memory_and_files() {
+        let told = told(&Metrics::new());
+        for series in ["process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"] {
+            assert!(told.get(series).is_some_and(|value| *value > 0.0), "{series}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! The process's own numbers, under the names that every Prometheus client uses. Read at each scrape; what cannot be
+//! read (another system, a hidden `/proc`) is left out.
+
+use std::fmt;
+use std::fs;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+/// `/proc` counts CPU time in these, on every architecture that Kubernetes runs on (USER_HZ).
+const TICKS_PER_SECOND: f64 = 100.0;
+
+#[derive(Debug)]
+pub(super) struct Process {
+    started: f64,
+}
+
+impl Default for Process {
+    /// This moment is the process's start, near enough.
+    fn default() -> Self {
+        static STARTED: OnceLock<f64> = OnceLock::new();
+        let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        Self { started: *STARTED.get_or_init(now) }
+    }
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        if let Some(seconds) = cpu_seconds() {
+            let counter = ConstCounter::new(seconds);
+            counter.encode(encoder.encode_descriptor(
+                "process_cpu_seconds",
+                "CPU time used, user and system",
+                None,
+                EncodeMetric::metric_type(&counter),
+            )?)?;
+        }
+        let mut gauge = |name, help, value: f64| -> Result<(), fmt::Error> {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&gauge))?)
+        };
+        if let Some(bytes) = resident_bytes() {
+            gauge("process_resident_memory_bytes", "Resident memory", bytes)?;
+        }
+        if let Some(files) = open_files() {
+            gauge("process_open_fds", "Open file descriptors", files)?;
+        }
+        gauge("process_start_time_seconds", "Start of the process since the epoch", self.started)
+    }
+}
+
+/// Fields 14 and 15 of `/proc/self/stat`, counted behind the name, which may hold anything.
+fn cpu_seconds() -> Option<f64> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, behind) = stat.rsplit_once(')')?;
+    let mut fields = behind.split_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+fn resident_bytes() -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0)
+}
+
+fn open_files() -> Option<f64> {
+    let count = fs::read_dir("/proc/self/fd").ok()?.count();
+    u32::try_from(count).ok().map(f64::from)
+}

@@ -1,0 +1,189 @@
+//! Every write of the protocol, with the precondition that guards it.
+//!
+//! Each request is sent once, ends within [`WRITE_TIMEOUT`], and is counted. What to do after a conflict or a lost answer
+//! is the caller's to decide: read again, compare, go on.
+//!
+//! | write | guard |
+//! |---|---|
+//! | status of a task | resourceVersion in the merge patch: 409 where the task has changed since |
+//! | create a pod or a claim | none: the name is unique for the attempt, and a pod is gated |
+//! | start, release, delete a pod | its uid: a conflict where another pod has the name by now |
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use agentloop_contract::names::{FINALIZER_SETTLE, GATE_START};
+use agentloop_core::api::AgentTask;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, DynamicObject, Patch, Preconditions};
+use kube::core::ApiResource;
+use kube::{Api, Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::client::{RequestError, WRITE_TIMEOUT, bounded, patch_params, post_params};
+use crate::metrics::{Metrics, Verb};
+
+/// The one way to write.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    metrics: Metrics,
+    limit: Duration,
+}
+
+impl Writer {
+    /// A writer over a client that does not repeat requests ([`Clients::write`](crate::client::Clients::write)).
+    pub fn new(client: Client, metrics: Metrics) -> Self {
+        Self { client, metrics, limit: WRITE_TIMEOUT }
+    }
+
+    /// The client, for a write that has no method here; give it to [`Writer::send`].
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Sends one write: bounded in time and counted.
+    pub async fn send<T>(
+        &self,
+        verb: Verb,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, RequestError> {
+        let answer = bounded(self.limit, request).await;
+        self.metrics.write(verb, answer.as_ref().map_or_else(RequestError::reason, |_| "ok"));
+        answer
+    }
+
+    /// Merges `status` into a task's status, provided that the task still is at `resource_version`.
+    ///
+    /// A merge patch: a field is removed by an explicit null. The answer is a consistent read of the task.
+    pub async fn task_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        resource_version: &str,
+        status: &Value,
+    ) -> Result<AgentTask, RequestError> {
+        let api: Api<AgentTask> = Api::namespaced(self.client.clone(), namespace);
+        let patch = status_patch(resource_version, status);
+        self.send(Verb::PatchStatus, api.patch_status(name, &patch_params(), &Patch::Merge(&patch))).await
+    }
+
+    /// Like [`Writer::task_status`], for a task whose fields this version may not be able to read.
+    pub async fn raw_task_status(
+        &self,
+        namespace: &str,
+        name: &str,
+        resource_version: &str,
+        status: &Value,
+    ) -> Result<DynamicObject, RequestError> {
+        let kind = ApiResource::erase::<AgentTask>(&());
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &kind);
+        let patch = status_patch(resource_version, status);
+        self.send(Verb::PatchStatus, api.patch_status(name, &patch_params(), &Patch::Merge(&patch))).await
+    }
+
+    /// Creates an object.
+    pub async fn create<K>(&self, namespace: &str, object: &K) -> Result<K, RequestError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        self.send(Verb::Create, api.create(&post_params(), object)).await
+    }
+
+    /// Creates an object from JSON: fields that are newer than our types reach the server as they are.
+    pub async fn create_raw<K>(&self, namespace: &str, body: &Value) -> Result<K, RequestError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let kind = ApiResource::erase::<K>(&());
+        let url = DynamicObject::url_path(&kind, Some(namespace));
+        let request = kube::core::Request::new(url)
+            .create(&post_params(), body.to_string().into_bytes())
+            .map_err(|error| RequestError::from(kube::Error::BuildRequest(error)))?;
+        self.send(Verb::Create, self.client.request(request)).await
+    }
+
+    /// Puts our finalizer back on the pod of this uid.
+    pub async fn hold_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Pod, RequestError> {
+        let patch = json!({ "metadata": { "uid": uid, "finalizers": [FINALIZER_SETTLE] } });
+        self.patch_pod(namespace, name, &patch).await
+    }
+
+    /// Sets the owners of a volume claim, provided that it still is at this version.
+    pub async fn claim_owners(
+        &self,
+        namespace: &str,
+        name: &str,
+        resource_version: Option<String>,
+        owners: &[OwnerReference],
+    ) -> Result<PersistentVolumeClaim, RequestError> {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
+        let patch = json!({
+            "metadata": { "resourceVersion": resource_version, "ownerReferences": owners },
+        });
+        self.send(Verb::Patch, api.patch(name, &patch_params(), &Patch::Merge(&patch))).await
+    }
+
+    /// Deletes the task of this uid, provided that it still is at this version.
+    pub async fn delete_task(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: Option<String>,
+        resource_version: Option<String>,
+    ) -> Result<(), RequestError> {
+        let api: Api<AgentTask> = Api::namespaced(self.client.clone(), namespace);
+        let this = DeleteParams::background().preconditions(Preconditions { uid, resource_version });
+        self.send(Verb::Delete, api.delete(name, &this)).await.map(drop)
+    }
+
+    /// Takes our scheduling gate away from the pod of this uid: it starts.
+    pub async fn start_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Pod, RequestError> {
+        let patch = json!({
+            "metadata": { "uid": uid },
+            "spec": { "schedulingGates": [{ "name": GATE_START, "$patch": "delete" }] },
+        });
+        self.patch_pod(namespace, name, &patch).await
+    }
+
+    /// Drops our finalizer from the pod of this uid, and no other finalizer.
+    pub async fn release_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Pod, RequestError> {
+        let patch = json!({
+            "metadata": { "uid": uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER_SETTLE] },
+        });
+        self.patch_pod(namespace, name, &patch).await
+    }
+
+    async fn patch_pod(&self, namespace: &str, name: &str, patch: &Value) -> Result<Pod, RequestError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        self.send(Verb::Patch, api.patch(name, &patch_params(), &Patch::Strategic(patch))).await
+    }
+
+    /// Deletes the pod of this uid, with the grace period that it asks for itself; the answer is the pod, where it
+    /// stays for its finalizer.
+    pub async fn delete_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<Option<Pod>, RequestError> {
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let this = DeleteParams::default()
+            .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
+        self.send(Verb::Delete, api.delete(name, &this)).await.map(either::Either::left)
+    }
+}
+
+fn status_patch(resource_version: &str, status: &Value) -> Value {
+    json!({ "metadata": { "resourceVersion": resource_version }, "status": status })
+}

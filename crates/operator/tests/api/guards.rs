@@ -1,0 +1,102 @@
+//! Each write holds its guard.
+
+use agentloop_contract::names::{FINALIZER_SETTLE, GATE_START};
+use agentloop_core::api::AgentTask;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::json;
+
+use crate::world::{World, uid};
+
+const OTHER_UID: &str = "00000000-0000-4000-8000-000000000000";
+const OTHER_FINALIZER: &str = "example.com/other";
+const OTHER_GATE: &str = "example.com/other";
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn a_pod_of_another_uid_is_neither_started_nor_released_nor_deleted() {
+    let world = World::new().await;
+    let pod = world.pod(json!({ "name": "p", "finalizers": [FINALIZER_SETTLE] }), &[GATE_START]).await;
+    let ns = world.namespace.clone();
+    let started = world.writer.start_pod(&ns, "p", OTHER_UID).await.expect_err("another pod");
+    let released = world.writer.release_pod(&ns, "p", OTHER_UID).await.expect_err("another pod");
+    let deleted = world.writer.delete_pod(&ns, "p", OTHER_UID).await.expect_err("another pod");
+    for error in [started, released, deleted] {
+        assert!(error.is_conflict(), "{error}");
+    }
+    let after = world.api::<Pod>().get("p").await.expect("the pod");
+    assert_eq!(after.metadata.resource_version, pod.metadata.resource_version);
+    world.writer.release_pod(&ns, "p", &uid(&pod)).await.expect("released");
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn starting_takes_our_gate_and_no_other() {
+    let world = World::new().await;
+    let pod = world.pod(json!({ "name": "p" }), &[OTHER_GATE, GATE_START]).await;
+    for _ in 0..2 {
+        let started = world.writer.start_pod(&world.namespace, "p", &uid(&pod)).await.expect("started");
+        let gates = started.spec.and_then(|spec| spec.scheduling_gates).unwrap_or_default();
+        assert_eq!(gates.iter().map(|gate| gate.name.as_str()).collect::<Vec<_>>(), [OTHER_GATE]);
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn releasing_takes_our_finalizer_and_no_other() {
+    let world = World::new().await;
+    let metadata = json!({ "name": "p", "finalizers": [OTHER_FINALIZER, FINALIZER_SETTLE] });
+    let pod = world.pod(metadata, &[]).await;
+    for _ in 0..2 {
+        let released = world.writer.release_pod(&world.namespace, "p", &uid(&pod)).await.expect("released");
+        assert_eq!(released.finalizers(), [OTHER_FINALIZER]);
+    }
+    let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    world.api::<Pod>().patch("p", &PatchParams::default(), &none).await.expect("free");
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn a_status_is_written_only_over_the_version_that_was_read() {
+    let world = World::with_tasks().await;
+    let task = world.task("t", json!({ "iterations": 0 })).await;
+    let read = task.resource_version().expect("a version");
+    let suspend = Patch::Merge(json!({ "spec": { "suspend": true } }));
+    let now =
+        world.api::<AgentTask>().patch("t", &PatchParams::default(), &suspend).await.expect("suspended");
+
+    let late = world.writer.task_status(&world.namespace, "t", &read, &json!({ "iterations": 1 })).await;
+    assert!(late.expect_err("too late").is_conflict());
+
+    let version = now.resource_version().expect("a version");
+    let written =
+        world.writer.task_status(&world.namespace, "t", &version, &json!({ "iterations": 1 })).await;
+    assert_eq!(written.expect("in time").status.map(|status| status.iterations), Some(1));
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn errors_are_told_apart() {
+    let world = World::with_tasks().await;
+    let pod = world.pod(json!({ "name": "p" }), &[]).await;
+    let mut again = pod.clone();
+    again.metadata.resource_version = None;
+    again.metadata.uid = None;
+    let exists = world.writer.create(&world.namespace, &again).await.expect_err("the name is taken");
+    assert!(exists.already_exists(), "{exists}");
+    let missing =
+        world.writer.delete_pod(&world.namespace, "nobody", OTHER_UID).await.expect_err("no such pod");
+    assert!(missing.is_not_found(), "{missing}");
+    let task = world.task("t", json!({ "iterations": 5 })).await;
+    let version = task.resource_version().expect("a version");
+    let back = world.writer.task_status(&world.namespace, "t", &version, &json!({ "iterations": 3 })).await;
+    assert_eq!(back.expect_err("the count never falls").reason(), "invalid");
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    world.api::<Pod>().delete("p", &now).await.expect("deleted");
+    world.end().await;
+}

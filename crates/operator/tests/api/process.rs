@@ -1,0 +1,152 @@
+//! The program as it is started.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::world::{PATIENCE, World, eventually, kubeconfig_path};
+
+fn agentloop() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_agentloop"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+struct Running {
+    child: Child,
+    address: String,
+}
+
+impl Running {
+    fn controller(world: &World) -> Self {
+        let mut child = agentloop()
+            .env("KUBECONFIG", kubeconfig_path())
+            .args([
+                "controller",
+                "--http-address",
+                "127.0.0.1:0",
+                "--runner-image",
+                "none",
+                "--log-format",
+                "json",
+            ])
+            .args(["--namespace", &world.namespace, "--watch-namespaces", &world.namespace])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let logs = BufReader::new(child.stderr.take().expect("its logs"));
+        let (found, address) = mpsc::channel();
+        std::thread::spawn(move || {
+            // Read to the end, or the program would wait for somebody to do so.
+            for line in logs.lines().map_while(Result::ok) {
+                let line: Value = serde_json::from_str(&line).unwrap_or_default();
+                if let Some(address) = line.get("address").and_then(Value::as_str) {
+                    let _ = found.send(address.to_owned());
+                }
+            }
+        });
+        let address = address.recv_timeout(PATIENCE).expect("its address in the logs");
+        Self { child, address }
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(&self.address).expect("a connection");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    async fn ready(&self, how: &str) {
+        eventually(how, || async { self.get("/readyz").contains(how).then_some(()) }).await;
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(done.expect("kill").success());
+    }
+
+    async fn ended(mut self) -> Option<i32> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("its state") {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "the program does not end");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn output(command: &mut Command) -> Output {
+    command.output().expect("the program starts")
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn a_second_operator_stands_by_and_takes_over_when_the_first_is_told_to_stop() {
+    let world = World::with_tasks().await;
+    let first = Running::controller(&world);
+    first.ready("working").await;
+    assert!(first.get("/metrics").contains("agentloop_leader 1"));
+    let second = Running::controller(&world);
+    second.ready("standing by").await;
+    assert!(second.get("/metrics").contains("agentloop_leader 0"));
+
+    first.signal("TERM");
+    assert_eq!(first.ended().await, Some(0));
+    second.ready("working").await;
+    assert!(second.get("/livez").starts_with("HTTP/1.1 200"));
+    second.signal("INT");
+    assert_eq!(second.ended().await, Some(0));
+    let lease = world.api::<Lease>().get("agentloop").await.expect("the lease");
+    assert_eq!(lease.spec.and_then(|spec| spec.holder_identity).as_deref(), Some(""));
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn an_operator_that_loses_its_lease_ends_with_a_code_of_its_own() {
+    let world = World::with_tasks().await;
+    let operator = Running::controller(&world);
+    operator.ready("working").await;
+    let usurp = Patch::Merge(json!({ "spec": { "holderIdentity": "usurper" } }));
+    world.api::<Lease>().patch("agentloop", &PatchParams::default(), &usurp).await.expect("written");
+    assert_eq!(operator.ended().await, Some(3));
+    world.end().await;
+}
+
+#[test]
+fn the_definition_is_printed_the_same_each_time_and_says_what_the_types_say() {
+    let first = output(agentloop().arg("crd"));
+    assert!(first.status.success());
+    assert_eq!(first.stdout, output(agentloop().arg("crd")).stdout);
+    let text = String::from_utf8(first.stdout).expect("text");
+    let read: Value = serde_saphyr::from_str(&text).expect("YAML");
+    assert_eq!(read, serde_json::to_value(agentloop_core::api::crd()).expect("JSON"));
+}
+
+#[test]
+fn a_broken_kubeconfig_is_told_and_nothing_else_is_tried() {
+    let failed = output(agentloop().env("KUBECONFIG", "/nowhere/config").args([
+        "controller",
+        "--runner-image",
+        "none",
+    ]));
+    assert_eq!(failed.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(words.contains("KUBECONFIG=/nowhere/config cannot be used"), "{words}");
+}

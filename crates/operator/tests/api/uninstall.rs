@@ -1,0 +1,214 @@
+//! `agentloop release`.
+
+use std::time::Duration;
+
+use agentloop_contract::names::{FINALIZER_SETTLE, LABEL_TASK_UID};
+use agentloop_core::api::AgentTask;
+use agentloop_operator::lease::Election;
+use agentloop_operator::lease::decide::Timings;
+use agentloop_operator::namespaces::Namespaces;
+use agentloop_operator::release::{Error, Hook};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{PATIENCE, World, eventually, object, uid};
+
+const OPERATOR: &str = "agentloop";
+const OTHER_FINALIZER: &str = "example.com/other";
+
+fn hook(world: &World, timeout: Duration) -> Hook {
+    Hook {
+        clients: world.clients.clone(),
+        writer: world.writer.clone(),
+        namespace: world.namespace.clone(),
+        deployment: OPERATOR.to_owned(),
+        lease: OPERATOR.to_owned(),
+        namespaces: Namespaces::Only([world.namespace.clone()].into()),
+        timeout,
+        deadline: Instant::now() + timeout,
+    }
+}
+
+async fn run(world: &World, timeout: Duration) -> (Vec<String>, Result<(), Error>) {
+    let mut told = Vec::new();
+    let result = hook(world, timeout).run(&mut |line| told.push(line)).await;
+    (told, result)
+}
+
+async fn deployment_with_a_pod(world: &World) {
+    let deployment: Deployment = object(json!({
+        "metadata": { "name": OPERATOR },
+        "spec": {
+            "replicas": 1,
+            "selector": { "matchLabels": { "app": OPERATOR } },
+            "template": {
+                "metadata": { "labels": { "app": OPERATOR } },
+                "spec": { "containers": [{ "name": "controller", "image": "none" }] },
+            },
+        },
+    }));
+    world.api().create(&PostParams::default(), &deployment).await.expect("a deployment");
+    let of_it = ListParams::default().labels("app=agentloop");
+    eventually("the operator's pod", || async {
+        let pods = world.api::<Pod>().list(&of_it).await.expect("pods");
+        (!pods.items.is_empty()).then_some(())
+    })
+    .await;
+}
+
+async fn released(world: &World, task: &str) -> Option<bool> {
+    let task = world.api::<AgentTask>().get(task).await.expect("the task");
+    Some(task.status?.active?.released)
+}
+
+async fn pod_of(world: &World, name: &str, task: &AgentTask, finalizers: &[&str]) {
+    let metadata = json!({
+        "name": name,
+        "finalizers": finalizers,
+        "labels": { LABEL_TASK_UID: uid(task) },
+    });
+    world.pod(metadata, &[]).await;
+}
+
+async fn finalizers(world: &World, pod: &str) -> Vec<String> {
+    world.api::<Pod>().get(pod).await.expect("the pod").finalizers().to_vec()
+}
+
+fn claim(pod: &str) -> serde_json::Value {
+    json!({
+        "iterations": 2, "maxIterations": 10,
+        "active": { "iteration": 3, "attempt": 1, "pod": pod, "generation": 1 },
+    })
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn everything_is_let_go_and_doing_it_again_changes_nothing() {
+    let world = World::with_tasks().await;
+    deployment_with_a_pod(&world).await;
+    // The hook's own pod bears the release's labels, and must not wait for itself.
+    world.pod(json!({ "name": "hook", "labels": { "app": OPERATOR } }), &[]).await;
+    let busy = world.task("busy", claim("busy-1")).await;
+    world.task("idle", json!({ "iterations": 2 })).await;
+    world.task("fresh", serde_json::Value::Null).await;
+    pod_of(&world, "busy-1", &busy, &[OTHER_FINALIZER, FINALIZER_SETTLE]).await;
+    pod_of(&world, "busy-0", &busy, &[FINALIZER_SETTLE]).await;
+    let foreign = json!({ "name": "foreign", "finalizers": [OTHER_FINALIZER] });
+    world.pod(foreign, &[]).await;
+
+    let (told, result) = run(&world, PATIENCE).await;
+    result.unwrap_or_else(|error| panic!("{error}"));
+    let sentence =
+        format!("AgentTask {}/busy has iteration 3 (attempt 1) in flight: its pod busy-1", world.namespace);
+    assert!(told.iter().any(|line| line.starts_with(&sentence)), "{told:#?}");
+    assert!(!told.iter().any(|line| line.contains("idle") || line.contains("fresh")), "{told:#?}");
+    assert!(told.iter().any(|line| line.starts_with("2 pod(s) let go")), "{told:#?}");
+
+    assert_eq!(released(&world, "busy").await, Some(true));
+    assert_eq!(finalizers(&world, "busy-1").await, [OTHER_FINALIZER]);
+    assert!(finalizers(&world, "busy-0").await.is_empty());
+    assert_eq!(finalizers(&world, "foreign").await, [OTHER_FINALIZER]);
+    let of_it = ListParams::default().labels("app=agentloop");
+    let left = world.api::<Pod>().list(&of_it).await.expect("pods");
+    assert_eq!(left.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["hook"]);
+    assert!(
+        world.api::<Lease>().get_opt(OPERATOR).await.expect("an answer").is_none(),
+        "the lease is removed"
+    );
+
+    let before = world.api::<AgentTask>().get("busy").await.expect("the task").resource_version();
+    let (told, result) = run(&world, PATIENCE).await;
+    result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(told.iter().any(|line| line.starts_with("0 pod(s) let go")), "{told:#?}");
+    assert_eq!(world.api::<AgentTask>().get("busy").await.expect("the task").resource_version(), before);
+
+    for pod in ["busy-1", "foreign"] {
+        let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+        world.api::<Pod>().patch(pod, &PatchParams::default(), &none).await.expect("free");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn where_the_deployment_is_gone_already_tasks_are_let_go_all_the_same() {
+    let world = World::with_tasks().await;
+    let busy = world.task("busy", claim("busy-1")).await;
+    pod_of(&world, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
+    let (told, result) = run(&world, PATIENCE).await;
+    result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(told.iter().any(|line| line.contains("no operator to stop")), "{told:#?}");
+    assert_eq!(released(&world, "busy").await, Some(true));
+    assert!(finalizers(&world, "busy-1").await.is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn an_operator_that_does_not_end_stops_the_hook_before_anything_is_let_go() {
+    let world = World::with_tasks().await;
+    deployment_with_a_pod(&world).await;
+    // As on a lost node: the pod is told to go, and stays.
+    let of_it = ListParams::default().labels("app=agentloop");
+    let pod = world.api::<Pod>().list(&of_it).await.expect("pods").items.remove(0).name_any();
+    let keep = Patch::Merge(json!({ "metadata": { "finalizers": [OTHER_FINALIZER] } }));
+    world.api::<Pod>().patch(&pod, &PatchParams::default(), &keep).await.expect("held");
+    let busy = world.task("busy", claim("busy-1")).await;
+    pod_of(&world, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
+
+    let (_, result) = run(&world, Duration::from_secs(2)).await;
+    let words = result.expect_err("it still works").to_string();
+    assert!(words.contains(&pod), "{words}");
+    assert_eq!(released(&world, "busy").await, Some(false));
+    assert_eq!(finalizers(&world, "busy-1").await, [FINALIZER_SETTLE]);
+
+    let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    world.api::<Pod>().patch(&pod, &PatchParams::default(), &none).await.expect("gone");
+    let (_, result) = run(&world, PATIENCE).await;
+    result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(finalizers(&world, "busy-1").await.is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn an_operator_outside_the_deployment_stops_the_hook_by_its_lease() {
+    let world = World::with_tasks().await;
+    let timings = Timings { duration: Duration::from_mins(10), ..Timings::default() };
+    let mut stray = Election::new(world.clients.write.clone(), &world.namespace, OPERATOR, "stray", timings);
+    assert!(stray.acquire(&CancellationToken::new(), || {}).await);
+    let busy = world.task("busy", claim("busy-1")).await;
+    pod_of(&world, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
+
+    let (_, result) = run(&world, Duration::from_secs(2)).await;
+    let words = result.expect_err("it is held").to_string();
+    assert!(words.contains("held by stray"), "{words}");
+    assert_eq!(released(&world, "busy").await, Some(false));
+
+    stray.release().await;
+    let (_, result) = run(&world, PATIENCE).await;
+    result.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(released(&world, "busy").await, Some(true));
+    world.end().await;
+}
+
+#[tokio::test]
+#[ignore = "needs an API server: make test-api"]
+async fn without_the_definition_or_any_task_there_is_nothing_to_do() {
+    let world = World::new().await;
+    let (told, result) = run(&world, PATIENCE).await;
+    result.unwrap_or_else(|error| panic!("{error}"));
+    assert!(told.iter().any(|line| line.starts_with("0 pod(s) let go")), "{told:#?}");
+    world
+        .api::<Pod>()
+        .delete_collection(&DeleteParams::default(), &ListParams::default())
+        .await
+        .expect("deleted");
+    world.end().await;
+}

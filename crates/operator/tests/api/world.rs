@@ -1,0 +1,131 @@
+//! A namespace of the test's own on the cluster under test.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agentloop_core::api::AgentTask;
+use agentloop_operator::client::Clients;
+use agentloop_operator::metrics::Metrics;
+use agentloop_operator::write::Writer;
+use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::wait::{await_condition, conditions};
+use kube::{Config, ResourceExt};
+use serde_json::{Value, json};
+use tokio::time::{self, Instant};
+
+/// The longest that anything is waited for.
+pub const PATIENCE: Duration = Duration::from_mins(1);
+
+pub struct World {
+    pub clients: Clients,
+    pub writer: Writer,
+    pub namespace: String,
+}
+
+pub fn kubeconfig_path() -> PathBuf {
+    match std::env::var_os("AGENTLOOP_TEST_KUBECONFIG").filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None => panic!(
+            "AGENTLOOP_TEST_KUBECONFIG is not set: it names the cluster to test on, \
+             for example AGENTLOOP_TEST_KUBECONFIG=$(hack/cluster up --api-only)"
+        ),
+    }
+}
+
+pub async fn config() -> Config {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig_path()).expect("AGENTLOOP_TEST_KUBECONFIG is readable");
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .expect("a usable kubeconfig")
+}
+
+impl World {
+    pub async fn new() -> Self {
+        let clients = Clients::from_config(config().await).expect("clients");
+        let namespaces: Api<Namespace> = Api::all(clients.read.clone());
+        let wanted = object(json!({ "metadata": { "generateName": "operator-" } }));
+        let made = namespaces.create(&PostParams::default(), &wanted).await.expect("a namespace");
+        let writer = Writer::new(clients.write.clone(), Metrics::new());
+        Self { clients, writer, namespace: made.name_any() }
+    }
+
+    /// With the definition of `AgentTask` as the code has it.
+    pub async fn with_tasks() -> Self {
+        let world = Self::new().await;
+        let api: Api<CustomResourceDefinition> = Api::all(world.clients.read.clone());
+        let crd = agentloop_core::api::crd();
+        let params = PatchParams::apply("agentloop-test").force();
+        api.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.expect("the definition is taken");
+        let name = crd.name_any();
+        let established = await_condition(api, &name, conditions::is_crd_established());
+        time::timeout(PATIENCE, established).await.expect("the definition is established").expect("a watch");
+        world
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.clients.read.clone(), &self.namespace)
+    }
+
+    /// A pod that no node takes: it stays Pending, as the cluster has no scheduler.
+    pub async fn pod(&self, metadata: Value, gates: &[&str]) -> Pod {
+        let gates: Vec<Value> = gates.iter().map(|name| json!({ "name": name })).collect();
+        let pod = object(json!({
+            "metadata": metadata,
+            "spec": { "schedulingGates": gates, "containers": [{ "name": "agent", "image": "none" }] },
+        }));
+        self.api::<Pod>().create(&PostParams::default(), &pod).await.expect("a pod")
+    }
+
+    pub async fn task(&self, name: &str, status: Value) -> AgentTask {
+        let task = object(json!({
+            "metadata": { "name": name },
+            "spec": { "template": { "spec": { "containers": [
+                { "name": "agent", "image": "none", "command": ["/bin/agent"] },
+            ] } } },
+        }));
+        let api = self.api::<AgentTask>();
+        let made = api.create(&PostParams::default(), &task).await.expect("a task");
+        if status.is_null() {
+            return made;
+        }
+        let patch = Patch::Merge(json!({ "status": status }));
+        api.patch_status(name, &PatchParams::default(), &patch).await.expect("a status")
+    }
+
+    /// Removes the namespace; what is left of a failed test stays for its reader.
+    pub async fn end(self) {
+        let namespaces: Api<Namespace> = Api::all(self.clients.read.clone());
+        let _ = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
+    }
+}
+
+pub fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    // A namespace's spec and the like are required by the types where the API takes their absence.
+    serde_json::from_value(value).expect("an object of this kind")
+}
+
+pub fn uid(object: &impl ResourceExt) -> String {
+    object.uid().expect("a uid")
+}
+
+/// Looks again and again until the answer is something.
+pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
+        time::sleep(Duration::from_millis(50)).await;
+    }
+}
