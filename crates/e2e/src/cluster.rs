@@ -1,0 +1,110 @@
+//! The cluster that the tests run in, never the one of somebody's own kubeconfig.
+
+use std::{env, path::PathBuf, process::Stdio};
+
+use anyhow::{Context, Result, bail};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use tokio::{io::AsyncWriteExt, process::Command};
+
+/// A client of the cluster, and the programs that people use with it.
+#[derive(Clone)]
+pub struct Cluster {
+    /// A client with an administrator's rights.
+    pub client: Client,
+    kubeconfig: PathBuf,
+    kubectl: PathBuf,
+    helm: PathBuf,
+}
+
+/// What a program said.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// It exited with 0.
+    pub ok: bool,
+    /// Both streams, standard output first.
+    pub text: String,
+}
+
+impl Output {
+    /// The text, or the text as an error.
+    pub fn good(self) -> Result<String> {
+        if self.ok { Ok(self.text) } else { bail!("{}", self.text.trim_end()) }
+    }
+}
+
+fn setting(name: &str) -> Result<PathBuf> {
+    let value = env::var_os(name).filter(|value| !value.is_empty());
+    value.map(PathBuf::from).with_context(|| format!("{name} is not set: run these tests with hack/e2e test"))
+}
+
+impl Cluster {
+    /// Connects to the cluster of `AGENTLOOP_TEST_KUBECONFIG`.
+    pub async fn connect() -> Result<Self> {
+        let kubeconfig = setting("AGENTLOOP_TEST_KUBECONFIG")?;
+        let read = Kubeconfig::read_from(&kubeconfig)
+            .with_context(|| format!("cannot read {}", kubeconfig.display()))?;
+        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+        Ok(Self {
+            client: Client::try_from(config)?,
+            kubeconfig,
+            kubectl: setting("AGENTLOOP_KUBECTL")?,
+            helm: setting("AGENTLOOP_HELM")?,
+        })
+    }
+
+    fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.env("KUBECONFIG", &self.kubeconfig).kill_on_drop(true);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null());
+        command
+    }
+
+    async fn run(mut command: Command) -> Result<Output> {
+        let output = command.output().await.with_context(|| format!("cannot run {command:?}"))?;
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Ok(Output { ok: output.status.success(), text })
+    }
+
+    /// Runs kubectl.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.command(&self.kubectl);
+        command.args(arguments);
+        Self::run(command).await
+    }
+
+    /// Runs helm.
+    pub async fn helm(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = self.command(&self.helm);
+        command.args(arguments);
+        Self::run(command).await
+    }
+
+    /// Runs a line that was written for people, with kubectl in the path.
+    pub async fn shell(&self, line: &str) -> Result<Output> {
+        let folder = self.kubectl.parent().context("AGENTLOOP_KUBECTL has no folder")?;
+        let path = env::join_paths(
+            [folder.to_owned()].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
+        )?;
+        let mut command = self.command("sh");
+        command.args(["-c", line]).env("PATH", path);
+        Self::run(command).await
+    }
+
+    /// Gives kubectl a manifest, as in `kubectl apply -f -`.
+    pub async fn kubectl_with(&self, arguments: &[&str], manifest: &str) -> Result<Output> {
+        let mut command = self.command(&self.kubectl);
+        command.args(arguments).stdin(Stdio::piped());
+        let mut child = command.spawn().context("cannot run kubectl")?;
+        let mut stdin = child.stdin.take().context("kubectl has no standard input")?;
+        stdin.write_all(manifest.as_bytes()).await?;
+        drop(stdin);
+        let output = child.wait_with_output().await?;
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Ok(Output { ok: output.status.success(), text })
+    }
+}

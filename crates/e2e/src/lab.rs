@@ -1,0 +1,342 @@
+//! Where one test works.
+
+use std::{
+    panic::{AssertUnwindSafe, resume_unwind},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
+use kube::{
+    Api, ResourceExt,
+    api::{
+        ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+        PostParams,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, Output},
+    history::History,
+    operator::Operator,
+    seen::Seen,
+    task::{self, Task},
+    wait::{PATIENCE, all_the_time, eventually},
+};
+
+/// A namespace with an operator that looks after it.
+pub struct Lab {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// The namespace's name.
+    pub namespace: String,
+    /// The operator that looks after it.
+    pub operator: Operator,
+    /// All pods that it ever had.
+    pub history: History,
+    tasks: Api<DynamicObject>,
+}
+
+impl Lab {
+    /// A namespace that the shared operator looks after.
+    pub async fn shared(name: &str) -> Result<Self> {
+        let cluster = Cluster::connect().await?;
+        let operator = Operator::shared(&cluster).await?;
+        let namespace = create_namespace(&cluster, name).await?;
+        Ok(Self::at(cluster, namespace, operator))
+    }
+
+    /// A namespace with an operator of its own, which the test may disturb. `values` are arguments to helm.
+    pub async fn own(name: &str, values: &[&str]) -> Result<Self> {
+        let cluster = Cluster::connect().await?;
+        let namespace = create_namespace(&cluster, name).await?;
+        let operator = Operator::own(&cluster, &namespace, values).await?;
+        Ok(Self::at(cluster, namespace, operator))
+    }
+
+    fn at(cluster: Cluster, namespace: String, operator: Operator) -> Self {
+        let kind = GroupVersionKind::gvk("agentloop.dev", "v1alpha1", "AgentTask");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "agenttasks");
+        let tasks = Api::namespaced_with(cluster.client.clone(), &namespace, &resource);
+        let history = History::watch(cluster.client.clone(), &namespace);
+        Self { cluster, namespace, operator, history, tasks }
+    }
+
+    /// Runs a test. After success everything is removed, and must be removable; after failure everything
+    /// stays, and what is there is told.
+    pub async fn run(self, test: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
+        match AssertUnwindSafe(test(&self)).catch_unwind().await {
+            Ok(Ok(())) => self.remove().await,
+            Ok(Err(error)) => {
+                self.report().await;
+                Err(error)
+            }
+            Err(panic) => {
+                self.report().await;
+                resume_unwind(panic)
+            }
+        }
+    }
+
+    // === tasks ===
+
+    /// Creates a task.
+    pub async fn create(&self, task: &Task) -> Result<Seen> {
+        let object: DynamicObject = serde_json::from_value(task.manifest())?;
+        let created = self.tasks.create(&PostParams::default(), &object).await?;
+        Ok(Seen(serde_json::to_value(created)?))
+    }
+
+    /// A task as it is now, or `None` where it is gone.
+    pub async fn find(&self, name: &str) -> Result<Option<Seen>> {
+        let found = self.tasks.get_opt(name).await?;
+        Ok(found.map(serde_json::to_value).transpose()?.map(Seen))
+    }
+
+    /// A task as it is now.
+    pub async fn see(&self, name: &str) -> Result<Seen> {
+        self.find(name).await?.with_context(|| format!("there is no task {name}"))
+    }
+
+    /// Changes a task's spec by a merge patch.
+    pub async fn patch(&self, name: &str, spec: Value) -> Result<Seen> {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        let patched = self.tasks.patch(name, &PatchParams::default(), &patch).await?;
+        Ok(Seen(serde_json::to_value(patched)?))
+    }
+
+    /// Asks for a task's deletion, and waits until it and its pods are gone.
+    pub async fn delete(&self, name: &str) -> Result<()> {
+        let uid = self.see(name).await?.uid().to_owned();
+        self.tasks.delete(name, &DeleteParams::default()).await?;
+        self.nothing_left_of(&uid).await
+    }
+
+    /// Waits until a task of this uid and its pods are gone.
+    pub async fn nothing_left_of(&self, uid: &str) -> Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
+        let selector = format!("agentloop.dev/task-uid={uid}");
+        eventually(PATIENCE, "the task and its pods are gone", async || {
+            let tasks = self.tasks.list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+            if tasks.items.iter().any(|task| task.uid().as_deref() == Some(uid)) {
+                return Err("the task is there".to_owned());
+            }
+            let left =
+                pods.list(&ListParams::default().labels(&selector)).await.map_err(|e| e.to_string())?;
+            let names: Vec<String> = left.items.iter().map(ResourceExt::name_any).collect();
+            if names.is_empty() { Ok(()) } else { Err(names.join(", ")) }
+        })
+        .await
+    }
+
+    /// Waits until a task looks like this.
+    pub async fn until(
+        &self,
+        name: &str,
+        within: Duration,
+        what: &str,
+        holds: impl Fn(&Seen) -> bool,
+    ) -> Result<Seen> {
+        eventually(within, &format!("{name} {what}"), async || match self.see(name).await {
+            Ok(seen) if holds(&seen) => Ok(seen),
+            Ok(seen) => Err(seen.to_string()),
+            Err(error) => Err(format!("{error:#}")),
+        })
+        .await
+    }
+
+    /// Waits until a task is in this state, such as `CircuitOpen/NoChange`, and the operator has seen the
+    /// newest spec.
+    pub async fn until_state(&self, name: &str, within: Duration, state: &str) -> Result<Seen> {
+        let holds = |seen: &Seen| {
+            seen.state() == state
+                && seen.number("/status/observedGeneration") == seen.number("/metadata/generation")
+        };
+        self.until(name, within, &format!("is {state}"), holds).await
+    }
+
+    /// Waits until the agent of this iteration runs.
+    pub async fn until_running(&self, name: &str, iteration: i32) -> Result<Seen> {
+        let what = format!("runs iteration {iteration}");
+        self.until(name, crate::iterations(iteration.unsigned_abs()), &what, |seen| {
+            let pods = self.history.of(seen.uid());
+            pods.iter().any(|pod| pod.started && pod.iteration == iteration && is_running(&pod.pod))
+        })
+        .await
+    }
+
+    /// Checks that a task keeps looking like this for a while.
+    pub async fn stays(&self, name: &str, how_long: Duration, holds: impl Fn(&Seen) -> bool) -> Result<Seen> {
+        all_the_time(how_long, async || {
+            let seen = self.see(name).await?;
+            ensure!(holds(&seen), "it did not stay as it was: {seen}");
+            Ok(())
+        })
+        .await?;
+        self.see(name).await
+    }
+
+    /// Checks which iterations ever ran, by their pods, and that none had two.
+    pub fn ran(&self, seen: &Seen, iterations: &[i32]) -> Result<()> {
+        let started = self.history.started(seen.uid());
+        ensure!(started == iterations, "the iterations that ran are {started:?}, not {iterations:?}");
+        Ok(())
+    }
+
+    /// Checks that so many pods were ever created for a task, and all of them ran: 1, 2, 3, …
+    pub fn exactly(&self, seen: &Seen, pods: i32) -> Result<()> {
+        let created: Vec<(i32, i32)> =
+            self.history.of(seen.uid()).iter().map(|pod| (pod.iteration, pod.attempt)).collect();
+        let expected: Vec<(i32, i32)> = (1..=pods).map(|iteration| (iteration, 0)).collect();
+        ensure!(created == expected, "the pods ever created are {created:?}, not {expected:?}");
+        let all: Vec<i32> = (1..=pods).collect();
+        self.ran(seen, &all)
+    }
+
+    /// Pastes the command of a task's message that contains this word.
+    pub async fn paste(&self, seen: &Seen, word: &str) -> Result<()> {
+        let command = seen.command_with(word)?;
+        self.cluster.shell(&command).await?.good().with_context(|| command.clone())?;
+        Ok(())
+    }
+
+    /// Tells an agent that waits in its current iteration to go on.
+    pub async fn tell(&self, seen: &Seen) -> Result<()> {
+        let pod = seen.active_pod().with_context(|| format!("nothing runs: {seen}"))?;
+        let touch = ["exec", pod, "-c", "agent", "--", "touch", "/workspace/.agentloop/told"];
+        self.kubectl(&touch).await?.good()?;
+        Ok(())
+    }
+
+    // === other objects ===
+
+    /// Runs kubectl in the test's namespace.
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<Output> {
+        let mut all = vec!["-n", &self.namespace];
+        all.extend(arguments);
+        self.cluster.kubectl(&all).await
+    }
+
+    /// Applies an object with kubectl, in the test's namespace where it has none.
+    pub async fn apply(&self, object: &Value) -> Result<Output> {
+        self.cluster.kubectl_with(&["-n", &self.namespace, "apply", "-f", "-"], &object.to_string()).await
+    }
+
+    /// The events about an object: type, reason and note.
+    pub async fn events(&self, uid: &str) -> Result<Vec<(String, String, String)>> {
+        let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
+        let about = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
+        let words = |event: Event| {
+            let word = Option::unwrap_or_default;
+            (word(event.type_), word(event.reason), word(event.message))
+        };
+        Ok(events.list(&about).await?.items.into_iter().map(words).collect())
+    }
+
+    /// What a shell command says that looks at a task's volume claim, mounted as /workspace.
+    pub async fn look_into(&self, claim: &str, line: &str) -> Result<String> {
+        let mut container = task::container("look", &["/bin/sh", "-c", line]);
+        if let Value::Object(fields) = &mut container {
+            fields.insert(
+                "volumeMounts".to_owned(),
+                json!([{ "name": "workspace", "mountPath": "/workspace" }]),
+            );
+        }
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "generateName": "look-" },
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [container],
+                "volumes": [{ "name": "workspace", "persistentVolumeClaim": { "claimName": claim } }],
+            },
+        });
+        let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
+        let name = pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?.name_any();
+        eventually(PATIENCE, "a pod has looked into the claim", async || {
+            let pod = pods.get(&name).await.map_err(|error| error.to_string())?;
+            let phase = pod.status.and_then(|status| status.phase).unwrap_or_default();
+            if matches!(phase.as_str(), "Succeeded" | "Failed") { Ok(()) } else { Err(phase) }
+        })
+        .await?;
+        let said = self.kubectl(&["logs", &name]).await?.good()?;
+        pods.delete(&name, &DeleteParams::default()).await?;
+        Ok(said)
+    }
+
+    /// The name of the claim that was made for a task.
+    pub async fn claim_of(&self, seen: &Seen) -> Result<String> {
+        let selector = format!("agentloop.dev/task-uid={}", seen.uid());
+        let name = self.kubectl(&["get", "pvc", "-l", &selector, "-o", "name"]).await?.good()?;
+        let name = name.trim().strip_prefix("persistentvolumeclaim/");
+        name.map(str::to_owned).context("the task has no claim")
+    }
+
+    // === the end ===
+
+    async fn remove(&self) -> Result<()> {
+        let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
+        match namespaces.delete(&self.namespace, &DeleteParams::default()).await {
+            // The test itself has deleted it.
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+            other => drop(other?),
+        }
+        let gone = eventually(PATIENCE, "the test's namespace is gone", async || {
+            match namespaces.get_opt(&self.namespace).await {
+                Ok(None) => Ok(()),
+                Ok(Some(namespace)) => {
+                    Err(format!("{:?}", namespace.status.and_then(|status| status.conditions)))
+                }
+                Err(error) => Err(error.to_string()),
+            }
+        });
+        if let Err(error) = gone.await {
+            self.report().await;
+            bail!(error);
+        }
+        self.operator.remove().await
+    }
+
+    /// Tells what is there, for whoever must find out why a test failed.
+    async fn report(&self) {
+        let looks: [&[&str]; 4] = [
+            &["get", "agt", "-o", "yaml", "--show-managed-fields=false"],
+            &["get", "pods", "-o", "wide", "--show-labels"],
+            &["get", "pvc"],
+            &["get", "events", "--sort-by=.metadata.creationTimestamp"],
+        ];
+        // Captured with the test's own output.
+        eprintln!("\n=== {} ===", self.namespace);
+        for look in looks {
+            let said = self.kubectl(look).await.map_or_else(|error| error.to_string(), |output| output.text);
+            eprintln!("--- kubectl {}\n{said}", look.join(" "));
+        }
+        let log = self.operator.log().await.unwrap_or_else(|error| error.to_string());
+        eprintln!("--- the operator's log\n{log}");
+        let namespace = &self.namespace;
+        eprintln!(
+            "All is kept: kubectl -n {namespace} get agt,pods; when done: kubectl delete ns {namespace}"
+        );
+    }
+}
+
+fn is_running(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running")
+}
+
+async fn create_namespace(cluster: &Cluster, name: &str) -> Result<String> {
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let namespace = json!({
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {
+            "generateName": format!("e2e-{name}-"),
+            "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
+        },
+    });
+    let created = namespaces.create(&PostParams::default(), &serde_json::from_value(namespace)?).await?;
+    Ok(created.name_any())
+}

@@ -1,0 +1,109 @@
+//! What the API shows of a task.
+
+use std::fmt;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+/// A task as the API server returned it.
+#[derive(Clone, Debug)]
+pub struct Seen(pub Value);
+
+impl Seen {
+    fn text(&self, pointer: &str) -> &str {
+        self.0.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A number, or 0 where there is none.
+    pub fn number(&self, pointer: &str) -> i64 {
+        self.0.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+    }
+
+    /// The task's uid.
+    pub fn uid(&self) -> &str {
+        self.text("/metadata/uid")
+    }
+
+    /// Where the loop stands; empty before the operator has seen the task.
+    pub fn phase(&self) -> &str {
+        self.text("/status/phase")
+    }
+
+    /// Why it waits or stopped.
+    pub fn reason(&self) -> &str {
+        self.text("/status/reason")
+    }
+
+    /// What people are told.
+    pub fn message(&self) -> &str {
+        self.text("/status/message")
+    }
+
+    /// Iterations settled and charged.
+    pub fn iterations(&self) -> i64 {
+        self.number("/status/iterations")
+    }
+
+    /// The pod of the claimed iteration.
+    pub fn active_pod(&self) -> Option<&str> {
+        self.0.pointer("/status/active/pod").and_then(Value::as_str)
+    }
+
+    /// The phase and, where it has one, its reason: `CircuitOpen/NoChange`.
+    pub fn state(&self) -> String {
+        match self.reason() {
+            "" => self.phase().to_owned(),
+            reason => format!("{}/{reason}", self.phase()),
+        }
+    }
+
+    /// The charged iterations, oldest first, by one field of their entries.
+    pub fn history(&self, field: &str) -> Vec<String> {
+        let entries = self.0.pointer("/status/history").and_then(Value::as_array);
+        let word = |entry: &Value| match entry.get(field) {
+            Some(Value::String(text)) => text.clone(),
+            Some(value) => value.to_string(),
+            None => "-".to_owned(),
+        };
+        entries.into_iter().flatten().rev().map(word).collect()
+    }
+
+    /// Status and reason of a condition: `True HardLimit`.
+    pub fn condition(&self, type_: &str) -> Option<String> {
+        let conditions = self.0.pointer("/status/conditions")?.as_array()?;
+        let condition = conditions.iter().find(|c| c.get("type").is_some_and(|t| t == type_))?;
+        let word = |field: &str| condition.get(field).and_then(Value::as_str).unwrap_or("-");
+        Some(format!("{} {}", word("status"), word("reason")))
+    }
+
+    /// The commands that the message gives, in its order.
+    pub fn commands(&self) -> Vec<String> {
+        // Each ends with the quote of its patch.
+        let starts: Vec<usize> = self.message().match_indices("kubectl ").map(|(at, _)| at).collect();
+        let command = |at: &usize| {
+            let text = self.message().get(*at..)?;
+            let end = text.find("}'")?;
+            text.get(..end + 2).map(str::to_owned)
+        };
+        starts.iter().filter_map(command).collect()
+    }
+
+    /// The one command among them that contains this word.
+    pub fn command_with(&self, word: &str) -> Result<String> {
+        let found = self.commands().into_iter().find(|command| command.contains(word));
+        found.with_context(|| format!("no command with {word} in the message: {}", self.message()))
+    }
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} after {} iterations, active {}, message {:?}",
+            self.state(),
+            self.iterations(),
+            self.active_pod().unwrap_or("none"),
+            self.message(),
+        )
+    }
+}

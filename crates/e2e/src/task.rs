@@ -1,0 +1,115 @@
+//! Tasks for tests, with the scripted agent of `hack/images/test-agent`.
+
+use serde_json::{Map, Value, json};
+
+/// The scripted agent.
+pub(crate) const AGENT_IMAGE: &str = "localhost/agentloop-test-agent:1";
+
+/// An `AgentTask` in the making.
+#[derive(Clone, Debug)]
+pub struct Task {
+    name: String,
+    spec: Value,
+}
+
+/// What the restricted pod security standard asks of a container.
+pub(crate) fn restricted() -> Value {
+    json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": { "drop": ["ALL"] },
+        "readOnlyRootFilesystem": true,
+        "runAsNonRoot": true,
+        "runAsUser": 65532,
+        "seccompProfile": { "type": "RuntimeDefault" },
+    })
+}
+
+/// A container of the test agent's image; not root, on a read-only root file system.
+pub(crate) fn container(name: &str, command: &[&str]) -> Value {
+    json!({
+        "name": name,
+        "image": AGENT_IMAGE,
+        "command": command,
+        "securityContext": restricted(),
+        "resources": { "requests": { "cpu": "5m" } },
+    })
+}
+
+impl Task {
+    /// A task whose agent does these actions, one after the other, in every iteration. Its pods end
+    /// quickly when they are told to.
+    pub fn new(name: &str, actions: &[&str]) -> Self {
+        let command: Vec<&str> = ["/bin/agent"].into_iter().chain(actions.iter().copied()).collect();
+        let spec = json!({
+            "prompt": "Reach the goal.",
+            "workspace": {},
+            "template": { "spec": {
+                "containers": [container("agent", &command)],
+                "terminationGracePeriodSeconds": 4,
+            } },
+        });
+        Self { name: name.to_owned(), spec }
+    }
+
+    /// The task's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sets what a JSON pointer into the spec names; objects on the way are made.
+    #[must_use]
+    pub fn with(mut self, pointer: &str, value: Value) -> Self {
+        let mut place = &mut self.spec;
+        for part in pointer.trim_start_matches('/').split('/') {
+            if let Ok(index) = part.parse::<usize>()
+                && let Value::Array(list) = place
+            {
+                while list.len() <= index {
+                    list.push(json!({}));
+                }
+                let Some(entry) = list.get_mut(index) else { return self };
+                place = entry;
+                continue;
+            }
+            if !place.is_object() {
+                *place = Value::Object(Map::new());
+            }
+            let Value::Object(map) = place else { return self };
+            place = map.entry(part).or_insert(Value::Null);
+        }
+        *place = value;
+        self
+    }
+
+    /// Limits the iterations.
+    #[must_use]
+    pub fn max(self, iterations: i32) -> Self {
+        self.with("maxIterations", json!(iterations))
+    }
+
+    /// Gives it a workspace that lasts, and goes with the task.
+    #[must_use]
+    pub fn claim(self) -> Self {
+        let claim = json!({ "spec": {
+            "accessModes": ["ReadWriteOnce"],
+            "resources": { "requests": { "storage": "16Mi" } },
+        } });
+        self.with("workspace/volumeClaimTemplate", claim).with("workspace/whenDeleted", json!("Delete"))
+    }
+
+    /// Adds a container beside the agent's, with a shell command.
+    #[must_use]
+    pub fn beside(self, name: &str, line: &str) -> Self {
+        self.with("template/spec/containers/1", container(name, &["/bin/sh", "-c", line]))
+    }
+
+    /// The whole object.
+    pub fn manifest(&self) -> Value {
+        json!({
+            "apiVersion": "agentloop.dev/v1alpha1",
+            "kind": "AgentTask",
+            "metadata": { "name": self.name },
+            "spec": self.spec,
+        })
+    }
+}

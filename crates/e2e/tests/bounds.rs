@@ -1,0 +1,184 @@
+//! The loop's bounds: done, the limit, and going on.
+
+use std::time::Duration;
+
+use agentloop_e2e::{Lab, Seen, Task, iterations};
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+const LIMIT: &str = "IterationLimitReached/IterationLimit";
+const DONE: &str = "Succeeded/Completed";
+
+async fn no_warning(lab: &Lab, seen: &Seen) -> Result<()> {
+    for (type_, reason, note) in lab.events(seen.uid()).await? {
+        ensure!(type_ == "Normal", "an event is a {type_}: {reason}: {note}");
+        let words = format!("{reason} {note}").to_lowercase();
+        ensure!(!words.contains("fail") && !words.contains("error"), "an event speaks of failure: {words}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_task_ready_at_iteration_3_of_10_succeeds_after_exactly_3_pods() -> Result<()> {
+    Lab::shared("ready-at-3")
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("three", &["change", "ready-at=3"]).max(10)).await?;
+            let seen = lab.until_state("three", iterations(3), DONE).await?;
+            ensure!(seen.0.pointer("/status/progress") == Some(&json!("3/10")), "{seen}");
+            ensure!(
+                seen.condition("Stopped").as_deref() == Some("True Succeeded"),
+                "{:?}",
+                seen.condition("Stopped")
+            );
+            ensure!(seen.0.pointer("/status/completionTime").is_some(), "no completion time");
+            ensure!(seen.history("iteration") == ["1", "2", "3"], "{:?}", seen.history("iteration"));
+            lab.stays("three", Duration::from_secs(4), |now| now.0 == seen.0).await?;
+            lab.exactly(&seen, 3)?;
+            no_warning(lab, &seen).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_task_ready_on_its_last_allowed_iteration_is_done_and_not_at_its_limit() -> Result<()> {
+    Lab::shared("ready-last")
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("last", &["change", "ready-at=2"]).max(2)).await?;
+            let seen = lab.until_state("last", iterations(2), DONE).await?;
+            lab.exactly(&seen, 2)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn with_the_policy_verify_a_command_decides_and_no_gate_is_needed() -> Result<()> {
+    Lab::shared("verify").await?.run(async |lab| {
+        let verify = json!({ "policy": "Verify", "verify": { "command": ["/bin/test", "-e", "/workspace/iteration-3"] } });
+        lab.create(&Task::new("verified", &["change"]).claim().max(10).with("completion", verify)).await?;
+        let seen = lab.until_state("verified", iterations(3), DONE).await?;
+        lab.exactly(&seen, 3)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_gate_that_says_ready_is_refused_while_the_verify_command_fails() -> Result<()> {
+    Lab::shared("verify-gate")
+        .await?
+        .run(async |lab| {
+            let line = "test -e /workspace/iteration-2 || { echo two is missing; exit 1; }";
+            let verify = json!({ "verify": { "command": ["/bin/sh", "-c", line] } });
+            lab.create(
+                &Task::new("hasty", &["prompt", "change", "ready"])
+                    .claim()
+                    .max(10)
+                    .with("completion", verify),
+            )
+            .await?;
+            let seen = lab.until_state("hasty", iterations(2), DONE).await?;
+            lab.exactly(&seen, 2)?;
+            let pods = lab.history.of(seen.uid());
+            let second = pods.last().map(|pod| pod.name.clone()).unwrap_or_default();
+            let told = lab.kubectl(&["logs", &second, "-c", "agent"]).await?.good()?;
+            ensure!(told.contains("two is missing"), "the second prompt does not tell why: {told}");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_task_that_is_never_ready_stops_at_10_and_its_own_message_lets_it_go_on_for_exactly_10_more()
+-> Result<()> {
+    Lab::shared("limit")
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("never", &["change", "new-blocker"]).claim()).await?;
+            let seen = lab.until_state("never", iterations(10), LIMIT).await?;
+            ensure!(seen.iterations() == 10, "{seen}");
+            lab.exactly(&seen, 10)?;
+            let told = seen.message().to_lowercase();
+            ensure!(
+                !told.contains("fail") && told.starts_with("stopped after 10 iterations (max: 10)"),
+                "{told}"
+            );
+            ensure!(
+                seen.condition("Stalled").is_some_and(|it| it.starts_with("False")),
+                "it counts as stalled"
+            );
+            no_warning(lab, &seen).await?;
+
+            lab.paste(&seen, "maxIterations").await?;
+            let seen = lab.until_state("never", iterations(10), LIMIT).await?;
+            ensure!(seen.iterations() == 20, "{seen}");
+            lab.exactly(&seen, 20)?;
+            no_warning(lab, &seen).await?;
+
+            let claim = lab.claim_of(&seen).await?;
+            let kept = lab
+                .look_into(&claim, "cat /workspace/iteration-1; wc -l </workspace/.agentloop/journal")
+                .await?;
+            ensure!(kept.split_whitespace().eq(["1", "20"]), "the claim holds {kept:?}");
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_stop_at_the_limit_holds_until_the_limit_is_raised_and_no_other_change_starts_it() -> Result<()> {
+    Lab::shared("limit-holds")
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("held", &["change", "new-blocker"]).max(2)).await?;
+            let stopped = lab.until_state("held", iterations(2), LIMIT).await?;
+            lab.patch("held", json!({ "resetToken": "again" })).await?;
+            lab.until_state("held", iterations(1), LIMIT).await?;
+            lab.patch("held", json!({ "suspend": true })).await?;
+            lab.until_state("held", iterations(1), "Suspended").await?;
+            lab.patch("held", json!({ "suspend": false })).await?;
+            lab.until_state("held", iterations(1), LIMIT).await?;
+            lab.exactly(&stopped, 2)?;
+            lab.patch("held", json!({ "maxIterations": 3 })).await?;
+            let seen = lab
+                .until("held", iterations(1), "stops after the third", |seen| {
+                    seen.state() == LIMIT && seen.iterations() == 3
+                })
+                .await?;
+            lab.exactly(&seen, 3)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_limit_of_60_is_held_to_the_hard_limit_of_50_and_says_so() -> Result<()> {
+    Lab::shared("clamped")
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("greedy", &["change", "ready-at=2"]).max(60)).await?;
+            let seen = lab.until_state("greedy", iterations(2), DONE).await?;
+            ensure!(seen.0.pointer("/status/progress") == Some(&json!("2/50")), "{seen}");
+            ensure!(
+                seen.condition("LimitClamped").as_deref() == Some("True HardLimit"),
+                "{:?}",
+                seen.condition("LimitClamped")
+            );
+            lab.exactly(&seen, 2)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn with_the_policy_exit_code_0_is_done_and_any_other_goes_on() -> Result<()> {
+    Lab::shared("exit-code")
+        .await?
+        .run(async |lab| {
+            let policy = json!({ "policy": "ExitCode" });
+            lab.create(&Task::new("code", &["change", "exit-once=7"]).max(5).with("completion", policy))
+                .await?;
+            let seen = lab.until_state("code", iterations(2), DONE).await?;
+            ensure!(seen.history("exitCode") == ["7", "0"], "{:?}", seen.history("exitCode"));
+            lab.exactly(&seen, 2)
+        })
+        .await
+}
