@@ -75,10 +75,7 @@ impl Said {
 
 /// The last line that is not blank. Of a line drawn over with carriage returns, what is seen at the end.
 pub fn last_line(text: &str) -> Option<&str> {
-    text.lines()
-        .rev()
-        .filter_map(|line| line.rsplit('\r').map(str::trim).find(|part| !part.is_empty()))
-        .next()
+    text.lines().rev().find_map(|line| line.rsplit('\r').map(str::trim).find(|part| !part.is_empty()))
 }
 
 /// The last `count` lines that are not blank, in their order.

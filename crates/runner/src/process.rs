@@ -103,8 +103,8 @@ impl Supervisor {
         let mut child = command.spawn()?;
         let leader =
             i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-        RUNNING.store(leader.as_raw_nonzero().get(), Ordering::SeqCst);
-        let pumps = Pumps::default();
+        let pumps = Pumps { group: leader.as_raw_nonzero().get(), ..Pumps::default() };
+        RUNNING.store(pumps.group, Ordering::SeqCst);
         if let Some(pipe) = child.stdout.take() {
             pumps.start(pipe, io::stdout, Output::stdout, self.events.sender.clone());
         }
@@ -174,7 +174,7 @@ impl Supervisor {
                     }
                 }
                 Ok(Event::Other(number)) => pass(leader, number),
-                Ok(Event::Closed) => *closed += 1,
+                Ok(Event::Closed(group)) => *closed += u32::from(group == leader.as_raw_nonzero().get()),
                 Ok(Event::Child) | Err(RecvTimeoutError::Timeout) => {}
                 // Cannot be: we hold a sender ourselves.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(POLL),
@@ -195,7 +195,9 @@ impl Supervisor {
                 return;
             }
             // Short, because a stop or the progress of a pipe comes without an event of its own.
-            if let Ok(Event::Closed) = self.events.receiver.recv_timeout(Duration::from_millis(50)) {
+            // The pipes of an earlier command do not count.
+            if self.events.receiver.recv_timeout(Duration::from_millis(50)) == Ok(Event::Closed(pumps.group))
+            {
                 *closed += 1;
             }
         }
@@ -212,6 +214,7 @@ fn pass(leader: Pid, number: i32) {
 /// The threads that pass output on.
 #[derive(Default)]
 struct Pumps {
+    group: i32,
     output: Arc<Mutex<Output>>,
     bytes: Arc<AtomicU64>,
 }
@@ -229,7 +232,7 @@ impl Pumps {
         keep: fn(&mut Output, &[u8]),
         events: Sender<Event>,
     ) {
-        let (output, bytes) = (Arc::clone(&self.output), Arc::clone(&self.bytes));
+        let (group, output, bytes) = (self.group, Arc::clone(&self.output), Arc::clone(&self.bytes));
         std::thread::spawn(move || {
             let mut buffer = vec![0; 64 << 10];
             let mut open = true;
@@ -248,7 +251,7 @@ impl Pumps {
                     to.write_all(piece).and_then(|()| to.flush()).is_ok()
                 };
             }
-            let _ = events.send(Event::Closed);
+            let _ = events.send(Event::Closed(group));
         });
     }
 }

@@ -3,6 +3,8 @@
 //! The same context makes the same bytes. The section never holds a gate that could be taken for the agent's own: the
 //! example's `ready` is no boolean.
 
+use std::fmt::Write as _;
+
 use agentloop_contract::{
     context::{Context, LoopContext, Past, Policy},
     error::cut,
@@ -56,7 +58,7 @@ fn head(context: &Context) -> String {
 fn last(past: &Past) -> String {
     let mut text = format!("\nIteration {} ended: {}", past.iteration, cut(&past.outcome, 40));
     if let Some(code) = past.exit_code {
-        text += &format!(", exit code {code}");
+        let _ = write!(text, ", exit code {code}");
     }
     text += match past.changed {
         Change::Changed => ". It changed the workspace.\n",
@@ -65,18 +67,18 @@ fn last(past: &Past) -> String {
     };
     let blockers = past.gate.as_ref().map(|gate| gate.blockers.as_slice()).unwrap_or_default();
     if let Some(error) = past.error.as_ref().filter(|error| blockers.first() != Some(*error)) {
-        text += &format!("Its error: {}\n", cut(error, LINE_CHARS));
+        let _ = writeln!(text, "Its error: {}", cut(error, LINE_CHARS));
     }
     if !blockers.is_empty() {
         text += "What stood in its way:\n";
         for blocker in blockers.iter().take(BLOCKERS) {
-            text += &format!("- {}\n", cut(blocker, LINE_CHARS));
+            let _ = writeln!(text, "- {}", cut(blocker, LINE_CHARS));
         }
     }
     if let Some(gate) = &past.gate {
         for (what, said) in [("Its progress", &gate.progress), ("Its reason", &gate.reason)] {
             if let Some(said) = said {
-                text += &format!("{what}: {}\n", cut(said, LINE_CHARS));
+                let _ = writeln!(text, "{what}: {}", cut(said, LINE_CHARS));
             }
         }
     }
@@ -88,28 +90,25 @@ fn warnings(context: &Context) -> String {
     let breaker = &context.breaker;
     let mut text = String::new();
     if breaker.consecutive_no_change.saturating_add(1) >= breaker.no_change_threshold {
-        text += &match breaker.consecutive_no_change {
-            count @ ..1 => format!("\nWARNING: an iteration that changes nothing stops the loop ({count} did).\n"),
-            1 => "\nWARNING: the last iteration changed nothing. If this one changes nothing too, the loop stops.\n"
-                .to_owned(),
-            count => format!(
-                "\nWARNING: {count} iterations in a row changed nothing. If this one changes nothing too, the loop \
-                 stops.\n"
-            ),
-        };
+        text += "\nWARNING: ";
+        if breaker.consecutive_no_change > 0 {
+            let _ = write!(text, "{} in a row changed nothing. ", iterations(breaker.consecutive_no_change));
+        }
+        text += "If this one changes nothing in the workspace, the loop stops.\n";
     }
-    if breaker.consecutive_same_error > 0
-        && breaker.consecutive_same_error.saturating_add(1) >= breaker.same_error_threshold
-    {
-        text += &format!(
-            "\nWARNING: {} in a row ended in the same error. If this one does too, the loop stops. Try another way.\n",
-            match breaker.consecutive_same_error {
-                1 => "1 iteration".to_owned(),
-                count => format!("{count} iterations"),
-            }
+    let same_error = breaker.consecutive_same_error;
+    if same_error > 0 && same_error.saturating_add(1) >= breaker.same_error_threshold {
+        let _ = writeln!(
+            text,
+            "\nWARNING: {} in a row ended in the same error. If this one does too, the loop stops. Try another way.",
+            iterations(same_error)
         );
     }
     text
+}
+
+fn iterations(count: i32) -> String {
+    if count == 1 { "1 iteration".to_owned() } else { format!("{count} iterations") }
 }
 
 fn completion(context: &Context) -> String {

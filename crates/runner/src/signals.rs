@@ -23,8 +23,8 @@ pub enum Event {
     Stop(i32),
     /// Any other signal, which is the agent's.
     Other(i32),
-    /// A pipe has no writer any more.
-    Closed,
+    /// A pipe of the command with this process group has no writer any more.
+    Closed(i32),
 }
 
 /// Where events come from.

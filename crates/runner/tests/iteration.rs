@@ -1,5 +1,7 @@
 //! What an iteration does and reports, with shell scripts in the agent's place.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+
 mod common;
 
 use std::fs;

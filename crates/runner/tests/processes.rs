@@ -1,5 +1,7 @@
 //! Signals, timeouts, orphans, floods, and the places that a runner finds itself in.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+
 mod common;
 
 use std::{fs, time::Instant};
@@ -39,7 +41,7 @@ fn an_agent_that_exits_0_when_told_to_stop_is_interrupted_all_the_same() {
 #[test]
 fn an_agent_that_does_not_stop_is_killed_after_the_grace_period() {
     let pod = Pod::new().with("graceSeconds", 1);
-    let running = pod.start("trap '' TERM; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done");
+    let running = pod.start("trap '' TERM INT; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done");
     running.until("up").signal("INT");
     let outcome = running.outcome();
     assert_eq!(
@@ -55,6 +57,21 @@ fn an_iteration_that_takes_too_long_is_stopped_and_its_changes_are_seen() {
     let report = outcome.report();
     assert_eq!((outcome.code, report.end, report.changed), (Some(124), End::TimedOut, Change::Changed));
     assert_eq!(outcome.error(), "IterationTimeout");
+}
+
+#[test]
+fn told_to_stop_before_the_agent_was_started_it_starts_none() {
+    let pod = Pod::new();
+    // Too large to be read before the signal comes; it takes no room.
+    let large = fs::File::create(pod.path("workspace/large")).expect("file");
+    large.set_len(1 << 40).expect("length");
+    let running = pod.start("touch $AGENTLOOP_WORKSPACE/ran");
+    running.until(".agentloop").signal("TERM");
+    let outcome = running.outcome();
+    let report = outcome.report();
+    assert_eq!((outcome.code, report.end, report.started_at), (Some(143), End::Interrupted, None));
+    assert!(!pod.path("workspace/ran").exists());
+    assert!(!pod.path("workspace/.agentloop/ran").exists());
 }
 
 #[test]
@@ -137,7 +154,7 @@ fn a_flood_of_output_does_not_grow_memory() {
     });
     let outcome = running.outcome();
     assert!(outcome.report().gate.is_some_and(|gate| gate.ready), "{:?}", outcome.message);
-    assert_eq!(outcome.stdout.len(), 134_217_728 + 1 + 9 + 67_108_864 + 1 + 67_108_864 + 1 + 48);
+    assert_eq!(outcome.stdout.len(), 134_217_728 + 1 + 9 + 67_108_864 + 1 + 67_108_864 + 1 + 49);
     let peak = peak.join().expect("peak");
     assert!(peak < 40 << 10, "{peak} KiB");
     let kept = fs::metadata(pod.path("workspace/.agentloop/iterations/0007/output.log")).expect("transcript");
@@ -203,7 +220,7 @@ fn what_cannot_be_read_is_unknown_where_the_agent_could_have_changed_it() {
         pod.start_with(&as_user, &["sh", "-c", script]).outcome().report().changed
     };
     assert_eq!(run("true"), Change::Unchanged);
-    let opened = "cd $AGENTLOOP_WORKSPACE; chmod 600 closed; echo 2 > closed; chmod 000 closed";
+    let opened = "cd $AGENTLOOP_WORKSPACE; chmod 600 closed; printf 2 > closed; chmod 000 closed";
     assert_eq!(run(opened), Change::Unknown);
     assert_eq!(run("echo 2 > $AGENTLOOP_WORKSPACE/new"), Change::Changed);
 }

@@ -132,7 +132,9 @@ impl Stream {
             let Ok(events) = serde_json::from_slice::<Vec<Value>>(line) else { return false };
             let events: Vec<_> =
                 events.iter().filter_map(|event| Some((event.get("type")?.as_str()?, event))).collect();
-            events.iter().for_each(|(kind, event)| self.event(kind, event));
+            for (kind, event) in &events {
+                self.event(kind, event);
+            }
             return !events.is_empty();
         }
         let Ok(Kind { kind }) = serde_json::from_slice(line) else { return false };

@@ -55,7 +55,9 @@ pub(super) fn sweep(leader: Pid) {
             // Everything but ourselves.
             let _ = kill_process_group(Pid::INIT, Signal::KILL);
         } else {
-            descendants().into_iter().for_each(|pid| _ = kill_process(pid, Signal::KILL));
+            for pid in descendants() {
+                let _ = kill_process(pid, Signal::KILL);
+            }
         }
         loop {
             match rustix::process::wait(WaitOptions::NOHANG) {

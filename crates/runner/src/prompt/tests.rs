@@ -90,7 +90,7 @@ What stood in its way:
 Its progress: 14 of 16 pass
 Its reason: two tests still fail
 
-WARNING: 2 iterations in a row changed nothing. If this one changes nothing too, the loop stops.
+WARNING: 2 iterations in a row changed nothing. If this one changes nothing in the workspace, the loop stops.
 
 WARNING: 4 iterations in a row ended in the same error. If this one does too, the loop stops. Try another way.
 

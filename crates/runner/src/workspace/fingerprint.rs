@@ -39,7 +39,7 @@ pub struct Limits<'a> {
 impl Default for Limits<'_> {
     fn default() -> Self {
         Self {
-            time: Duration::from_secs(120),
+            time: Duration::from_mins(2),
             entries: 2_000_000,
             kept: 200_000,
             stop: None,
@@ -89,7 +89,7 @@ impl Difference {
 }
 
 /// Takes the fingerprint of a workspace, which is mounted at `path`.
-pub fn take(root: OwnedFd, path: &[u8], ignore: &Rules, limits: Limits<'_>) -> Fingerprint {
+pub fn take(root: &OwnedFd, path: &[u8], ignore: &Rules, limits: Limits<'_>) -> Fingerprint {
     let deadline = Instant::now().checked_add(limits.time);
     let mut print = walk::walk(root, path, ignore, limits, deadline);
     if let Some(entries) = &mut print.entries {

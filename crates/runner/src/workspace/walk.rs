@@ -74,7 +74,7 @@ impl Shared<'_> {
 
 /// Takes a fingerprint; its entries are in no order.
 pub(super) fn walk(
-    root: OwnedFd,
+    root: &OwnedFd,
     path: &[u8],
     ignore: &Rules,
     limits: Limits<'_>,
@@ -93,7 +93,7 @@ pub(super) fn walk(
     let receiver = Mutex::new(receiver);
     let mut prints = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..threads).map(|_| scope.spawn(|| read_files(&receiver, &shared))).collect();
-        let mut walker = Walker::new(&root, path, ignore, &shared, sender);
+        let mut walker = Walker::new(root, path, ignore, &shared, sender);
         walker.run();
         let mut prints = vec![walker.finish()];
         for reader in readers {
@@ -185,7 +185,7 @@ impl<'a> Walker<'a> {
     }
 
     fn finish(self) -> Fingerprint {
-        self.print.print
+        self.print.whole
     }
 
     fn run(&mut self) {
@@ -203,7 +203,7 @@ impl<'a> Walker<'a> {
                     self.folder(&Arc::new(folder), &path, &scope, depth, ignored);
                 }
                 Err(errno) => {
-                    self.print.unreadable_folder(&pending.parent, &pending.name, &pending.path, errno)
+                    self.print.unreadable_folder(&pending.parent, &pending.name, &pending.path, errno);
                 }
             }
         }
@@ -306,10 +306,10 @@ impl<'a> Walker<'a> {
                     self.print.add(&join(&at, &name), "git", 0, &digest, false);
                 }
                 for doubt in state.doubts {
-                    self.print.print.doubts.add(&hash(&at, "doubt", 0, &doubt));
+                    self.print.whole.doubts.add(&hash(&at, "doubt", 0, &doubt));
                 }
                 if let Some(why) = state.blind {
-                    self.print.print.blind.get_or_insert(why);
+                    self.print.whole.blind.get_or_insert(why);
                 }
                 repository
             }
@@ -346,7 +346,7 @@ fn read_files(receiver: &Mutex<Receiver<Batch>>, shared: &Shared<'_>) -> Fingerp
     let mut buffer = vec![0; 128 << 10];
     loop {
         let batch = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(batch) = batch else { return print.print };
+        let Ok(batch) = batch else { return print.whole };
         for (name, path, stat) in batch.files {
             if !shared.on() {
                 // The rest is taken out of the channel unread, so that the walker does not block.
@@ -360,27 +360,27 @@ fn read_files(receiver: &Mutex<Receiver<Batch>>, shared: &Shared<'_>) -> Fingerp
 /// A thread's part of the fingerprint.
 struct Print<'a> {
     shared: &'a Shared<'a>,
-    print: Fingerprint,
+    whole: Fingerprint,
     user: u32,
 }
 
 impl<'a> Print<'a> {
     fn new(shared: &'a Shared<'a>) -> Self {
-        let print = Fingerprint { entries: Some(Vec::new()), ..Fingerprint::default() };
-        Self { shared, print, user: rustix::process::geteuid().as_raw() }
+        let whole = Fingerprint { entries: Some(Vec::new()), ..Fingerprint::default() };
+        Self { shared, whole, user: rustix::process::geteuid().as_raw() }
     }
 
     /// Adds an entry.
     fn add(&mut self, path: &[u8], kind: &str, mode: u32, content: &[u8], file: bool) {
         let digest = hash(path, kind, mode, content);
-        self.print.sum.add(&digest);
+        self.whole.sum.add(&digest);
         let count = self.shared.count.fetch_add(1, Ordering::Relaxed);
         if count >= self.shared.limits.entries {
             self.shared.give_up(&format!("more than {} files", self.shared.limits.entries));
         }
         if count >= self.shared.limits.kept {
-            self.print.entries = None;
-        } else if let Some(entries) = &mut self.print.entries {
+            self.whole.entries = None;
+        } else if let Some(entries) = &mut self.whole.entries {
             let digest = digest.first_chunk().copied().unwrap_or_default();
             entries.push(Entry { path: path.into(), digest, file });
         }
@@ -388,7 +388,7 @@ impl<'a> Print<'a> {
 
     /// Something could not be read that the agent may have changed.
     fn blind(&mut self, path: &[u8], errno: Errno) {
-        self.print.blind.get_or_insert_with(|| format!("{}: {errno}", String::from_utf8_lossy(path)));
+        self.whole.blind.get_or_insert_with(|| format!("{}: {errno}", String::from_utf8_lossy(path)));
     }
 
     fn file(&mut self, folder: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat, buffer: &mut [u8]) {
@@ -444,8 +444,8 @@ impl<'a> Print<'a> {
         let writable = rustix::fs::accessat(folder, name, Access::WRITE_OK, AtFlags::empty()).is_ok();
         if writable || stat.st_uid == self.user {
             // The time of its last change, which no program can set, is the same or tells nothing.
-            let time = [stat.st_ctime.to_le_bytes(), (stat.st_ctime_nsec as u64).to_le_bytes()].concat();
-            self.print.doubts.add(&hash(path, "doubt", 0, &time));
+            let time = [&stat.st_ctime.to_le_bytes()[..], &stat.st_ctime_nsec.to_le_bytes()[..]].concat();
+            self.whole.doubts.add(&hash(path, "doubt", 0, &time));
         }
     }
 

@@ -1,5 +1,11 @@
 //! Runs the real program on a workspace of its own. No test waits for a time; each waits for a condition, with a deadline.
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of this")]
+#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses a part of this")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail where it stands"
+)]
 
 use std::{
     fs,
@@ -17,7 +23,7 @@ use serde_json::{Value, json};
 pub const RUNNER: &str = env!("CARGO_BIN_EXE_agentloop-runner");
 
 /// No step of a test takes longer, even on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One task's pod, so to say: inputs, scratch folder, workspace and termination log.
 pub struct Pod {

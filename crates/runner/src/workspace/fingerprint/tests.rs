@@ -30,13 +30,10 @@ impl Space {
         self
     }
 
-    /// Ends a chain of writes.
-    fn done(&self) {}
-
     fn print_within(&self, limits: Limits<'_>) -> Fingerprint {
         let path = self.folder.path();
         let root = workspace::open(path).expect("open");
-        take(root, path.as_os_str().as_encoded_bytes(), &self.ignore, limits)
+        take(&root, path.as_os_str().as_encoded_bytes(), &self.ignore, limits)
     }
 
     fn print(&self) -> Fingerprint {
@@ -144,7 +141,9 @@ fn links_out_of_the_workspace_are_not_followed() {
     let space = Space::new();
     symlink(outside.folder.path(), space.path("out")).expect("link");
     symlink("/", space.path("root")).expect("link");
-    space.changes_nothing(|_| outside.write("f", "2").done());
+    space.changes_nothing(|_| {
+        outside.write("f", "2");
+    });
 }
 
 #[test]
@@ -170,17 +169,23 @@ fn our_own_folder_and_ignored_patterns_do_not_count() {
     space.ignore = Rules::parse(b"", b"*.log\n/cache/\n");
     space.write("a/f", "1");
     space.changes_nothing(|s| {
-        s.write(".agentloop/ran/x", "").write("a/b.log", "1").write("cache/x", "1").done()
+        s.write(".agentloop/ran/x", "").write("a/b.log", "1").write("cache/x", "1");
     });
-    space.changes(|s| s.write("sub/.agentloop/x", "1").done());
-    space.changes(|s| s.write("sub/cache/x", "1").done());
+    space.changes(|s| {
+        s.write("sub/.agentloop/x", "1");
+    });
+    space.changes(|s| {
+        s.write("sub/cache/x", "1");
+    });
 }
 
 #[test]
 fn outside_a_repository_a_gitignore_hides_nothing() {
     let space = Space::new();
     space.write(".gitignore", "*\n");
-    space.changes(|s| s.write("f", "1").done());
+    space.changes(|s| {
+        s.write("f", "1");
+    });
 }
 
 #[test]
@@ -199,8 +204,9 @@ fn untracked_files_count_and_ignored_ones_do_not() {
             .write("r/sub/only", "1")
             .write("r/excluded", "1");
     });
-    let difference =
-        space.changes(|s| s.write("r/keep.tmp", "1").write("r/only", "1").write("r/new", "1").done());
+    let difference = space.changes(|s| {
+        s.write("r/keep.tmp", "1").write("r/only", "1").write("r/new", "1");
+    });
     assert_eq!(difference.names, ["r/keep.tmp", "r/new", "r/only"]);
 }
 
@@ -210,8 +216,17 @@ fn an_ignored_file_that_is_tracked_counts() {
     space.repository("r").write("r/gen/deep/t.txt", "1").write("r/gen/other", "1");
     space.git("r", &["add", "-f", "gen/deep/t.txt"]);
     space.write("r/.gitignore", "gen/\n");
-    space.changes_nothing(|s| s.write("r/gen/other", "2").write("r/gen/deep/other", "2").done());
-    assert_eq!(space.changes(|s| s.write("r/gen/deep/t.txt", "2").done()).names, ["r/gen/deep/t.txt"]);
+    space.changes_nothing(|s| {
+        s.write("r/gen/other", "2").write("r/gen/deep/other", "2");
+    });
+    assert_eq!(
+        space
+            .changes(|s| {
+                s.write("r/gen/deep/t.txt", "2");
+            })
+            .names,
+        ["r/gen/deep/t.txt"]
+    );
 }
 
 #[test]
@@ -272,9 +287,13 @@ fn several_repositories_are_all_seen_even_ignored_ones() {
     let space = Space::new();
     space.repository(".").repository("repos/one").repository("repos/two");
     space.write(".gitignore", "repos/\n");
-    space.changes(|s| s.write("repos/one/new", "1").done());
+    space.changes(|s| {
+        s.write("repos/one/new", "1");
+    });
     space.changes(|s| s.git("repos/two", &["commit", "-q", "--allow-empty", "-m", "x"]));
-    space.changes_nothing(|s| s.write("repos/note", "1").done());
+    space.changes_nothing(|s| {
+        s.write("repos/note", "1");
+    });
 }
 
 #[test]
@@ -283,8 +302,12 @@ fn a_commit_in_a_linked_worktree_is_seen() {
     space.repository("r");
     space.changes(|s| s.git("r", &["worktree", "add", "-q", "../tree", "-b", "side"]));
     space.write("tree/.gitignore", "*.tmp\n");
-    space.changes_nothing(|s| s.write("tree/x.tmp", "1").done());
-    space.changes(|s| s.write("tree/x", "1").done());
+    space.changes_nothing(|s| {
+        s.write("tree/x.tmp", "1");
+    });
+    space.changes(|s| {
+        s.write("tree/x", "1");
+    });
     space.changes(|s| s.git("tree", &["add", "x"]));
     space.changes(|s| s.git("tree", &["commit", "-qm", "x"]));
 }
@@ -297,7 +320,9 @@ fn a_commit_in_a_submodule_is_seen() {
     space.repository("r");
     space.git("r", &["submodule", "--quiet", "add", &other.path("origin").display().to_string(), "libs/sub"]);
     space.write("r/libs/sub/.gitignore", "*.tmp\n");
-    space.changes_nothing(|s| s.write("r/libs/sub/x.tmp", "1").done());
+    space.changes_nothing(|s| {
+        s.write("r/libs/sub/x.tmp", "1");
+    });
     space.changes(|s| s.git("r/libs/sub", &["commit", "-q", "--allow-empty", "-m", "x"]));
 }
 
@@ -317,7 +342,9 @@ fn what_cannot_be_told_of_a_split_index_is_unknown_and_hides_nothing() {
     space.repository("r").write("r/.gitignore", "*.tmp\n");
     space.git("r", &["update-index", "--split-index"]);
     space.changes_nothing(|_| ());
-    space.changes(|s| s.write("r/x.tmp", "1").done());
+    space.changes(|s| {
+        s.write("r/x.tmp", "1");
+    });
 }
 
 #[test]
@@ -366,7 +393,9 @@ fn very_deep_folders_are_given_up() {
 fn the_same_content_has_the_same_fingerprint_elsewhere() {
     let [a, b] = [Space::new(), Space::new()];
     for space in [&a, &b] {
-        (0..200).for_each(|i| space.write(&format!("d{}/f{i}", i % 7), &i.to_string()).done());
+        (0..200).for_each(|i| {
+            space.write(&format!("d{}/f{i}", i % 7), &i.to_string());
+        });
     }
     assert!(a.print().hex().is_some());
     assert_eq!(a.print().hex(), b.print().hex());
