@@ -10,13 +10,16 @@ use agentloop_contract::{
     },
     report::{End, Report},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
 use crate::api::WaitReason;
+
+/// How far the clocks of a node and of the API server may lie apart.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(10);
 
 /// What a pod tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -228,16 +231,12 @@ fn condition<'a>(status: &'a PodStatus, type_: &str) -> Option<&'a k8s_openapi::
 
 fn ending(pod: &Pod, status: &PodStatus, bound: bool) -> Ending {
     let agent = agent_status(pod, status);
-    let state = agent.and_then(|agent| agent.state.as_ref());
-    let terminated = state.and_then(|state| state.terminated.as_ref());
-    // What the kubelet last wrote proves something only where the kubelet also wrote the end.
-    let proven = !bound
-        || (!ended_by_garbage_collector(status)
-            && match (state, terminated) {
-                (_, Some(end)) => never_ran(end),
-                (Some(state), None) => state.running.is_none(),
-                (None, None) => true,
-            });
+    let terminated = agent.and_then(|agent| agent.state.as_ref()).and_then(|state| state.terminated.as_ref());
+    // What the kubelet last wrote proves something only where the kubelet also wrote the end. Without a
+    // status of any container none was ever made; with those of others only, the agent may be one of them.
+    let no_containers = status.container_statuses.as_deref().unwrap_or_default().is_empty();
+    let proven =
+        !bound || (!ended_by_garbage_collector(status) && agent.map_or(no_containers, never_started));
     if proven {
         return Ending::NeverStarted { detail: why_never_started(pod, status, terminated) };
     }
@@ -245,20 +244,30 @@ fn ending(pod: &Pod, status: &PodStatus, bound: bool) -> Ending {
     let pod_reason = status.reason.clone();
     let deadline = pod_reason.as_deref() == Some("DeadlineExceeded");
     let exit_code = terminated.map(|end| end.exit_code);
+    let finished = terminated.and_then(|end| started(end.finished_at.as_ref()));
     Ending::Ran(Box::new(AgentEnd {
         report: terminated
             .and_then(|end| end.message.as_deref())
             .and_then(|message| Report::decode(message).ok())
             .filter(|report| agrees(report, exit_code)),
         exit_code,
-        disrupted: pod.metadata.deletion_timestamp.is_some()
-            || condition(status, "DisruptionTarget").is_some()
-            || (pod_reason.is_some() && !deadline),
+        disrupted: was_disrupted(pod, status, finished) || (pod_reason.is_some() && !deadline),
         deadline,
         reason: reason.filter(|reason| reason != "Error" && reason != "Completed").or(pod_reason),
         started: terminated.and_then(|end| started(end.started_at.as_ref())),
-        finished: terminated.and_then(|end| started(end.finished_at.as_ref())),
+        finished,
     }))
+}
+
+/// Whether somebody asked for the pod's end before the agent's container had ended. A pod is also deleted
+/// because its other containers go on without the agent, and evicted after it had succeeded.
+fn was_disrupted(pod: &Pod, status: &PodStatus, finished: Option<Timestamp>) -> bool {
+    let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
+    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0 - grace);
+    let target = condition(status, "DisruptionTarget")
+        .map(|condition| condition.last_transition_time.as_ref().map(|time| time.0));
+    let came_first = |asked: Timestamp| finished.is_none_or(|finished| asked <= finished + CLOCKS_DIFFER);
+    deleted.is_some_and(came_first) || target.is_some_and(|asked| asked.is_none_or(came_first))
 }
 
 /// A report counts only with the exit code that goes with it: whoever writes a report and then has the
@@ -272,6 +281,18 @@ fn agrees(report: &Report, container: Option<i32>) -> bool {
         End::AlreadyRan | End::RunnerFailed => return container != Some(0),
     };
     expected == container
+}
+
+/// Proof, in all that the kubelet tells of a container, that it never started. A kubelet that lost sight
+/// of a container that ran writes the same state as for one that never did, and tells them apart only by
+/// the last state or the count of restarts (kubernetes/kubernetes#95364).
+fn never_started(container: &ContainerStatus) -> bool {
+    let ran = |state: Option<&ContainerState>| {
+        state.is_some_and(|state| {
+            state.running.is_some() || state.terminated.as_ref().is_some_and(|end| !never_ran(end))
+        })
+    };
+    container.restart_count == 0 && !ran(container.state.as_ref()) && !ran(container.last_state.as_ref())
 }
 
 /// A container that the kubelet reports as ended without ever having started: the runtime could not start
