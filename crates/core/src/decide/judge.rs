@@ -108,7 +108,9 @@ pub(super) fn lost() -> Charge {
 
 /// The agent may have run, and nothing that can be trusted tells what it did.
 fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
-    let fail = end.exit_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
+    // With what code a container ends that was told to stop says nothing of its agent.
+    let ended_itself = !end.disrupted && !end.deadline;
+    let fail = ended_itself && end.exit_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
     let refused = end.exit_code.is_some_and(|code| spec.retry_on_exit_codes().contains(&code));
     let killed_by = |reason: &str| match end.exit_code {
         Some(code) => format!("{reason} (exit code {code})"),
@@ -144,7 +146,9 @@ fn reported(spec: &AgentTaskSpec, end: &AgentEnd, report: &Report) -> Judgement 
     let done = is_done(spec, report);
     let unauthenticated =
         report.provider_refused.as_ref().is_some_and(|r| r.kind == RefusalKind::Unauthenticated);
-    let fails = report.exit_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
+    // An agent that was told to stop exits as it likes: that is no verdict of its own.
+    let fails = report.end == End::Exited
+        && report.exit_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
     let verdict = if done {
         Some(StopCause::Completed)
     } else if fails {
