@@ -109,7 +109,8 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
         PodState::AgentEnded(finished) => {
             draft.status.waiting = None;
             let grace = SignedDuration::from_secs(observed.configuration.last_good.sidecar_grace_seconds);
-            let until = finished.unwrap_or(now) + grace;
+            // The kubelet may not know when the container ended: then no grace is left to wait for.
+            let until = finished.or(pod.created).unwrap_or(now) + grace;
             if now >= until {
                 draft.act(Action::DeletePod(pod.into()));
             } else {

@@ -52,7 +52,10 @@ fn end_attempt(draft: &mut Draft<'_>, active: &Active) {
 fn try_again(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFacts>, detail: String) {
     end_attempt(draft, active);
     let spec = &draft.observed.task.spec;
-    let was_replaced = pod.is_some_and(|pod| pod.hash.as_deref() != Some(template_hash(spec).as_str()));
+    // Only another spec makes a pod outdated. A hash that differs all the same is a webhook's doing, and
+    // without a delay its pods would be made and deleted as fast as they can be.
+    let was_replaced = active.generation != draft.generation()
+        && pod.is_some_and(|pod| pod.hash.as_deref() != Some(template_hash(spec).as_str()));
     if spec.suspend || was_replaced {
         return;
     }
@@ -94,10 +97,11 @@ fn count(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
             streaks.error_fingerprint = None;
         }
         ErrorSeen::Some(error) => {
-            let same = streaks.error_fingerprint.as_deref() == Some(error.signature.as_str());
+            let signature = cut_bytes(&error.signature, 64);
+            let same = streaks.error_fingerprint.as_deref() == Some(signature.as_str());
             let before = if same { streaks.consecutive_same_error } else { 0 };
             streaks.consecutive_same_error = before.saturating_add(1);
-            streaks.error_fingerprint = Some(cut_bytes(&error.signature, 64));
+            streaks.error_fingerprint = Some(signature);
         }
     }
 
