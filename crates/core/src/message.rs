@@ -139,23 +139,41 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
         text += "; the limit was lowered below the count, as a manifest that is applied again does: leave maxIterations out of it, or raise it there";
     }
     let hard = status.thresholds.as_ref().map_or(i64::from(MOST_ITERATIONS), |t| t.hard_limit.value);
-    let next = i64::from(count).saturating_mul(2).min(hard);
-    if next > i64::from(count) {
+    let most = i64::from(MOST_ITERATIONS);
+    let count = i64::from(count);
+    let next = count.saturating_mul(2).min(hard);
+    if next > count {
         let command = patch(task, &format!("\"maxIterations\":{next}"));
-        format!("{text}; to go on: {command}")
-    } else {
-        let next = i64::from(count).saturating_mul(2);
-        let command = patch(task, &format!("\"maxIterations\":{next}"));
-        format!(
-            "{text}; the hard limit of {hard} binds: an administrator must raise hardLimit in the operator's configuration first, then: {command}"
-        )
+        return format!("{text}; to go on: {command}");
     }
+    if count >= most {
+        return format!("{text}; no task may have more than {most}: to go on, create another");
+    }
+    let next = count.saturating_mul(2).min(most);
+    // The number that the spec asks for already would change nothing, and so lift nothing.
+    let is_asked_for = task.spec.max_iterations.map(i64::from) == Some(next);
+    let next = if !is_asked_for {
+        next
+    } else if next < most {
+        next + 1
+    } else {
+        next - 1
+    };
+    let command = patch(task, &format!("\"maxIterations\":{next}"));
+    format!(
+        "{text}; the hard limit of {hard} binds: an administrator must raise hardLimit in the operator's configuration first, then: {command}"
+    )
 }
 
-/// A value for `resetToken` that is another than the one in use.
+/// A value for `resetToken` that is another than the one in use, and than the one acted on last.
 fn next_token(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let token = format!("after-{}", status.iterations);
-    if task.spec.reset_token.as_deref() == Some(&token) { format!("{token}-again") } else { token }
+    let used = [&task.spec.reset_token, &status.handled_reset_token];
+    if used.iter().any(|used| used.as_deref() == Some(token.as_str())) {
+        format!("{token}-again")
+    } else {
+        token
+    }
 }
 
 fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
