@@ -1,0 +1,321 @@
+//! Suspending, losing nodes, deleting, tidying up: what happens around a loop.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use agentloop_contract::report::Change;
+use agentloop_core::{
+    api::{Outcome, Phase, WaitReason},
+    facts::PodFacts,
+};
+use serde_json::json;
+use support::{World, done, idled, interrupted, kubelet, rate_limited, worked};
+
+#[test]
+fn suspended_before_the_start_nothing_is_claimed() {
+    let mut world = World::new(&json!({ "suspend": true }));
+    world.pass(3600);
+    assert_eq!((world.phase(), world.created.len()), (Phase::Suspended, 0));
+    assert_eq!(world.status().progress.as_deref(), Some("0/10"));
+    world.edit(&json!({ "suspend": false }));
+    world.go();
+    assert_eq!(world.active(), Some((1, 0)));
+}
+
+#[test]
+fn suspending_stops_the_running_pod_and_charges_it() {
+    let mut world = World::new(&json!({}));
+    world.iterate_times(2, &idled());
+    world.run();
+    world.edit(&json!({ "suspend": true }));
+    world.go();
+    assert!(kubelet::is_deleting(world.pod()));
+    assert_eq!(world.phase(), Phase::Suspended);
+    world.kubelets_obey();
+    world.go();
+    let status = world.status();
+    assert_eq!((status.iterations, status.history[0].outcome), (3, Outcome::Interrupted));
+    assert_eq!(status.breaker.consecutive_no_change, 2, "as it was");
+    world.pass(3600);
+    assert_eq!(world.created.len(), 3);
+    world.edit(&json!({ "suspend": false }));
+    world.go();
+    assert_eq!(world.active(), Some((4, 0)), "nothing is lost");
+}
+
+#[test]
+fn suspended_before_its_agent_started_the_attempt_is_free() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.edit(&json!({ "suspend": true }));
+    world.go();
+    assert_eq!((world.iterations(), world.active()), (0, None));
+    world.edit(&json!({ "suspend": false }));
+    world.go();
+    assert_eq!(world.active(), Some((1, 1)), "at once: nothing failed");
+}
+
+#[test]
+fn the_attempts_number_survives_suspend() {
+    let mut world = World::new(&json!({}));
+    world.iterate(&rate_limited(Change::Unchanged, None));
+    world.edit(&json!({ "suspend": true }));
+    world.go();
+    world.edit(&json!({ "suspend": false }));
+    world.go();
+    assert_eq!(world.active(), Some((1, 1)));
+}
+
+#[test]
+fn a_claim_without_a_pod_creates_none_while_suspended() {
+    let mut world = World::new(&json!({}));
+    world.refusal =
+        Some(agentloop_core::facts::Obstacle { reason: WaitReason::PodRejected, detail: String::new() });
+    world.go();
+    world.refusal = None;
+    world.edit(&json!({ "suspend": true }));
+    world.pass(3600);
+    assert_eq!((world.phase(), world.created.len()), (Phase::Suspended, 0));
+    world.edit(&json!({ "suspend": false }));
+    world.go();
+    assert_eq!(world.created, [(1, 0)]);
+}
+
+#[test]
+fn done_while_suspended_is_succeeded() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.run();
+    world.edit(&json!({ "suspend": true }));
+    world.end(&done());
+    world.go();
+    assert_eq!(world.phase(), Phase::Succeeded);
+}
+
+#[test]
+fn an_agent_that_exits_badly_because_it_was_told_to_stop_fails_nothing() {
+    let mut world = World::new(&json!({ "failOnExitCodes": [1, 137, 143] }));
+    world.go();
+    world.run();
+    world.edit(&json!({ "suspend": true }));
+    world.go();
+    let report = agentloop_contract::report::Report { exit_code: Some(1), ..interrupted(Change::Unknown) };
+    world.end(&report);
+    world.go();
+    assert_eq!((world.phase(), world.iterations()), (Phase::Suspended, 1));
+    world.edit(&json!({ "suspend": false }));
+    world.go();
+    assert_eq!(world.phase(), Phase::Running);
+    world.run();
+    world.delete_pod();
+    world.end_silently(137, "Error");
+    world.go();
+    assert_eq!((world.phase(), world.iterations()), (Phase::Running, 2), "killed after its grace");
+}
+
+#[test]
+fn a_limit_that_is_reached_while_suspended_is_told_when_it_goes_on() {
+    let mut world = World::new(&json!({ "maxIterations": 1 }));
+    world.go();
+    world.edit(&json!({ "suspend": true }));
+    world.end(&worked());
+    world.go();
+    assert_eq!((world.phase(), world.iterations()), (Phase::Suspended, 1));
+    world.edit(&json!({ "suspend": false }));
+    world.go();
+    assert_eq!((world.phase(), world.created.len()), (Phase::IterationLimitReached, 1));
+}
+
+#[test]
+fn a_pod_on_a_silent_node_is_waited_for_and_never_given_up() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.run();
+    world.delete_pod();
+    world.pass(59);
+    assert_eq!(world.waits_for(), None);
+    world.pass(1);
+    assert_eq!((world.phase(), world.waits_for()), (Phase::Waiting, Some(WaitReason::NodeLost)));
+    world.pass(7 * 24 * 3600);
+    assert_eq!((world.active(), world.iterations()), (Some((1, 0)), 0));
+    world.note_charge(true);
+    kubelet::collect_garbage(world.pod());
+    world.go();
+    assert_eq!(
+        (world.iterations(), world.active()),
+        (1, Some((2, 0))),
+        "charged: nothing proves that it was free"
+    );
+}
+
+#[test]
+fn a_bound_pod_that_the_garbage_collector_ended_is_charged_though_it_seems_not_to_have_started() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    kubelet::bind(world.pod());
+    world.note_charge(true);
+    kubelet::collect_garbage(world.pod());
+    world.go();
+    assert_eq!(world.iterations(), 1);
+}
+
+#[test]
+fn a_pod_that_was_deleted_by_hand_before_it_was_bound_is_free() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.delete_pod();
+    world.go();
+    assert_eq!((world.iterations(), world.waits_for()), (0, Some(WaitReason::StartFailed)));
+    world.pass(10);
+    assert_eq!(world.active(), Some((1, 1)));
+}
+
+#[test]
+fn sidecars_that_outlive_the_agent_are_ended_and_the_agent_is_judged() {
+    let mut world = World::new(&json!({
+        "template": { "spec": { "containers": [
+            { "name": "agent", "image": "a", "command": ["agent"] },
+            { "name": "docker", "image": "d" },
+        ] } },
+    }));
+    world.go();
+    world.run();
+    let now = world.now;
+    world.note_charge(true);
+    kubelet::leave_sidecars(world.pod(), &kubelet::reported(&done(), now), now);
+    world.pass(29);
+    assert!(!kubelet::is_deleting(world.pod()));
+    world.pass(1);
+    assert!(kubelet::is_deleting(world.pod()));
+    kubelet::end(world.pod(), &kubelet::reported(&done(), now));
+    world.go();
+    assert_eq!(world.phase(), Phase::Succeeded);
+}
+
+#[test]
+fn an_agent_that_was_killed_beside_a_sidecar_is_not_excused_by_the_deletion_that_followed() {
+    let mut world = World::new(&json!({}));
+    for _ in 0..5 {
+        world.go();
+        world.run();
+        let now = world.now;
+        let killed = kubelet::terminated(139, "Error", None, now);
+        world.note_charge(true);
+        kubelet::leave_sidecars(world.pod(), &killed, now);
+        world.pass(30);
+        assert!(kubelet::is_deleting(world.pod()));
+        kubelet::end(world.pod(), &killed);
+        world.go();
+        assert_eq!(world.status().history[0].outcome, Outcome::Killed);
+    }
+    assert_eq!((world.phase(), world.reason().as_str()), (Phase::CircuitOpen, "SameError"));
+}
+
+#[test]
+fn sidecars_are_ended_where_nobody_knows_when_the_agent_ended() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.run();
+    let now = world.now;
+    let gone = json!({ "terminated": { "exitCode": 137, "reason": "ContainerStatusUnknown" } });
+    kubelet::leave_sidecars(world.pod(), &gone, now);
+    world.pass(30);
+    world.pass(30);
+    assert!(kubelet::is_deleting(world.pod()));
+}
+
+#[test]
+fn a_deleted_task_stops_its_pod_settles_nothing_and_leaves_nothing() {
+    let mut world = World::new(&json!({}));
+    world.iterate_times(3, &worked());
+    world.run();
+    world.delete_task();
+    let status = world.status();
+    world.go();
+    assert!(world.pods.iter().all(kubelet::is_deleting));
+    world.kubelets_obey();
+    world.go();
+    assert_eq!((world.pods.len(), world.status()), (0, status));
+}
+
+#[test]
+fn only_success_starts_the_time_to_live() {
+    let mut world = World::new(&json!({ "ttlSecondsAfterFinished": 60, "maxIterations": 1 }));
+    world.iterate(&worked());
+    world.pass(3600);
+    assert!(!world.expired, "a resumable stop is kept");
+    world.edit(&json!({ "maxIterations": 2 }));
+    world.iterate(&done());
+    world.pass(59);
+    assert!(!world.expired);
+    world.now += jiff::SignedDuration::from_secs(1);
+    world.turn();
+    assert!(world.expired);
+}
+
+#[test]
+fn settled_pods_are_let_go_and_kept_up_to_the_history_limit() {
+    let mut world = World::new(&json!({ "podHistoryLimit": 2, "maxIterations": 5 }));
+    world.iterate_times(5, &worked());
+    let kept: Vec<i32> = world.pods.iter().map(|pod| PodFacts::of(pod).iteration).collect();
+    assert_eq!(kept, [4, 5]);
+    assert!(world.pods.iter().all(|pod| !PodFacts::of(pod).held));
+    world.edit(&json!({ "podHistoryLimit": 0 }));
+    world.go();
+    assert!(world.pods.is_empty());
+}
+
+#[test]
+fn a_claim_released_by_an_uninstall_is_charged_as_lost_when_its_pod_is_gone() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.run();
+    world.note_charge(true);
+    world.task.status.as_mut().unwrap().active.as_mut().unwrap().released = true;
+    world.pods.clear();
+    world.go();
+    let status = world.status();
+    assert_eq!((status.iterations, status.history[0].outcome), (1, Outcome::PodLost));
+    assert_eq!(world.active(), Some((2, 0)));
+}
+
+#[test]
+fn a_claim_released_by_an_uninstall_whose_pod_is_there_is_taken_up_again() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.run();
+    world.task.status.as_mut().unwrap().active.as_mut().unwrap().released = true;
+    world.pod().metadata.finalizers = None;
+    world.go();
+    assert!(PodFacts::of(world.pod()).held, "our finalizer is back");
+    world.end(&worked());
+    world.go();
+    assert_eq!((world.iterations(), world.active()), (1, Some((2, 0))));
+}
+
+#[test]
+fn a_gated_pod_that_comes_too_late_is_deleted_and_has_run_nothing() {
+    let mut world = World::new(&json!({}));
+    assert!(world.turn());
+    let mut late = world.pod().clone();
+    world.iterate_times(2, &worked());
+    late.metadata.uid = Some("late".to_owned());
+    world.pods.retain(|pod| pod.metadata.name != late.metadata.name);
+    world.pods.push(late);
+    world.go();
+    assert!(world.pods.iter().all(|pod| pod.metadata.uid.as_deref() != Some("late")));
+    assert_eq!((world.iterations(), world.active()), (2, Some((3, 0))));
+}
+
+#[test]
+fn a_pod_of_somebody_else_is_never_touched() {
+    let mut world = World::new(&json!({}));
+    assert!(world.turn());
+    let mut foreign = world.pod().clone();
+    foreign.metadata.uid = Some("foreign".to_owned());
+    foreign.metadata.owner_references.as_mut().unwrap()[0].uid = "another-task".to_owned();
+    world.iterate_times(2, &worked());
+    world.pods.push(foreign.clone());
+    world.go();
+    assert!(world.pods.contains(&foreign));
+}

@@ -1,0 +1,118 @@
+//! What the kubelet, the scheduler and the pod garbage collector write about a pod.
+
+use agentloop_contract::report::Report;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::{code_of, merge};
+
+/// Merges `patch` into a pod.
+pub fn change(pod: &mut Pod, patch: &Value) {
+    let mut whole = serde_json::to_value(&*pod).unwrap();
+    merge(&mut whole, patch);
+    *pod = serde_json::from_value(whole).unwrap();
+}
+
+/// A status of the pod's containers: the agent's state, and that of all others.
+fn containers(pod: &Pod, agent: &Value, others: &Value) -> Value {
+    let containers = &pod.spec.as_ref().unwrap().containers;
+    let is_agent = |c: &k8s_openapi::api::core::v1::Container| {
+        c.command.as_ref().is_some_and(|c| c[0] == "/agentloop/bin/agentloop-runner")
+    };
+    let status = |c: &k8s_openapi::api::core::v1::Container| {
+        json!({
+            "name": c.name,
+            "image": c.image.clone().unwrap_or_default(),
+            "imageID": "",
+            "ready": false,
+            "restartCount": 0,
+            "state": if is_agent(c) { agent } else { others },
+        })
+    };
+    containers.iter().map(status).collect()
+}
+
+pub fn set_status(pod: &mut Pod, phase: &str, agent: &Value, others: &Value) {
+    let statuses = containers(pod, agent, others);
+    change(pod, &json!({ "status": { "phase": phase, "containerStatuses": statuses } }));
+}
+
+pub fn waiting() -> Value {
+    json!({ "waiting": { "reason": "PodInitializing" } })
+}
+
+pub fn running(at: Timestamp) -> Value {
+    json!({ "running": { "startedAt": at.to_string() } })
+}
+
+/// A terminated state with a termination message.
+pub fn terminated(code: i32, reason: &str, message: Option<&str>, at: Timestamp) -> Value {
+    let started = at - SignedDuration::from_secs(1);
+    let mut state = json!({ "terminated": {
+        "exitCode": code, "reason": reason, "startedAt": started.to_string(), "finishedAt": at.to_string(),
+    } });
+    if let Some(message) = message {
+        merge(&mut state, &json!({ "terminated": { "message": message } }));
+    }
+    state
+}
+
+/// What a runner leaves that reported.
+pub fn reported(report: &Report, at: Timestamp) -> Value {
+    let code = code_of(report);
+    let message = report.encode(3072).unwrap();
+    terminated(code, if code == 0 { "Completed" } else { "Error" }, Some(&message), at)
+}
+
+pub fn bind(pod: &mut Pod) {
+    change(pod, &json!({ "spec": { "nodeName": "node-1" }, "status": { "phase": "Pending" } }));
+    set_status(pod, "Pending", &waiting(), &waiting());
+}
+
+pub fn run(pod: &mut Pod, at: Timestamp) {
+    set_status(pod, "Running", &running(at), &running(at));
+}
+
+pub fn end(pod: &mut Pod, agent: &Value) {
+    let code = agent["terminated"]["exitCode"].as_i64();
+    set_status(pod, if code == Some(0) { "Succeeded" } else { "Failed" }, agent, agent);
+}
+
+/// The agent has ended; a sidecar goes on.
+pub fn leave_sidecars(pod: &mut Pod, agent: &Value, at: Timestamp) {
+    set_status(pod, "Running", agent, &running(at));
+}
+
+/// The node is gone: the garbage collector writes Failed over what the kubelet last said.
+pub fn collect_garbage(pod: &mut Pod) {
+    change(
+        pod,
+        &json!({ "status": { "phase": "Failed", "conditions": [
+            { "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC" },
+        ] } }),
+    );
+}
+
+pub fn is_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+pub fn is_bound(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
+}
+
+pub fn is_gated(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.scheduling_gates.iter().flatten().count() > 0)
+}
+
+pub fn is_deleting(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
+}
+
+/// The agent's container runs.
+pub fn is_running(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_deref());
+    statuses.unwrap_or_default().iter().any(|c| c.state.as_ref().is_some_and(|s| s.running.is_some()))
+}

@@ -1,0 +1,152 @@
+//! Tasks, pods and reports from compact descriptions, and a world to run whole loops in.
+#![allow(dead_code, unused_imports)]
+
+pub mod kubelet;
+pub mod world;
+
+use agentloop_contract::{
+    gate::Gate,
+    report::{Change, End, Error, Refusal, RefusalKind, Report},
+};
+use agentloop_core::{
+    api::{AgentTask, AgentTaskSpec, Source, Threshold, Thresholds},
+    pod::Injection,
+    settings::Settings,
+};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+pub use world::World;
+
+/// When every test begins.
+pub fn start() -> Timestamp {
+    "2026-11-22T10:00:00Z".parse().unwrap()
+}
+
+pub fn after(seconds: i64) -> Timestamp {
+    start() + SignedDuration::from_secs(seconds)
+}
+
+/// A spec with one agent container, and `more` merged into it.
+pub fn spec_json(more: &Value) -> Value {
+    let mut spec = json!({
+        "template": { "spec": { "containers": [
+            { "name": "agent", "image": "example/agent:1", "command": ["agent", "--go"] },
+        ] } },
+    });
+    merge(&mut spec, more);
+    spec
+}
+
+pub fn spec(more: &Value) -> AgentTaskSpec {
+    serde_json::from_value(spec_json(more)).unwrap()
+}
+
+/// The task dev/x.
+pub fn task(more: &Value) -> AgentTask {
+    serde_json::from_value(json!({
+        "apiVersion": "agentloop.dev/v1alpha1",
+        "kind": "AgentTask",
+        "metadata": {
+            "name": "x",
+            "namespace": "dev",
+            "uid": "11111111-2222-3333-4444-555555555555",
+            "generation": 1,
+            "resourceVersion": "1",
+        },
+        "spec": spec_json(more),
+    }))
+    .unwrap()
+}
+
+/// JSON merge patch (RFC 7386).
+pub fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    let target = target.as_object_mut().unwrap();
+    for (key, value) in patch {
+        if value.is_null() {
+            target.remove(key);
+        } else {
+            merge(target.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+pub fn injection() -> Injection {
+    Injection { image: "example/runner:1".to_owned(), pull_policy: None, image_volume: false }
+}
+
+pub fn default_thresholds(spec: &AgentTaskSpec) -> Thresholds {
+    Settings::default().thresholds(spec, None)
+}
+
+pub fn threshold(value: i64, from: Source) -> Threshold {
+    Threshold { value, from }
+}
+
+// === What a runner says ===
+
+/// The agent exited 0, and this became of the workspace.
+pub fn exited(changed: Change) -> Report {
+    Report { exit_code: Some(0), changed, ..Report::of(End::Exited) }
+}
+
+pub fn worked() -> Report {
+    exited(Change::Changed)
+}
+
+pub fn idled() -> Report {
+    exited(Change::Unchanged)
+}
+
+/// The agent changed something and ended in this error.
+pub fn failed_with(error: &str) -> Report {
+    Report { exit_code: Some(1), error: Some(Error::new(error)), ..worked() }
+}
+
+/// The agent says that it is done.
+pub fn done() -> Report {
+    let gate = Gate { ready: true, reason: Some("all tests pass".to_owned()), ..Gate::default() };
+    Report { gate: Some(gate), ..worked() }
+}
+
+/// The provider refused for now.
+pub fn rate_limited(changed: Change, until: Option<Timestamp>) -> Report {
+    Report {
+        exit_code: Some(1),
+        provider_refused: Some(Refusal { kind: RefusalKind::RateLimited, until }),
+        error: Some(Error::new("exit code 1: 429 Too Many Requests")),
+        ..exited(changed)
+    }
+}
+
+pub fn unauthenticated() -> Report {
+    let refusal = Refusal { kind: RefusalKind::Unauthenticated, until: None };
+    Report { provider_refused: Some(refusal), ..failed_with("401 Unauthorized") }
+}
+
+/// The runner was told to stop before the agent had ended.
+pub fn interrupted(changed: Change) -> Report {
+    Report { changed, ..Report::of(End::Interrupted) }
+}
+
+pub fn timed_out(changed: Change) -> Report {
+    Report { changed, error: Some(Error::new("IterationTimeout")), ..Report::of(End::TimedOut) }
+}
+
+/// The exit code that the runner ends with for a report.
+pub fn code_of(report: &Report) -> i32 {
+    match report.end {
+        End::Exited => report.exit_code.or(report.signal.map(|signal| 128 + signal)).unwrap(),
+        End::TimedOut => 124,
+        End::Interrupted => 143,
+        End::CommandNotFound => 127,
+        End::AlreadyRan | End::RunnerFailed => 125,
+    }
+}
