@@ -23,6 +23,9 @@ pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long a connection may take to come about: a server in the same cluster that needs longer is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection of the reading client may stay silent after a request. A watch is closed by the server after
+/// 290 s at the latest, so nothing that is alive is cut off; but a list, or the start of a watch, has no other end.
+const SILENCE: Duration = Duration::from_secs(330);
 /// How long a connection may refuse to take bytes.
 const SOCKET_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -31,8 +34,7 @@ const SOCKET_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Clients {
     /// For reads and watches; repeats what the server asks to repeat (429, 503, 504).
     ///
-    /// It has no read timeout, for a quiet watch is no fault (kube-runtime ends one that stays silent beyond its own
-    /// timeout). Put single reads into [`bounded`].
+    /// Its own read timeout is long, for a quiet watch is no fault: put single reads into [`bounded`].
     pub read: Client,
     /// For writes; sends each request once. Use it through [`Writer`](crate::write::Writer).
     pub write: Client,
@@ -82,9 +84,12 @@ impl Clients {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.write_timeout = Some(SOCKET_WRITE_TIMEOUT);
         let namespace = config.default_namespace.clone();
-        config.default_retry = true;
-        let read = Client::try_from(config.clone()).map_err(Box::new)?;
+        let mut reading = config.clone();
+        reading.default_retry = true;
+        reading.read_timeout = Some(SILENCE);
+        reading.reset_reader_on_write = true;
         config.default_retry = false;
+        let read = Client::try_from(reading).map_err(Box::new)?;
         let write = Client::try_from(config).map_err(Box::new)?;
         Ok(Self { read, write, namespace })
     }

@@ -24,6 +24,7 @@ use kube::ResourceExt;
 
 pub use announce::{Note, announce};
 pub use judge::{Charge, Judgement, judge};
+pub use tidy::stop_all;
 
 use crate::{
     api::{Active, AgentTask, AgentTaskStatus, WaitReason, Waiting},

@@ -1,0 +1,254 @@
+//! Carrying out what was decided. Every write is bound to the uid or version that it was decided on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentloop_contract::names::LABEL_TASK;
+use agentloop_core::api::WaitReason;
+use agentloop_core::decide::{Action, Earlier, PodRef};
+use agentloop_core::facts::{Obstacle, PodFacts};
+use agentloop_core::pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use tracing::info;
+
+use super::reconcile::{Error, Run};
+use crate::client::{READ_TIMEOUT, RequestError, bounded};
+
+/// What an action leaves to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Something is known that was not: decide again at once.
+    Again,
+    /// Nothing more now; look again after this time, or when something is seen to change.
+    Rest(Option<Duration>),
+}
+
+const REST: Progress = Progress::Rest(None);
+
+impl Run<'_> {
+    pub(super) async fn act(&mut self, action: &Action, pods: &[PodFacts]) -> Result<Progress, Error> {
+        match action {
+            Action::ReadConfiguration => {
+                let read = self.scope.shared.configuration.read().await;
+                self.configuration = read.map_err(|error| Error::new("reading the configuration", error))?;
+                Ok(Progress::Again)
+            }
+            Action::ListEarlierPods => self.list_earlier_pods().await,
+            Action::CreatePod => self.create_pod().await,
+            Action::StartPod(pod) => self.start_pod(pod).await,
+            Action::HoldPod(pod) => {
+                let held = self.scope.shared.writer.hold_pod(&self.namespace, &pod.name, &pod.uid).await;
+                self.answered(pod, "putting the finalizer back on", held.map(Some))
+            }
+            Action::DeletePod(pod) => {
+                info!(pod = pod.name, "deleting the pod");
+                let deleted = self.scope.shared.writer.delete_pod(&self.namespace, &pod.name, &pod.uid).await;
+                self.answered(pod, "deleting", deleted)?;
+                // A pod that was never bound has ended by this.
+                let bound = pods.iter().any(|facts| facts.uid == pod.uid && facts.bound);
+                Ok(if bound { REST } else { Progress::Again })
+            }
+            Action::ReleasePod(pod) => {
+                let released =
+                    self.scope.shared.writer.release_pod(&self.namespace, &pod.name, &pod.uid).await;
+                self.answered(pod, "taking the finalizer off", released.map(Some))
+            }
+            Action::DeleteTask => self.delete_task().await,
+        }
+    }
+
+    /// Takes over the answer to a write on a pod. A pod that is gone, or another of its name, needs nothing more.
+    fn answered(
+        &self,
+        pod: &PodRef,
+        what: &str,
+        answer: Result<Option<Pod>, RequestError>,
+    ) -> Result<Progress, Error> {
+        match answer {
+            Ok(Some(answer)) => {
+                let is_leaving =
+                    answer.metadata.deletion_timestamp.is_some() && answer.finalizers().is_empty();
+                if is_leaving {
+                    self.scope.newest_pods.forget(&pod.uid);
+                } else {
+                    self.scope.newest_pods.remember(&Arc::new(answer));
+                }
+                Ok(REST)
+            }
+            Ok(None) => Ok(REST),
+            Err(error) if error.is_not_found() || error.is_conflict() => {
+                self.scope.newest_pods.forget(&pod.uid);
+                Ok(REST)
+            }
+            Err(error) => Err(Error::new(format!("{what} pod {}", pod.name), error)),
+        }
+    }
+
+    /// Another task may have had this name, and its last pod may still be at work on the same workspace.
+    async fn list_earlier_pods(&mut self) -> Result<Progress, Error> {
+        let api: Api<Pod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
+        let of_name = ListParams::default().labels(&format!("{LABEL_TASK}={}", self.name));
+        let pods = bounded(READ_TIMEOUT, api.list(&of_name))
+            .await
+            .map_err(|error| Error::new("listing pods of earlier tasks", error))?;
+        let own = self.task.uid();
+        let running = pods
+            .iter()
+            .map(PodFacts::of)
+            .find(|pod| pod.task_uid != own && !pod.gated && pod.ended().is_none());
+        self.earlier = running.map_or(Earlier::None, |pod| Earlier::Pod(pod.name));
+        Ok(Progress::Again)
+    }
+
+    async fn create_pod(&mut self) -> Result<Progress, Error> {
+        let task = self.task.clone();
+        let Some(status) = &task.status else { return Ok(REST) };
+        let (Some(active), Some(thresholds)) = (&status.active, &status.thresholds) else { return Ok(REST) };
+        if let Some(obstacle) = self.ensure_claim().await? {
+            return Ok(self.refuse(obstacle));
+        }
+        let injection = &self.scope.shared.injection;
+        let built = pod::build(&task, active, thresholds, &status.breaker, &status.history, injection);
+        let body = match built {
+            Ok(body) => body,
+            Err(bad) => {
+                let obstacle = Obstacle { reason: WaitReason::PodRejected, detail: bad.to_string() };
+                return Ok(self.refuse(obstacle));
+            }
+        };
+        match self.scope.shared.writer.create_raw::<Pod>(&self.namespace, &body).await {
+            Ok(created) => {
+                self.scope.shared.metrics.pod_created();
+                self.scope.newest_pods.remember(&Arc::new(created));
+                Ok(Progress::Again)
+            }
+            Err(error) if error.already_exists() => self.adopt(&active.pod).await,
+            Err(error) => match refusal(&error) {
+                Some(obstacle) => Ok(self.refuse(obstacle)),
+                None => Err(Error::new(format!("creating pod {}", active.pod), error)),
+            },
+        }
+    }
+
+    fn refuse(&mut self, obstacle: Obstacle) -> Progress {
+        self.refused = Some(obstacle);
+        Progress::Again
+    }
+
+    /// A pod has the name: our own, from a create whose answer was lost or that the cache has not seen; or
+    /// somebody else's, which is never touched.
+    async fn adopt(&mut self, name: &str) -> Result<Progress, Error> {
+        let api: Api<Pod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
+        let read = bounded(READ_TIMEOUT, api.get_opt(name)).await;
+        let Some(pod) = read.map_err(|error| Error::new(format!("reading pod {name}"), error))? else {
+            return Ok(Progress::Again);
+        };
+        let facts = PodFacts::of(&pod);
+        let active = self.task.status.as_ref().and_then(|status| status.active.as_ref());
+        let uid = self.task.uid().unwrap_or_default();
+        if active.is_some_and(|active| facts.is_of(&uid, active.iteration, active.attempt)) {
+            self.scope.newest_pods.remember(&Arc::new(pod));
+            return Ok(Progress::Again);
+        }
+        let detail = format!("pod {name} is there and does not belong to this task");
+        Ok(self.refuse(Obstacle { reason: WaitReason::NameConflict, detail }))
+    }
+
+    /// Takes the gate away, once a read made after the pod was seen shows that the claim still stands.
+    async fn start_pod(&mut self, pod: &PodRef) -> Result<Progress, Error> {
+        let claimed = |run: &Self| run.task.status.as_ref().and_then(|status| status.active.clone());
+        let before = claimed(self);
+        if !self.read().await? {
+            return Ok(REST);
+        }
+        let stands = claimed(self).is_some_and(|active| active.pod == pod.name)
+            && claimed(self) == before
+            && !self.task.spec.suspend
+            && self.task.metadata.deletion_timestamp.is_none();
+        if !stands {
+            return Ok(Progress::Again);
+        }
+        let started = self.scope.shared.writer.start_pod(&self.namespace, &pod.name, &pod.uid).await;
+        self.answered(pod, "starting", started.map(Some))
+    }
+
+    async fn delete_task(&self) -> Result<Progress, Error> {
+        let version = self.task.resource_version();
+        let uid = self.task.uid();
+        match self.scope.shared.writer.delete_task(&self.namespace, &self.name, uid, version).await {
+            Ok(()) => info!("the time to live is over; the task is deleted"),
+            Err(error) if error.is_not_found() || error.is_conflict() => {}
+            Err(error) => return Err(Error::new("deleting the task", error)),
+        }
+        Ok(REST)
+    }
+
+    fn claims(&self) -> Api<PersistentVolumeClaim> {
+        Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace)
+    }
+
+    /// Makes the workspace's volume claim where the task asks for one and it is not there.
+    async fn ensure_claim(&self) -> Result<Option<Obstacle>, Error> {
+        let Some(body) = pod::claim(&self.task) else { return Ok(None) };
+        let name = pod::claim_name(&self.name, &self.task.uid().unwrap_or_default());
+        let what = format!("the workspace's volume claim {name}");
+        let read = bounded(READ_TIMEOUT, self.claims().get_opt(&name)).await;
+        if read.map_err(|error| Error::new(format!("reading {what}"), error))?.is_some() {
+            return Ok(None);
+        }
+        match self.scope.shared.writer.create_raw::<PersistentVolumeClaim>(&self.namespace, &body).await {
+            Ok(_) => Ok(None),
+            Err(error) if error.already_exists() => Ok(None),
+            Err(error) => match refusal(&error) {
+                Some(told) => Ok(Some(Obstacle { detail: format!("{what}: {}", told.detail), ..told })),
+                None => Err(Error::new(format!("creating {what}"), error)),
+            },
+        }
+    }
+
+    /// Lets the claim belong to the task, or to nobody, as `whenDeleted` says; looked at when the spec changed.
+    pub(super) async fn sync_claim_owner(&self) -> Result<(), Error> {
+        let observed = self.task.status.as_ref().and_then(|status| status.observed_generation);
+        if observed == self.task.metadata.generation
+            || self.task.spec.workspace.volume_claim_template.is_none()
+        {
+            return Ok(());
+        }
+        let uid = self.task.uid().unwrap_or_default();
+        let name = pod::claim_name(&self.name, &uid);
+        let what = format!("the owner of volume claim {name}");
+        let read = bounded(READ_TIMEOUT, self.claims().get_opt(&name)).await;
+        let read = read.map_err(|error| Error::new(format!("reading {what}"), error))?;
+        let Some(claim) = read else { return Ok(()) };
+        let owners = claim.owner_references();
+        let wanted: Vec<OwnerReference> =
+            serde_json::from_value(pod::claim_owners(&self.task)).unwrap_or_default();
+        let is_owned = owners.iter().any(|owner| owner.uid == uid);
+        if is_owned != wanted.is_empty() {
+            return Ok(());
+        }
+        let others = owners.iter().filter(|owner| owner.uid != uid).cloned();
+        let owners: Vec<OwnerReference> = others.chain(wanted).collect();
+        let version = claim.resource_version();
+        match self.scope.shared.writer.claim_owners(&self.namespace, &name, version, &owners).await {
+            Err(error) if !error.is_not_found() => Err(Error::new(format!("setting {what}"), error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A refusal that will stand until something changes; `None` where it is worth trying again at once.
+fn refusal(error: &RequestError) -> Option<Obstacle> {
+    let status = error.status()?;
+    let detail = status.message.clone();
+    match status.code {
+        403 if detail.contains("exceeded quota") => {
+            Some(Obstacle { reason: WaitReason::QuotaExceeded, detail })
+        }
+        400 | 403 | 404 | 405 | 413 | 415 | 422 => Some(Obstacle { reason: WaitReason::PodRejected, detail }),
+        _ => None,
+    }
+}

@@ -1,0 +1,271 @@
+//! One task: gather, decide, write, act, until there is nothing more to do now.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentloop_contract::names::LABEL_TASK_UID;
+use agentloop_core::api::{AgentTask, AgentTaskStatus};
+use agentloop_core::decide::{self, Decision, Earlier, Observed};
+use agentloop_core::facts::{Obstacle, PodFacts, PodState, obstacle_from_events};
+use agentloop_core::pod::INPUT_VOLUME;
+use agentloop_core::settings::Configuration;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::ListParams;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use super::act::Progress;
+use super::events::Note;
+use super::{Guarded, Scope, merge};
+use crate::client::{READ_TIMEOUT, RequestError, bounded};
+use crate::metrics::Reconciled;
+
+/// Decisions in one reconcile: settle, claim, create and start are four; the rest is for conflicts.
+const MOST_ROUNDS: usize = 12;
+/// When a reconcile that used them all goes on.
+const NEXT_ROUNDS: Duration = Duration::from_secs(1);
+/// A pod that has not started after this is asked about by its Events.
+const EVENTS_AFTER: SignedDuration = SignedDuration::from_secs(10);
+
+/// Why a reconcile failed; it is tried again.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub(super) struct Error {
+    /// What was tried.
+    what: String,
+    /// What came of it.
+    source: RequestError,
+}
+
+impl Error {
+    pub(super) fn new(what: impl Into<String>, source: RequestError) -> Self {
+        Self { what: what.into(), source }
+    }
+}
+
+/// What is known of one task during one reconcile.
+pub(super) struct Run<'a> {
+    pub(super) scope: &'a Scope,
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) task: Arc<AgentTask>,
+    pub(super) configuration: Configuration,
+    pub(super) earlier: Earlier,
+    pub(super) refused: Option<Obstacle>,
+}
+
+pub(super) async fn reconcile(guarded: Arc<Guarded>, scope: Arc<Scope>) -> Result<Action, Error> {
+    let span =
+        info_span!("task", namespace = guarded.namespace().unwrap_or_default(), name = guarded.name_any());
+    let _work = scope.shared.heartbeat.begin();
+    let _worker = scope.shared.metrics.worker();
+    let started = Instant::now();
+    let result = bring_on(&guarded, &scope).instrument(span).await;
+    let how = match &result {
+        Err(_) => Reconciled::Error,
+        Ok(action) if *action == Action::await_change() => Reconciled::Success,
+        Ok(_) => Reconciled::RequeueAfter,
+    };
+    scope.shared.measure(started, how);
+    if result.is_ok() {
+        scope.failures.forget(guarded.as_ref());
+    }
+    result
+}
+
+pub(super) fn on_error(guarded: &Guarded, error: &Error, scope: &Scope) -> Action {
+    warn!(task = %ObjectRef::from_obj(guarded), %error, "the task could not be brought on; trying again");
+    scope.failures.next(guarded)
+}
+
+async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
+    let task = match &guarded.0 {
+        Ok(task) => task.clone(),
+        Err(invalid) => {
+            error!(error = %invalid, "the task cannot be read; it stays as it is, and others go on");
+            let note = Note {
+                warning: true,
+                reason: "Unreadable".to_owned(),
+                message: format!("agentloop cannot read this task and leaves it as it is: {invalid}"),
+            };
+            scope.shared.events.publish(guarded.object_ref(&()), note);
+            return Ok(Action::await_change());
+        }
+    };
+    scope.synced().await;
+    scope.shared.configuration.synced().await;
+    let mut run = Run {
+        scope,
+        namespace: task.namespace().unwrap_or_default(),
+        name: task.name_any(),
+        task: scope.newest_tasks.newest(Arc::new(task)),
+        configuration: scope.shared.configuration.get(),
+        earlier: Earlier::Unknown,
+        refused: None,
+    };
+    for _ in 0..MOST_ROUNDS {
+        let pods = run.pods();
+        let decision = run.decide(&pods).await;
+        match run.carry_out(decision, &pods).await? {
+            Progress::Again => {}
+            Progress::Rest(again) => return Ok(again.map_or_else(Action::await_change, Action::requeue)),
+        }
+    }
+    Ok(Action::requeue(NEXT_ROUNDS))
+}
+
+impl Run<'_> {
+    /// The pods that bear this task's uid, as new as they are known.
+    fn pods(&self) -> Vec<PodFacts> {
+        let uid = self.task.uid();
+        let is_ours = |pod: &Pod| pod.labels().get(LABEL_TASK_UID) == uid.as_ref();
+        let cached = self.scope.pods.state_filter(is_ours);
+        let mut pods: HashMap<Option<String>, Arc<Pod>> = HashMap::new();
+        for pod in cached.into_iter().map(|pod| self.scope.newest_pods.newest(pod)) {
+            pods.insert(pod.uid(), pod);
+        }
+        // Created, and not in the cache yet.
+        for pod in self.scope.newest_pods.filter(is_ours) {
+            pods.entry(pod.uid()).or_insert(pod);
+        }
+        pods.values().map(|pod| PodFacts::of(pod)).collect()
+    }
+
+    async fn decide(&self, pods: &[PodFacts]) -> Decision {
+        let now = Timestamp::now();
+        decide::decide(&Observed {
+            task: &self.task,
+            pods,
+            configuration: &self.configuration,
+            obstacle: self.obstacle(pods, now).await,
+            earlier: self.earlier.clone(),
+            refused: self.refused.clone(),
+            now,
+        })
+    }
+
+    /// What the Events of the claimed pod tell, where its status is silent for too long.
+    async fn obstacle(&self, pods: &[PodFacts], now: Timestamp) -> Option<Obstacle> {
+        let active = self.task.status.as_ref()?.active.as_ref()?;
+        let uid = self.task.uid()?;
+        let pod = pods.iter().find(|pod| pod.is_of(&uid, active.iteration, active.attempt))?;
+        let is_silent = pod.state == PodState::Starting(None) && pod.bound && pod.deletion.is_none();
+        if !is_silent || pod.created.is_none_or(|created| now.duration_since(created) < EVENTS_AFTER) {
+            return None;
+        }
+        let events: Api<Event> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
+        let of_pod = ListParams::default().fields(&format!("involvedObject.uid={}", pod.uid));
+        let mut events = match bounded(READ_TIMEOUT, events.list(&of_pod)).await {
+            Ok(events) => events.items,
+            Err(error) => {
+                debug!(%error, "the pod's Events cannot be read");
+                return None;
+            }
+        };
+        let last = |event: &Event| {
+            event.last_timestamp.as_ref().map(|time| time.0).or(event.event_time.as_ref().map(|time| time.0))
+        };
+        events.sort_by_key(|event| std::cmp::Reverse(last(event)));
+        let told = events.iter().filter_map(|e| Some((e.reason.as_deref()?, e.message.as_deref()?)));
+        obstacle_from_events(told, INPUT_VOLUME)
+    }
+
+    /// Writes the status, then acts. A status that could not be written lets nothing be done.
+    async fn carry_out(&mut self, decision: Decision, pods: &[PodFacts]) -> Result<Progress, Error> {
+        if let Some(status) = &decision.status {
+            self.sync_claim_owner().await?;
+            if let Some(progress) = self.write(status).await? {
+                return Ok(progress);
+            }
+            self.refused = None;
+        }
+        let mut progress = Progress::Rest(decision.again);
+        for action in &decision.actions {
+            debug!(?action, "acting");
+            if self.act(action, pods).await? == Progress::Again {
+                progress = Progress::Again;
+            }
+        }
+        Ok(progress)
+    }
+
+    /// Writes the status. An answer means that there is nothing to act on: the task is gone, or has changed.
+    async fn write(&mut self, status: &AgentTaskStatus) -> Result<Option<Progress>, Error> {
+        let before = self.task.status.clone();
+        let json = |status: Option<&AgentTaskStatus>| serde_json::to_value(status).unwrap_or(Value::Null);
+        let Some(patch) = merge::patch(&json(before.as_ref()), &json(Some(status))) else { return Ok(None) };
+        let version = self.task.resource_version().unwrap_or_default();
+        let written =
+            self.scope.shared.writer.task_status(&self.namespace, &self.name, &version, &patch).await;
+        match written {
+            Ok(task) => {
+                self.take(task);
+                self.tell(before.as_ref(), status);
+                Ok(None)
+            }
+            Err(error) if error.is_not_found() => Ok(Some(Progress::Rest(None))),
+            // Changed meanwhile, or nobody knows whether it was written: read, compare, go on.
+            Err(error) if error.is_conflict() || error.is_ambiguous() => {
+                debug!(%error, "the status was not written; reading again");
+                Ok(Some(if self.read().await? { Progress::Again } else { Progress::Rest(None) }))
+            }
+            Err(error) => Err(Error::new("writing the status", error)),
+        }
+    }
+
+    /// Goes on with a newer state of the task.
+    pub(super) fn take(&mut self, task: AgentTask) {
+        self.task = Arc::new(task);
+        self.scope.newest_tasks.remember(&self.task);
+    }
+
+    /// Reads the task from the API server itself; false where it is gone, or another has its name.
+    pub(super) async fn read(&mut self) -> Result<bool, Error> {
+        let api: Api<AgentTask> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
+        let read = bounded(READ_TIMEOUT, api.get_opt(&self.name)).await;
+        match read.map_err(|error| Error::new("reading the task", error))? {
+            Some(task) if task.uid() == self.task.uid() => {
+                self.take(task);
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Logs, counts and announces what a status write changed.
+    fn tell(&self, before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) {
+        let metrics = &self.scope.shared.metrics;
+        if let Some(last) = after.history.first()
+            && after.iterations > before.map_or(0, |status| status.iterations)
+        {
+            metrics.iteration(last.outcome);
+            info!(iteration = last.iteration, outcome = ?last.outcome, changed = ?last.changed, "iteration settled");
+        }
+        if let Some(stop) = &after.stop
+            && before.and_then(|status| status.stop.as_ref()) != Some(stop)
+        {
+            metrics.stop(stop.phase, stop.cause);
+        }
+        let claimed = after.active.as_ref().filter(|active| {
+            before.and_then(|status| status.active.as_ref()).is_none_or(|known| known.pod != active.pod)
+        });
+        if let Some(active) = claimed {
+            info!(
+                iteration = active.iteration,
+                attempt = active.attempt,
+                pod = active.pod,
+                "iteration claimed"
+            );
+        }
+        for note in decide::announce(before, after) {
+            info!(reason = note.reason, "{}", note.message);
+            self.scope.shared.events.publish(self.task.object_ref(&()), note);
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Pods whose task is gone: they are stopped, and let go once they have ended.
+
+use std::sync::Arc;
+
+use agentloop_contract::names::{LABEL_TASK, LABEL_TASK_UID};
+use agentloop_core::api::AgentTask;
+use agentloop_core::decide::{self, PodRef};
+use agentloop_core::facts::PodFacts;
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::PartialObjectMeta;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
+use kube::{Api, Resource, ResourceExt};
+use tracing::{info, warn};
+
+use super::{Guarded, Scope};
+use crate::client::{READ_TIMEOUT, RequestError, bounded};
+
+/// The name of the task that a pod belongs to.
+fn task_name(pod: &Pod) -> Option<String> {
+    let kind = AgentTask::kind(&());
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let owner = owners.filter(|owner| owner.kind == kind).find(|owner| owner.controller == Some(true));
+    owner.map(|owner| owner.name.clone()).or_else(|| pod.labels().get(LABEL_TASK).cloned())
+}
+
+/// Looks at one pod: nothing to do where its task is there.
+pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, RequestError> {
+    let (Some(name), Some(task_uid)) = (task_name(&pod), pod.labels().get(LABEL_TASK_UID)) else {
+        return Ok(Action::await_change());
+    };
+    let namespace = pod.namespace().unwrap_or_default();
+    scope.synced().await;
+    let cached = scope.tasks.get(&ObjectRef::<Guarded>::new(&name).within(&namespace));
+    if cached.is_some_and(|task| task.uid().as_deref() == Some(task_uid)) {
+        return Ok(Action::await_change());
+    }
+    // The cache may lag: only the API server itself can say that a task is gone.
+    let tasks: Api<AgentTask> = Api::namespaced(scope.shared.clients.read.clone(), &namespace);
+    let task: Option<PartialObjectMeta<AgentTask>> =
+        bounded(READ_TIMEOUT, tasks.get_metadata_opt(&name)).await?;
+    if task.is_some_and(|task| task.uid().as_deref() == Some(task_uid)) {
+        return Ok(Action::await_change());
+    }
+    let facts = PodFacts::of(&pod);
+    let _work = scope.shared.heartbeat.begin();
+    for action in decide::stop_all(std::slice::from_ref(&facts)).actions {
+        info!(%namespace, pod = facts.name, task = name, ?action, "the task of this pod is gone");
+        let done = match &action {
+            decide::Action::DeletePod(PodRef { name, uid }) => {
+                scope.shared.writer.delete_pod(&namespace, name, uid).await.map(drop)
+            }
+            decide::Action::ReleasePod(PodRef { name, uid }) => {
+                scope.shared.writer.release_pod(&namespace, name, uid).await.map(drop)
+            }
+            _ => Ok(()),
+        };
+        match done {
+            // Gone, or another pod has the name: either way this one needs nothing more.
+            Err(error) if error.is_not_found() || error.is_conflict() => {}
+            other => other?,
+        }
+    }
+    scope.failures.forget(pod.as_ref());
+    Ok(Action::await_change())
+}
+
+pub(super) fn on_error(pod: &Pod, error: &RequestError, scope: &Scope) -> Action {
+    warn!(pod = %ObjectRef::from_obj(pod), %error, "a pod without its task could not be let go; trying again");
+    scope.failures.next(pod)
+}
