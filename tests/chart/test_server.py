@@ -20,7 +20,7 @@ def setUpModule():
     remove()
     for place in PLACES:
         apply([{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": place, "labels": LEVEL}}])
-        succeed(kubectl("wait", "--for=create", "serviceaccount/default", "--namespace", place, "--timeout=30s"))
+        succeed(kubectl("wait", "--for=create", "serviceaccount/default", "--namespace", place, "--timeout=120s"))
 
 
 def tearDownModule():
@@ -55,7 +55,7 @@ def uninstall_without_hook():
 
 def remove():
     uninstall_without_hook()
-    succeed(kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=60s"))
+    succeed(kubectl("delete", "crd", CRD, "--ignore-not-found", "--timeout=120s"))
 
 
 def task(name, namespace):
@@ -65,6 +65,10 @@ def task(name, namespace):
 
 
 class EveryCase(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        remove()
+
     @every_case
     def test_is_taken_without_a_warning(self, _, objects):
         answer = apply([o for o in objects if o["kind"] != "ServiceMonitor"], "--dry-run=server")
@@ -112,7 +116,7 @@ class ARelease(unittest.TestCase):
     def test_takes_the_definition_along_when_told_so(self):
         succeed(upgrade(CASES["definition goes too"]))
         uninstall_without_hook()
-        succeed(kubectl("wait", "--for=delete", f"crd/{CRD}", "--timeout=30s"))
+        succeed(kubectl("wait", "--for=delete", f"crd/{CRD}", "--timeout=120s"))
 
     def test_leaves_nothing_else(self):
         succeed(upgrade(CASES["named namespaces"]))
@@ -125,13 +129,13 @@ class ARelease(unittest.TestCase):
         gone = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "short-lived"}}
         apply([gone])
         succeed(upgrade({"watch": {"namespaces": ["short-lived"]}}))
-        succeed(kubectl("delete", "namespace", "short-lived", "--timeout=60s"))
+        succeed(kubectl("delete", "namespace", "short-lived", "--timeout=120s"))
         uninstall_without_hook()
 
     def test_whose_uninstall_failed_half_way_is_whole_and_can_be_rolled_back(self):
         succeed(upgrade())
         # No pod runs here, so the Job does not end; this is what it would have done first.
-        self.addCleanup(kubectl, "delete", "job", f"{RELEASE}-release", "-n", NAMESPACE, "--timeout=30s")
+        self.addCleanup(kubectl, "delete", "job", f"{RELEASE}-release", "-n", NAMESPACE, "--timeout=120s")
         self.assertIn("agentloop-release not ready", uninstall("--timeout=2s").stderr)
         succeed(kubectl("patch", "deployment", RELEASE, "-n", NAMESPACE, "--subresource=scale", "--type=merge",
                         "--patch", '{"spec":{"replicas":0}}', "--as", account(f"{RELEASE}-release")))
