@@ -12,7 +12,7 @@
 //!   false. Anything else, such as the `<true or false>` of an echoed prompt, is no gate.
 //! - A tag in the middle of a line is prose.
 //!
-//! How the content between the tags is read, see [`fields`].
+//! How the content between the tags is read, see `gate/fields.rs`.
 
 mod fields;
 

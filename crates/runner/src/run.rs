@@ -101,7 +101,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     if own.has_run(&context) {
         return Err(own::Error::AlreadyRan.into());
     }
-    let before = fingerprint(root, &context, &supervisor, Duration::ZERO);
+    let before = fingerprint(&root, &context, &supervisor, Duration::ZERO);
     let command = agent_command(arguments, &context, prompt.as_deref())?;
     if supervisor.stopping() {
         return Err(Failure::Interrupted);
@@ -163,7 +163,7 @@ fn judge_agent(
     // Before the verify command, so that what it builds does not count as the agent's work.
     let difference = match workspace::open(path) {
         Ok(root) => {
-            let after = fingerprint(root, context, supervisor, WHEN_STOPPING);
+            let after = fingerprint(&root, context, supervisor, WHEN_STOPPING);
             report.fingerprint_after = after.hex();
             before.difference(&after, MOST_NAMES)
         }
@@ -194,7 +194,7 @@ fn write_prompt(scratch: &Path, text: &[u8]) -> Result<PathBuf, Failure> {
 }
 
 fn fingerprint(
-    root: OwnedFd,
+    root: &OwnedFd,
     context: &Context,
     supervisor: &Supervisor,
     after_stop: Duration,

@@ -245,7 +245,7 @@ proptest! {
     ) {
         let mut text = format!("{before}\n{OPEN}\nready: {ready}\nreason: {reason}\nblockers:\n");
         for blocker in &blockers {
-            text += &format!("  - {blocker}\n");
+            text.extend(["  - ", blocker, "\n"]);
         }
         text += CLOSE;
         let gate = find(&text).expect("a gate");

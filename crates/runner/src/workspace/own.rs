@@ -1,8 +1,10 @@
 //! `.agentloop/`, the folder in the workspace that is agentloop's own: which iterations have run, and what they said.
 //!
-//!     .agentloop/.gitignore           keeps all of this out of commits
-//!     .agentloop/ran/UID-7-0          iteration 7 of the task, attempt 0, was executed
-//!     .agentloop/iterations/0007/     output.log, report.json; 0007-1/ for attempt 1
+//! ```text
+//! .agentloop/.gitignore           keeps all of this out of commits
+//! .agentloop/ran/UID-7-0          iteration 7 of the task, attempt 0, was executed
+//! .agentloop/iterations/0007/     output.log, report.json; 0007-1/ for attempt 1
+//! ```
 
 use std::os::fd::OwnedFd;
 

@@ -206,7 +206,7 @@ fn a_line_too_long_to_parse_is_skipped_and_the_next_one_read() {
     stream.push(format!("{INIT}\n").as_bytes());
     stream.push(b"{\"type\":\"user\",\"x\":\"");
     for _ in 0..160 {
-        stream.push(&[b'y'; 64 << 10]);
+        stream.push(&vec![b'y'; 64 << 10]);
         assert!(!matches!(&stream.line, Line::Json(line) if line.len() > LINE_BYTES));
     }
     stream.push(b"\"}\n");
