@@ -385,7 +385,7 @@ fn obstacle(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
         let reason = waiting.reason.as_deref().unwrap_or_default();
         let told = waiting.message.as_deref().unwrap_or(reason);
         if IMAGE_REASONS.contains(&reason) {
-            let detail = format!("image {} of container {}: {told}", container.image, container.name);
+            let detail = format!("container {}: {told}", container.name);
             return Some(Obstacle { reason: WaitReason::ImagePull, detail });
         }
         if CREATE_REASONS.contains(&reason) {
