@@ -23,7 +23,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 pub use announce::{Note, announce};
-pub use judge::{Charge, Judgement, judge};
+pub use judge::{Charge, ErrorSeen, Judgement, NoChange, judge};
 pub use tidy::stop_all;
 
 use crate::{

@@ -1,0 +1,227 @@
+//! How an iteration is judged: the specification's table row by row, and what comes first.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use agentloop_contract::{
+    gate::Gate,
+    report::{Change, End, Error, Report, Verified},
+};
+use agentloop_core::{
+    api::{Change as Changed, Outcome, StopCause},
+    decide::{Charge, ErrorSeen, Judgement, NoChange, judge},
+    facts::{AgentEnd, Ending},
+};
+use serde_json::{Value, json};
+use support::{
+    after, code_of, done, exited, failed_with, idled, interrupted, rate_limited, spec, timed_out,
+    unauthenticated, worked,
+};
+
+fn judged(more: &Value, end: AgentEnd) -> Judgement {
+    judge(&spec(more), &Ending::Ran(Box::new(end)))
+}
+
+#[track_caller]
+fn charged(more: &Value, end: AgentEnd) -> Charge {
+    match judged(more, end) {
+        Judgement::Charged(charge) => *charge,
+        other => panic!("{other:?} is not charged"),
+    }
+}
+
+fn told(report: &Report) -> AgentEnd {
+    AgentEnd { exit_code: Some(code_of(report)), report: Some(report.clone()), ..AgentEnd::default() }
+}
+
+fn silent(code: i32) -> AgentEnd {
+    AgentEnd { exit_code: Some(code), ..AgentEnd::default() }
+}
+
+fn verified(passed: bool) -> Option<Verified> {
+    Some(Verified { passed, exit_code: Some(i32::from(!passed)), timed_out: false, last_lines: vec![] })
+}
+
+fn error(charge: &Charge) -> &str {
+    match &charge.error {
+        ErrorSeen::Some(error) => &error.summary,
+        other => panic!("{other:?} is no error"),
+    }
+}
+
+// === The table ===
+
+#[test]
+fn an_agent_that_ran_is_charged_and_the_streak_follows_the_change() {
+    let rows = [
+        (Change::Changed, NoChange::Clear),
+        (Change::Unchanged, NoChange::Add),
+        (Change::Unknown, NoChange::Keep),
+    ];
+    for (change, streak) in rows {
+        let charge = charged(&json!({}), told(&exited(change)));
+        assert_eq!((charge.outcome, charge.no_change, charge.verdict), (Outcome::Exited, streak, None));
+        assert_eq!(charge.error, ErrorSeen::None);
+    }
+}
+
+#[test]
+fn an_error_is_seen_whether_or_not_the_workspace_changed() {
+    for report in [failed_with("boom"), Report { changed: Change::Unchanged, ..failed_with("boom") }] {
+        assert_eq!(error(&charged(&json!({}), told(&report))), "boom");
+    }
+}
+
+#[test]
+fn no_readable_report_is_charged_with_the_containers_reason_as_the_error() {
+    let end = AgentEnd { reason: Some("OOMKilled".to_owned()), ..silent(137) };
+    let charge = charged(&json!({}), end);
+    assert_eq!((charge.outcome, charge.no_change), (Outcome::Killed, NoChange::Keep));
+    assert_eq!(error(&charge), "OOMKilled (exit code 137)");
+    let charge = charged(&json!({}), silent(0));
+    assert_eq!(charge.verdict, None, "an exit code alone completes nothing");
+    assert!(error(&charge).contains("without a readable report"));
+}
+
+#[test]
+fn a_timeout_is_charged_with_an_error_of_its_own() {
+    let charge = charged(&json!({}), told(&timed_out(Change::Unchanged)));
+    assert_eq!((charge.outcome, charge.no_change), (Outcome::TimedOut, NoChange::Add));
+    assert_eq!(error(&charge), "IterationTimeout");
+    let charge = charged(&json!({}), told(&timed_out(Change::Changed)));
+    assert_eq!(charge.no_change, NoChange::Clear, "a timeout with changes is progress");
+    let backstop = charged(&json!({}), AgentEnd { deadline: true, ..silent(137) });
+    assert_eq!((backstop.outcome, error(&backstop)), (Outcome::TimedOut, "IterationTimeout"));
+}
+
+#[test]
+fn a_refusal_for_now_is_free_only_where_the_workspace_is_provably_unchanged() {
+    let until = Some(after(99));
+    let free = judged(&json!({}), told(&rate_limited(Change::Unchanged, until)));
+    assert!(matches!(free, Judgement::Refused { until: Some(at), .. } if at == after(99)), "{free:?}");
+    for (change, streak) in [(Change::Changed, NoChange::Clear), (Change::Unknown, NoChange::Keep)] {
+        let charge = charged(&json!({}), told(&rate_limited(change, until)));
+        assert_eq!((charge.outcome, charge.no_change), (Outcome::ProviderRefused, streak));
+        assert_eq!((charge.error, charge.refused), (ErrorSeen::Keep, Some(until)));
+    }
+}
+
+#[test]
+fn an_exit_code_that_means_not_now_waits_though_nothing_was_reported() {
+    let charge = charged(&json!({}), silent(75));
+    assert_eq!((charge.refused, charge.error), (Some(None), ErrorSeen::Keep));
+    assert_eq!(charged(&json!({ "retryOnExitCodes": [] }), silent(75)).refused, None);
+    assert_eq!(charged(&json!({ "retryOnExitCodes": [9] }), silent(9)).refused, Some(None));
+}
+
+#[test]
+fn an_agent_that_was_disrupted_is_charged_and_the_streaks_stay() {
+    for (change, streak) in [(Change::Changed, NoChange::Clear), (Change::Unchanged, NoChange::Keep)] {
+        let charge = charged(&json!({}), told(&interrupted(change)));
+        assert_eq!((charge.outcome, charge.no_change), (Outcome::Interrupted, streak));
+        assert_eq!(charge.error, ErrorSeen::Keep);
+    }
+    let charge = charged(&json!({}), AgentEnd { disrupted: true, ..silent(137) });
+    assert_eq!((charge.outcome, charge.error), (Outcome::Interrupted, ErrorSeen::Keep));
+    let oom = AgentEnd { disrupted: true, reason: Some("OOMKilled".to_owned()), ..silent(137) };
+    assert_eq!(charged(&json!({}), oom).outcome, Outcome::Killed);
+}
+
+#[test]
+fn an_agent_that_never_started_is_free() {
+    let ending = Ending::NeverStarted { detail: "why".to_owned() };
+    assert_eq!(judge(&spec(&json!({})), &ending), Judgement::NotStarted { detail: "why".to_owned() });
+}
+
+#[test]
+fn what_the_runner_did_not_execute_is_charged() {
+    let rows = [
+        (End::AlreadyRan, Outcome::AlreadyRan),
+        (End::CommandNotFound, Outcome::CommandNotFound),
+        (End::RunnerFailed, Outcome::RunnerFailed),
+    ];
+    for (end, outcome) in rows {
+        let report = Report { error: Some(Error::new("why")), ..Report::of(end) };
+        let charge = charged(&json!({}), told(&report));
+        assert_eq!((charge.outcome, charge.changed, error(&charge)), (outcome, Changed::Unknown, "why"));
+    }
+}
+
+// === Done ===
+
+#[test]
+fn the_gate_must_say_ready_and_the_agent_exit_0() {
+    let gate = |ready| Some(Gate { ready, ..Gate::default() });
+    let verdict = |report: &Report| charged(&json!({}), told(report)).verdict;
+    assert_eq!(verdict(&done()), Some(StopCause::Completed));
+    assert_eq!(verdict(&worked()), None, "no gate");
+    assert_eq!(verdict(&Report { gate: gate(false), ..worked() }), None);
+    assert_eq!(verdict(&Report { exit_code: Some(1), ..done() }), None);
+    assert_eq!(verdict(&Report { exit_code: None, signal: Some(15), ..done() }), None);
+    for end in [End::TimedOut, End::Interrupted, End::AlreadyRan, End::RunnerFailed] {
+        assert_eq!(verdict(&Report { end, ..done() }), None, "{end:?}");
+    }
+}
+
+#[test]
+fn a_disruption_never_turns_a_success_into_something_else() {
+    let end = AgentEnd { disrupted: true, reason: Some("Evicted".to_owned()), ..told(&done()) };
+    assert_eq!(charged(&json!({}), end).verdict, Some(StopCause::Completed));
+}
+
+#[test]
+fn verify_refuses_what_the_policy_would_take() {
+    for policy in ["Gate", "ExitCode"] {
+        let spec = json!({ "completion": { "policy": policy, "verify": { "command": ["t"] } } });
+        let verdict = |verify| charged(&spec, told(&Report { verify, ..done() })).verdict;
+        assert_eq!(verdict(verified(true)), Some(StopCause::Completed));
+        assert_eq!(verdict(verified(false)), None);
+        assert_eq!(verdict(None), None, "a verify that did not run has not passed");
+    }
+}
+
+#[test]
+fn the_policy_verify_asks_nobody_else() {
+    let spec = json!({ "completion": { "policy": "Verify", "verify": { "command": ["t"] } } });
+    let verdict = |report: Report| charged(&spec, told(&report)).verdict;
+    let passes = |report: Report| Report { verify: verified(true), ..report };
+    assert_eq!(verdict(passes(failed_with("x"))), Some(StopCause::Completed));
+    assert_eq!(verdict(passes(timed_out(Change::Changed))), Some(StopCause::Completed));
+    assert_eq!(verdict(passes(interrupted(Change::Changed))), None);
+    assert_eq!(verdict(done()), None, "whatever the agent says");
+}
+
+#[test]
+fn the_policy_exit_code_takes_0_and_nothing_else() {
+    let spec = json!({ "completion": { "policy": "ExitCode" } });
+    assert_eq!(charged(&spec, told(&idled())).verdict, Some(StopCause::Completed));
+    assert_eq!(charged(&spec, told(&failed_with("x"))).verdict, None);
+}
+
+// === Failed ===
+
+#[test]
+fn done_comes_before_failed_and_failed_before_a_refusal() {
+    let spec = json!({ "failOnExitCodes": [1], "completion": {
+        "policy": "Verify", "verify": { "command": ["t"] },
+    } });
+    let passed = Report { verify: verified(true), ..failed_with("x") };
+    assert_eq!(charged(&spec, told(&passed)).verdict, Some(StopCause::Completed));
+    let refused = charged(&spec, told(&rate_limited(Change::Unchanged, None)));
+    assert_eq!((refused.verdict, refused.refused), (Some(StopCause::ExitCode), None));
+    let credential = charged(&json!({}), told(&unauthenticated()));
+    assert_eq!(credential.verdict, Some(StopCause::Unauthenticated));
+    assert_eq!(charged(&spec, silent(1)).verdict, Some(StopCause::ExitCode), "a report or none");
+}
+
+#[test]
+fn only_an_agent_that_ended_by_itself_can_fail_by_its_exit_code() {
+    let spec = json!({ "failOnExitCodes": [1, 137, 143] });
+    for report in [interrupted(Change::Unknown), timed_out(Change::Unknown)] {
+        let report = Report { exit_code: Some(1), ..report };
+        assert_eq!(charged(&spec, told(&report)).verdict, None, "{:?}", report.end);
+    }
+    assert_eq!(charged(&spec, AgentEnd { disrupted: true, ..silent(137) }).verdict, None);
+    assert_eq!(charged(&spec, AgentEnd { deadline: true, ..silent(137) }).verdict, None);
+    assert_eq!(charged(&spec, silent(137)).verdict, Some(StopCause::ExitCode));
+}
