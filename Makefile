@@ -25,3 +25,28 @@ cluster: ## start the local cluster (root; CLUSTER_ARGS=--api-only needs none) a
 .PHONY: cluster-down
 cluster-down: ## end the local cluster and remove all that it left
 	@hack/cluster down --name $(CLUSTER)
+
+.PHONY: generate
+generate: ## write what is generated from the API's types: the definition and its reference
+	@hack/generate
+
+.PHONY: lint
+lint: ## check format, code, documentation, dependencies, scripts and chart
+	@hack/lint
+
+.PHONY: audit
+audit: ## check the dependencies against the advisory database (needs the internet)
+	@hack/lint audit
+
+.PHONY: test
+test: ## run all tests; everything that they need is built and started
+	@hack/test
+
+.PHONY: test-unit test-api test-chart test-examples test-e2e
+test-unit: ## run the tests that need no server
+test-api: ## run the operator's tests against a real API server
+test-chart: ## run the chart's tests
+test-examples: ## try every example against a real API server
+test-e2e: ## run the tests in a cluster with a real kubelet (root)
+test-unit test-api test-chart test-examples test-e2e:
+	@hack/test $(@:test-%=%)
