@@ -1,0 +1,281 @@
+//! Prints docs/api.md: every field, bound, word and rule of the API, read from the types.
+//!
+//! `make generate` writes the page; `tests/generated.rs` fails where the page differs from the types.
+
+use std::{fmt::Write as _, io::Write as _};
+
+use agentloop_core::api::{
+    Change, LoopContext, Outcome, Phase, Policy, Source, StopCause, WaitReason, WhenDeleted, crd,
+};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
+use schemars::{JsonSchema, schema_for};
+use serde::Serialize;
+use serde_json::Value;
+
+fn main() -> std::io::Result<()> {
+    std::io::stdout().write_all(markdown().as_bytes())
+}
+
+/// The whole page.
+pub fn markdown() -> String {
+    let crd = crd();
+    let words = words();
+    let mut page = head(&crd);
+    for version in &crd.spec.versions {
+        page += &version_section(version, &words);
+    }
+    page += &words_section(&words);
+    page
+}
+
+/// A type with a fixed set of words.
+struct Words {
+    name: String,
+    description: String,
+    /// Each word and what it means.
+    values: Vec<(String, String)>,
+}
+
+/// All such types, in the order in which a reader meets them.
+fn words() -> Vec<Words> {
+    vec![
+        with_default::<LoopContext>(),
+        with_default::<Policy>(),
+        with_default::<WhenDeleted>(),
+        words_of::<Phase>(),
+        words_of::<WaitReason>(),
+        words_of::<StopCause>(),
+        words_of::<Outcome>(),
+        words_of::<Change>(),
+        words_of::<Source>(),
+    ]
+}
+
+/// The definition loses what each word means; the type's own schema has it.
+fn words_of<T: JsonSchema>() -> Words {
+    let schema = schema_for!(T);
+    let text =
+        |value: &Value, key: &str| one_line(value.get(key).and_then(Value::as_str).unwrap_or_default());
+    let described = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
+    Words {
+        name: T::schema_name().into_owned(),
+        description: text(schema.as_value(), "description"),
+        values: described.map(|value| (text(value, "const"), text(value, "description"))).collect(),
+    }
+}
+
+/// The word that is meant where the field is absent is told as well.
+fn with_default<T: JsonSchema + Default + Serialize>() -> Words {
+    let default = serde_json::to_value(T::default()).unwrap_or_default();
+    let mut words = words_of::<T>();
+    for (_, meaning) in words.values.iter_mut().filter(|(word, _)| default == word.as_str()) {
+        meaning.push_str(" The default.");
+    }
+    words
+}
+
+fn head(crd: &CustomResourceDefinition) -> String {
+    let names = &crd.spec.names;
+    let list = |names: &Option<Vec<String>>| names.clone().unwrap_or_default().join(", ");
+    format!(
+        "<!-- Written by `make generate` from crates/core/src/api: change the types, not this page. -->\n\n\
+         # API reference\n\n\
+         `{kind}` is the one resource of agentloop. What the fields mean together is told in [concepts](concepts.md); what\n\
+         a user may set cluster-wide, in [configuration](configuration.md).\n\n\
+         | | |\n|---|---|\n\
+         | Group | `{group}` |\n| Kind | `{kind}` |\n| Scope | {scope} |\n\
+         | Plural, short name, category | `{plural}`, `{short}`, `{category}` |\n\n\
+         How to read the tables: a field is optional unless its bounds say *required*. Bounds are checked by the API\n\
+         server when an object is written; so are the rules below each table. A rule marked *on update* compares the new\n\
+         object with the old one. Lengths are counted in characters.\n",
+        kind = names.kind,
+        group = crd.spec.group,
+        scope = crd.spec.scope,
+        plural = names.plural,
+        short = list(&names.short_names),
+        category = list(&names.categories),
+    )
+}
+
+fn version_section(version: &CustomResourceDefinitionVersion, words: &[Words]) -> String {
+    let mut text = format!("\n## {}\n\n### Columns of `kubectl get`\n\n", version.name);
+    text += "| Column | Shows | Path |\n|---|---|---|\n";
+    for column in version.additional_printer_columns.iter().flatten() {
+        let wide = if column.priority.unwrap_or(0) > 0 { " (with `-o wide`)" } else { "" };
+        let shows = column.description.clone().unwrap_or_default();
+        row(&mut text, &[format!("{}{wide}", column.name), shows, code(&column.json_path)]);
+    }
+    let Some(root) = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()) else {
+        return text;
+    };
+    for (part, title) in [("spec", "What a user writes"), ("status", "What the operator answers")] {
+        if let Some(schema) = root.properties.as_ref().and_then(|properties| properties.get(part)) {
+            let required = root.required.iter().flatten().any(|name| name == part);
+            text += &part_section(part, title, schema, required, words);
+        }
+    }
+    text += "\n### Rules on the whole object\n\n";
+    let mut rules = Vec::new();
+    rules_of("", root, &mut rules);
+    text += &rules_table(&rules);
+    text
+}
+
+fn part_section(
+    part: &str,
+    title: &str,
+    schema: &JSONSchemaProps,
+    required: bool,
+    words: &[Words],
+) -> String {
+    let mut fields = Vec::new();
+    collect(part, schema, required, &mut fields);
+    let mut text =
+        format!("\n### {title}: `{part}`\n\n| Field | Type | Bounds | Meaning |\n|---|---|---|---|\n");
+    for (path, schema, required) in &fields {
+        let cells = [code(path), type_of(schema, words), bounds(schema, *required), meaning(schema)];
+        row(&mut text, &cells);
+    }
+    let mut rules = Vec::new();
+    for (path, schema, _) in &fields {
+        rules_of(path, schema, &mut rules);
+    }
+    if !rules.is_empty() {
+        let _ = write!(text, "\n### Rules on `{part}`\n\n{}", rules_table(&rules));
+    }
+    text
+}
+
+/// A field and everything below it, with its path and whether it is required.
+fn collect<'a>(
+    path: &str,
+    schema: &'a JSONSchemaProps,
+    required: bool,
+    fields: &mut Vec<(String, &'a JSONSchemaProps, bool)>,
+) {
+    fields.push((path.to_owned(), schema, required));
+    let (path, object) = match item(schema) {
+        Some(item) => (format!("{path}[]"), item),
+        None => (path.to_owned(), schema),
+    };
+    for (name, below) in object.properties.iter().flatten() {
+        let required = object.required.iter().flatten().any(|needed| needed == name);
+        collect(&format!("{path}.{name}"), below, required, fields);
+    }
+}
+
+/// What the items of a list look like.
+fn item(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
+    match schema.items.as_ref()? {
+        JSONSchemaPropsOrArray::Schema(item) => Some(item),
+        JSONSchemaPropsOrArray::Schemas(_) => None,
+    }
+}
+
+fn type_of(schema: &JSONSchemaProps, words: &[Words]) -> String {
+    let allowed: Vec<&str> = schema.enum_.iter().flatten().filter_map(|word| word.0.as_str()).collect();
+    if !allowed.is_empty() {
+        let named = words.iter().find(|words| words.values.iter().map(|(word, _)| word).eq(allowed.iter()));
+        return match named {
+            Some(words) => format!("[{}](#{})", words.name, words.name.to_lowercase()),
+            None => allowed.join(", "),
+        };
+    }
+    match (schema.type_.as_deref(), item(schema), schema.format.as_deref()) {
+        (Some("array"), Some(item), _) => format!("list of {}", type_of(item, words)),
+        (Some("string"), _, Some("date-time")) => "time".to_owned(),
+        (Some("object"), ..) if schema.x_kubernetes_preserve_unknown_fields == Some(true) => {
+            "object, further fields kept".to_owned()
+        }
+        (Some(type_), ..) => type_.to_owned(),
+        (None, ..) => "anything".to_owned(),
+    }
+}
+
+fn bounds(schema: &JSONSchemaProps, required: bool) -> String {
+    let mut told = Vec::new();
+    if required {
+        told.push("*required*".to_owned());
+    }
+    if let Some(default) = &schema.default {
+        told.push(format!("default {}", code(&default.0.to_string())));
+    }
+    told.extend(range(schema.minimum, schema.maximum, ""));
+    told.extend(range(whole(schema.min_length), whole(schema.max_length), " characters"));
+    told.extend(range(whole(schema.min_items), whole(schema.max_items), " items"));
+    if let Some(pattern) = &schema.pattern {
+        told.push(format!("matches {}", code(pattern)));
+    }
+    if let Some(item) = item(schema).filter(|item| item.properties.is_none()) {
+        let each = bounds(item, false);
+        if !each.is_empty() {
+            told.push(format!("each {each}"));
+        }
+    }
+    told.join("; ")
+}
+
+/// The bounds of lists and texts are small.
+#[allow(clippy::cast_precision_loss)]
+fn whole(number: Option<i64>) -> Option<f64> {
+    number.map(|number| number as f64)
+}
+
+fn range(least: Option<f64>, most: Option<f64>, unit: &str) -> Option<String> {
+    match (least.filter(|least| *least > 0.0 || unit.is_empty()), most) {
+        (Some(least), Some(most)) => Some(format!("{least} to {most}{unit}")),
+        (Some(least), None) => Some(format!("at least {least}{unit}")),
+        (None, Some(most)) => Some(format!("at most {most}{unit}")),
+        (None, None) => None,
+    }
+}
+
+fn meaning(schema: &JSONSchemaProps) -> String {
+    one_line(schema.description.as_deref().unwrap_or_default())
+}
+
+/// Path, message and expression of each rule on this very object.
+fn rules_of(path: &str, schema: &JSONSchemaProps, rules: &mut Vec<[String; 3]>) {
+    for rule in schema.x_kubernetes_validations.iter().flatten() {
+        rules.push([path.to_owned(), rule.message.clone().unwrap_or_default(), rule.rule.clone()]);
+    }
+}
+
+fn rules_table(rules: &[[String; 3]]) -> String {
+    let mut text = "| Where | What is said | Rule (CEL) |\n|---|---|---|\n".to_owned();
+    for [path, message, rule] in rules {
+        let place = if path.is_empty() { "the object".to_owned() } else { code(path) };
+        let when = if rule.contains("oldSelf") { ", *on update*" } else { "" };
+        row(&mut text, &[format!("{place}{when}"), message.clone(), code(rule)]);
+    }
+    text
+}
+
+fn words_section(words: &[Words]) -> String {
+    let mut text = "\n## Words\n".to_owned();
+    for Words { name, description, values } in words {
+        let _ = write!(text, "\n### {name}\n\n{description}\n\n| Word | Meaning |\n|---|---|\n");
+        for (word, meaning) in values {
+            row(&mut text, &[code(word), meaning.clone()]);
+        }
+    }
+    text
+}
+
+fn row(text: &mut String, cells: &[String]) {
+    for cell in cells {
+        let cell = cell.replace('|', "\\|");
+        let _ = if cell.is_empty() { write!(text, "| ") } else { write!(text, "| {cell} ") };
+    }
+    text.push_str("|\n");
+}
+
+fn code(text: &str) -> String {
+    format!("`{text}`")
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
