@@ -18,13 +18,14 @@ use std::time::Duration;
 
 use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::{AgentTask, Phase};
-use futures::{FutureExt, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{Controller, WatchStreamExt, watcher};
 use kube::{Api, Resource};
+use tokio::sync;
 use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -71,6 +72,9 @@ pub struct Setup {
 /// How often the loop shows that it goes on.
 pub const BEAT: Duration = Duration::from_secs(10);
 
+/// How often it is looked whether a cache has synced.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Pods that may wait to be seen before the watch is slowed down.
 const SHARED_PODS: usize = 4096;
 /// First and longest delay after a reconcile that failed.
@@ -94,6 +98,8 @@ struct Shared {
     configuration: configuration::Watched,
     injection: agentloop_core::pod::Injection,
     events: events::Events,
+    /// Whether all caches hold all that there is.
+    synced: sync::watch::Sender<bool>,
 }
 
 /// What the reconciles of one watch share.
@@ -125,6 +131,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         heartbeat: setup.heartbeat,
         configuration,
         events,
+        synced: sync::watch::Sender::new(false),
     });
 
     let tasks = setup.namespaces.apis::<Guarded>(&shared.clients.read);
@@ -143,6 +150,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
                 scope.synced().await;
             }
             shared.configuration.synced().await;
+            shared.synced.send_replace(true);
             health.set(Stage::Working);
             info!("caches have synced");
         }
@@ -186,6 +194,7 @@ fn watch(
         .with_config(config.clone())
         .owns_shared_stream(of_tasks)
         .reconcile_all_on(shared.configuration.changes())
+        .reconcile_all_on(once_true(shared.synced.subscribe()))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned());
     let scope = Arc::new(Scope {
         shared: shared.clone(),
@@ -206,6 +215,7 @@ fn watch(
 
     let sweeper = Controller::for_shared_stream(of_pods, pod_reader)
         .with_config(config)
+        .reconcile_all_on(once_true(shared.synced.subscribe()))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(sweep::sweep, |pod, error, scope| sweep::on_error(&pod, error, &scope), scope.clone())
         .for_each(|_| futures::future::ready(()));
@@ -227,10 +237,27 @@ fn watch(
 impl Scope {
     /// Waits until both caches hold all that there is.
     async fn synced(&self) {
-        // An error says that the writer is gone, which is the end of the process anyway.
-        drop(self.tasks.wait_until_ready().await);
-        drop(self.pods.wait_until_ready().await);
+        ready(&self.tasks).await;
+        ready(&self.pods).await;
     }
+}
+
+/// Waits until a cache holds all that there is.
+///
+/// Of several that wait for one cache, kube wakes only the last that looked, and each controller waits for
+/// its own too. So this one looks again by itself, and whoever was passed over is woken by [`once_true`].
+async fn ready<K>(store: &Store<K>)
+where
+    K: reflector::Lookup + Clone + 'static,
+    K::DynamicType: Eq + std::hash::Hash + Clone,
+{
+    // An error says that the writer is gone, which is the end of the process anyway.
+    while time::timeout(LOOK_AGAIN, store.wait_until_ready()).await.is_err() {}
+}
+
+/// One signal, as soon as this is true.
+fn once_true(mut flag: sync::watch::Receiver<bool>) -> impl Stream<Item = ()> + Send + 'static {
+    futures::stream::once(async move { drop(flag.wait_for(|flag| *flag).await) })
 }
 
 fn count_phases(scopes: &[Arc<Scope>], metrics: &Metrics) {
