@@ -9,16 +9,30 @@ use crate::api::{
     AgentTask, AgentTaskStatus, MOST_ITERATIONS, Phase, Source, StopCause, Threshold, Thresholds, WaitReason,
 };
 
-/// At most `bytes` bytes of a text, whole characters, with an ellipsis where something was left out.
-/// Control characters become blanks.
+/// At most `bytes` bytes of a text as the API server's JSON has it, whole characters, with an ellipsis
+/// where something was left out. Control characters become blanks.
 pub fn cut_bytes(text: &str, bytes: usize) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
-    if text.len() <= bytes {
+    if text.chars().map(json_bytes).sum::<usize>() <= bytes {
         return text.chars().map(clean).collect();
     }
     let room = bytes.saturating_sub('…'.len_utf8());
-    let end = (0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
-    text.get(..end).unwrap_or_default().chars().map(clean).chain(['…']).collect()
+    let mut used = 0;
+    let fits = |c: &char| {
+        used += json_bytes(*c);
+        used <= room
+    };
+    text.chars().take_while(fits).map(clean).chain(['…']).collect()
+}
+
+/// Bytes of a character in JSON as Go writes it: what could end a string or an HTML script is escaped.
+fn json_bytes(c: char) -> usize {
+    match c {
+        '"' | '\\' => 2,
+        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => 6,
+        c if c.is_control() => 1,
+        c => c.len_utf8(),
+    }
 }
 
 /// The message of a status.
