@@ -11,25 +11,24 @@ mod latest;
 mod merge;
 mod reconcile;
 mod sweep;
+mod watch;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::{AgentTask, Phase};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::DeserializeGuard;
+use kube::runtime::Controller;
 use kube::runtime::controller::{Action, Config};
-use kube::runtime::reflector::{self, ObjectRef, Store};
-use kube::runtime::{Controller, WatchStreamExt, watcher};
+use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource};
-use tokio::sync;
 use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::cli::RunnerArgs;
 use crate::client::Clients;
@@ -72,11 +71,6 @@ pub struct Setup {
 /// How often the loop shows that it goes on.
 pub const BEAT: Duration = Duration::from_secs(10);
 
-/// How often it is looked whether a cache has synced.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
-
-/// Pods that may wait to be seen before the watch is slowed down.
-const SHARED_PODS: usize = 4096;
 /// First and longest delay after a reconcile that failed.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -98,15 +92,15 @@ struct Shared {
     configuration: configuration::Watched,
     injection: agentloop_core::pod::Injection,
     events: events::Events,
-    /// Whether all caches hold all that there is.
-    synced: sync::watch::Sender<bool>,
 }
 
 /// What the reconciles of one watch share.
 struct Scope {
     shared: Arc<Shared>,
     tasks: Store<Guarded>,
+    tasks_synced: watch::Synced,
     pods: Store<Pod>,
+    pods_synced: watch::Synced,
     newest_tasks: latest::Latest<AgentTask>,
     newest_pods: latest::Latest<Pod>,
     failures: Failures,
@@ -131,7 +125,6 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         heartbeat: setup.heartbeat,
         configuration,
         events,
-        synced: sync::watch::Sender::new(false),
     });
 
     let tasks = setup.namespaces.apis::<Guarded>(&shared.clients.read);
@@ -150,7 +143,6 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
                 scope.synced().await;
             }
             shared.configuration.synced().await;
-            shared.synced.send_replace(true);
             health.set(Stage::Working);
             info!("caches have synced");
         }
@@ -184,80 +176,58 @@ fn watch(
     loops: &mut JoinSet<Option<String>>,
 ) -> Arc<Scope> {
     let name = format!("tasks at {}", tasks.resource_url());
-    let (pod_reader, pod_writer) = reflector::store_shared::<Pod>(SHARED_PODS);
-    // The writer was made shared just above, so both are there.
-    let of_tasks = pod_writer.subscribe().into_iter().collect::<futures::stream::SelectAll<_>>();
-    let of_pods = pod_writer.subscribe().into_iter().collect::<futures::stream::SelectAll<_>>();
-
     let config = Config::default().concurrency(concurrency);
-    let controller = Controller::new(tasks, watcher::Config::default())
-        .with_config(config.clone())
-        .owns_shared_stream(of_tasks)
-        .reconcile_all_on(shared.configuration.changes())
-        .reconcile_all_on(once_true(shared.synced.subscribe()))
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned());
+    let (task_store, task_changes, tasks_synced) = watch::tasks(tasks);
+    let (pods, watch_of_pods) = watch::pods(pods);
     let scope = Arc::new(Scope {
         shared: shared.clone(),
-        tasks: controller.store(),
-        pods: pod_reader.clone(),
+        tasks: task_store.clone(),
+        tasks_synced,
+        pods: pods.store.clone(),
+        pods_synced: pods.synced,
         newest_tasks: latest::Latest::default(),
         newest_pods: latest::Latest::default(),
         failures: Failures::default(),
     });
-    let done = controller
+    let controller = Controller::for_stream(task_changes, task_store)
+        .with_config(config.clone())
+        .reconcile_on(pods.tasks)
+        .reconcile_all_on(pods.filled)
+        .reconcile_all_on(shared.configuration.changes())
+        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(
             reconcile::reconcile,
             |task, error, scope| reconcile::on_error(&task, error, &scope),
             scope.clone(),
         )
         .for_each(|_| futures::future::ready(()));
-    loops.spawn(done.map(move |()| Some(name)));
+    loops.spawn(controller.map(move |()| Some(name)));
 
-    let sweeper = Controller::for_shared_stream(of_pods, pod_reader)
+    let sweeper = Controller::for_stream(pods.changed, pods.store)
         .with_config(config)
-        .reconcile_all_on(once_true(shared.synced.subscribe()))
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(sweep::sweep, |pod, error, scope| sweep::on_error(&pod, error, &scope), scope.clone())
         .for_each(|_| futures::future::ready(()));
     loops.spawn(sweeper.map(|()| Some("the sweep".to_owned())));
 
-    let selector = watcher::Config::default().labels(LABEL_TASK_UID);
-    let pods = reflector::reflector(pod_writer, watcher(pods, selector).default_backoff())
-        .take_until(shutdown.clone().cancelled_owned())
-        .for_each(|event| {
-            if let Err(error) = event {
-                warn!(%error, "the watch of pods is disturbed; it goes on");
-            }
-            futures::future::ready(())
-        });
-    loops.spawn(pods.map(|()| Some("the watch of pods".to_owned())));
+    let stop = shutdown.clone().cancelled_owned();
+    let watch_of_pods = async move {
+        tokio::select! {
+            () = watch_of_pods => {}
+            () = stop => {}
+        }
+        Some("the watch of pods".to_owned())
+    };
+    loops.spawn(watch_of_pods);
     scope
 }
 
 impl Scope {
     /// Waits until both caches hold all that there is.
     async fn synced(&self) {
-        ready(&self.tasks).await;
-        ready(&self.pods).await;
+        self.tasks_synced.wait().await;
+        self.pods_synced.wait().await;
     }
-}
-
-/// Waits until a cache holds all that there is.
-///
-/// Of several that wait for one cache, kube wakes only the last that looked, and each controller waits for
-/// its own too. So this one looks again by itself, and whoever was passed over is woken by [`once_true`].
-async fn ready<K>(store: &Store<K>)
-where
-    K: reflector::Lookup + Clone + 'static,
-    K::DynamicType: Eq + std::hash::Hash + Clone,
-{
-    // An error says that the writer is gone, which is the end of the process anyway.
-    while time::timeout(LOOK_AGAIN, store.wait_until_ready()).await.is_err() {}
-}
-
-/// One signal, as soon as this is true.
-fn once_true(mut flag: sync::watch::Receiver<bool>) -> impl Stream<Item = ()> + Send + 'static {
-    futures::stream::once(async move { drop(flag.wait_for(|flag| *flag).await) })
 }
 
 fn count_phases(scopes: &[Arc<Scope>], metrics: &Metrics) {

@@ -1,13 +1,18 @@
 //! From signals to a graceful end.
 //!
-//! The first SIGTERM or SIGINT asks: nothing new is begun, what runs may finish. The second one is not waited for: the
-//! process exits at once, which the protocol survives at any point.
+//! The first SIGTERM or SIGINT asks: nothing new is begun, what runs may finish. A later one means it: the process exits
+//! at once, which the protocol survives at any point.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+/// Signals so soon after the first are the same wish: `timeout`, and a terminal with a shell, tell the process and its
+/// group.
+const SAME_WISH: Duration = Duration::from_secs(1);
 
 /// A token that the first signal cancels.
 ///
@@ -22,7 +27,13 @@ pub fn on_signal() -> io::Result<CancellationToken> {
         let (name, _) = either(&mut terminate, &mut interrupt).await;
         info!(signal = name, "stopping: what runs may finish");
         asked.cancel();
-        let (name, code) = either(&mut terminate, &mut interrupt).await;
+        let since = Instant::now();
+        let (name, code) = loop {
+            let next = either(&mut terminate, &mut interrupt).await;
+            if since.elapsed() > SAME_WISH {
+                break next;
+            }
+        };
         warn!(signal = name, "stopping at once");
         std::process::exit(code);
     });

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use agentloop_contract::names::{LABEL_TASK, LABEL_TASK_UID};
+use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::AgentTask;
 use agentloop_core::decide::{self, PodRef};
 use agentloop_core::facts::PodFacts;
@@ -10,35 +10,28 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
-use super::{Guarded, Scope};
+use super::Scope;
+use super::watch::task_of;
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
-
-/// The name of the task that a pod belongs to.
-fn task_name(pod: &Pod) -> Option<String> {
-    let kind = AgentTask::kind(&());
-    let owners = pod.metadata.owner_references.iter().flatten();
-    let owner = owners.filter(|owner| owner.kind == kind).find(|owner| owner.controller == Some(true));
-    owner.map(|owner| owner.name.clone()).or_else(|| pod.labels().get(LABEL_TASK).cloned())
-}
 
 /// Looks at one pod: nothing to do where its task is there.
 pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, RequestError> {
-    let (Some(name), Some(task_uid)) = (task_name(&pod), pod.labels().get(LABEL_TASK_UID)) else {
+    let (Some(task), Some(task_uid)) = (task_of(&pod), pod.labels().get(LABEL_TASK_UID)) else {
         return Ok(Action::await_change());
     };
-    let namespace = pod.namespace().unwrap_or_default();
+    let (name, namespace) = (task.name.as_str(), pod.namespace().unwrap_or_default());
     scope.synced().await;
-    let cached = scope.tasks.get(&ObjectRef::<Guarded>::new(&name).within(&namespace));
+    let cached = scope.tasks.get(&task);
     if cached.is_some_and(|task| task.uid().as_deref() == Some(task_uid)) {
         return Ok(Action::await_change());
     }
     // The cache may lag: only the API server itself can say that a task is gone.
     let tasks: Api<AgentTask> = Api::namespaced(scope.shared.clients.read.clone(), &namespace);
     let task: Option<PartialObjectMeta<AgentTask>> =
-        bounded(READ_TIMEOUT, tasks.get_metadata_opt(&name)).await?;
+        bounded(READ_TIMEOUT, tasks.get_metadata_opt(name)).await?;
     if task.is_some_and(|task| task.uid().as_deref() == Some(task_uid)) {
         return Ok(Action::await_change());
     }

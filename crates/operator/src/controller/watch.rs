@@ -1,0 +1,116 @@
+//! Watches: what fills a cache, tells when it is full, and says which tasks a pod's change is about.
+//!
+//! kube's shared streams are not used: they do not tell of deletions, and lose their wake-up where an object
+//! is gone before it is looked at. Nor is `Store::wait_until_ready`: of several that wait for one cache it
+//! wakes only the last that looked, and each controller waits for its own.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::hash::Hash;
+
+use agentloop_contract::names::{LABEL_TASK, LABEL_TASK_UID};
+use agentloop_core::api::AgentTask;
+use futures::channel::mpsc::{self, UnboundedReceiver};
+use futures::{Stream, StreamExt, future};
+use k8s_openapi::api::core::v1::Pod;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tracing::warn;
+
+use super::Guarded;
+
+/// Becomes true once a cache holds all that there is.
+#[derive(Clone)]
+pub(super) struct Synced(watch::Receiver<bool>);
+
+impl Synced {
+    pub(super) async fn wait(&self) {
+        // An error says that the watch is gone, which is the end of the process anyway.
+        drop(self.0.clone().wait_for(|synced| *synced).await);
+    }
+}
+
+type Event<K> = Result<watcher::Event<K>, watcher::Error>;
+
+/// A cache, the events that fill it as they are polled, and the word that it is full.
+fn cache<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> (Store<K>, impl Stream<Item = Event<K>> + Send + 'static, Synced)
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+{
+    let (store, writer) = reflector::store();
+    let (full, synced) = watch::channel(false);
+    let events =
+        reflector::reflector(writer, watcher(api, config).default_backoff()).inspect(
+            move |event| match event {
+                Ok(watcher::Event::InitDone) => drop(full.send_replace(true)),
+                Ok(_) => {}
+                Err(error) => warn!(%error, "a watch is disturbed; it goes on"),
+            },
+        );
+    (store, events, Synced(synced))
+}
+
+/// The tasks' cache and the changes that a controller works on.
+pub(super) fn tasks(
+    api: Api<Guarded>,
+) -> (Store<Guarded>, impl Stream<Item = Result<Guarded, watcher::Error>> + Send + 'static, Synced) {
+    let (store, events, synced) = cache(api, watcher::Config::default());
+    (store, events.touched_objects(), synced)
+}
+
+/// The pods' cache, and what their changes concern.
+pub(super) struct Pods {
+    pub(super) store: Store<Pod>,
+    pub(super) synced: Synced,
+    /// The task of each pod that was changed or deleted.
+    pub(super) tasks: UnboundedReceiver<ObjectRef<Guarded>>,
+    /// Each pod that was changed.
+    pub(super) changed: UnboundedReceiver<Result<Pod, watcher::Error>>,
+    /// A signal whenever the cache was filled anew: a pod may have gone unseen.
+    pub(super) filled: UnboundedReceiver<()>,
+}
+
+/// Watches the pods of tasks. The future is the watch: it goes on as long as it is polled.
+pub(super) fn pods(api: Api<Pod>) -> (Pods, impl Future<Output = ()> + Send + 'static) {
+    let (store, events, synced) = cache(api, watcher::Config::default().labels(LABEL_TASK_UID));
+    let (to_tasks, tasks) = mpsc::unbounded();
+    let (to_changed, changed) = mpsc::unbounded();
+    let (to_filled, filled) = mpsc::unbounded();
+    // A receiver that is gone belongs to a loop that has ended; the process ends with it.
+    let tell = move |pod: &Pod| {
+        if let Some(task) = task_of(pod) {
+            let _ = to_tasks.unbounded_send(task);
+        }
+    };
+    let watch = events.for_each(move |event| {
+        match event {
+            Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
+                tell(&pod);
+                let _ = to_changed.unbounded_send(Ok(pod));
+            }
+            Ok(watcher::Event::Delete(pod)) => tell(&pod),
+            Ok(watcher::Event::InitDone) => drop(to_filled.unbounded_send(())),
+            Ok(watcher::Event::Init) | Err(_) => {}
+        }
+        future::ready(())
+    });
+    (Pods { store, synced, tasks, changed, filled }, watch)
+}
+
+/// The task that a pod belongs to, whether or not it is still there.
+pub(super) fn task_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
+    let kind = AgentTask::kind(&());
+    let owners = pod.metadata.owner_references.iter().flatten();
+    let owner = owners.filter(|owner| owner.kind == kind).find(|owner| owner.controller == Some(true));
+    let name = owner
+        .map(|owner| owner.name.as_str())
+        .or_else(|| pod.labels().get(LABEL_TASK).map(String::as_str))?;
+    Some(ObjectRef::new(name).within(&pod.namespace()?))
+}
