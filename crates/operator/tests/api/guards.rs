@@ -14,7 +14,6 @@ const OTHER_FINALIZER: &str = "example.com/other";
 const OTHER_GATE: &str = "example.com/other";
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn a_pod_of_another_uid_is_neither_started_nor_released_nor_deleted() {
     let world = World::new().await;
     let pod = world.pod(json!({ "name": "p", "finalizers": [FINALIZER_SETTLE] }), &[GATE_START]).await;
@@ -32,7 +31,6 @@ async fn a_pod_of_another_uid_is_neither_started_nor_released_nor_deleted() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn starting_takes_our_gate_and_no_other() {
     let world = World::new().await;
     let pod = world.pod(json!({ "name": "p" }), &[OTHER_GATE, GATE_START]).await;
@@ -45,7 +43,6 @@ async fn starting_takes_our_gate_and_no_other() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn releasing_takes_our_finalizer_and_no_other() {
     let world = World::new().await;
     let metadata = json!({ "name": "p", "finalizers": [OTHER_FINALIZER, FINALIZER_SETTLE] });
@@ -60,7 +57,6 @@ async fn releasing_takes_our_finalizer_and_no_other() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn a_status_is_written_only_over_the_version_that_was_read() {
     let world = World::with_tasks().await;
     let task = world.task("t", json!({ "iterations": 0 })).await;
@@ -80,7 +76,6 @@ async fn a_status_is_written_only_over_the_version_that_was_read() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn errors_are_told_apart() {
     let world = World::with_tasks().await;
     let pod = world.pod(json!({ "name": "p" }), &[]).await;

@@ -40,7 +40,6 @@ async fn holder(world: &World) -> Option<String> {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn of_two_candidates_one_leads_and_the_other_follows_at_once_when_it_stops() {
     let world = World::new().await;
     let client = &world.clients.write;
@@ -67,7 +66,6 @@ async fn of_two_candidates_one_leads_and_the_other_follows_at_once_when_it_stops
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn of_candidates_that_start_together_exactly_one_leads() {
     let world = World::new().await;
     let stop = CancellationToken::new();
@@ -86,7 +84,6 @@ async fn of_candidates_that_start_together_exactly_one_leads() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn a_leader_that_vanished_is_followed_after_its_time_and_not_before() {
     let world = World::new().await;
     let mut first = candidate(&world, &world.clients.write, "first", 2);
@@ -100,7 +97,6 @@ async fn a_leader_that_vanished_is_followed_after_its_time_and_not_before() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn a_leader_stops_when_somebody_else_writes_itself_in() {
     let world = World::new().await;
     let mut first = candidate(&world, &world.clients.write, "first", 600);
@@ -115,7 +111,6 @@ async fn a_leader_stops_when_somebody_else_writes_itself_in() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn a_leader_goes_on_over_strangers_edits_and_a_deleted_lease() {
     let world = World::new().await;
     let mut first = candidate(&world, &world.clients.write, "first", 600);
@@ -143,7 +138,6 @@ async fn a_leader_goes_on_over_strangers_edits_and_a_deleted_lease() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn a_leader_that_hears_nothing_more_stops_within_its_deadline() {
     let world = World::new().await;
     let config = config().await;

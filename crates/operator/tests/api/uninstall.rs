@@ -88,7 +88,6 @@ fn claim(pod: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn everything_is_let_go_and_doing_it_again_changes_nothing() {
     let world = World::with_tasks().await;
     deployment_with_a_pod(&world).await;
@@ -136,7 +135,6 @@ async fn everything_is_let_go_and_doing_it_again_changes_nothing() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn where_the_deployment_is_gone_already_tasks_are_let_go_all_the_same() {
     let world = World::with_tasks().await;
     let busy = world.task("busy", claim("busy-1")).await;
@@ -150,7 +148,6 @@ async fn where_the_deployment_is_gone_already_tasks_are_let_go_all_the_same() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn an_operator_that_does_not_end_stops_the_hook_before_anything_is_let_go() {
     let world = World::with_tasks().await;
     deployment_with_a_pod(&world).await;
@@ -177,7 +174,6 @@ async fn an_operator_that_does_not_end_stops_the_hook_before_anything_is_let_go(
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn an_operator_outside_the_deployment_stops_the_hook_by_its_lease() {
     let world = World::with_tasks().await;
     let timings = Timings { duration: Duration::from_mins(10), ..Timings::default() };
@@ -199,7 +195,6 @@ async fn an_operator_outside_the_deployment_stops_the_hook_by_its_lease() {
 }
 
 #[tokio::test]
-#[ignore = "needs an API server: make test-api"]
 async fn without_the_definition_or_any_task_there_is_nothing_to_do() {
     let world = World::new().await;
     let (told, result) = run(&world, PATIENCE).await;
