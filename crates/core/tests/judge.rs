@@ -38,8 +38,8 @@ fn silent(code: i32) -> AgentEnd {
     AgentEnd { exit_code: Some(code), ..AgentEnd::default() }
 }
 
-fn verified(passed: bool) -> Option<Verified> {
-    Some(Verified { passed, exit_code: Some(i32::from(!passed)), timed_out: false, last_lines: vec![] })
+fn verified(passed: bool) -> Verified {
+    Verified { passed, exit_code: Some(i32::from(!passed)), timed_out: false, last_lines: vec![] }
 }
 
 fn error(charge: &Charge) -> &str {
@@ -174,8 +174,8 @@ fn verify_refuses_what_the_policy_would_take() {
     for policy in ["Gate", "ExitCode"] {
         let spec = json!({ "completion": { "policy": policy, "verify": { "command": ["t"] } } });
         let verdict = |verify| charged(&spec, told(&Report { verify, ..done() })).verdict;
-        assert_eq!(verdict(verified(true)), Some(StopCause::Completed));
-        assert_eq!(verdict(verified(false)), None);
+        assert_eq!(verdict(Some(verified(true))), Some(StopCause::Completed));
+        assert_eq!(verdict(Some(verified(false))), None);
         assert_eq!(verdict(None), None, "a verify that did not run has not passed");
     }
 }
@@ -184,7 +184,7 @@ fn verify_refuses_what_the_policy_would_take() {
 fn the_policy_verify_asks_nobody_else() {
     let spec = json!({ "completion": { "policy": "Verify", "verify": { "command": ["t"] } } });
     let verdict = |report: Report| charged(&spec, told(&report)).verdict;
-    let passes = |report: Report| Report { verify: verified(true), ..report };
+    let passes = |report: Report| Report { verify: Some(verified(true)), ..report };
     assert_eq!(verdict(passes(failed_with("x"))), Some(StopCause::Completed));
     assert_eq!(verdict(passes(timed_out(Change::Changed))), Some(StopCause::Completed));
     assert_eq!(verdict(passes(interrupted(Change::Changed))), None);
@@ -205,7 +205,7 @@ fn done_comes_before_failed_and_failed_before_a_refusal() {
     let spec = json!({ "failOnExitCodes": [1], "completion": {
         "policy": "Verify", "verify": { "command": ["t"] },
     } });
-    let passed = Report { verify: verified(true), ..failed_with("x") };
+    let passed = Report { verify: Some(verified(true)), ..failed_with("x") };
     assert_eq!(charged(&spec, told(&passed)).verdict, Some(StopCause::Completed));
     let refused = charged(&spec, told(&rate_limited(Change::Unchanged, None)));
     assert_eq!((refused.verdict, refused.refused), (Some(StopCause::ExitCode), None));

@@ -1,6 +1,7 @@
 //! What the kubelet, the scheduler and the pod garbage collector write about a pod.
 
 use agentloop_contract::report::Report;
+use agentloop_core::facts::{PodFacts, PodState};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -82,6 +83,16 @@ pub fn end(pod: &mut Pod, agent: &Value) {
 /// The agent has ended; a sidecar goes on.
 pub fn leave_sidecars(pod: &mut Pod, agent: &Value, at: Timestamp) {
     set_status(pod, "Running", agent, &running(at));
+}
+
+/// The agent's container has ended, its pod has not.
+pub fn has_ended_agent(pod: &Pod) -> bool {
+    !is_ended(pod) && matches!(PodFacts::of(pod).state, PodState::AgentEnded(_))
+}
+
+/// The sidecars that outlived the agent end, and the pod with them.
+pub fn end_sidecars(pod: &mut Pod) {
+    change(pod, &json!({ "status": { "phase": "Succeeded" } }));
 }
 
 /// The node is gone: the garbage collector writes Failed over what the kubelet last said.

@@ -1,0 +1,233 @@
+//! What a stop says, and that every command in it really makes the loop go on.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod support;
+
+use agentloop_contract::report::{Change, Error, Report};
+use agentloop_core::{api::Phase, message::cut_bytes};
+use serde_json::{Value, json};
+use support::{World, idled, unauthenticated, worked};
+
+/// The patches of all commands in a message, parsed as a shell and kubectl would.
+fn commands(message: &str) -> Vec<Value> {
+    let prefix = "kubectl -n dev patch agt/x --type merge -p '";
+    let found: Vec<Value> = message
+        .split(prefix)
+        .skip(1)
+        .map(|rest| serde_json::from_str(rest.split_once('\'').expect("a closing quote").0).expect("JSON"))
+        .collect();
+    assert_eq!(found.len(), message.matches("kubectl").count(), "{message}");
+    found
+}
+
+/// Every command of the present message, each tried in a world of its own, makes the loop claim.
+#[track_caller]
+fn every_command_goes_on(build: impl Fn() -> World, first: impl Fn(&mut World)) {
+    let world = build();
+    let message = world.message();
+    let count = commands(&message).len();
+    assert!(count > 0, "{message:?} has no command");
+    for number in 0..count {
+        let mut world = build();
+        first(&mut world);
+        let before = world.created.len();
+        world.patch(&commands(&world.message())[number]);
+        world.go();
+        assert_eq!(world.phase(), Phase::Running, "after {message:?}, command {number}");
+        assert_eq!(world.created.len(), before + 1);
+    }
+}
+
+fn stopped_at_limit(spec: &Value, config: &[(&str, &str)], times: usize) -> World {
+    let mut world = World::new(spec);
+    world.configure(config);
+    world.iterate_times(times, &worked());
+    assert_eq!(world.phase(), Phase::IterationLimitReached);
+    world
+}
+
+#[test]
+fn the_limits_message_is_what_was_promised() {
+    let world = stopped_at_limit(&json!({}), &[], 10);
+    assert_eq!(
+        world.message(),
+        "stopped after 10 iterations (max: 10); to go on: kubectl -n dev patch agt/x --type merge -p '{\"spec\":{\"maxIterations\":20}}'"
+    );
+    let one = stopped_at_limit(&json!({ "maxIterations": 1 }), &[], 1);
+    assert!(one.message().starts_with("stopped after 1 iteration (max: 1); to go on: "), "{}", one.message());
+}
+
+#[test]
+fn a_higher_limit_goes_on() {
+    every_command_goes_on(|| stopped_at_limit(&json!({ "maxIterations": 10 }), &[], 10), |_| {});
+    every_command_goes_on(|| stopped_at_limit(&json!({}), &[("defaultMaxIterations", "3")], 3), |_| {});
+}
+
+#[test]
+fn the_limit_that_is_suggested_is_not_above_the_hard_limit() {
+    let world = stopped_at_limit(&json!({ "maxIterations": 30 }), &[], 30);
+    assert_eq!(commands(&world.message()), [json!({ "spec": { "maxIterations": 50 } })]);
+    every_command_goes_on(|| stopped_at_limit(&json!({ "maxIterations": 30 }), &[], 30), |_| {});
+}
+
+#[test]
+fn where_the_hard_limit_binds_an_administrator_comes_first() {
+    // Among these, tasks that ask for the very number that would be suggested.
+    for asked in [4, 5, 8, 9, 100, 10_000] {
+        let build = || stopped_at_limit(&json!({ "maxIterations": asked }), &[("hardLimit", "4")], 4);
+        let message = build().message();
+        assert!(
+            message.contains("the hard limit of 4 binds: an administrator must raise hardLimit"),
+            "{message}"
+        );
+        every_command_goes_on(build, |world| {
+            world.configure(&[("hardLimit", "50")]);
+            world.go();
+            assert_eq!(world.phase(), Phase::IterationLimitReached, "a configuration starts nothing");
+        });
+    }
+}
+
+#[test]
+fn a_limit_that_was_lowered_below_the_count_is_told_and_lifted() {
+    let build = || {
+        let mut world = World::new(&json!({ "maxIterations": 20 }));
+        world.iterate_times(12, &worked());
+        world.edit(&json!({ "maxIterations": 10 }));
+        world.iterate(&worked());
+        assert_eq!(world.phase(), Phase::IterationLimitReached);
+        world
+    };
+    let message = build().message();
+    assert!(message.starts_with("stopped after 13 iterations (max: 10); the limit was lowered"), "{message}");
+    every_command_goes_on(build, |_| {});
+}
+
+#[test]
+fn an_open_circuit_tells_its_evidence_and_both_ways_on() {
+    let build = || {
+        let mut world = World::new(&json!({}));
+        world.configure(&[("noChangeThreshold", "4")]);
+        let error = Some(Error::new("tests::resume fails"));
+        world.iterate_times(3, &idled());
+        world.iterate(&Report { error, ..idled() });
+        world
+    };
+    assert_eq!(
+        build().message(),
+        "stopped after 4 iterations: the last 4 changed nothing (threshold 4, from the operator's configuration); \
+         last error: tests::resume fails; to go on with streaks at zero: kubectl -n dev patch agt/x --type merge \
+         -p '{\"spec\":{\"resetToken\":\"after-4\"}}' or with a higher threshold: kubectl -n dev patch agt/x --type merge \
+         -p '{\"spec\":{\"breaker\":{\"noChangeThreshold\":8}}}'"
+    );
+    every_command_goes_on(build, |_| {});
+    let same_error = || {
+        let mut world = World::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
+        world.iterate_times(
+            2,
+            &Report { error: Some(Error::new("it's broken; don't \"panic\"")), ..worked() },
+        );
+        assert_eq!(world.reason(), "SameError");
+        world
+    };
+    assert!(same_error().message().contains("ended in the same error (threshold 2, from the task's spec)"));
+    every_command_goes_on(same_error, |_| {});
+}
+
+#[test]
+fn a_token_that_is_suggested_was_never_used() {
+    for used in ["after-3", "after-3-again", "something"] {
+        for is_removed in [false, true] {
+            let build = || {
+                let mut world = World::new(&json!({ "resetToken": used }));
+                world.go();
+                if is_removed {
+                    world.edit(&json!({ "resetToken": null }));
+                }
+                world.iterate_times(3, &idled());
+                assert_eq!(world.phase(), Phase::CircuitOpen);
+                world
+            };
+            every_command_goes_on(build, |_| {});
+        }
+    }
+}
+
+#[test]
+fn a_failed_task_tells_why_and_goes_on_by_its_command() {
+    let credential = || {
+        let mut world = World::new(&json!({}));
+        world.iterate(&unauthenticated());
+        world
+    };
+    let message = credential().message();
+    assert!(
+        message.starts_with("stopped after 1 iteration: the model provider refused the credential"),
+        "{message}"
+    );
+    every_command_goes_on(credential, |_| {});
+    let exit_code = || {
+        let mut world = World::new(&json!({ "failOnExitCodes": [42] }));
+        world.iterate(&Report { exit_code: Some(42), ..worked() });
+        world
+    };
+    assert!(exit_code().message().contains("the agent exited with code 42, which failOnExitCodes names"));
+    every_command_goes_on(exit_code, |_| {});
+    let twice = || {
+        let mut world = credential();
+        world.patch(&commands(&world.message())[0]);
+        world.iterate(&unauthenticated());
+        world
+    };
+    assert_eq!(twice().iterations(), 2);
+    every_command_goes_on(twice, |_| {});
+}
+
+#[test]
+fn a_suspended_task_goes_on_by_its_command() {
+    let build = || {
+        let mut world = World::new(&json!({}));
+        world.iterate(&worked());
+        world.edit(&json!({ "suspend": true }));
+        world.go();
+        assert_eq!(world.active(), None);
+        world
+    };
+    assert!(build().message().starts_with("suspended after 1 iteration; to go on: "));
+    every_command_goes_on(build, |_| {});
+}
+
+#[test]
+fn a_message_with_the_longest_names_and_errors_keeps_its_commands_whole() {
+    let mut world = World::new(&json!({}));
+    world.task.metadata.name = Some("n".repeat(63));
+    world.task.metadata.namespace = Some("s".repeat(63));
+    let report =
+        Report { changed: Change::Unchanged, error: Some(Error::new(&"𝕏".repeat(400))), ..worked() };
+    world.iterate_times(3, &report);
+    let message = world.message();
+    assert_eq!(message.matches("}}'").count(), 2, "{message}");
+    assert!(message.ends_with("-p '{\"spec\":{\"breaker\":{\"noChangeThreshold\":6}}}'"), "{message}");
+}
+
+#[test]
+fn waits_say_what_goes_on_when_and_how() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.fail_to_start();
+    world.go();
+    let message = world.message();
+    assert!(message.starts_with("iteration 1 waits: its pod did not start the agent: "), "{message}");
+    assert!(message.contains("next try at 2026-11-22T10:00:10Z"), "{message}");
+}
+
+#[test]
+fn what_a_terminal_could_take_for_a_command_is_cut_out() {
+    assert_eq!(cut_bytes("a\u{1b}[31m\nb", 100), "a [31m b");
+    assert_eq!(cut_bytes("größer", 6), "gr…");
+    assert_eq!(cut_bytes("größer", 8), "größer");
+    assert_eq!(cut_bytes("𝕏𝕏", 7), "𝕏…");
+    assert_eq!(cut_bytes("\"\"\"\"", 7), "\"\"…", "a quote has two bytes in JSON");
+    assert_eq!(cut_bytes("a<b", 8), "a<b");
+    assert_eq!(cut_bytes("a<b", 7), "a…", "and this has six in Go's");
+}
