@@ -391,8 +391,9 @@ fn context_of(
             timeout_seconds: verify_timeout(verify),
         }),
         iteration_timeout_seconds: thresholds.iteration_timeout_seconds.value.max(1),
-        // The other half of the kubelet's grace is the runner's, to look at the workspace and report.
-        grace_seconds: (grace / 2).max(1),
+        // The rest of the kubelet's grace is the runner's: to end what the agent left, to look at the
+        // workspace once more and to report takes it up to 15 s.
+        grace_seconds: (grace / 3).max(1),
         retry_on_exit_codes: spec.retry_on_exit_codes().to_vec(),
         report_limit_bytes,
         breaker: context::Breaker {

@@ -1,7 +1,7 @@
 //! The operator's periphery against a real API server.
 //!
-//! What needs a server runs only where it is asked for: `cargo test -p agentloop --test api -- --include-ignored`.
-//! `AGENTLOOP_TEST_KUBECONFIG` names the cluster: never the one that a person's own context points at.
+//! Run by `make test-api`, or `cargo test -p agentloop --test api` with a server at hand:
+//! `AGENTLOOP_TEST_KUBECONFIG` names the cluster, never the one that a person's own context points at.
 
 #![allow(
     clippy::expect_used,
@@ -10,9 +10,13 @@
     reason = "a test's helpers fail by panicking"
 )]
 
+mod faults;
 mod guards;
+mod kubelet;
 mod leader;
+mod loops;
 mod process;
 mod relay;
 mod uninstall;
+mod waiting;
 mod world;

@@ -1,0 +1,287 @@
+//! An operator in this process, and somebody who does to its pods what a kubelet does.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use agentloop_contract::gate::Gate;
+use agentloop_contract::names::{GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK};
+use agentloop_contract::report::{Change, End, Error, Report};
+use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
+use agentloop_operator::cli::{PullPolicy, RunnerArgs, RunnerInjection};
+use agentloop_operator::controller::{self, Setup};
+use agentloop_operator::health::Health;
+use agentloop_operator::metrics::Metrics;
+use agentloop_operator::namespaces::Namespaces;
+use futures::TryStreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::world::{World, eventually, object};
+
+/// The node that all pods of these tests are bound to. It exists, so that nobody collects its pods.
+const NODE: &str = "agentloop-test";
+
+/// An operator for the world's namespace alone.
+pub struct Operator {
+    running: JoinHandle<Result<(), controller::Error>>,
+}
+
+impl Operator {
+    pub fn start(world: &World) -> Self {
+        let health = Health::default();
+        let minute = std::time::Duration::from_mins(1);
+        let setup = Setup {
+            writer: world.writer.clone(),
+            clients: world.clients.clone(),
+            namespaces: Namespaces::Only([world.namespace.clone()].into()),
+            namespace: world.namespace.clone(),
+            config_map: "agentloop-config".to_owned(),
+            runner: RunnerArgs {
+                image: "none".to_owned(),
+                pull_policy: PullPolicy::ByTag,
+                injection: RunnerInjection::ImageVolume,
+            },
+            concurrency: 4,
+            identity: "test".to_owned(),
+            metrics: Metrics::new(),
+            heartbeat: health.heartbeat("the loop", minute, minute),
+            health,
+            shutdown: CancellationToken::new(),
+        };
+        Self { running: tokio::spawn(controller::run(setup)) }
+    }
+
+    /// Ends it in the middle of whatever it does, as a kill does. Reconciles under way may still end.
+    pub fn kill(self) {
+        self.running.abort();
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+/// What an agent did in one iteration.
+#[derive(Clone, Debug)]
+pub struct Work(pub Report);
+
+impl Work {
+    pub fn changed() -> Self {
+        Self(Report { exit_code: Some(0), changed: Change::Changed, ..Report::of(End::Exited) })
+    }
+
+    pub fn unchanged() -> Self {
+        Self(Report { changed: Change::Unchanged, ..Self::changed().0 })
+    }
+
+    pub fn ready() -> Self {
+        Self(Report { gate: Some(Gate { ready: true, ..Gate::default() }), ..Self::changed().0 })
+    }
+
+    pub fn error(text: &str) -> Self {
+        Self(Report { error: Some(Error::new(text)), exit_code: Some(1), ..Self::changed().0 })
+    }
+
+    fn exit_code(&self) -> i32 {
+        match self.0.end {
+            End::Interrupted => 143,
+            _ => self.0.exit_code.unwrap_or(1),
+        }
+    }
+}
+
+/// Runs every pod of a namespace as soon as it may run, and remembers which ran.
+pub struct Kubelet {
+    ran: Arc<Mutex<Vec<(i32, i32)>>>,
+    created: Arc<Mutex<BTreeMap<String, (i32, i32)>>>,
+    running: JoinHandle<()>,
+}
+
+impl Drop for Kubelet {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
+}
+
+fn number(pod: &Pod, label: &str) -> i32 {
+    pod.labels().get(label).and_then(|text| text.parse().ok()).expect("a number in the label")
+}
+
+impl Kubelet {
+    /// `work` tells what the agent of an iteration does.
+    pub fn start(world: &World, work: impl Fn(i32) -> Work + Send + Sync + 'static) -> Self {
+        let (ran, created) = (Arc::default(), Arc::default());
+        let pods = world.api::<Pod>();
+        let running = tokio::spawn(follow(pods, Arc::new(work), Arc::clone(&ran), Arc::clone(&created)));
+        Self { ran, created, running }
+    }
+
+    /// Iteration and attempt of each pod that ran, in order.
+    pub fn ran(&self) -> Vec<(i32, i32)> {
+        self.ran.lock().expect("not poisoned").clone()
+    }
+
+    /// How many pods were ever created.
+    pub fn created(&self) -> usize {
+        self.created.lock().expect("not poisoned").len()
+    }
+}
+
+async fn follow(
+    pods: Api<Pod>,
+    work: Arc<impl Fn(i32) -> Work + Send + Sync + 'static>,
+    ran: Arc<Mutex<Vec<(i32, i32)>>>,
+    created: Arc<Mutex<BTreeMap<String, (i32, i32)>>>,
+) {
+    let of_tasks = watcher::Config::default().labels(LABEL_TASK);
+    let seen = watcher(pods.clone(), of_tasks).default_backoff().touched_objects().try_for_each(|pod| {
+        let (pods, work, ran, created) = (pods.clone(), work.clone(), ran.clone(), created.clone());
+        async move {
+            let which = (number(&pod, LABEL_ITERATION), number(&pod, LABEL_ATTEMPT));
+            created.lock().expect("not poisoned").insert(pod.uid().expect("a uid"), which);
+            if is_free(&pod) {
+                bind(&pods, &pod.name_any()).await;
+                ran.lock().expect("not poisoned").push(which);
+                run(&pods, &pod.name_any()).await;
+                end(&pods, &pod.name_any(), &work(which.0)).await;
+            }
+            Ok(())
+        }
+    });
+    seen.await.expect("the watch goes on");
+}
+
+/// No gate holds the pod, nobody deletes it, and no node has it.
+fn is_free(pod: &Pod) -> bool {
+    let spec = pod.spec.as_ref().expect("a spec");
+    spec.scheduling_gates.iter().flatten().count() == 0
+        && spec.node_name.is_none()
+        && pod.metadata.deletion_timestamp.is_none()
+}
+
+pub async fn bind(pods: &Api<Pod>, name: &str) {
+    let nodes: Api<Node> = Api::all(pods.clone().into_client());
+    let node = object(json!({ "metadata": { "name": NODE } }));
+    // It may be there from another test.
+    let _ = nodes.create(&PostParams::default(), &node).await;
+    let binding = json!({
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": { "name": name },
+        "target": { "apiVersion": "v1", "kind": "Node", "name": NODE },
+    });
+    let _: Value = pods
+        .create_subresource("binding", name, &PostParams::default(), &binding)
+        .await
+        .expect("the pod is bound");
+}
+
+pub async fn set_status(pods: &Api<Pod>, name: &str, status: Value) {
+    let patch = Patch::Merge(json!({ "status": status }));
+    pods.patch_status(name, &PatchParams::default(), &patch).await.expect("the status is taken");
+}
+
+pub async fn run(pods: &Api<Pod>, name: &str) {
+    let state = json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });
+    set_status(pods, name, json!({ "phase": "Running", "containerStatuses": [container(&state)] })).await;
+}
+
+pub async fn end(pods: &Api<Pod>, name: &str, work: &Work) {
+    let code = work.exit_code();
+    let state = json!({ "terminated": {
+        "exitCode": code,
+        "reason": if code == 0 { "Completed" } else { "Error" },
+        "startedAt": "2026-01-01T00:00:00Z",
+        "finishedAt": "2026-01-01T00:01:00Z",
+        "message": work.0.encode(3072).expect("fits"),
+    } });
+    let phase = if code == 0 { "Succeeded" } else { "Failed" };
+    set_status(pods, name, json!({ "phase": phase, "containerStatuses": [container(&state)] })).await;
+}
+
+fn container(state: &Value) -> Value {
+    json!({
+        "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state,
+    })
+}
+
+impl World {
+    /// Creates a task with this spec, over a template that is fit for these tests.
+    pub async fn create(&self, name: &str, spec: Value) -> AgentTask {
+        let mut task = json!({
+            "metadata": { "name": name },
+            "spec": { "template": { "spec": { "containers": [
+                { "name": "agent", "image": "none", "command": ["/bin/agent"] },
+            ] } } },
+        });
+        let Value::Object(spec) = spec else { panic!("a spec is an object") };
+        for (key, value) in spec {
+            task["spec"][key] = value;
+        }
+        let task = object(task);
+        self.api::<AgentTask>().create(&PostParams::default(), &task).await.expect("the task is taken")
+    }
+
+    pub async fn patch(&self, name: &str, spec: Value) {
+        let patch = Patch::Merge(json!({ "spec": spec }));
+        let api = self.api::<AgentTask>();
+        api.patch(name, &PatchParams::default(), &patch).await.expect("the patch is taken");
+    }
+
+    pub async fn status(&self, name: &str) -> AgentTaskStatus {
+        self.api::<AgentTask>().get(name).await.expect("the task is there").status.unwrap_or_default()
+    }
+
+    /// Waits until the task's status passes `is`.
+    pub async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        is: impl Fn(&AgentTaskStatus) -> bool,
+    ) -> AgentTaskStatus {
+        eventually(&format!("{name}: {what}"), || async {
+            let status = self.status(name).await;
+            is(&status).then_some(status)
+        })
+        .await
+    }
+
+    pub async fn until_phase(&self, name: &str, phase: Phase) -> AgentTaskStatus {
+        self.until(name, &format!("{phase:?}"), |status| status.phase == Some(phase)).await
+    }
+
+    /// Waits for the pod of the claim, once its gate is gone.
+    pub async fn started_pod(&self, name: &str) -> Pod {
+        eventually(&format!("a started pod of {name}"), || async {
+            let pod = self.status(name).await.active?.pod;
+            let pod = self.api::<Pod>().get_opt(&pod).await.expect("an answer")?;
+            let gates = pod.spec.as_ref()?.scheduling_gates.as_deref().unwrap_or_default();
+            gates.iter().all(|gate| gate.name != GATE_START).then_some(pod)
+        })
+        .await
+    }
+
+    pub async fn configure(&self, data: Value) {
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": "agentloop-config" }, "data": data,
+        });
+        let api = self.api::<k8s_openapi::api::core::v1::ConfigMap>();
+        let params = PatchParams::apply("test").force();
+        api.patch("agentloop-config", &params, &Patch::Apply(&map))
+            .await
+            .expect("the configuration is taken");
+    }
+
+    pub async fn force_delete(&self, pod: &str) {
+        let now = DeleteParams::default().grace_period(0);
+        let _ = self.api::<Pod>().delete(pod, &now).await;
+    }
+}

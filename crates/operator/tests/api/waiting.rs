@@ -1,0 +1,163 @@
+//! What holds an iteration, and that it goes on once that is gone, uncharged.
+
+use agentloop_core::api::{AgentTask, Phase};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::kubelet::{Kubelet, Operator, Work, bind, set_status};
+use crate::world::{World, eventually, object};
+
+async fn waits(world: &World, task: &str, reason: &str) -> String {
+    let status = world.until(task, reason, |s| s.reason.as_deref() == Some(reason)).await;
+    assert_eq!(status.phase, Some(Phase::Waiting));
+    assert_eq!(status.iterations, 0);
+    status.message.expect("a message")
+}
+
+#[tokio::test]
+async fn a_quota_that_is_full_is_waited_for_and_costs_nothing() {
+    let world = World::with_tasks().await;
+    // Retries soon, so that the test need not wait for the ordinary delay.
+    world.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
+    let quotas = world.api::<ResourceQuota>();
+    let none = object(json!({ "metadata": { "name": "full" }, "spec": { "hard": { "pods": "0" } } }));
+    quotas.create(&PostParams::default(), &none).await.expect("a quota");
+    eventually("the quota is counted", || async { quotas.get("full").await.ok()?.status?.hard }).await;
+    let _operator = Operator::start(&world);
+    let kubelet = Kubelet::start(&world, |_| Work::ready());
+    world.create("poor", json!({})).await;
+    let message = waits(&world, "poor", "QuotaExceeded").await;
+    assert!(message.contains("exceeded quota: full"), "{message}");
+
+    quotas.delete("full", &DeleteParams::default()).await.expect("deleted");
+    let status = world.until_phase("poor", Phase::Succeeded).await;
+    assert_eq!(status.iterations, 1);
+    assert_eq!(kubelet.ran(), [(1, 0)]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_the_server_refuses_is_told_in_its_words_and_mended_by_another_template() {
+    let world = World::with_tasks().await;
+    let _operator = Operator::start(&world);
+    let kubelet = Kubelet::start(&world, |_| Work::ready());
+    let container = |mounts: Value| {
+        json!({ "spec": { "containers": [
+            { "name": "agent", "image": "none", "command": ["/bin/agent"], "volumeMounts": mounts },
+        ] } })
+    };
+    let nowhere = container(json!([{ "name": "nowhere", "mountPath": "/x" }]));
+    world.create("refused", json!({ "template": nowhere })).await;
+    let message = waits(&world, "refused", "PodRejected").await;
+    assert!(message.contains("nowhere"), "{message}");
+    world.patch("refused", json!({ "template": container(json!([])) })).await;
+    world.until_phase("refused", Phase::Succeeded).await;
+    assert_eq!(kubelet.created(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_foreign_pod_of_the_same_name_is_never_touched() {
+    let world = World::with_tasks().await;
+    world.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
+    let task = world.create("named", json!({})).await;
+    let name = agentloop_core::pod::pod_name("named", &task.uid().expect("a uid"), 1, 0);
+    let foreign = world.pod(json!({ "name": name }), &[]).await;
+    let _operator = Operator::start(&world);
+    let message = waits(&world, "named", "NameConflict").await;
+    assert!(message.contains(&name), "{message}");
+    let still = world.api::<Pod>().get(&name).await.expect("the foreign pod");
+    assert_eq!((still.uid(), still.metadata.deletion_timestamp), (foreign.uid(), None));
+
+    world.force_delete(&name).await;
+    world.started_pod("named").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_pulled_is_left_to_the_kubelet_until_the_template_changes() {
+    let world = World::with_tasks().await;
+    let _operator = Operator::start(&world);
+    world.create("image", json!({})).await;
+    let (pods, pod) = (world.api::<Pod>(), world.started_pod("image").await.name_any());
+    bind(&pods, &pod).await;
+    let waiting = json!({ "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } });
+    let container = json!({ "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": waiting });
+    set_status(&pods, &pod, json!({ "phase": "Pending", "containerStatuses": [container] })).await;
+    let message = waits(&world, "image", "ImagePull").await;
+    assert!(message.contains("no such image"), "{message}");
+    assert_eq!(pods.get(&pod).await.expect("there").metadata.deletion_timestamp, None);
+
+    let template = json!({ "spec": { "containers": [{ "name": "agent", "image": "other", "command": ["/bin/agent"] }] } });
+    world.patch("image", json!({ "template": template })).await;
+    eventually("the pod is replaced", || async {
+        pods.get_opt(&pod).await.expect("an answer")?.metadata.deletion_timestamp
+    })
+    .await;
+    set_status(&pods, &pod, json!({ "phase": "Failed" })).await;
+    world.force_delete(&pod).await;
+    let status =
+        world.until("image", "the next attempt", |s| s.active.as_ref().is_some_and(|a| a.attempt == 1)).await;
+    assert_eq!(status.iterations, 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_refused_holds_new_tasks_and_no_others() {
+    let world = World::with_tasks().await;
+    world.configure(json!({ "hardLimit": "7" })).await;
+    let _operator = Operator::start(&world);
+    let _kubelet =
+        Kubelet::start(&world, |iteration| if iteration == 5 { Work::ready() } else { Work::changed() });
+    world.create("before", json!({ "maxIterations": 2 })).await;
+    world.until_phase("before", Phase::IterationLimitReached).await;
+
+    world.configure(json!({ "hardLimit": "7", "hardLimits": "9" })).await;
+    world.create("after", json!({})).await;
+    let message = waits(&world, "after", "ConfigInvalid").await;
+    assert!(message.contains("hardLimits"), "{message}");
+    world.patch("before", json!({ "maxIterations": 9 })).await;
+    let status = world.until_phase("before", Phase::Succeeded).await;
+    assert_eq!(status.max_iterations, Some(7));
+
+    world.configure(json!({ "hardLimit": "7" })).await;
+    world.until_phase("after", Phase::Succeeded).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn paused_starts_nothing_anywhere_until_it_is_taken_out() {
+    let world = World::with_tasks().await;
+    world.configure(json!({ "paused": "true" })).await;
+    let _operator = Operator::start(&world);
+    let kubelet = Kubelet::start(&world, |_| Work::ready());
+    world.create("held", json!({})).await;
+    waits(&world, "held", "Paused").await;
+    assert_eq!(kubelet.created(), 0);
+    world.api::<ConfigMap>().delete("agentloop-config", &DeleteParams::default()).await.expect("deleted");
+    world.until_phase("held", Phase::Succeeded).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_decoded_stops_no_other() {
+    let world = World::with_tasks().await;
+    world.create("odd", json!({})).await;
+    let tasks = world.api::<AgentTask>();
+    // A time that the schema lets pass and no reader understands.
+    let status = json!({ "status": { "startTime": "2026-01-01T00:00:00+99:99", "iterations": 0 } });
+    // The answer cannot be read either.
+    let answer = tasks.patch_status("odd", &PatchParams::default(), &Patch::Merge(status)).await;
+    assert!(matches!(answer, Err(kube::Error::SerdeError(_))), "{answer:?}");
+    assert!(
+        tasks.list(&ListParams::default()).await.is_err(),
+        "the object must be one that cannot be decoded"
+    );
+    let _operator = Operator::start(&world);
+    let _kubelet = Kubelet::start(&world, |_| Work::ready());
+    world.create("good", json!({})).await;
+    world.until_phase("good", Phase::Succeeded).await;
+    world.end().await;
+}
