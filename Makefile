@@ -10,6 +10,14 @@ CLUSTER_ARGS ?=
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+.PHONY: demo
+demo: ## show two loops on a local cluster, from nothing (root; CLUSTER=current: on your own cluster)
+	@CLUSTER=$(CLUSTER) hack/demo
+
+.PHONY: images
+images: ## build the operator's and the runner's image as OCI archives in dist/
+	@hack/build-images
+
 .PHONY: prerequisites
 prerequisites: ## check what this machine must have, and install it where that is allowed
 	@hack/prerequisites
