@@ -1,8 +1,8 @@
 //! The clients, and requests that end in time.
 //!
-//! Reads may be repeated by kube's own retry; writes must not be, for it replays a POST for minutes inside one
-//! await, long after the state that justified the write is gone. So there are two clients, and [`bounded`] gives every
-//! single request an end.
+//! Neither client repeats a request by itself. kube's own retry replays a POST for minutes inside one await, long after
+//! the state that justified the write is gone, and holds the start of a watch back as long; watches and reconciles have
+//! a back-off of their own. [`bounded`] gives every single request an end.
 
 use std::future::Future;
 use std::time::Duration;
@@ -32,11 +32,10 @@ const SOCKET_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The clients of one API server.
 #[derive(Clone)]
 pub struct Clients {
-    /// For reads and watches; repeats what the server asks to repeat (429, 503, 504).
-    ///
-    /// Its own read timeout is long, for a quiet watch is no fault: put single reads into [`bounded`].
+    /// For reads and watches. Its own read timeout is long, for a quiet watch is no fault: put single reads into
+    /// [`bounded`].
     pub read: Client,
-    /// For writes; sends each request once. Use it through [`Writer`](crate::write::Writer).
+    /// For writes. Use it through [`Writer`](crate::write::Writer).
     pub write: Client,
     /// The namespace that the configuration names: the pod's own, or the context's.
     pub namespace: String,
@@ -84,11 +83,10 @@ impl Clients {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.write_timeout = Some(SOCKET_WRITE_TIMEOUT);
         let namespace = config.default_namespace.clone();
+        config.default_retry = false;
         let mut reading = config.clone();
-        reading.default_retry = true;
         reading.read_timeout = Some(SILENCE);
         reading.reset_reader_on_write = true;
-        config.default_retry = false;
         let read = Client::try_from(reading).map_err(Box::new)?;
         let write = Client::try_from(config).map_err(Box::new)?;
         Ok(Self { read, write, namespace })

@@ -1,7 +1,7 @@
 //! The reconcile loop: watches tasks, pods and the configuration, and brings each task on.
 //!
 //! One set of watches and one queue for each watched namespace, or one for all. The decision itself is
-//! `agentloop_core::decide`; [`reconcile`] gathers what it needs and carries out what it says.
+//! `agentloop_core::decide`; `reconcile` gathers what it needs and carries out what it says.
 
 mod act;
 mod configuration;
