@@ -1,6 +1,7 @@
 //! Tasks, pods and reports from compact descriptions, and a world to run whole loops in.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code)]
 
+mod invariants;
 pub mod kubelet;
 pub mod world;
 
@@ -16,6 +17,7 @@ use agentloop_core::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+#[allow(unused_imports)]
 pub use world::World;
 
 /// When every test begins.

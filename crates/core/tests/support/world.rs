@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agentloop_contract::report::{Change, RefusalKind, Report};
 use agentloop_core::{
-    api::{Active, AgentTask, AgentTaskStatus, Phase, WaitReason},
+    api::{AgentTask, AgentTaskStatus, Phase, WaitReason},
     decide::{Action, Decision, Earlier, Observed, PodRef, decide},
     facts::{Obstacle, PodFacts},
     pod,
-    settings::{Configuration, Settings},
+    settings::Configuration,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -422,108 +422,5 @@ impl World {
             }
         }
         self.pods.retain(|pod| !goes(pod));
-    }
-
-    // === What must always hold ===
-
-    fn write(&mut self, status: &AgentTaskStatus) {
-        let before = self.status();
-        let json = serde_json::to_string(status).unwrap();
-        // As the API server keeps it: Go escapes these too.
-        let escaped = json.matches(['<', '>', '&', '\u{2028}', '\u{2029}']).count() * 5;
-        let bytes = json.len() + escaped;
-        assert!(bytes < 16 * 1024, "the status has {bytes} bytes");
-        // As the API server gives it back.
-        let after: AgentTaskStatus = serde_json::from_str(&json).unwrap();
-        check_bounds(&after);
-        let grown = after.iterations - before.iterations;
-        assert!(grown == 0 || grown == 1, "S4: iterations {} → {}", before.iterations, after.iterations);
-        assert!(
-            before.phase != Some(Phase::Succeeded) || after.phase == Some(Phase::Succeeded),
-            "Succeeded is final"
-        );
-        if let Some(active) = after.active.as_ref().filter(|_| before.active != after.active) {
-            self.check_claim(&before, &after, active);
-        }
-        let is_settled = before.active.is_some() && after.active.as_ref() != before.active.as_ref();
-        assert!(grown == 0 || is_settled, "S4: only a settled claim is counted");
-        if is_settled {
-            let claim = before.active.map(|active| (active.iteration, active.attempt)).unwrap();
-            assert_eq!(grown == 1, self.charged.contains(&claim), "S4: {claim:?} is charged as it must be");
-        }
-        self.check_limit_is_shown(&after);
-        self.task.status = Some(after);
-        self.writes += 1;
-    }
-
-    fn check_claim(&self, before: &AgentTaskStatus, after: &AgentTaskStatus, active: &Active) {
-        assert_eq!(active.iteration, after.iterations + 1, "S2: iterations are contiguous");
-        assert!(active.iteration <= after.max_iterations.unwrap(), "S3: the limit shown binds");
-        if let Ok(settings) = &self.real.newest {
-            let asked =
-                self.task.spec.max_iterations.map_or(settings.default_max_iterations.value, i64::from);
-            let limit = asked.min(settings.hard_limit.value).max(1);
-            assert!(i64::from(active.iteration) <= limit, "S3: {} is above {limit}", active.iteration);
-        }
-        let next = (active.iteration, active.attempt);
-        assert!(self.created.iter().all(|earlier| *earlier < next), "S2: {next:?} was there already");
-        assert!(
-            !self.task.spec.suspend && !self.cached.paused,
-            "nothing is claimed while suspended or paused"
-        );
-        assert_eq!(after.stop, None, "S5: nothing is claimed by a stopped loop");
-        if let Some(stop) = &before.stop {
-            let token = after.handled_reset_token != before.handled_reset_token;
-            assert!(stop.phase != Phase::Succeeded, "S5: Succeeded is final");
-            assert!(token || Some(stop.generation) != self.task.metadata.generation, "S5: {stop:?} held");
-            assert!(token || stop.phase != Phase::Failed, "S5: Failed yields to a token only");
-        }
-    }
-
-    /// S6.
-    fn check_limit_is_shown(&self, status: &AgentTaskStatus) {
-        let Some(limit) = status.max_iterations else { return };
-        let circuit_or_final = status
-            .stop
-            .as_ref()
-            .is_some_and(|s| matches!(s.phase, Phase::CircuitOpen | Phase::Failed | Phase::Succeeded));
-        let must = status.active.is_none()
-            && !self.task.spec.suspend
-            && !circuit_or_final
-            && status.iterations >= limit;
-        assert_eq!(status.phase == Some(Phase::IterationLimitReached), must, "S6: {status:?}");
-    }
-
-    fn check_pods(&self) {
-        let live: Vec<PodFacts> =
-            self.pods.iter().map(PodFacts::of).filter(|pod| !pod.gated && pod.ended().is_none()).collect();
-        assert!(live.len() <= 1, "S1: {live:?}");
-        // A claim that an uninstall released counts, whether or not its pod was ever made.
-        let claims = self.created.iter().chain(&self.charged);
-        let iterations: BTreeSet<i32> = claims.map(|(iteration, _)| *iteration).collect();
-        let last = iterations.last().copied().unwrap_or(0);
-        assert_eq!(iterations.len(), usize::try_from(last).unwrap(), "S2: {iterations:?}");
-        let charged: BTreeSet<i32> = self.charged.iter().map(|(iteration, _)| *iteration).collect();
-        assert_eq!(charged.len(), self.charged.len(), "S2: an iteration was charged twice");
-    }
-}
-
-/// The lengths that the schema allows.
-fn check_bounds(status: &AgentTaskStatus) {
-    let at_most = |text: Option<&str>, most: usize, what: &str| {
-        let length = text.map_or(0, |text| text.chars().count());
-        assert!(length <= most, "{what} has {length} characters");
-    };
-    at_most(status.reason.as_deref(), 64, "reason");
-    at_most(status.message.as_deref(), 1024, "message");
-    at_most(status.waiting.as_ref().and_then(|w| w.detail.as_deref()), 512, "waiting.detail");
-    at_most(status.breaker.error_fingerprint.as_deref(), 200, "errorFingerprint");
-    assert!(status.history.len() <= 10, "history");
-    for entry in &status.history {
-        at_most(entry.error.as_deref(), 200, "error");
-        let Some(gate) = &entry.gate else { continue };
-        at_most(gate.reason.as_deref(), 200, "gate.reason");
-        assert!(gate.blockers.len() <= 3, "blockers");
-        gate.blockers.iter().for_each(|blocker| at_most(Some(blocker), 200, "blocker"));
     }
 }
