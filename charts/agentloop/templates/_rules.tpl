@@ -28,6 +28,14 @@
   verbs: [create, patch]
 {{- end }}
 
+{{/* The operator, where it may see the whole cluster. */}}
+{{- define "agentloop.rules.nodes" -}}
+- apiGroups: [""]
+  resources: [nodes]
+  # whether every node's runtime mounts images as volumes
+  verbs: [list]
+{{- end }}
+
 {{/* The operator, in its own namespace. */}}
 {{- define "agentloop.rules.self" -}}
 - apiGroups: [""]
