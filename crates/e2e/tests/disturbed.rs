@@ -1,0 +1,302 @@
+//! The operator itself is disturbed: killed, doubled, upgraded, uninstalled, reconfigured. Each test has an
+//! operator of its own, and the shared one rests.
+
+use std::time::Duration;
+
+use agentloop_e2e::{Lab, PATIENCE, Task, eventually, iterations};
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+const DONE: &str = "Succeeded/Completed";
+const LIMIT: &str = "IterationLimitReached/IterationLimit";
+
+/// What the claim's own record says ran, beside what the pods say.
+async fn journal(lab: &Lab, name: &str, runs: i32) -> Result<()> {
+    let claim = lab.claim_of(&lab.see(name).await?).await?;
+    let said = lab.look_into(&claim, "cut -d ' ' -f 1 /workspace/.agentloop/journal").await?;
+    let ran: Vec<i32> = said.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
+    let expected: Vec<i32> = (1..=runs).collect();
+    ensure!(ran == expected, "the agents that ran are {ran:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_killed_ten_times_runs_twenty_iterations_in_twenty_pods() -> Result<()> {
+    Lab::own("killed", &[])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("steady", &["change", "sleep=0.5", "new-blocker"]).claim().max(20)).await?;
+            for round in 1..=10u32 {
+                // Spread over the loop and over the moments of an iteration: the delay moves by itself with
+                // the time that the operator takes to come back.
+                let from = i64::from(round * 3 / 2);
+                lab.until("steady", iterations(20), "moves on", |now| {
+                    now.iterations() >= from || now.phase() == "IterationLimitReached"
+                })
+                .await?;
+                tokio::time::sleep(Duration::from_millis(u64::from(round * 137 % 700))).await;
+                lab.operator.kill().await?;
+            }
+            let seen = lab.until_state("steady", iterations(20), LIMIT).await?;
+            ensure!(seen.iterations() == 20, "{seen}");
+            lab.exactly(&seen, 20)?;
+            journal(lab, "steady", 20).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn two_operators_that_take_the_lease_from_each_other_count_as_one() -> Result<()> {
+    Lab::own("two", &["--set", "replicas=2"])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("fought-over", &["change", "sleep=0.5", "new-blocker"]).claim().max(8))
+                .await?;
+            let leases: Api<Lease> = Api::namespaced(lab.cluster.client.clone(), &lab.operator.namespace);
+            for done in 1..=6 {
+                lab.until("fought-over", iterations(8), "moves on", |now| now.iterations() >= done).await?;
+                // Nobody's: whoever looks first takes it, while the other still works.
+                let taken =
+                    Patch::Merge(json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 } }));
+                leases.patch(&lab.operator.release, &PatchParams::default(), &taken).await?;
+            }
+            let seen = lab.until_state("fought-over", iterations(8), LIMIT).await?;
+            lab.exactly(&seen, 8)?;
+            journal(lab, "fought-over", 8).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn an_operator_that_is_away_neither_ends_an_iteration_nor_runs_it_again() -> Result<()> {
+    Lab::own("away", &[])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("alone", &["change", "wait", "ready-at=2"]).claim()).await?;
+            let seen = lab.until_running("alone", 1).await?;
+            lab.operator.scale(0).await?;
+            lab.operator.is_at_rest().await?;
+            lab.tell(&seen).await?;
+            eventually(PATIENCE, "the agent ends without the operator", async || {
+                let pods = lab.history.of(seen.uid());
+                let phases: Vec<_> =
+                    pods.iter().filter_map(|p| p.pod.status.as_ref()?.phase.clone()).collect();
+                if phases == ["Succeeded"] { Ok(()) } else { Err(format!("{phases:?}")) }
+            })
+            .await?;
+            lab.operator.scale(1).await?;
+            let seen = lab.until_running("alone", 2).await?;
+            lab.tell(&seen).await?;
+            let seen = lab.until_state("alone", iterations(2), DONE).await?;
+            lab.exactly(&seen, 2)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_namespace_deleted_while_the_operator_is_away_goes_once_it_is_back() -> Result<()> {
+    Lab::own("ns-away", &[])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("doomed", &["change", "idle"]).claim()).await?;
+            lab.until_running("doomed", 1).await?;
+            lab.operator.scale(0).await?;
+            lab.operator.is_at_rest().await?;
+            lab.kubectl(&["delete", "namespace", &lab.namespace, "--wait=false"]).await?.good()?;
+            eventually(PATIENCE, "the agent is stopped", async || {
+                let pods = lab.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].status.phase}"]).await;
+                let said = pods.map_err(|error| error.to_string())?.text;
+                if said.contains("Running") { Err(said) } else { Ok(()) }
+            })
+            .await?;
+            lab.operator.scale(1).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn an_upgrade_in_the_middle_of_a_loop_loses_nothing() -> Result<()> {
+    Lab::own("upgrade", &[])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("steady", &["change", "new-blocker"]).claim().max(6)).await?;
+            lab.until("steady", iterations(2), "moves on", |now| now.iterations() >= 1).await?;
+            lab.operator.install(&["--set", "log.level=debug"]).await?;
+            lab.until("steady", iterations(2), "moves on", |now| now.iterations() >= 3).await?;
+            lab.operator
+                .install(&["--set", "log.level=info", "--set", "runner.injection=init-container"])
+                .await?;
+            let seen = lab.until_state("steady", iterations(6), LIMIT).await?;
+            lab.exactly(&seen, 6)?;
+            journal(lab, "steady", 6).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn an_uninstalled_operator_leaves_a_running_loop_that_the_next_one_takes_up() -> Result<()> {
+    Lab::own("reinstall", &[])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("kept", &["change", "wait", "ready-at=3"]).claim()).await?;
+            let seen = lab.until_running("kept", 1).await?;
+            lab.operator.uninstall().await?;
+            let held = lab
+                .kubectl(&["get", "pods", "-o", "jsonpath={.items[*].metadata.finalizers}"])
+                .await?
+                .good()?;
+            ensure!(!held.contains("agentloop.dev"), "pods are still held: {held}");
+            lab.tell(&seen).await?;
+            lab.operator.install(&[]).await?;
+            for iteration in 2..=3 {
+                let seen = lab.until_running("kept", iteration).await?;
+                lab.tell(&seen).await?;
+            }
+            let seen = lab.until_state("kept", iterations(3), DONE).await?;
+            lab.exactly(&seen, 3)?;
+            journal(lab, "kept", 3).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn without_an_operator_everything_that_it_made_can_be_deleted() -> Result<()> {
+    Lab::own("gone", &[])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("left", &["change", "idle"]).claim()).await?;
+            lab.create(&Task::new("done", &["change", "ready"]).claim()).await?;
+            let seen = lab.until_running("left", 1).await?;
+            lab.until_state("done", iterations(1), DONE).await?;
+            lab.operator.uninstall().await?;
+            ensure!(lab.find("left").await?.is_some(), "uninstalling deleted a task");
+            lab.delete("left").await?;
+            lab.delete("done").await?;
+            lab.exactly(&seen, 1)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_pod_that_is_gone_when_the_operator_is_installed_again_counts_and_never_runs_again() -> Result<()> {
+    Lab::own("lost", &[])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("lost", &["change", "idle-until=2", "ready"]).claim()).await?;
+            let pod = lab.until_running("lost", 1).await?.active_pod().context("no pod")?.to_owned();
+            lab.operator.uninstall().await?;
+            lab.kubectl(&["delete", "pod", &pod]).await?.good()?;
+            lab.operator.install(&[]).await?;
+            let seen = lab.until_state("lost", iterations(2), DONE).await?;
+            ensure!(seen.history("outcome") == ["PodLost", "Exited"], "{:?}", seen.history("outcome"));
+            lab.exactly(&seen, 2)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_lowered_hard_limit_stops_a_running_loop_and_a_raised_one_starts_nothing() -> Result<()> {
+    Lab::own("hard-limit", &[])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("bound", &["change", "wait", "new-blocker"]).claim().max(60)).await?;
+            lab.until("bound", PATIENCE, "is held to 50", |now| now.number("/status/maxIterations") == 50)
+                .await?;
+            let first = lab.until_running("bound", 1).await?;
+            lab.tell(&first).await?;
+            let second = lab.until_running("bound", 2).await?;
+            lab.operator.set("hardLimit", Some("2")).await?;
+            lab.tell(&second).await?;
+            let seen = lab.until_state("bound", iterations(2), LIMIT).await?;
+            lab.exactly(&seen, 2)?;
+            ensure!(seen.message().contains("hardLimit"), "the message does not name the hard limit: {seen}");
+
+            lab.operator.set("hardLimit", Some("4")).await?;
+            lab.stays("bound", Duration::from_secs(8), |now| now.0 == seen.0).await?;
+            lab.patch("bound", json!({ "maxIterations": 3 })).await?;
+            let third = lab.until_running("bound", 3).await?;
+            lab.tell(&third).await?;
+            let seen = lab
+                .until("bound", iterations(1), "stops after the third", |now| {
+                    now.state() == LIMIT && now.iterations() == 3
+                })
+                .await?;
+            lab.exactly(&seen, 3)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn settings_that_are_refused_change_nothing_and_are_told() -> Result<()> {
+    Lab::own("refused", &[])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("before", &["change", "wait", "ready-at=2"]).claim().max(5)).await?;
+            let first = lab.until_running("before", 1).await?;
+            lab.operator.set("hardLimits", Some("1")).await?;
+            eventually(PATIENCE, "the log names the key", async || {
+                let log = lab.operator.log().await.map_err(|error| error.to_string())?;
+                if log.contains("hardLimits") { Ok(()) } else { Err(log) }
+            })
+            .await?;
+            // One that ran goes on with what it had; one that is new waits.
+            lab.create(&Task::new("after", &["change", "ready"])).await?;
+            let seen = lab.until_state("after", PATIENCE, "Waiting/ConfigInvalid").await?;
+            ensure!(seen.message().contains("hardLimits"), "{seen}");
+            lab.tell(&first).await?;
+            let second = lab.until_running("before", 2).await?;
+            lab.tell(&second).await?;
+            lab.until_state("before", iterations(2), DONE).await?;
+
+            lab.operator.set("hardLimits", None).await?;
+            let seen = lab.until_state("after", iterations(1), DONE).await?;
+            lab.exactly(&seen, 1)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn settings_that_contradict_each_other_are_refused_and_the_last_good_ones_hold() -> Result<()> {
+    Lab::own("contradicts", &["--set", "config.defaultMaxIterations=2"])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("small", &["change", "wait", "new-blocker"]).claim()).await?;
+            let first = lab.until_running("small", 1).await?;
+            ensure!(first.number("/status/maxIterations") == 2, "{first}");
+            lab.operator.set("defaultMaxIterations", Some("60")).await?;
+            lab.tell(&first).await?;
+            let second = lab.until_running("small", 2).await?;
+            lab.tell(&second).await?;
+            let seen = lab.until_state("small", iterations(2), LIMIT).await?;
+            lab.exactly(&seen, 2)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn paused_holds_every_next_iteration_until_it_is_taken_back() -> Result<()> {
+    Lab::own("paused", &[])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("calm", &["change", "wait", "ready-at=2"]).claim()).await?;
+            let first = lab.until_running("calm", 1).await?;
+            lab.operator.set("paused", Some("true")).await?;
+            lab.create(&Task::new("new", &["change", "ready"])).await?;
+            lab.until_state("new", PATIENCE, "Waiting/Paused").await?;
+            lab.tell(&first).await?;
+            let seen = lab.until_state("calm", PATIENCE, "Waiting/Paused").await?;
+            lab.exactly(&seen, 1)?;
+            lab.operator.set("paused", None).await?;
+            let second = lab.until_running("calm", 2).await?;
+            lab.tell(&second).await?;
+            lab.until_state("calm", iterations(2), DONE).await?;
+            lab.until_state("new", iterations(1), DONE).await?;
+            Ok(())
+        })
+        .await
+}

@@ -1,0 +1,112 @@
+//! Bad input: refused where the schema can tell, and never in the way of other tasks.
+
+use agentloop_e2e::{Lab, PATIENCE, Task, eventually, iterations};
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+const DONE: &str = "Succeeded/Completed";
+
+#[tokio::test]
+async fn what_the_schema_can_tell_is_refused_at_kubectl_apply_with_a_reason() -> Result<()> {
+    Lab::shared("schema")
+        .await?
+        .run(async |lab| {
+            let good = || Task::new("input", &["ready"]).with("suspend", json!(true));
+            let bad: [(Task, &str); 9] = [
+                (good().max(0), "maxIterations"),
+                (good().max(-1), "maxIterations"),
+                (good().with("maxIteration", json!(3)), "maxIteration"),
+                (good().with("template/spec/containers/0/command", json!([])), "command"),
+                (good().with("template/spec/restartPolicy", json!("Always")), "restartPolicy"),
+                (good().with("template/spec/nodeName", json!("node1")), "nodeName"),
+                (good().with("workspace/mountPath", json!("/agentloop/x")), "mountPath"),
+                (good().with("completion", json!({ "policy": "Verify" })), "verify"),
+                (good().with("promptFrom", json!({ "secretKeyRef": { "name": "a", "key": "b" } })), "prompt"),
+            ];
+            for (task, word) in bad {
+                let said = lab.apply(&task.manifest()).await?;
+                ensure!(!said.ok, "it was taken: {}", task.manifest());
+                ensure!(said.text.contains(word), "{word} is not named: {}", said.text);
+            }
+            lab.apply(&good().manifest()).await?.good()?;
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_decoded_does_not_hold_up_the_others() -> Result<()> {
+    Lab::shared("undecodable")
+        .await?
+        .run(async |lab| {
+            // What a pod template holds is not declared further down, so a client's types may not fit it. A
+            // container's name is: here it is what is preserved that surprises.
+            let odd = Task::new("odd", &["change", "ready"])
+                .with("template/metadata", json!({ "labels": { "a": ["not", "a", "string"] } }))
+                .with("template/spec/volumes", json!("no list"));
+            lab.apply(&odd.manifest()).await?.good()?;
+            lab.create(&Task::new("other", &["change", "ready"])).await?;
+            let seen = lab.until_state("other", iterations(1), DONE).await?;
+            lab.exactly(&seen, 1)?;
+            let seen = lab
+                .until("odd", PATIENCE, "tells that its pod is refused", |now| {
+                    now.state() == "Waiting/PodRejected"
+                })
+                .await?;
+            ensure!(seen.iterations() == 0, "{seen}");
+            lab.delete("odd").await
+        })
+        .await
+}
+
+/// Writes a task's status as nobody but the operator should.
+async fn write_status(lab: &Lab, name: &str, status: &Value) -> Result<(bool, String)> {
+    let patch = json!({ "status": status }).to_string();
+    let said =
+        lab.kubectl(&["patch", "agt", name, "--subresource=status", "--type=merge", "-p", &patch]).await?;
+    Ok((said.ok, said.text))
+}
+
+#[tokio::test]
+async fn a_status_written_by_hand_cannot_take_back_iterations_or_success() -> Result<()> {
+    Lab::shared("status")
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("forged", &["change", "ready-at=2"])).await?;
+            let seen = lab.until_state("forged", iterations(2), DONE).await?;
+            for status in [
+                json!({ "iterations": 0 }),
+                json!({ "iterations": 9 }),
+                json!({ "phase": "Pending" }),
+                json!({ "active": { "iteration": 7, "attempt": 0, "pod": "forged" } }),
+                json!(null),
+            ] {
+                let (taken, said) = write_status(lab, "forged", &status).await?;
+                ensure!(!taken, "{status} was taken: {said}");
+            }
+            lab.exactly(&seen, 2)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn words_written_into_a_status_by_hand_are_put_right() -> Result<()> {
+    Lab::shared("status-words")
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("forged", &["change", "new-blocker"]).max(1)).await?;
+            let limit = "IterationLimitReached/IterationLimit";
+            let before = lab.until_state("forged", iterations(1), limit).await?;
+            let status = json!({ "phase": "Running", "message": "all is well", "progress": "0/99" });
+            let (taken, said) = write_status(lab, "forged", &status).await?;
+            ensure!(taken, "{said}");
+            eventually(PATIENCE, "the status is what it was", async || {
+                let now = lab.see("forged").await.map_err(|error| error.to_string())?;
+                let field = |seen: &agentloop_e2e::Seen| seen.0.pointer("/status").cloned();
+                if field(&now) == field(&before) { Ok(()) } else { Err(now.to_string()) }
+            })
+            .await?;
+            lab.exactly(&before, 1)
+        })
+        .await
+}
