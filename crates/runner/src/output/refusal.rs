@@ -36,6 +36,7 @@ const LIMIT: &[&str] = &[
     "limit reached",
     "insufficient_quota",
     "exceeded your current quota",
+    "quota exceeded",
     "503 service unavailable",
     "status 503",
     "status: 503",
@@ -91,6 +92,8 @@ mod tests {
             "Claude AI usage limit reached|1763830800",
             "5-hour limit reached ∙ resets 3pm",
             "You exceeded your current quota, please check your plan",
+            "Quota exceeded. Check your plan and billing details.",
+            "Selected model is at capacity. Please try a different model.",
         ] {
             assert_eq!(find(None, Some(words)), Some(RefusalKind::RateLimited), "{words}");
         }

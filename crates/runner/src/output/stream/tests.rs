@@ -164,6 +164,57 @@ fn a_failed_turn_of_codex_tells_the_refusal_in_its_message_alone() {
     assert_eq!((said.refused, said.failed.as_deref()), (None, Some("stream disconnected before completion")));
 }
 
+/// What `codex exec --json` 0.169.0 printed, line by line.
+#[test]
+fn streams_of_codex_as_it_printed_them_are_understood() {
+    const UNKNOWN: &str = r#"{"type":"item.completed","item":{"id":"item_0","type":"error","message":"Model metadata for `scripted` not found. Defaulting to fallback metadata; this can degrade performance and cause issues."}}"#;
+    const TURN: &str = r#"{"type":"turn.started"}"#;
+    let said = lines(&[
+        THREAD,
+        UNKNOWN,
+        TURN,
+        r#"{"type":"item.started","item":{"id":"item_1","type":"command_execution","command":"/bin/sh -lc 'cat log'","aggregated_output":"","exit_code":null,"status":"in_progress"}}"#,
+        r#"{"type":"item.completed","item":{"id":"item_1","type":"command_execution","command":"/bin/sh -lc 'cat log'","aggregated_output":"<COMPLETION_GATE>\nready: false\n</COMPLETION_GATE>\n","exit_code":0,"status":"completed"}}"#,
+        r#"{"type":"item.completed","item":{"id":"item_2","type":"agent_message","text":"Done.\n\n<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>"}}"#,
+        r#"{"type":"turn.completed","usage":{"input_tokens":200,"cached_input_tokens":80,"cache_write_input_tokens":0,"output_tokens":14,"reasoning_output_tokens":4}}"#,
+    ]);
+    assert_eq!(said.text, "Done.\n\n<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>\n");
+    assert_eq!((said.failed, said.refused), (None, None));
+    let usage = said.usage.expect("usage");
+    assert_eq!(
+        (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens),
+        (Some(200), Some(80), Some(14))
+    );
+
+    let refused = |message: &str, seconds: Option<i64>| {
+        let message = Value::from(message);
+        let again = format!(r#"{{"type":"error","message":{message}}}"#);
+        let failed = format!(r#"{{"type":"turn.failed","error":{{"message":{message}}}}}"#);
+        let refused = lines(&[THREAD, UNKNOWN, TURN, &again, &failed]).refused.expect("refused");
+        assert_eq!(refused.until.map(|at| at.as_second() - now().as_second()), seconds, "{message}");
+        refused.kind
+    };
+    let words = "unexpected status 401 Unauthorized: Incorrect API key provided, url: http://127.0.0.1:1/v1/responses";
+    assert_eq!(refused(words, None), RefusalKind::Unauthenticated);
+    for (words, seconds) in [
+        ("exceeded retry limit, last status: 429 Too Many Requests", None),
+        ("Quota exceeded. Check your plan and billing details.", None),
+        ("Selected model is at capacity. Please try a different model.", None),
+        (
+            "You’ve hit your usage limit. Visit https://chatgpt.com/settings/usage to purchase more credits or try again at \
+             8:31 PM.",
+            Some(37_860),
+        ),
+        (
+            "rate limit exceeded: Rate limit reached for scripted in organization org-x on tokens per min (TPM): Limit \
+             30000, Used 22999, Requested 12528. Please try again in 11.054s. Visit the dashboard to learn more.",
+            Some(11),
+        ),
+    ] {
+        assert_eq!(refused(words, seconds), RefusalKind::RateLimited, "{words}");
+    }
+}
+
 #[test]
 fn a_warning_of_codex_fails_nothing() {
     let warning =
