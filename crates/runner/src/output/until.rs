@@ -22,6 +22,9 @@ const WORDS: &[&str] = &[
     "limit reached|",
 ];
 
+/// How long a time of day is still meant that has passed.
+const JUST_GONE: SignedDuration = SignedDuration::from_mins(15);
+
 /// The time that a refusal names. Times of day without a zone are taken as UTC, the next one to come.
 pub fn find(words: &str, now: Timestamp) -> Option<Timestamp> {
     let lower = words.to_lowercase();
@@ -152,13 +155,15 @@ fn month_day(text: &str, now: Timestamp) -> Option<Timestamp> {
     Some(at)
 }
 
-/// The next time that a clock in UTC shows this.
+/// The next time that a clock in UTC shows this. Seconds are not told, and clocks differ: a time that is only just gone
+/// is none, and not tomorrow's.
 fn next(time: civil::Time, now: Timestamp) -> Option<Timestamp> {
     let today = now.to_zoned(TimeZone::UTC).date();
-    [today, today.tomorrow().ok()?]
+    [today.yesterday().ok()?, today, today.tomorrow().ok()?]
         .into_iter()
         .filter_map(|date| Some(date.to_datetime(time).to_zoned(TimeZone::UTC).ok()?.timestamp()))
-        .find(|at| *at > now)
+        .find(|at| *at > now || now.duration_since(*at) < JUST_GONE)
+        .filter(|at| *at > now)
 }
 
 /// A number of one or two digits, and what follows it.
@@ -209,6 +214,21 @@ mod tests {
         told("5-hour limit reached ∙ resets 3am", "2026-11-23T03:00:00Z");
         told("You've hit your limit · resets 12pm (UTC)", "2026-11-22T12:00:00Z");
         told("resets 09:30", "2026-11-23T09:30:00Z");
+    }
+
+    /// Codex cuts the seconds off, so that who comes back then hears the same minute again.
+    #[test]
+    fn a_time_of_day_that_is_only_just_gone_is_not_tomorrows() {
+        let at = |now: &str| {
+            let now = now.parse().expect("time");
+            find("You’ve hit your usage limit. Try again at 8:31 PM.", now).map(|at| at.to_string())
+        };
+        assert_eq!(at("2026-11-22T20:30:59Z").as_deref(), Some("2026-11-22T20:31:00Z"));
+        assert_eq!(at("2026-11-22T20:31:00Z"), None);
+        assert_eq!(at("2026-11-22T20:45:59Z"), None);
+        assert_eq!(at("2026-11-22T20:46:00Z").as_deref(), Some("2026-11-23T20:31:00Z"));
+        let midnight = find("resets 23:59", "2026-11-23T00:00:30Z".parse().expect("time"));
+        assert_eq!(midnight, None);
     }
 
     #[test]
