@@ -1,6 +1,6 @@
 //! The operator as Helm installs it: one for all, or one of a test's own that it may kill and uninstall.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, ResourceExt,
@@ -159,16 +159,17 @@ impl Operator {
         Ok(self.cluster.kubectl(&arguments).await?.text)
     }
 
+    /// Removes the release and its namespace, once the watched one is gone: with it went the rights of the
+    /// hook, which has nothing left to do.
     pub(crate) async fn remove(&self) -> Result<()> {
         if self.watched.is_none() {
             return Ok(());
         }
-        let installed = self.cluster.helm(&["status", &self.release, "-n", &self.namespace]).await?.ok;
-        if installed {
-            self.uninstall().await?;
-        }
-        let output = self.cluster.kubectl(&["delete", "namespace", &self.namespace, "--wait=false"]).await?;
-        ensure!(output.ok, "{}", output.text);
+        let uninstall =
+            ["uninstall", &self.release, "-n", &self.namespace, "--no-hooks", "--ignore-not-found"];
+        self.cluster.helm(&uninstall).await?.good().context("helm uninstall --no-hooks")?;
+        let delete = ["delete", "namespace", &self.namespace, "--wait=false"];
+        self.cluster.kubectl(&delete).await?.good()?;
         Ok(())
     }
 }

@@ -102,9 +102,12 @@ async fn a_pod_that_a_policy_refuses_is_waited_for_until_the_policy_lets_it_in()
         let manifest = json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] }).to_string();
         lab.cluster.kubectl_with(&["apply", "-f", "-"], &manifest).await?.good()?;
         // A policy takes effect a moment later: a dry run tells when.
+        let task = Task::new("monday", &["change", "ready"]);
         let probe = json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "probe" },
-            "spec": { "containers": [] },
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": "probe" },
+            "spec": task.manifest().pointer("/spec/template/spec"),
         });
         agentloop_e2e::eventually(PATIENCE, "the policy is in force", async || {
             let create = ["-n", &lab.namespace, "create", "--dry-run=server", "-f", "-"];
@@ -113,7 +116,7 @@ async fn a_pod_that_a_policy_refuses_is_waited_for_until_the_policy_lets_it_in()
             if said.contains("Sundays") { Ok(()) } else { Err(said) }
         })
         .await?;
-        lab.create(&Task::new("monday", &["change", "ready"])).await?;
+        lab.create(&task).await?;
         let seen = waits(lab, "monday", "PodRejected", "no agents on Sundays").await;
         let delete = ["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &name];
         lab.cluster.kubectl(&delete).await?.good()?;
