@@ -23,6 +23,9 @@ pub struct Context {
     pub attempt: i32,
     /// Where the workspace is mounted.
     pub workspace: String,
+    /// The workspace is a volume that outlives the pod.
+    #[serde(default)]
+    pub workspace_stays: bool,
     /// Gitignore patterns that do not count as change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,

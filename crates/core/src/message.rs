@@ -111,7 +111,7 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let until =
         waiting.not_before.as_ref().map(|time| format!("; next try at {}", time.0)).unwrap_or_default();
     let cure = match waiting.reason {
-        WaitReason::PodRejected => "; mend spec.template".to_owned(),
+        WaitReason::PodRejected => "; mend spec.template, or what refuses it".to_owned(),
         WaitReason::QuotaExceeded => "; goes on once the quota has room".to_owned(),
         WaitReason::ImagePull => {
             "; goes on once the image can be pulled, or with another image in spec.template".to_owned()
@@ -132,7 +132,7 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
 
 fn suspended(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let where_ = match &status.active {
-        Some(active) => format!("iteration {} is being stopped", active.iteration),
+        Some(active) => format!("suspended; iteration {}, claimed before, stops first", active.iteration),
         None => format!("suspended after {} iteration{}", status.iterations, plural(status.iterations)),
     };
     format!("{where_}; to go on: {}", patch(task, "\"suspend\":false"))
@@ -179,6 +179,36 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
     )
 }
 
+/// A limit that the count has not reached, where it has reached the one in force and the hard limit
+/// leaves room.
+fn higher_limit(status: &AgentTaskStatus) -> Option<i64> {
+    let thresholds = status.thresholds.as_ref()?;
+    let count = i64::from(status.iterations);
+    let next = count.saturating_mul(2).min(thresholds.hard_limit.value);
+    (status.iterations >= thresholds.effective_limit() && next > count).then_some(next)
+}
+
+/// The fields of `spec.breaker` that raise every threshold whose streak has reached it.
+fn higher_thresholds(status: &AgentTaskStatus) -> String {
+    let streaks = &status.breaker;
+    let fields = [
+        ("noChangeThreshold", streaks.consecutive_no_change, status.thresholds.as_ref().map(|t| t.no_change)),
+        (
+            "sameErrorThreshold",
+            streaks.consecutive_same_error,
+            status.thresholds.as_ref().map(|t| t.same_error),
+        ),
+    ];
+    let reached = fields.into_iter().filter(|(_, streak, threshold)| {
+        threshold.is_some_and(|threshold| i64::from(*streak) >= threshold.value)
+    });
+    let raised = reached.map(|(field, streak, _)| {
+        let next = i64::from(streak).saturating_mul(2).min(i64::from(MOST_ITERATIONS));
+        format!("\"{field}\":{next}")
+    });
+    raised.collect::<Vec<_>>().join(",")
+}
+
 /// A value for `resetToken` that is another than the one in use, and than the one acted on last.
 fn next_token(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let token = format!("after-{}", status.iterations);
@@ -194,17 +224,18 @@ fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let cause = status.stop.as_ref().map(|stop| stop.cause);
     let thresholds = status.thresholds.as_ref();
     let error = last_error(status).map(|error| format!("; last error: {error}")).unwrap_or_default();
-    let reset = patch(task, &format!("\"resetToken\":\"{}\"", next_token(task, status)));
-    let (streak, what, threshold, field) = if cause == Some(StopCause::SameError) {
+    // Another rule may hold as well: each command lifts all of them.
+    let limit = higher_limit(status).map(|next| format!(",\"maxIterations\":{next}")).unwrap_or_default();
+    let reset = patch(task, &format!("\"resetToken\":\"{}\"{limit}", next_token(task, status)));
+    let (streak, what, threshold) = if cause == Some(StopCause::SameError) {
         let streak = status.breaker.consecutive_same_error;
-        (streak, "ended in the same error", thresholds.map(|t| t.same_error), "sameErrorThreshold")
+        (streak, "ended in the same error", thresholds.map(|t| t.same_error))
     } else {
         let streak = status.breaker.consecutive_no_change;
-        (streak, "changed nothing", thresholds.map(|t| t.no_change), "noChangeThreshold")
+        (streak, "changed nothing", thresholds.map(|t| t.no_change))
     };
     let threshold = threshold.map(|t| format!(" (threshold {}, {})", t.value, from(t))).unwrap_or_default();
-    let raise = i64::from(streak).saturating_mul(2).min(i64::from(MOST_ITERATIONS));
-    let raised = patch(task, &format!("\"breaker\":{{\"{field}\":{raise}}}"));
+    let raised = patch(task, &format!("\"breaker\":{{{}}}{limit}", higher_thresholds(status)));
     format!(
         "stopped after {} iteration{}: the last {streak} {what}{threshold}{error}; to go on with streaks at zero: {reset} or with a higher threshold: {raised}",
         status.iterations,

@@ -376,6 +376,8 @@ fn context_of(
         max_iterations: thresholds.effective_limit(),
         attempt: active.attempt,
         workspace: spec.workspace.mount_path.clone(),
+        workspace_stays: spec.workspace.volume_claim_template.is_some()
+            || spec.workspace.persistent_volume_claim.is_some(),
         ignore: spec.workspace.ignore.clone(),
         loop_context: match spec.loop_context.unwrap_or_default() {
             LoopContext::InPrompt => context::LoopContext::InPrompt,
@@ -419,7 +421,7 @@ fn past(entry: &PastIteration) -> context::Past {
         gate: entry.gate.as_ref().map(|gate| Gate {
             ready: gate.ready,
             reason: gate.reason.clone(),
-            progress: None,
+            progress: gate.progress.clone(),
             blockers: gate.blockers.clone(),
         }),
         error: entry.error.clone(),

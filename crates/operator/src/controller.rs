@@ -103,6 +103,7 @@ struct Scope {
     pods_synced: watch::Synced,
     newest_tasks: latest::Latest<AgentTask>,
     newest_pods: latest::Latest<Pod>,
+    started: Started,
     failures: Failures,
 }
 
@@ -155,6 +156,9 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
             _ = beats.tick() => {
                 shared.heartbeat.beat();
                 count_phases(&scopes, &shared.metrics);
+                for scope in &scopes {
+                    scope.forget_what_is_gone();
+                }
             }
             ended = loops.join_next() => match ended {
                 None => return Ok(()),
@@ -187,6 +191,7 @@ fn watch(
         pods_synced: pods.synced,
         newest_tasks: latest::Latest::default(),
         newest_pods: latest::Latest::default(),
+        started: Started::default(),
         failures: Failures::default(),
     });
     let controller = Controller::for_stream(task_changes, task_store)
@@ -223,6 +228,13 @@ fn watch(
 }
 
 impl Scope {
+    /// Keeps what is remembered of tasks as small as the cache of tasks.
+    fn forget_what_is_gone(&self) {
+        let there: std::collections::HashSet<String> =
+            self.tasks.state().iter().filter_map(|task| task.meta().uid.clone()).collect();
+        self.started.retain(|uid| there.contains(uid));
+    }
+
     /// Waits until both caches hold all that there is.
     async fn synced(&self) {
         self.tasks_synced.wait().await;
@@ -237,6 +249,34 @@ fn count_phases(scopes: &[Arc<Scope>], metrics: &Metrics) {
         *count.entry(phase.unwrap_or(Phase::Pending)).or_default() += 1;
     }
     metrics.tasks(|phase| count.get(&phase).copied().unwrap_or_default());
+}
+
+/// The claims whose pods this process has let start, by the task's uid: iteration and attempt. A restart
+/// forgets them, and nothing rests on them but one more reason to charge an iteration.
+#[derive(Default)]
+struct Started(Mutex<HashMap<String, (i32, i32)>>);
+
+impl Started {
+    fn claim(task: &AgentTask) -> Option<(String, (i32, i32))> {
+        let active = task.status.as_ref()?.active.as_ref()?;
+        Some((task.metadata.uid.clone()?, (active.iteration, active.attempt)))
+    }
+
+    fn note(&self, task: &AgentTask) {
+        if let Some((uid, claim)) = Self::claim(task) {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, claim);
+        }
+    }
+
+    fn has(&self, task: &AgentTask) -> bool {
+        let started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::claim(task).is_some_and(|(uid, claim)| started.get(&uid) == Some(&claim))
+    }
+
+    /// Forgets the tasks that are not there any more.
+    fn retain(&self, is_there: impl Fn(&str) -> bool) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| is_there(uid));
+    }
 }
 
 /// How often each object's reconcile has failed in a row: what the delay before the next try is made of.

@@ -73,7 +73,6 @@ pub enum Verb {
     /// PATCH of a task's status.
     PatchStatus,
     /// PUT.
-    Update,
     /// DELETE.
     Delete,
 }
@@ -84,7 +83,6 @@ impl Verb {
             Self::Create => "create",
             Self::Patch => "patch",
             Self::PatchStatus => "patch_status",
-            Self::Update => "update",
             Self::Delete => "delete",
         }
     }

@@ -42,15 +42,22 @@ pub fn section(context: &Context) -> String {
 }
 
 fn head(context: &Context) -> String {
+    let workspace = cut(&context.workspace, 100);
+    let what_stays = if context.workspace_stays {
+        format!(
+            "only the workspace, {workspace}, stays. Look at what is there, take the next step, and leave your work in \
+             its files"
+        )
+    } else {
+        format!("the workspace, {workspace}, is empty each time")
+    };
     format!(
         "\n---\nThis is iteration {} of at most {} of a loop (task {}/{}). Each iteration starts without memory of the \
-         others; only the workspace, {}, stays. Look at what is there, take the next step, and leave your work in \
-         its files.\n",
+         others; {what_stays}.\n",
         context.iteration,
         context.max_iterations,
         cut(&context.task.namespace, 63),
         cut(&context.task.name, 63),
-        cut(&context.workspace, 100),
     )
 }
 

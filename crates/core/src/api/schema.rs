@@ -8,8 +8,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Containers or init containers that a template may have.
-const MOST_CONTAINERS: u32 = 32;
+/// Containers and init containers that a template may have. The more there are, the less room the kubelet
+/// leaves to each for its termination message: with these, and what webhooks add, the report still fits.
+const MOST_CONTAINERS: u32 = 10;
+const MOST_INIT_CONTAINERS: u32 = 8;
 
 /// A pod template as the user wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -29,12 +31,12 @@ fn metadata() -> Value {
     })
 }
 
-fn containers(description: &str, least: u32) -> Value {
+fn containers(description: &str, least: u32, most: u32) -> Value {
     json!({
         "type": "array",
         "description": description,
         "minItems": least,
-        "maxItems": MOST_CONTAINERS,
+        "maxItems": most,
         "items": {
             "type": "object",
             "x-kubernetes-preserve-unknown-fields": true,
@@ -133,8 +135,8 @@ impl JsonSchema for PodTemplate {
                     "x-kubernetes-preserve-unknown-fields": true,
                     "required": ["containers"],
                     "properties": {
-                        "containers": containers("The one named `agent`, or else the only one, runs the agent.", 1),
-                        "initContainers": containers("Run before the agent, in every iteration.", 0),
+                        "containers": containers("The one named `agent`, or else the only one, runs the agent.", 1, MOST_CONTAINERS),
+                        "initContainers": containers("Run before the agent, in every iteration.", 0, MOST_INIT_CONTAINERS),
                         "nodeName": { "type": "string", "maxLength": 253 },
                         "restartPolicy": { "type": "string", "maxLength": 32 },
                     },

@@ -154,7 +154,7 @@ pub enum LoopContext {
     validation = Rule::new("self.mountPath == oldSelf.mountPath").message("workspace.mountPath cannot be changed: create another task"),
     validation = Rule::new("has(self.volumeClaimTemplate) == has(oldSelf.volumeClaimTemplate) && (!has(self.volumeClaimTemplate) || self.volumeClaimTemplate == oldSelf.volumeClaimTemplate)").message("workspace.volumeClaimTemplate cannot be changed: create another task"),
     validation = Rule::new("has(self.persistentVolumeClaim) == has(oldSelf.persistentVolumeClaim) && (!has(self.persistentVolumeClaim) || self.persistentVolumeClaim == oldSelf.persistentVolumeClaim)").message("workspace.persistentVolumeClaim cannot be changed: create another task"),
-    validation = Rule::new("!self.mountPath.startsWith('/agentloop') && self.mountPath != '/'").message("workspace.mountPath must not be / or below /agentloop, which holds the runner"),
+    validation = Rule::new("self.mountPath != '/agentloop' && !self.mountPath.startsWith('/agentloop/') && self.mountPath != '/'").message("workspace.mountPath must not be / or below /agentloop, which holds the runner"),
 )]
 pub struct Workspace {
     /// Where it is mounted in the agent's container.

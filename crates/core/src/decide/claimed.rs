@@ -31,8 +31,13 @@ pub(super) fn bring_on(draft: &mut Draft<'_>, active: &Active) {
 
 fn without_pod(draft: &mut Draft<'_>, active: &Active) {
     let observed = draft.observed;
-    if active.released {
-        settle::charge_as_lost(draft, active);
+    if may_have_run(draft, active) {
+        // A cache may be older than the pod: only the API server itself can say that it is gone.
+        if observed.is_gone {
+            settle::charge_as_lost(draft, active);
+        } else {
+            draft.act(Action::ReadPod);
+        }
     } else if observed.task.spec.suspend {
         // Nothing runs. The claim stays: another operator may be about to create its pod.
         draft.status.waiting = None;
@@ -48,6 +53,14 @@ fn without_pod(draft: &mut Draft<'_>, active: &Active) {
         }
         draft.act(Action::CreatePod);
     }
+}
+
+/// Whether the claimed pod, of which nothing is seen, is known to have been let go, or let start. Our
+/// finalizer keeps a pod until it is settled; somebody may have taken it off, most likely of a pod on a
+/// node that was lost. To create such a pod again would run its iteration twice.
+fn may_have_run(draft: &Draft<'_>, active: &Active) -> bool {
+    let was_lost = draft.status.waiting.as_ref().is_some_and(|w| w.reason == WaitReason::NodeLost);
+    active.released || was_lost || draft.observed.was_started
 }
 
 /// The API server refuses the pod: the next try comes after as long as this has lasted already, within

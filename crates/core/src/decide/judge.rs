@@ -143,7 +143,10 @@ fn reported(spec: &AgentTaskSpec, end: &AgentEnd, report: &Report) -> Judgement 
         report::Change::Unchanged => Change::Unchanged,
         report::Change::Unknown => Change::Unknown,
     };
-    let done = is_done(spec, report);
+    // A container that a signal ended may bear a report of its agent's making: the runner had no chance to
+    // write over it. Such a report neither completes a task nor makes an iteration free.
+    let ended_by_itself = end.exit_code.is_some_and(|code| code <= 128);
+    let done = ended_by_itself && is_done(spec, report);
     let unauthenticated =
         report.provider_refused.as_ref().is_some_and(|r| r.kind == RefusalKind::Unauthenticated);
     // An agent that was told to stop exits as it likes: that is no verdict of its own.
@@ -162,7 +165,8 @@ fn reported(spec: &AgentTaskSpec, end: &AgentEnd, report: &Report) -> Judgement 
         .provider_refused
         .as_ref()
         .filter(|refusal| refusal.kind == RefusalKind::RateLimited && verdict.is_none());
-    if let Some(refusal) = refusal.filter(|_| changed == Change::Unchanged && report.end == End::Exited) {
+    let is_free = changed == Change::Unchanged && report.end == End::Exited && ended_by_itself;
+    if let Some(refusal) = refusal.filter(|_| is_free) {
         let detail = report.error.as_ref().map_or_else(String::new, |error| error.summary.clone());
         return Judgement::Refused { until: refusal.until, detail };
     }
@@ -210,7 +214,8 @@ fn is_done(spec: &AgentTaskSpec, report: &Report) -> bool {
     let verified = if spec.verify().is_some() { passed == Some(true) } else { true };
     match spec.policy() {
         Policy::Gate => exited_well && ready && verified,
-        Policy::ExitCode => exited_well && verified,
+        // An agent that exits 0 over a provider's refusal has done nothing, and done is final.
+        Policy::ExitCode => exited_well && verified && report.provider_refused.is_none(),
         Policy::Verify => matches!(report.end, End::Exited | End::TimedOut) && passed == Some(true),
     }
 }

@@ -47,6 +47,10 @@ pub struct Observed<'a> {
     pub earlier: Earlier,
     /// Why the claimed pod could not be created just now.
     pub refused: Option<Obstacle>,
+    /// This process has let the claimed pod start. A restart forgets it: it only ever adds a charge.
+    pub was_started: bool,
+    /// A read from the API server itself, made just now, shows no pod of the claim's name.
+    pub is_gone: bool,
     /// The time.
     pub now: Timestamp,
 }
@@ -81,6 +85,8 @@ pub enum Action {
     ReadConfiguration,
     /// List the pods of earlier tasks of this name from the API server itself, and decide again.
     ListEarlierPods,
+    /// Read the claimed pod from the API server itself, and decide again.
+    ReadPod,
     /// Create the claimed pod, inert.
     CreatePod,
     /// Take the claimed pod's gate away, once a consistent read confirms the claim.
@@ -118,7 +124,8 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
         return tidy::stop_all(&own);
     }
     let before = observed.task.status.clone().unwrap_or_default();
-    let mut draft = Draft { status: before.clone(), decision: Decision::default(), observed };
+    let mut draft =
+        Draft { status: before.clone(), decision: Decision::default(), observed, waits_anew: false };
     draft.act_on_reset_token();
     if let Some(active) = draft.status.active.clone() {
         claimed::bring_on(&mut draft, &active);
@@ -143,6 +150,8 @@ struct Draft<'a> {
     status: AgentTaskStatus,
     decision: Decision,
     observed: &'a Observed<'a>,
+    /// The present wait was decided just now: no earlier change of the spec has a say in it.
+    waits_anew: bool,
 }
 
 impl Draft<'_> {
@@ -182,6 +191,7 @@ impl Draft<'_> {
             since,
             not_before: not_before.map(|time| Time(whole_second(time))),
         });
+        self.waits_anew = true;
         if let Some(time) = not_before {
             self.again_at(whole_second(time));
         }
@@ -193,7 +203,7 @@ impl Draft<'_> {
 
     /// When the present wait lets the next try begin, where that is yet to come.
     fn held_until(&self) -> Option<Timestamp> {
-        if self.spec_changed() {
+        if self.spec_changed() && !self.waits_anew {
             return None;
         }
         let until = self.status.waiting.as_ref()?.not_before.as_ref()?.0;
@@ -215,10 +225,9 @@ impl Draft<'_> {
 
     /// The shell must read something before anything can be decided.
     fn needs_a_read(&self) -> bool {
-        self.decision
-            .actions
-            .iter()
-            .any(|action| matches!(action, Action::ReadConfiguration | Action::ListEarlierPods))
+        self.decision.actions.iter().any(|action| {
+            matches!(action, Action::ReadConfiguration | Action::ListEarlierPods | Action::ReadPod)
+        })
     }
 
     fn pod_of(&self, active: &Active) -> Option<&PodFacts> {

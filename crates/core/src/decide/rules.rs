@@ -1,10 +1,7 @@
 //! The rules that stop a loop, and the thresholds that they are taken with.
 
 use super::Draft;
-use crate::{
-    api::{AgentTaskSpec, AgentTaskStatus, Phase, Source, Stop, StopCause, Threshold, Thresholds},
-    settings::Settings,
-};
+use crate::api::{AgentTaskSpec, AgentTaskStatus, Phase, Source, Stop, StopCause, Threshold, Thresholds};
 
 /// The stop that the counters call for, the first that holds. Done and Failed come before: they are
 /// decided when an iteration is settled.
@@ -53,7 +50,7 @@ pub(super) fn refresh_thresholds(draft: &mut Draft<'_>) -> Fresh {
     }
     let thresholds = match (&configuration.newest, before) {
         (Ok(settings), _) => settings.thresholds(spec, configuration.version.clone()),
-        (Err(_), Some(before)) => go_on_with(before, spec, &configuration.last_good),
+        (Err(_), Some(before)) => go_on_with(before, spec),
         (Err(refused), None) => return Fresh::Refused(refused.to_string()),
     };
     draft.status.max_iterations = Some(thresholds.effective_limit());
@@ -61,20 +58,20 @@ pub(super) fn refresh_thresholds(draft: &mut Draft<'_>) -> Fresh {
     Fresh::Yes
 }
 
-/// The configured numbers that a task has, with what its own spec says now. A number that the spec
-/// covered until now is not known from the status: the last good configuration tells it.
-fn go_on_with(before: &Thresholds, spec: &AgentTaskSpec, last_good: &Settings) -> Thresholds {
-    let configured = |mine: Threshold, good: Threshold| if mine.from == Source::Spec { good } else { mine };
-    let known = Settings {
-        default_max_iterations: configured(before.max_iterations, last_good.default_max_iterations),
-        hard_limit: before.hard_limit,
-        no_change_threshold: configured(before.no_change, last_good.no_change_threshold),
-        same_error_threshold: configured(before.same_error, last_good.same_error_threshold),
-        iteration_timeout_seconds: configured(
-            before.iteration_timeout_seconds,
-            last_good.iteration_timeout_seconds,
-        ),
-        ..last_good.clone()
+/// The numbers that a task has in its status, with what its own spec says now: what every operator comes
+/// to, whatever it remembers. A number that the spec no longer says stays until the configuration that
+/// would replace it can be read.
+fn go_on_with(before: &Thresholds, spec: &AgentTaskSpec) -> Thresholds {
+    let breaker = spec.breaker.as_ref();
+    let go_on = |own: Option<i64>, known: Threshold| {
+        own.map_or(known, |value| Threshold { value, from: Source::Spec })
     };
-    known.thresholds(spec, before.config_version.clone())
+    Thresholds {
+        max_iterations: go_on(spec.max_iterations.map(i64::from), before.max_iterations),
+        hard_limit: before.hard_limit,
+        no_change: go_on(breaker.and_then(|b| b.no_change_threshold).map(i64::from), before.no_change),
+        same_error: go_on(breaker.and_then(|b| b.same_error_threshold).map(i64::from), before.same_error),
+        iteration_timeout_seconds: go_on(spec.iteration_timeout_seconds, before.iteration_timeout_seconds),
+        config_version: before.config_version.clone(),
+    }
 }

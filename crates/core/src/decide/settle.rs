@@ -139,6 +139,7 @@ fn entry(active: &Active, charge: &Charge) -> PastIteration {
         gate: report.and_then(|report| report.gate.as_ref()).map(|gate| Gate {
             ready: gate.ready,
             reason: gate.reason.as_ref().map(line),
+            progress: gate.progress.as_ref().map(line),
             blockers: gate.blockers.iter().take(MOST_BLOCKERS).map(line).collect(),
         }),
         error: judge::summary_of(&charge.error, report).as_ref().map(line),
@@ -159,6 +160,7 @@ fn shorten(entry: &mut PastIteration) {
     entry.error.iter_mut().for_each(line);
     if let Some(gate) = &mut entry.gate {
         gate.reason.iter_mut().for_each(line);
+        gate.progress = None;
         gate.blockers.truncate(1);
         gate.blockers.iter_mut().for_each(line);
     }

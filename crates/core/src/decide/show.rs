@@ -11,7 +11,9 @@ use crate::{
 
 /// Bytes of a status's message, and of a condition's.
 const MESSAGE_BYTES: usize = 1000;
-const CONDITION_BYTES: usize = 480;
+
+/// Reason of Reconciling=False once an iteration has run: what the condition is about, and remembers.
+const STARTED: &str = "Started";
 
 pub(super) fn show(draft: &mut Draft<'_>) {
     let phase = phase(&draft.status, draft.observed.task.spec.suspend);
@@ -30,10 +32,8 @@ pub(super) fn show(draft: &mut Draft<'_>) {
     let shown = format!("{phase:?}");
     let stopped = status.stop.as_ref().map(|stop| format!("{:?}", stop.phase));
     let clamped = status.thresholds.as_ref().filter(|thresholds| thresholds.is_clamped());
-    let in_progress = status.iterations == 0
-        && !runs
-        && matches!(phase, Phase::Pending | Phase::Running | Phase::Waiting)
-        && !has_run_before(status);
+    let has_run = runs || status.iterations > 0 || has_run_before(status);
+    let in_progress = !has_run && matches!(phase, Phase::Pending | Phase::Running | Phase::Waiting);
     let stalled = match phase {
         Phase::CircuitOpen | Phase::Failed => true,
         Phase::Waiting => status.waiting.as_ref().is_some_and(|w| needs_a_person(w.reason)),
@@ -49,7 +49,12 @@ pub(super) fn show(draft: &mut Draft<'_>) {
             if clamped.is_some() { "HardLimit" } else { "WithinHardLimit" }.to_owned(),
             clamped.map(message::clamped).unwrap_or_default(),
         ),
-        (condition::RECONCILING, in_progress && !stalled, why.clone(), String::new()),
+        (
+            condition::RECONCILING,
+            in_progress && !stalled,
+            if has_run { STARTED.to_owned() } else { why.clone() },
+            String::new(),
+        ),
         (condition::STALLED, stalled, why, if stalled { message } else { String::new() }),
     ];
     let now = Time(whole_second(draft.observed.now));
@@ -62,7 +67,7 @@ pub(super) fn show(draft: &mut Draft<'_>) {
                 type_: type_.to_owned(),
                 status: status_word.to_owned(),
                 reason,
-                message: cut_bytes(&message, CONDITION_BYTES),
+                message: cut_bytes(&message, MESSAGE_BYTES),
                 last_transition_time: before.map_or_else(|| now.clone(), |c| c.last_transition_time.clone()),
                 observed_generation: Some(generation),
             }
@@ -92,9 +97,9 @@ fn reason(status: &AgentTaskStatus, phase: Phase) -> Option<String> {
     }
 }
 
-/// The first iteration once ran: its condition remembers it.
+/// An iteration once ran, if only for a moment: its condition remembers it.
 fn has_run_before(status: &AgentTaskStatus) -> bool {
-    status.conditions.iter().any(|c| c.type_ == condition::RECONCILING && c.status == "False")
+    status.conditions.iter().any(|c| c.type_ == condition::RECONCILING && c.reason == STARTED)
 }
 
 /// Waits that do not mend themselves: somebody must change something.

@@ -21,7 +21,8 @@ pub(super) fn go_on(draft: &mut Draft<'_>) {
         return;
     }
     if observed.task.spec.suspend {
-        if draft.status.thresholds.is_none() {
+        // Shown at once; a stop freezes them.
+        if draft.status.thresholds.is_none() || (draft.spec_changed() && draft.status.stop.is_none()) {
             rules::refresh_thresholds(draft);
         }
         if draft.held_until().is_none() {

@@ -45,7 +45,7 @@ pub(super) fn add(sum: Option<Usage>, more: Option<&Usage>) -> Option<Usage> {
 fn billionths(text: &str) -> Option<u128> {
     let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || whole.len() > 15 || !(fraction.is_empty() || digits(fraction)) {
+    if !digits(whole) || whole.len() > 24 || !(fraction.is_empty() || digits(fraction)) {
         return None;
     }
     let fraction: String = fraction.chars().chain(std::iter::repeat('0')).take(PLACES).collect();
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_left_out() {
-        for text in ["", "-1", "1e9", "NaN", ".5", "1.2.3", "12345678901234567890"] {
+        for text in ["", "-1", "1e9", "NaN", ".5", "1.2.3", "1234567890123456789012345"] {
             let read = of(&report::Usage { cost_usd: Some(text.to_owned()), ..report::Usage::default() });
             assert_eq!(read.cost_usd, None, "{text}");
         }

@@ -282,8 +282,15 @@ impl World {
         let mut earlier = Earlier::Unknown;
         let mut refused = None;
         let mut did_something = false;
-        for _ in 0..4 {
-            let decision = self.decide(&configuration, earlier.clone(), refused.clone());
+        let mut is_gone = false;
+        for _ in 0..5 {
+            let decision = self.decide(&configuration, earlier.clone(), refused.clone(), is_gone);
+            if decision.actions.contains(&Action::ReadPod) {
+                assert_eq!(decision.status, None, "nothing is written before the pod is read");
+                let claim = self.status().active.expect("only a claimed pod is read");
+                is_gone = self.pods.iter().all(|pod| pod.metadata.name.as_ref() != Some(&claim.pod));
+                continue;
+            }
             if decision.actions.contains(&Action::ReadConfiguration) {
                 assert_eq!(decision.status, None, "nothing is written before the configuration is read");
                 configuration = Configuration { consistent: true, ..self.real.clone() };
@@ -322,6 +329,7 @@ impl World {
         configuration: &Configuration,
         earlier: Earlier,
         refused: Option<Obstacle>,
+        is_gone: bool,
     ) -> Decision {
         let pods: Vec<PodFacts> = self.pods.iter().map(PodFacts::of).collect();
         decide(&Observed {
@@ -331,6 +339,8 @@ impl World {
             obstacle: self.events.clone(),
             earlier,
             refused,
+            was_started: false,
+            is_gone,
             now: self.now,
         })
     }
@@ -362,7 +372,9 @@ impl World {
                 finalizers.retain(|name| name != "agentloop.dev/settle");
             }
             Action::DeleteTask => self.expired = true,
-            Action::ReadConfiguration | Action::ListEarlierPods => unreachable!("handled before"),
+            Action::ReadConfiguration | Action::ListEarlierPods | Action::ReadPod => {
+                unreachable!("handled before")
+            }
         }
     }
 

@@ -37,6 +37,7 @@ impl Run<'_> {
                 Ok(Progress::Again)
             }
             Action::ListEarlierPods => self.list_earlier_pods().await,
+            Action::ReadPod => self.read_pod().await,
             Action::CreatePod => self.create_pod().await,
             Action::StartPod(pod) => self.start_pod(pod).await,
             Action::HoldPod(pod) => {
@@ -100,6 +101,23 @@ impl Run<'_> {
             .map(PodFacts::of)
             .find(|pod| pod.task_uid != own && !pod.gated && pod.ended().is_none());
         self.earlier = running.map_or(Earlier::None, |pod| Earlier::Pod(pod.name));
+        Ok(Progress::Again)
+    }
+
+    /// The claimed pod is not seen: it is read from the API server itself.
+    async fn read_pod(&mut self) -> Result<Progress, Error> {
+        let active = self.task.status.as_ref().and_then(|status| status.active.as_ref());
+        let Some(name) = active.map(|active| active.pod.clone()) else { return Ok(REST) };
+        let api: Api<Pod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
+        let read = bounded(READ_TIMEOUT, api.get_opt(&name)).await;
+        let pod = read.map_err(|error| Error::new(format!("reading pod {name}"), error))?;
+        let ours = pod.filter(|pod| {
+            pod.owner_references().iter().any(|owner| Some(&owner.uid) == self.task.uid().as_ref())
+        });
+        match ours {
+            Some(pod) => self.scope.newest_pods.remember(&Arc::new(pod)),
+            None => self.is_gone = true,
+        }
         Ok(Progress::Again)
     }
 
@@ -171,6 +189,7 @@ impl Run<'_> {
         if !stands {
             return Ok(Progress::Again);
         }
+        self.scope.started.note(&self.task);
         let started = self.scope.shared.writer.start_pod(&self.namespace, &pod.name, &pod.uid).await;
         self.answered(pod, "starting", started.map(Some))
     }
@@ -245,6 +264,10 @@ fn refusal(error: &RequestError) -> Option<Obstacle> {
     let status = error.status()?;
     let detail = status.message.clone();
     match status.code {
+        // The server tells a webhook that does not answer as a fault of its own.
+        500 if detail.contains("failed calling webhook") => {
+            Some(Obstacle { reason: WaitReason::PodRejected, detail })
+        }
         403 if detail.contains("exceeded quota") => {
             Some(Obstacle { reason: WaitReason::QuotaExceeded, detail })
         }

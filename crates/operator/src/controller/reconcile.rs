@@ -58,11 +58,15 @@ pub(super) struct Run<'a> {
     pub(super) configuration: Configuration,
     pub(super) earlier: Earlier,
     pub(super) refused: Option<Obstacle>,
+    pub(super) is_gone: bool,
 }
 
 pub(super) async fn reconcile(guarded: Arc<Guarded>, scope: Arc<Scope>) -> Result<Action, Error> {
-    let span =
-        info_span!("task", namespace = guarded.namespace().unwrap_or_default(), name = guarded.name_any());
+    let span = info_span!(
+        "reconcile",
+        namespace = guarded.namespace().unwrap_or_default(),
+        task = guarded.name_any()
+    );
     let _work = scope.shared.heartbeat.begin();
     let _worker = scope.shared.metrics.worker();
     let started = Instant::now();
@@ -108,6 +112,7 @@ async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
         configuration: scope.shared.configuration.get(),
         earlier: Earlier::Unknown,
         refused: None,
+        is_gone: false,
     };
     for _ in 0..MOST_ROUNDS {
         let pods = run.pods();
@@ -146,6 +151,8 @@ impl Run<'_> {
             obstacle: self.obstacle(pods, now).await,
             earlier: self.earlier.clone(),
             refused: self.refused.clone(),
+            was_started: self.scope.started.has(&self.task),
+            is_gone: self.is_gone,
             now,
         })
     }
@@ -184,6 +191,7 @@ impl Run<'_> {
                 return Ok(progress);
             }
             self.refused = None;
+            self.is_gone = false;
         }
         let mut progress = Progress::Rest(decision.again);
         for action in &decision.actions {

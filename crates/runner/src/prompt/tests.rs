@@ -14,6 +14,7 @@ fn context() -> Context {
         iteration: 4,
         max_iterations: 10,
         attempt: 0,
+        workspace_stays: true,
         workspace: "/workspace".into(),
         ignore: Vec::new(),
         loop_context: LoopContext::InPrompt,
