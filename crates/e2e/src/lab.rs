@@ -52,8 +52,14 @@ impl Lab {
     pub async fn own(name: &str, values: &[&str]) -> Result<Self> {
         let cluster = Cluster::connect().await?;
         let namespace = create_namespace(&cluster, name).await?;
-        let operator = Operator::own(&cluster, &namespace, values).await?;
+        let operator = Operator::own(&cluster, &namespace, "", values).await?;
         Ok(Self::at(cluster, namespace, operator))
+    }
+
+    /// Installs one more operator for the same namespace, with a Lease of its own: so both work at once.
+    /// The test must remove it.
+    pub async fn rival(&self) -> Result<Operator> {
+        Operator::own(&self.cluster, &self.namespace, "-b", &[]).await
     }
 
     fn at(cluster: Cluster, namespace: String, operator: Operator) -> Self {

@@ -47,7 +47,7 @@ impl Operator {
 
     /// A release that looks after one namespace, with these arguments to Helm. The shared one is sent to
     /// rest: it would look after that namespace too.
-    pub(crate) async fn own(cluster: &Cluster, watched: &str, values: &[&str]) -> Result<Self> {
+    pub(crate) async fn own(cluster: &Cluster, watched: &str, suffix: &str, values: &[&str]) -> Result<Self> {
         let shared = Self::shared_handle(cluster);
         if shared.deployments().get_opt(&shared.release).await?.is_some() {
             shared.scale(0).await?;
@@ -55,8 +55,8 @@ impl Operator {
         }
         let operator = Self {
             cluster: cluster.clone(),
-            release: watched.to_owned(),
-            namespace: format!("{watched}-op"),
+            release: format!("{watched}{suffix}"),
+            namespace: format!("{watched}-op{suffix}"),
             watched: Some(watched.to_owned()),
         };
         operator.install(values).await?;
@@ -161,7 +161,7 @@ impl Operator {
 
     /// Removes the release and its namespace, once the watched one is gone: with it went the rights of the
     /// hook, which has nothing left to do.
-    pub(crate) async fn remove(&self) -> Result<()> {
+    pub async fn remove(&self) -> Result<()> {
         if self.watched.is_none() {
             return Ok(());
         }

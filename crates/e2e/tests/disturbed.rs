@@ -51,23 +51,45 @@ async fn an_operator_killed_ten_times_runs_twenty_iterations_in_twenty_pods() ->
 }
 
 #[tokio::test]
-async fn two_operators_that_take_the_lease_from_each_other_count_as_one() -> Result<()> {
-    Lab::own("two", &["--set", "replicas=2"])
+async fn an_operator_whose_lease_is_taken_away_again_and_again_counts_as_one_with_its_successor() -> Result<()>
+{
+    Lab::own("lease", &["--set", "replicas=2"])
         .await?
         .run(async |lab| {
-            lab.create(&Task::new("fought-over", &["change", "sleep=0.5", "new-blocker"]).claim().max(8))
-                .await?;
+            let task = Task::new("fought-over", &["change", "sleep=0.5", "new-blocker"]);
+            lab.create(&task.claim().max(8)).await?;
             let leases: Api<Lease> = Api::namespaced(lab.cluster.client.clone(), &lab.operator.namespace);
             for done in 1..=6 {
                 lab.until("fought-over", iterations(8), "moves on", |now| now.iterations() >= done).await?;
-                // Nobody's: whoever looks first takes it, while the other still works.
-                let taken =
-                    Patch::Merge(json!({ "spec": { "holderIdentity": "", "leaseDurationSeconds": 1 } }));
+                let spec = json!({ "holderIdentity": format!("thief-{done}"), "leaseDurationSeconds": 1 });
+                let taken = Patch::Merge(json!({ "spec": spec }));
                 leases.patch(&lab.operator.release, &PatchParams::default(), &taken).await?;
             }
             let seen = lab.until_state("fought-over", iterations(8), LIMIT).await?;
             lab.exactly(&seen, 8)?;
             journal(lab, "fought-over", 8).await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn two_operators_that_both_work_all_the_time_count_as_one() -> Result<()> {
+    Lab::own("two", &[])
+        .await?
+        .run(async |lab| {
+            let rival = lab.rival().await?;
+            lab.create(&Task::new("shared", &["change", "new-blocker"]).claim().max(8)).await?;
+            lab.create(&Task::new("watched", &["change", "idle-until=2", "ready"]).claim().max(8)).await?;
+            lab.until_running("watched", 1).await?;
+            lab.patch("watched", json!({ "suspend": true })).await?;
+            lab.until_state("watched", PATIENCE, "Suspended").await?;
+            lab.patch("watched", json!({ "suspend": false })).await?;
+            let seen = lab.until_state("watched", iterations(2), DONE).await?;
+            lab.exactly(&seen, 2)?;
+            let seen = lab.until_state("shared", iterations(8), LIMIT).await?;
+            lab.exactly(&seen, 8)?;
+            journal(lab, "shared", 8).await?;
+            rival.remove().await
         })
         .await
 }
