@@ -225,3 +225,25 @@ fn only_an_agent_that_ended_by_itself_can_fail_by_its_exit_code() {
     assert_eq!(charged(&spec, AgentEnd { deadline: true, ..silent(137) }).verdict, None);
     assert_eq!(charged(&spec, silent(137)).verdict, Some(StopCause::ExitCode));
 }
+
+// === Reports that cannot be believed ===
+
+#[test]
+fn a_report_from_a_container_that_a_signal_ended_completes_nothing_and_frees_nothing() {
+    let verify = json!({ "completion": { "policy": "Verify", "verify": { "command": ["true"] } } });
+    let forged = Report { exit_code: Some(137), verify: Some(verified(true)), ..exited(Change::Changed) };
+    assert_eq!(charged(&verify, told(&forged)).verdict, None);
+    let honest = Report { exit_code: Some(1), ..forged };
+    assert_eq!(charged(&verify, told(&honest)).verdict, Some(StopCause::Completed));
+
+    let refusal = Report { exit_code: Some(137), ..rate_limited(Change::Unchanged, None) };
+    assert_eq!(charged(&json!({}), told(&refusal)).outcome, Outcome::ProviderRefused);
+}
+
+#[test]
+fn an_exit_with_0_over_a_refusal_is_not_done_by_exit_code() {
+    let policy = json!({ "completion": { "policy": "ExitCode" } });
+    let refused = Report { exit_code: Some(0), ..rate_limited(Change::Unchanged, None) };
+    assert!(matches!(judged(&policy, told(&refused)), Judgement::Refused { .. }));
+    assert_eq!(charged(&policy, told(&exited(Change::Unchanged))).verdict, Some(StopCause::Completed));
+}

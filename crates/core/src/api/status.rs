@@ -264,7 +264,8 @@ pub enum Outcome {
     AlreadyRan,
     /// The runner failed; the error says why.
     RunnerFailed,
-    /// The operator was uninstalled meanwhile, and the pod is gone.
+    /// The pod is gone without a trace: the operator was uninstalled meanwhile, or somebody took its
+    /// finalizer off.
     PodLost,
 }
 

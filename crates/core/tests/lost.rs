@@ -1,0 +1,66 @@
+//! A claimed pod that is gone: created where it may never have been, charged where it may have run.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use agentloop_core::{
+    api::{AgentTask, Outcome},
+    decide::{Action, Decision, Earlier, Observed, decide},
+    settings::Configuration,
+};
+use serde_json::{Value, json};
+
+fn claimed(waiting: &Value) -> AgentTask {
+    serde_json::from_value(json!({
+        "apiVersion": "agentloop.dev/v1alpha1", "kind": "AgentTask",
+        "metadata": { "name": "x", "namespace": "dev", "uid": "u", "generation": 1 },
+        "spec": { "template": { "spec": { "containers": [{ "name": "agent", "command": ["a"] }] } } },
+        "status": {
+            "iterations": 2, "maxIterations": 10, "observedGeneration": 1,
+            "startTime": "2026-01-01T00:00:00Z",
+            "active": { "iteration": 3, "attempt": 0, "pod": "x-3-0", "generation": 1 },
+            "waiting": waiting,
+        },
+    }))
+    .unwrap()
+}
+
+fn decided(task: &AgentTask, was_started: bool, is_gone: bool) -> Decision {
+    decide(&Observed {
+        task,
+        pods: &[],
+        configuration: &Configuration::absent(),
+        obstacle: None,
+        earlier: Earlier::None,
+        refused: None,
+        was_started,
+        is_gone,
+        now: "2026-01-01T01:00:00Z".parse().unwrap(),
+    })
+}
+
+#[track_caller]
+fn is_charged(decision: &Decision) {
+    let status = decision.status.as_ref().expect("a status");
+    assert_eq!(status.iterations, 3);
+    assert_eq!(status.history.first().map(|entry| entry.outcome), Some(Outcome::PodLost));
+    assert_eq!(status.active.as_ref().map(|active| active.iteration), Some(4));
+}
+
+#[test]
+fn a_pod_that_was_never_let_start_is_created() {
+    assert_eq!(decided(&claimed(&Value::Null), false, false).actions, [Action::CreatePod]);
+}
+
+#[test]
+fn a_pod_that_this_process_let_start_is_charged_once_the_server_says_that_it_is_gone() {
+    let task = claimed(&Value::Null);
+    let first = decided(&task, true, false);
+    assert_eq!((first.status, first.actions), (None, vec![Action::ReadPod]));
+    is_charged(&decided(&task, true, true));
+}
+
+#[test]
+fn a_pod_that_vanishes_from_a_lost_node_is_charged_whoever_let_it_start() {
+    let task = claimed(&json!({ "reason": "NodeLost", "since": "2026-01-01T00:30:00Z" }));
+    assert_eq!(decided(&task, false, false).actions, [Action::ReadPod]);
+    is_charged(&decided(&task, false, true));
+}
