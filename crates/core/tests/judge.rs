@@ -247,3 +247,14 @@ fn an_exit_with_0_over_a_refusal_is_not_done_by_exit_code() {
     assert!(matches!(judged(&policy, told(&refused)), Judgement::Refused { .. }));
     assert_eq!(charged(&policy, told(&exited(Change::Unchanged))).verdict, Some(StopCause::Completed));
 }
+
+#[test]
+fn an_agent_killed_for_memory_ends_in_that_error_whatever_it_printed_last() {
+    for line in ["building 1", "linking 2"] {
+        let report = Report { exit_code: None, signal: Some(9), ..failed_with(line) };
+        let end = AgentEnd { reason: Some("OOMKilled".to_owned()), exit_code: Some(137), ..told(&report) };
+        let charge = charged(&json!({}), end);
+        assert_eq!((charge.outcome, error(&charge)), (Outcome::Killed, "OOMKilled"));
+        assert_eq!(charge.no_change, NoChange::Clear, "what it changed is known all the same");
+    }
+}

@@ -13,6 +13,9 @@ use crate::{
     facts::{AgentEnd, Ending},
 };
 
+/// The kubelet's reason for a container in which something was killed for memory.
+const OOM_KILLED: &str = "OOMKilled";
+
 /// What an iteration was.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Judgement {
@@ -116,7 +119,7 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
         Some(code) => format!("{reason} (exit code {code})"),
         None => reason.to_owned(),
     };
-    let oom = end.reason.as_deref() == Some("OOMKilled");
+    let oom = end.reason.as_deref() == Some(OOM_KILLED);
     let (outcome, error) = if end.deadline {
         (Outcome::TimedOut, ErrorSeen::Some(report::Error::new("IterationTimeout")))
     } else if end.disrupted && !oom {
@@ -170,7 +173,10 @@ fn reported(spec: &AgentTaskSpec, end: &AgentEnd, report: &Report) -> Judgement 
         let detail = report.error.as_ref().map_or_else(String::new, |error| error.summary.clone());
         return Judgement::Refused { until: refusal.until, detail };
     }
+    // The agent was killed for memory and its runner lived to tell: one cause, whatever was printed last.
+    let out_of_memory = end.reason.as_deref() == Some(OOM_KILLED) && !ended_by_itself;
     let outcome = match report.end {
+        End::Exited if out_of_memory => Outcome::Killed,
         End::Exited if refusal.is_some() => Outcome::ProviderRefused,
         End::Exited => Outcome::Exited,
         End::TimedOut => Outcome::TimedOut,
@@ -185,7 +191,9 @@ fn reported(spec: &AgentTaskSpec, end: &AgentEnd, report: &Report) -> Judgement 
         Change::Unchanged if !kept => NoChange::Add,
         _ => NoChange::Keep,
     };
-    let error = if kept {
+    let error = if out_of_memory {
+        ErrorSeen::Some(report::Error::new(OOM_KILLED))
+    } else if kept {
         ErrorSeen::Keep
     } else if report.end == End::TimedOut {
         ErrorSeen::Some(report::Error::new("IterationTimeout"))
