@@ -1,6 +1,6 @@
 //! A real agent: Codex, with a model that says what a script tells it to.
 //!
-//! These tests need Codex's image, which `hack/e2e up` makes where npm is there; without it they are ignored.
+//! Its image is made by `hack/e2e up`, from the program that npm brings.
 
 use std::time::Duration;
 
@@ -168,7 +168,6 @@ fn attempts(lab: &Lab, seen: &Seen) -> Vec<(i32, i32)> {
 }
 
 #[tokio::test]
-#[ignore = "needs Codex's image: npm, and hack/e2e up"]
 async fn codex_goes_on_past_its_limit_by_the_pasted_command_until_it_says_that_it_is_done() -> Result<()> {
     lab("codex")
         .await?
@@ -208,7 +207,6 @@ async fn codex_goes_on_past_its_limit_by_the_pasted_command_until_it_says_that_i
 }
 
 #[tokio::test]
-#[ignore = "needs Codex's image: npm, and hack/e2e up"]
 async fn a_key_that_the_model_refuses_fails_the_task_at_once_and_another_key_lets_it_go_on() -> Result<()> {
     lab("codex-key")
         .await?
@@ -276,7 +274,6 @@ async fn refused(name: &str, refuse: Value, pods: &[(i32, i32)], word: Option<&s
 }
 
 #[tokio::test]
-#[ignore = "needs Codex's image: npm, and hack/e2e up"]
 async fn a_model_that_asks_for_less_is_asked_again_later_and_no_iteration_is_charged() -> Result<()> {
     let error = json!({ "type": "rate_limit_exceeded", "message": "Rate limit reached" });
     let pods = [(1, 0), (1, 1), (1, 2), (2, 0)];
@@ -284,7 +281,6 @@ async fn a_model_that_asks_for_less_is_asked_again_later_and_no_iteration_is_cha
 }
 
 #[tokio::test]
-#[ignore = "needs Codex's image: npm, and hack/e2e up"]
 async fn a_pause_that_codex_keeps_by_itself_is_no_matter_of_the_loop() -> Result<()> {
     let error = json!({ "type": "rate_limit_exceeded", "message": "Rate limit reached" });
     let refuse = json!({ "first": 2, "error": error, "retryAfter": 1 });
@@ -293,7 +289,6 @@ async fn a_pause_that_codex_keeps_by_itself_is_no_matter_of_the_loop() -> Result
 
 /// Codex tells the minute only, which has begun when the limit ends.
 #[tokio::test]
-#[ignore = "needs Codex's image: npm, and hack/e2e up"]
 async fn a_usage_limit_that_ends_within_the_minute_is_not_waited_for_until_tomorrow() -> Result<()> {
     let error = json!({ "type": "usage_limit_reached", "plan_type": "pro", "resetsIn": 5 });
     let pods = [(1, 0), (1, 1), (2, 0)];
