@@ -250,9 +250,7 @@ impl Hook {
                     Ok(list) => list,
                     // The definition is gone already, and all tasks with it.
                     Err(error) if error.is_not_found() => break,
-                    Err(source) => {
-                        return Err(Error::Request { doing: "listing the AgentTasks".to_owned(), source });
-                    }
+                    Err(source) => return Err(unlisted("AgentTasks", api.namespace(), source)),
                 };
                 token = list.metadata.continue_.filter(|token| !token.is_empty());
                 for task in list.items {
@@ -355,9 +353,9 @@ impl Hook {
             let mut token = None;
             loop {
                 let params = page(token).labels(LABEL_TASK_UID);
-                let list = bounded(READ_TIMEOUT, api.list_metadata(&params)).await.map_err(|source| {
-                    Error::Request { doing: "listing the pods of tasks".to_owned(), source }
-                })?;
+                let list = bounded(READ_TIMEOUT, api.list_metadata(&params))
+                    .await
+                    .map_err(|source| unlisted("pods of tasks", api.namespace(), source))?;
                 token = list.metadata.continue_.filter(|token| !token.is_empty());
                 held.extend(list.items.into_iter().filter(|pod| {
                     let of = pod.labels().get(LABEL_TASK_UID);
@@ -409,6 +407,20 @@ impl Claim {
 struct Troubles {
     count: usize,
     list: String,
+}
+
+/// What could not be listed. In a namespace that is gone our rights are gone too, and that is answered in the
+/// same words as rights that somebody took away: so the cure for each is told.
+fn unlisted(what: &str, namespace: Option<&str>, source: RequestError) -> Error {
+    let doing = match namespace {
+        Some(name) if source.reason() == "forbidden" => format!(
+            "listing the {what} in namespace {name} (if it is gone, take it out of watch.namespaces by helm upgrade, \
+             or uninstall with --no-hooks)"
+        ),
+        Some(name) => format!("listing the {what} in namespace {name}"),
+        None => format!("listing the {what}"),
+    };
+    Error::Request { doing, source }
 }
 
 impl Troubles {
