@@ -22,6 +22,11 @@ pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Re
     let (Some(task), Some(task_uid)) = (task_of(&pod), pod.labels().get(LABEL_TASK_UID)) else {
         return Ok(Action::await_change());
     };
+    let facts = PodFacts::of(&pod);
+    // Labels are anybody's to copy; a pod that the task neither controls nor holds is somebody else's.
+    if !facts.held && !facts.belongs_to(task_uid) {
+        return Ok(Action::await_change());
+    }
     let (name, namespace) = (task.name.as_str(), pod.namespace().unwrap_or_default());
     scope.synced().await;
     let cached = scope.tasks.get(&task);
@@ -35,7 +40,6 @@ pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Re
     if task.is_some_and(|task| task.uid().as_deref() == Some(task_uid)) {
         return Ok(Action::await_change());
     }
-    let facts = PodFacts::of(&pod);
     let _work = scope.shared.heartbeat.begin();
     for action in decide::stop_all(std::slice::from_ref(&facts)).actions {
         info!(%namespace, pod = facts.name, task = name, ?action, "the task of this pod is gone");

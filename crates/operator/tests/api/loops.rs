@@ -251,3 +251,21 @@ async fn the_server_refuses_a_status_that_would_break_the_count() {
     assert!(try_status(json!({ "phase": "Running" })).await.is_some_and(|e| e.contains("final")));
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_pod_that_only_bears_the_labels_of_a_task_that_is_gone_is_left_alone() {
+    let world = World::with_tasks().await;
+    let labels = json!({ "agentloop.dev/task": "gone", "agentloop.dev/task-uid": "nobody" });
+    world.pod(json!({ "name": "copy", "labels": labels }), &[]).await;
+    let _operator = Operator::start(&world);
+    let held = json!({ "name": "ours", "labels": labels, "finalizers": ["agentloop.dev/settle"] });
+    world.pod(held, &[]).await;
+    let pods = world.api::<Pod>();
+    eventually("our own pod is let go", || async {
+        pods.get_opt("ours").await.expect("an answer").is_none().then_some(())
+    })
+    .await;
+    let copy = pods.get("copy").await.expect("the copy is there");
+    assert_eq!(copy.metadata.deletion_timestamp, None);
+    world.end().await;
+}
