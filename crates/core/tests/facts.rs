@@ -1,14 +1,11 @@
 //! What pods tell, as the kubelet, the scheduler and the garbage collector write them.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-
+use crate::support::{after, done, exited, interrupted, merge, timed_out, worked};
 use agentloop_contract::report::{Change, Report};
 use agentloop_core::facts::{AgentEnd, Ending, PodFacts, PodState};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use support::{after, done, exited, interrupted, merge, timed_out, worked};
 
 /// A bound pod of iteration 3, attempt 1, with `more` merged into it.
 fn pod(more: &Value) -> Pod {

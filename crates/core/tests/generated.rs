@@ -1,5 +1,4 @@
 //! What is generated from the types says what the types say.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[allow(dead_code)]
 #[path = "../examples/api_reference.rs"]

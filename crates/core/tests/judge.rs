@@ -1,8 +1,9 @@
 //! How an iteration is judged: the specification's table row by row, and what comes first.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-
+use crate::support::{
+    after, code_of, done, exited, failed_with, idled, interrupted, rate_limited, spec, timed_out,
+    unauthenticated, worked,
+};
 use agentloop_contract::{
     gate::Gate,
     report::{Change, End, Error, Report, Verified},
@@ -13,10 +14,6 @@ use agentloop_core::{
     facts::{AgentEnd, Ending},
 };
 use serde_json::{Value, json};
-use support::{
-    after, code_of, done, exited, failed_with, idled, interrupted, rate_limited, spec, timed_out,
-    unauthenticated, worked,
-};
 
 fn judged(more: &Value, end: AgentEnd) -> Judgement {
     judge(&spec(more), &Ending::Ran(Box::new(end)))

@@ -1,15 +1,12 @@
 //! Suspending, losing nodes, deleting, tidying up: what happens around a loop.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-
+use crate::support::{World, done, idled, interrupted, kubelet, rate_limited, worked};
 use agentloop_contract::report::Change;
 use agentloop_core::{
     api::{Outcome, Phase, WaitReason},
     facts::PodFacts,
 };
 use serde_json::json;
-use support::{World, done, idled, interrupted, kubelet, rate_limited, worked};
 
 #[test]
 fn suspended_before_the_start_nothing_is_claimed() {

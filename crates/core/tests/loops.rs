@@ -1,12 +1,11 @@
 //! Whole loops: how far they go, what stops them, and what makes them go on.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-
+use crate::support::{
+    World, done, exited, failed_with, idled, rate_limited, timed_out, unauthenticated, worked,
+};
 use agentloop_contract::report::{Change, Error, Report};
 use agentloop_core::api::{Outcome, Phase, StopCause};
 use serde_json::json;
-use support::{World, done, exited, failed_with, idled, rate_limited, timed_out, unauthenticated, worked};
 
 fn stuck(error: &str) -> Report {
     Report { error: Some(Error::new(error)), ..worked() }

@@ -1,5 +1,4 @@
 //! A claimed pod that is gone: created where it may never have been, charged where it may have run.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use agentloop_core::{
     api::{AgentTask, Outcome},

@@ -1,12 +1,9 @@
 //! What a stop says, and that every command in it really makes the loop go on.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-
+use crate::support::{World, idled, unauthenticated, worked};
 use agentloop_contract::report::{Change, Error, Report};
 use agentloop_core::{api::Phase, message::cut_bytes};
 use serde_json::{Value, json};
-use support::{World, idled, unauthenticated, worked};
 
 /// The patches of all commands in a message, parsed as a shell and kubectl would.
 fn commands(message: &str) -> Vec<Value> {

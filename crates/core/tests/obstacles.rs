@@ -1,8 +1,6 @@
 //! What stands in the way of a pod that has not started, and which pods must not start at all.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-
+use crate::support::merge;
 use agentloop_core::{
     api::WaitReason,
     facts::{PodFacts, PodState, obstacle_from_events},
@@ -10,7 +8,6 @@ use agentloop_core::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use support::merge;
 
 fn pod(more: &Value) -> Pod {
     let mut pod = json!({

@@ -1,8 +1,6 @@
 //! The pod that is built for an iteration, and the volume claim of a task.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-
+use crate::support::{default_thresholds, injection, merge, spec, task};
 use agentloop_contract::context::Context;
 use agentloop_core::{
     api::{Active, AgentTask, Streaks},
@@ -10,7 +8,6 @@ use agentloop_core::{
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
-use support::{default_thresholds, injection, merge, spec, task};
 
 fn try_build(task: &AgentTask, injection: &Injection) -> Result<Value, BadTemplate> {
     let active =

@@ -1,9 +1,9 @@
 //! Whatever happens to a task and in whatever order, the protocol's invariants hold: the world checks
 //! them at every write and after every decision.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-
+use crate::support::{
+    World, done, failed_with, idled, interrupted, kubelet, rate_limited, timed_out, unauthenticated, worked,
+};
 use agentloop_contract::{
     gate::Gate,
     report::{Change, End, Error, Report, Usage, Verified},
@@ -14,9 +14,6 @@ use agentloop_core::{
 };
 use proptest::prelude::*;
 use serde_json::json;
-use support::{
-    World, done, failed_with, idled, interrupted, kubelet, rate_limited, timed_out, unauthenticated, worked,
-};
 
 /// What can happen to a task.
 #[derive(Clone, Debug)]

@@ -1,8 +1,6 @@
 //! What holds a loop: starts that fail, a provider that refuses, a configuration that is refused.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod support;
-
+use crate::support::{World, after, idled, kubelet, rate_limited, worked};
 use agentloop_contract::report::Change;
 use agentloop_core::{
     api::{Phase, WaitReason},
@@ -11,7 +9,6 @@ use agentloop_core::{
 };
 use jiff::SignedDuration;
 use serde_json::json;
-use support::{World, after, idled, kubelet, rate_limited, worked};
 
 fn obstacle(reason: WaitReason) -> Obstacle {
     Obstacle { reason, detail: "because".to_owned() }

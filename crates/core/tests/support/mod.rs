@@ -1,5 +1,4 @@
 //! Tasks, pods and reports from compact descriptions, and a world to run whole loops in.
-#![allow(dead_code)]
 
 mod invariants;
 pub mod kubelet;
@@ -10,7 +9,7 @@ use agentloop_contract::{
     report::{Change, End, Error, Refusal, RefusalKind, Report},
 };
 use agentloop_core::{
-    api::{AgentTask, AgentTaskSpec, Source, Threshold, Thresholds},
+    api::{AgentTask, AgentTaskSpec, Thresholds},
     pod::Injection,
     settings::Settings,
 };
@@ -86,10 +85,6 @@ pub fn injection() -> Injection {
 
 pub fn default_thresholds(spec: &AgentTaskSpec) -> Thresholds {
     Settings::default().thresholds(spec, None)
-}
-
-pub fn threshold(value: i64, from: Source) -> Threshold {
-    Threshold { value, from }
 }
 
 // === What a runner says ===

@@ -1,0 +1,16 @@
+//! The rules, tested as one program: it links once.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod facts;
+mod generated;
+mod judge;
+mod lifecycle;
+mod loops;
+mod lost;
+mod message;
+mod obstacles;
+mod pod;
+mod properties;
+mod support;
+mod waiting;
