@@ -1,14 +1,16 @@
 //! Hands the report over: the container's termination message, written last and in place.
 
 use std::{
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError, atomic::Ordering},
+    fs::File,
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
 use agentloop_contract::report::{End, Error, Report};
 use rustix::{
     fs::{Mode, OFlags},
-    io::Errno,
     process::{Pid, Signal},
 };
 
@@ -22,7 +24,7 @@ static TARGET: Mutex<Option<Target>> = Mutex::new(None);
 
 #[derive(Clone)]
 struct Target {
-    file: PathBuf,
+    file: Arc<File>,
     limit: usize,
     report: Option<Report>,
 }
@@ -38,8 +40,11 @@ fn update(change: impl FnOnce(&mut Target)) {
 }
 
 /// Sets where the report goes, and sees to it that a panic is reported as [`End::RunnerFailed`].
-pub fn prepare(file: &Path) {
-    let first = Target { file: file.to_owned(), limit: CAREFUL_LIMIT, report: None };
+///
+/// The file is opened before the agent runs and kept open: an agent could take the right to write it away, or leave
+/// the runner no descriptor to open it with (`prlimit` asks only for the same user), and have its own words stand.
+pub fn prepare(file: &Path) -> io::Result<()> {
+    let first = Target { file: Arc::new(open(file)?), limit: CAREFUL_LIMIT, report: None };
     *TARGET.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -54,6 +59,7 @@ pub fn prepare(file: &Path) {
         hand_over(&Report { end: End::RunnerFailed, error, ..known });
         std::process::exit(judge::FAILED);
     }));
+    Ok(())
 }
 
 /// Sets the limit that the operator passed.
@@ -73,31 +79,27 @@ pub fn hand_over(report: &Report) {
     if message.is_none() {
         eprintln!("agentloop-runner: the report does not fit into {} bytes", target.limit);
     }
-    if let Err(errno) = overwrite(&target.file, message.unwrap_or_default().as_bytes()) {
-        eprintln!("agentloop-runner: {} cannot be written: {errno}", target.file.display());
+    if let Err(error) = overwrite(&target.file, message.unwrap_or_default().as_bytes()) {
+        eprintln!("agentloop-runner: the report cannot be written: {error}");
     }
 }
 
-/// In place, because the kubelet mounts the file itself: it can be neither renamed nor replaced.
-fn overwrite(file: &Path, message: &[u8]) -> Result<(), Errno> {
+fn open(file: &Path) -> io::Result<File> {
     let flags = OFlags::WRONLY
-        | OFlags::TRUNC
+        | OFlags::CREATE
         | OFlags::CLOEXEC
         | OFlags::NOFOLLOW
         | OFlags::NONBLOCK
         | OFlags::NOCTTY;
-    let open = |flags| rustix::fs::open(file, flags, Mode::from_raw_mode(0o644));
-    let file = match open(flags) {
-        Err(Errno::NOENT) => open(flags | OFlags::CREATE)?,
-        file => file?,
-    };
-    let mut rest = message;
-    while !rest.is_empty() {
-        match rustix::io::write(&file, rest) {
-            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno),
-        }
+    Ok(File::from(rustix::fs::open(file, flags, Mode::from_raw_mode(0o644))?))
+}
+
+/// In place, because the kubelet mounts the file itself: it can be neither renamed nor replaced.
+fn overwrite(file: &File, message: &[u8]) -> io::Result<()> {
+    file.set_len(0)?;
+    let written = file.write_all_at(message, 0);
+    if written.is_err() {
+        file.set_len(0)?;
     }
-    Ok(())
+    written
 }

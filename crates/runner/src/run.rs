@@ -17,6 +17,7 @@ use agentloop_contract::{
     report::{End, Error, Report, Verified},
 };
 use jiff::Timestamp;
+use rustix::process::DumpableBehavior;
 
 use crate::{
     cli, delivery, gate, inputs, judge,
@@ -77,13 +78,26 @@ impl Failure {
 
 /// Runs one iteration and reports on it; the exit code.
 pub fn run(arguments: &cli::Run) -> i32 {
-    delivery::prepare(&arguments.termination_log);
+    shield();
+    if let Err(error) = delivery::prepare(&arguments.termination_log) {
+        // Without a report nothing that the agent did could ever count.
+        eprintln!("agentloop-runner: {} cannot be written: {error}", arguments.termination_log.display());
+        return judge::FAILED;
+    }
     let (report, code) = iteration(arguments).unwrap_or_else(|failure| {
         eprintln!("agentloop-runner: {failure}");
         failure.report()
     });
     delivery::hand_over(&report);
     code
+}
+
+/// Keeps the agent, which is the same user, out of the runner's memory and descriptors: no program may trace this one,
+/// unless it has `CAP_SYS_PTRACE`.
+fn shield() {
+    if let Err(errno) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        eprintln!("agentloop-runner: the agent may trace the runner: {errno}");
+    }
 }
 
 fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
@@ -128,7 +142,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
         }
     };
     report.finished_at = Some(Timestamp::now());
-    let code = judge_agent(&mut report, &context, &supervisor, path, &before, &ended);
+    let code = judge_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended);
     keep_transcript(&own, &context, "output.log", &ended);
     delivery::note(&report);
     if let (Some(verify), true) = (&context.verify, code.1) {
@@ -145,7 +159,7 @@ fn judge_agent(
     report: &mut Report,
     context: &Context,
     supervisor: &Supervisor,
-    path: &Path,
+    (path, root): (&Path, &OwnedFd),
     before: &Fingerprint,
     ended: &Ended,
 ) -> (i32, bool) {
@@ -161,16 +175,13 @@ fn judge_agent(
     let said = lock(ended).said(Timestamp::now());
     let found = gate::find(&said.text);
     // Before the verify command, so that what it builds does not count as the agent's work.
-    let difference = match workspace::open(path) {
-        Ok(root) => {
-            let after = fingerprint(&root, context, supervisor, WHEN_STOPPING);
-            report.fingerprint_after = after.hex();
-            before.difference(&after, MOST_NAMES)
-        }
-        Err(errno) => {
-            eprintln!("agentloop-runner: the workspace cannot be opened any more: {errno}");
-            Difference::UNKNOWN
-        }
+    let difference = if workspace::is_at(root, path) {
+        let after = fingerprint(root, context, supervisor, WHEN_STOPPING);
+        report.fingerprint_after = after.hex();
+        before.difference(&after, MOST_NAMES)
+    } else {
+        eprintln!("agentloop-runner: something else stands in the place of the workspace");
+        Difference::UNKNOWN
     };
     (report.changed, report.files_changed, report.files) =
         (difference.changed, difference.files, difference.names);

@@ -12,7 +12,7 @@ mod walk;
 use std::{os::fd::OwnedFd, path::Path};
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags},
+    fs::{AtFlags, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
 
@@ -29,6 +29,13 @@ const FILE: OFlags = OFlags::RDONLY
 /// Opens the workspace itself.
 pub fn open(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, FOLDER, Mode::empty())
+}
+
+/// Whether a workspace that is open is still what a path leads to.
+pub fn is_at(workspace: &OwnedFd, path: &Path) -> bool {
+    let same = |stat: &Stat| (stat.st_dev, stat.st_ino);
+    let there = open(path).and_then(rustix::fs::fstat).map(|stat| same(&stat));
+    there.is_ok() && there == rustix::fs::fstat(workspace).map(|stat| same(&stat))
 }
 
 /// Opens a folder below another.
@@ -66,10 +73,13 @@ fn read_file(folder: &OwnedFd, name: &[u8], limit: usize) -> Result<Vec<u8>, Err
     }
 }
 
-/// The names in a folder, `.` and `..` left out.
-fn names(folder: &OwnedFd) -> Result<Vec<Vec<u8>>, Errno> {
+/// The names in a folder, `.` and `..` left out; more than `most` are an error.
+fn names(folder: &OwnedFd, most: usize) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
     for entry in rustix::fs::Dir::read_from(folder)? {
+        if names.len() > most {
+            return Err(Errno::FBIG);
+        }
         let name = entry?.file_name().to_bytes().to_vec();
         if name != b"." && name != b".." {
             names.push(name);

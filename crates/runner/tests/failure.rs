@@ -15,7 +15,7 @@ const NAME: &str = "an_internal_error_is_reported_without_its_words";
 #[test]
 fn an_internal_error_is_reported_without_its_words() {
     if let Some(log) = env::var_os(LOG) {
-        delivery::prepare(log.as_ref());
+        delivery::prepare(log.as_ref()).expect("prepared");
         panic!("words of the agent");
     }
     let folder = tempfile::tempdir().expect("temporary folder");

@@ -7,7 +7,7 @@ mod common;
 use std::{fs, time::Instant};
 
 use agentloop_contract::report::{Change, End};
-use common::{Pod, gate, give, is_root, process_with, wait_for};
+use common::{AS_PID_1, AS_USER, Pod, containers, gate, give, is_root, process_with, wait_for};
 
 #[test]
 fn told_to_stop_it_passes_the_signal_on_and_exits_143() {
@@ -176,10 +176,7 @@ fn any_user_can_run_it() {
     if !is_root() {
         return;
     }
-    let pod = Pod::new().prompt("x");
-    give(&pod.path("workspace"), "54321");
-    give(&pod.path("scratch"), "54321");
-    give(&pod.path("termination-log"), "54321");
+    let pod = Pod::new().prompt("x").given();
     // As a volume has it: nobody's concern, and not a reason to know nothing.
     fs::create_dir(pod.path("workspace/lost+found")).expect("folder");
     fs::set_permissions(
@@ -187,15 +184,7 @@ fn any_user_can_run_it() {
         std::os::unix::fs::PermissionsExt::from_mode(0o700),
     )
     .expect("chmod");
-    let as_user = [
-        "setpriv",
-        "--reuid=54321",
-        "--regid=54321",
-        "--clear-groups",
-        "--no-new-privs",
-        "--bounding-set=-all",
-    ];
-    let outcome = pod.start_with(&as_user, &["sh", "-c", "id -u; cat >/dev/null"]).outcome();
+    let outcome = pod.start_with(&AS_USER, &["sh", "-c", "id -u; cat >/dev/null"]).outcome();
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "54321\n"), "{outcome:?}");
     assert_eq!(outcome.report().changed, Change::Unchanged);
 }
@@ -205,7 +194,6 @@ fn what_cannot_be_read_is_unknown_where_the_agent_could_have_changed_it() {
     if !is_root() {
         return;
     }
-    let as_user = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
     let run = |script: &str| {
         let pod = Pod::new();
         fs::write(pod.path("workspace/closed"), "1").expect("write");
@@ -217,7 +205,7 @@ fn what_cannot_be_read_is_unknown_where_the_agent_could_have_changed_it() {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
             fs::set_permissions(pod.path("workspace").join(name), mode).expect("chmod");
         }
-        pod.start_with(&as_user, &["sh", "-c", script]).outcome().report().changed
+        pod.start_with(&AS_USER, &["sh", "-c", script]).outcome().report().changed
     };
     assert_eq!(run("true"), Change::Unchanged);
     let opened = "cd $AGENTLOOP_WORKSPACE; chmod 600 closed; printf 2 > closed; chmod 000 closed";
@@ -232,9 +220,7 @@ fn a_workspace_that_cannot_be_written_is_told_with_its_cure() {
     }
     let pod = Pod::new();
     give(&pod.path("termination-log"), "54321");
-    let outcome = pod
-        .start_with(&["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"], &["touch", "ran"])
-        .outcome();
+    let outcome = pod.start_with(&AS_USER, &["touch", "ran"]).outcome();
     assert_eq!((outcome.code, outcome.report().end), (Some(125), End::RunnerFailed));
     let error = outcome.error();
     assert!(error.contains("uid 54321") && error.contains("fsGroup"), "{error}");
@@ -248,25 +234,15 @@ const CONTAINER: &str = r#"
     exec "$@"
 "#;
 
-/// Whether this machine lets a test make namespaces.
-fn containers() -> bool {
-    is_root()
-        && std::process::Command::new("unshare")
-            .args(["--pid", "--fork", "--mount-proc", "--mount", "true"])
-            .output()
-            .is_ok_and(|output| output.status.success())
-}
-
 #[test]
 fn as_pid_1_it_reaps_passes_signals_on_and_leaves_nothing() {
     if !containers() {
         return;
     }
     let pod = Pod::new();
-    let before = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
     let script = "cd $AGENTLOOP_WORKSPACE; setsid sleep 98771 & for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.01 &) ; done; \
                   sleep 0.5; ps -eo stat= 2>/dev/null | grep -c Z > zombies; echo $PPID; exit 4";
-    let outcome = pod.start_with(&before, &["sh", "-c", script]).outcome();
+    let outcome = pod.start_with(&AS_PID_1, &["sh", "-c", script]).outcome();
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(4), "1\n"), "{outcome:?}");
     assert_eq!(pod.read("workspace/zombies"), "0\n");
     assert!(!process_with("98771"));
@@ -279,19 +255,7 @@ fn as_pid_1_on_a_read_only_root_it_can_be_told_to_stop() {
     }
     let pod = Pod::new().prompt("x");
     let folder = pod.path("").display().to_string();
-    let before = [
-        "unshare",
-        "--pid",
-        "--fork",
-        "--kill-child",
-        "--mount",
-        "--mount-proc",
-        "sh",
-        "-c",
-        CONTAINER,
-        "sh",
-        &folder,
-    ];
+    let before = [&AS_PID_1[..], &["--mount", "sh", "-c", CONTAINER, "sh", &folder]].concat();
     let script = "cat >/dev/null; touch /cannot 2>/dev/null && exit 9; touch $AGENTLOOP_WORKSPACE/up; \
                   trap 'exit 0' TERM; while :; do sleep 0.05; done";
     let running = pod.start_with(&before, &["sh", "-c", script]);

@@ -26,6 +26,9 @@ use super::{Said, refusal, tail::Tail, until};
 /// Bytes of a line that is parsed; a longer one says nothing, and is not kept.
 const LINE_BYTES: usize = 4 << 20;
 
+/// Blanks at a line's beginning that are kept, to be part of an event or of the text.
+const BLANK_BYTES: usize = 64 << 10;
+
 /// Reads standard output line by line.
 #[derive(Default)]
 pub struct Stream {
@@ -42,17 +45,21 @@ pub struct Stream {
 }
 
 /// The line that is being read.
-#[derive(Default)]
 enum Line {
-    /// Nothing but blanks yet.
-    #[default]
-    Blank,
+    /// Nothing but these blanks yet.
+    Blank(Vec<u8>),
     /// It may be an event: kept until it ends.
     Json(Vec<u8>),
     /// It is plain text: already passed on.
     Plain,
     /// It began like an event and is too long.
     Dropped,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::Blank(Vec::new())
+    }
 }
 
 /// What the events said.
@@ -92,14 +99,19 @@ impl Stream {
     /// Takes bytes of one line.
     fn piece(&mut self, piece: &[u8]) {
         match &mut self.line {
-            Line::Blank => match piece.iter().find(|byte| !byte.is_ascii_whitespace()) {
-                None => self.text(piece, false),
-                Some(b'{' | b'[') => self.line = Line::Json(piece.to_vec()),
-                Some(_) => {
-                    self.line = Line::Plain;
-                    self.text(piece, true);
+            Line::Blank(blanks) => {
+                blanks.extend_from_slice(piece);
+                match piece.iter().find(|byte| !byte.is_ascii_whitespace()) {
+                    None if blanks.len() <= BLANK_BYTES => {}
+                    None => self.end_line(),
+                    Some(b'{' | b'[') => self.line = Line::Json(std::mem::take(blanks)),
+                    Some(_) => {
+                        let line = std::mem::take(blanks);
+                        self.line = Line::Plain;
+                        self.text(&line, true);
+                    }
                 }
-            },
+            }
             Line::Json(line) if line.len() + piece.len() > LINE_BYTES => self.line = Line::Dropped,
             Line::Json(line) => line.extend_from_slice(piece),
             Line::Plain => self.text(piece, true),
@@ -108,10 +120,10 @@ impl Stream {
     }
 
     fn end_line(&mut self) {
-        if let Line::Json(line) = std::mem::take(&mut self.line)
-            && !self.json(&line)
-        {
-            self.text(&line, true);
+        match std::mem::take(&mut self.line) {
+            Line::Blank(blanks) => self.text(&blanks, false),
+            Line::Json(line) if !self.json(&line) => self.text(&line, true),
+            _ => {}
         }
     }
 

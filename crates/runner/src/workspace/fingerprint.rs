@@ -28,7 +28,9 @@ pub struct Limits<'a> {
     pub time: Duration,
     /// Files and folders.
     pub entries: usize,
-    /// Of these, so many are kept to tell which ones changed.
+    /// What names, patterns and lists of tracked files may take in memory, about.
+    pub bytes: usize,
+    /// Of the files and folders, so many are kept to tell which ones changed.
     pub kept: usize,
     /// Set by a signal: give up soon.
     pub stop: Option<&'a AtomicBool>,
@@ -41,6 +43,7 @@ impl Default for Limits<'_> {
         Self {
             time: Duration::from_mins(2),
             entries: 2_000_000,
+            bytes: 512 << 20,
             kept: 200_000,
             stop: None,
             after_stop: Duration::ZERO,

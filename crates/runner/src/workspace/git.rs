@@ -21,14 +21,17 @@ use super::{ignore::Rules, kind, names, open_below, open_folder, read_file};
 const LARGE: usize = 128 << 20;
 /// HEAD, a branch, `config`, patterns.
 const SMALL: usize = 1 << 20;
-/// References in one repository.
-const MOST_REFS: usize = 200_000;
+/// What the references of one repository may take in memory.
+const REFS_BYTES: usize = 64 << 20;
+/// Names in one folder.
+const MOST_NAMES: usize = 500_000;
 /// Folders deep that branches' names or submodules may be.
 const DEPTH: usize = 16;
 
 /// The state of one or more `.git` folders, in named parts.
-#[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct State<'a> {
+    /// Whether to go on; where not, the fingerprint has given up, and what is missing here does not matter.
+    on: &'a dyn Fn() -> bool,
     /// What differs where something was changed.
     pub(super) parts: Vec<(Vec<u8>, [u8; 32])>,
     /// What may differ without a change: equal means unchanged, another means unknown.
@@ -58,17 +61,31 @@ impl Repository {
     }
 }
 
+impl Repository {
+    /// About what it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.tracked.iter().map(|path| path.len() + 64).sum::<usize>() + self.exclude.bytes()
+    }
+}
+
 /// Whether a folder is a repository's own folder.
 pub(super) fn is_git(folder: &OwnedFd) -> bool {
     kind(folder, b"HEAD").is_some() && kind(folder, b"objects") == Some(FileType::Directory)
 }
 
 /// Reads a `.git` folder. The repository is `None` where what it tracks cannot be told; then nothing may be ignored.
-pub(super) fn read(git: &OwnedFd, base: &[u8]) -> (State, Option<Repository>) {
-    let mut state = State::default();
+pub(super) fn read<'a>(
+    git: &OwnedFd,
+    base: &[u8],
+    on: &'a dyn Fn() -> bool,
+) -> (State<'a>, Option<Repository>) {
+    let mut state = State::new(on);
     let object = object_bytes(git);
     let index = state.git(git, b"", object);
-    for name in folder_names(git, b"worktrees") {
+    for name in state.folders(git, b"worktrees") {
+        if !on() {
+            break;
+        }
         let path = [b"worktrees/", name.as_slice()].concat();
         if let Ok(folder) = open_below(git, &path) {
             state.file(&folder, &[&path[..], b"/"].concat(), b"HEAD");
@@ -84,11 +101,17 @@ pub(super) fn read(git: &OwnedFd, base: &[u8]) -> (State, Option<Repository>) {
 /// Their state is read with the repository that they belong to.
 ///
 /// `workspace` is where the root is mounted, for absolute names.
-pub(super) fn read_linked(root: &OwnedFd, workspace: &[u8], base: &[u8], link: &[u8]) -> Option<Repository> {
+pub(super) fn read_linked(
+    root: &OwnedFd,
+    workspace: &[u8],
+    base: &[u8],
+    link: &[u8],
+    on: &dyn Fn() -> bool,
+) -> Option<Repository> {
     let target = link.strip_prefix(b"gitdir: ")?.trim_ascii();
     let path = within(workspace, base, target)?;
     let git = open_below(root, &path).ok()?;
-    let mut state = State::default();
+    let mut state = State::new(on);
     let common = match read_file(&git, b"commondir", SMALL) {
         Ok(common) => open_below(root, &within(workspace, &path, common.trim_ascii())?).ok()?,
         Err(_) => open_below(root, &path).ok()?,
@@ -130,13 +153,29 @@ fn object_bytes(git: &OwnedFd) -> usize {
     if sha256 { 32 } else { 20 }
 }
 
-fn folder_names(git: &OwnedFd, name: &[u8]) -> Vec<Vec<u8>> {
-    let mut list = open_folder(git, name).and_then(|folder| names(&folder)).unwrap_or_default();
-    list.sort();
-    list
+/// References and what they point to.
+#[derive(Default)]
+struct Refs {
+    at: BTreeMap<Vec<u8>, [u8; 32]>,
+    bytes: usize,
 }
 
-impl State {
+impl Refs {
+    fn insert(&mut self, name: Vec<u8>, at: &[u8]) {
+        self.bytes = self.bytes.saturating_add(name.len() + 128);
+        self.at.insert(name, digest(&[at]));
+    }
+
+    fn full(&self) -> bool {
+        self.bytes > REFS_BYTES
+    }
+}
+
+impl<'a> State<'a> {
+    fn new(on: &'a dyn Fn() -> bool) -> Self {
+        Self { on, parts: Vec::new(), doubts: Vec::new(), blind: None }
+    }
+
     /// HEAD, references and index of one `.git` folder; what it tracks.
     fn git(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) -> Option<Vec<Vec<u8>>> {
         self.file(git, prefix, b"HEAD");
@@ -148,6 +187,17 @@ impl State {
             self.doubts.push(digest(&[prefix, b"reftable", &tables]));
         }
         self.index(git, prefix, object)
+    }
+
+    /// The names in a folder of a `.git` folder; none where it is not there.
+    fn folders(&mut self, git: &OwnedFd, name: &[u8]) -> Vec<Vec<u8>> {
+        let Ok(folder) = open_folder(git, name) else { return Vec::new() };
+        let mut list = names(&folder, MOST_NAMES).unwrap_or_else(|errno| {
+            self.blind(b"", name, errno);
+            Vec::new()
+        });
+        list.sort();
+        list
     }
 
     fn file(&mut self, folder: &OwnedFd, prefix: &[u8], name: &[u8]) {
@@ -187,13 +237,16 @@ impl State {
 
     /// Branches and tags, loose or packed.
     fn refs(&mut self, git: &OwnedFd, prefix: &[u8]) {
-        let mut refs = BTreeMap::new();
+        let mut refs = Refs::default();
         match read_file(git, b"packed-refs", LARGE) {
             Ok(packed) => {
                 for line in packed.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"#")) {
+                    if refs.full() {
+                        break;
+                    }
                     if let Some(at) = line.iter().position(|byte| *byte == b' ') {
                         let (object, name) = line.split_at(at);
-                        refs.insert(name.trim_ascii().to_vec(), object.to_vec());
+                        refs.insert(name.trim_ascii().to_vec(), object);
                     }
                 }
             }
@@ -202,19 +255,16 @@ impl State {
         }
         for kind in [&b"refs/heads"[..], b"refs/tags", b"refs/remotes"] {
             if let Ok(folder) = open_below(git, kind) {
-                loose(&folder, kind, &mut refs, DEPTH);
+                loose(&folder, kind, &mut refs, DEPTH, self.on);
             }
         }
-        if refs.len() > MOST_REFS {
+        if refs.full() {
             self.blind(prefix, b"refs", rustix::io::Errno::FBIG);
             return;
         }
-        let local: BTreeSet<Vec<u8>> = refs
-            .iter()
-            .filter(|(name, _)| name.starts_with(b"refs/heads/"))
-            .map(|(_, at)| at.clone())
-            .collect();
-        for (name, at) in refs {
+        let local: BTreeSet<[u8; 32]> =
+            refs.at.iter().filter(|(name, _)| name.starts_with(b"refs/heads/")).map(|(_, at)| *at).collect();
+        for (name, at) in refs.at {
             let counts = name.starts_with(b"refs/heads/") || name.starts_with(b"refs/tags/");
             if counts || (name.starts_with(b"refs/remotes/") && local.contains(&at)) {
                 self.part(prefix, &name, &at);
@@ -230,7 +280,10 @@ impl State {
         }
         let own = path.strip_suffix(b"/").unwrap_or(path);
         let Ok(folder) = open_below(git, own) else { return };
-        for name in names(&folder).unwrap_or_default() {
+        for name in self.folders(&folder, b".") {
+            if !(self.on)() {
+                return;
+            }
             let Ok(module) = open_folder(&folder, &name) else { continue };
             let path = [path, name.as_slice(), b"/"].concat();
             if is_git(&module) {
@@ -244,18 +297,25 @@ impl State {
 }
 
 /// Adds the references in a folder; they take the place of packed ones.
-fn loose(folder: &OwnedFd, path: &[u8], refs: &mut BTreeMap<Vec<u8>, Vec<u8>>, depth: usize) {
-    for name in names(folder).unwrap_or_default() {
-        if name.ends_with(b".lock") || refs.len() > MOST_REFS {
+fn loose(folder: &OwnedFd, path: &[u8], refs: &mut Refs, depth: usize, on: &dyn Fn() -> bool) {
+    let list = names(folder, MOST_NAMES).unwrap_or_else(|_| {
+        refs.bytes = usize::MAX;
+        Vec::new()
+    });
+    for name in list {
+        if refs.full() || !on() {
+            return;
+        }
+        if name.ends_with(b".lock") {
             continue;
         }
         let path = [path, b"/", &name].concat();
         if let Ok(below) = open_folder(folder, &name) {
             if depth > 0 {
-                loose(&below, &path, refs, depth - 1);
+                loose(&below, &path, refs, depth - 1, on);
             }
         } else if let Ok(at) = read_file(folder, &name, SMALL) {
-            refs.insert(path, at.trim_ascii().to_vec());
+            refs.insert(path, at.trim_ascii());
         }
     }
 }

@@ -30,6 +30,12 @@ impl Rules {
         self.patterns.is_empty()
     }
 
+    /// About what they take in memory.
+    pub fn bytes(&self) -> usize {
+        let segments = self.patterns.iter().flat_map(|pattern| &pattern.segments);
+        self.patterns.len() * 64 + segments.map(|segment| segment.len() + 64).sum::<usize>()
+    }
+
     /// What the last pattern that matches says of a path: ignored, or not; `None` where none matches.
     pub fn verdict(&self, path: &[u8], folder: bool) -> Option<bool> {
         let below = match self.base.as_slice() {

@@ -6,7 +6,7 @@
 //! .agentloop/iterations/0007/     output.log, report.json; 0007-1/ for attempt 1
 //! ```
 
-use std::os::fd::OwnedFd;
+use std::{fs::File, io::Write, os::fd::OwnedFd};
 
 use agentloop_contract::{context::Context, names::WORKSPACE_DIR};
 use rustix::{
@@ -107,31 +107,27 @@ fn marker(context: &Context) -> String {
 
 /// Opens a folder of ours; makes it where it is not there.
 fn make(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
-    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o775)) {
-        // The next iteration may run as another user of the same group (fsGroup), whatever the umask is here.
-        Ok(()) => drop(rustix::fs::chmodat(parent, name, Mode::from_raw_mode(0o775), AtFlags::empty())),
-        Err(Errno::EXIST) => {}
+    let mode = Mode::from_raw_mode(0o775);
+    let created = rustix::fs::mkdirat(parent, name, mode);
+    match created {
+        Ok(()) | Err(Errno::EXIST) => {}
         // Read-only, but already there: let a later write tell.
         Err(errno) if kind(parent, name).is_none() => return Err(errno),
         Err(_) => {}
     }
-    open_folder(parent, name)
+    let folder = open_folder(parent, name)?;
+    if created.is_ok() {
+        // The next iteration may run as another user of the same group (fsGroup), whatever the umask is here.
+        let _ = rustix::fs::fchmod(&folder, mode);
+    }
+    Ok(folder)
 }
 
 fn write(folder: &OwnedFd, name: &str, parts: &[&[u8]]) -> Result<(), Errno> {
     // A new file each time: what stood there, even a link or a FIFO, is not written through.
     let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o644))?;
-    for part in parts {
-        let mut rest = *part;
-        while !rest.is_empty() {
-            match rustix::io::write(&file, rest) {
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-    }
-    Ok(())
+    let mut file = File::from(rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o644))?);
+    let written = parts.iter().try_for_each(|part| file.write_all(part));
+    written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }

@@ -32,6 +32,8 @@ const DEPTH: usize = 400;
 const BATCH: usize = 32;
 /// Batches that may wait; each may hold a folder's descriptor.
 const WAITING: usize = 64;
+/// What the entries that are kept may take in memory.
+const KEPT_BYTES: usize = 64 << 20;
 /// A larger `.gitignore` is no list of patterns.
 const PATTERNS: usize = 1 << 20;
 
@@ -46,6 +48,7 @@ struct Shared<'a> {
     limits: Limits<'a>,
     deadline: Option<Instant>,
     count: AtomicUsize,
+    bytes: AtomicUsize,
     over: AtomicBool,
     why: Mutex<Option<String>>,
     /// When the stop was noticed.
@@ -56,6 +59,13 @@ impl Shared<'_> {
     fn give_up(&self, why: &str) {
         self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_owned());
         self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// So many bytes more were needed. What is let go is not taken off: this bounds the most that is held at once.
+    fn hold(&self, bytes: usize) {
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.limits.bytes {
+            self.give_up(&format!("names and patterns take more than {} MiB", self.limits.bytes >> 20));
+        }
     }
 
     /// Whether to go on.
@@ -84,6 +94,7 @@ pub(super) fn walk(
         limits,
         deadline,
         count: AtomicUsize::new(0),
+        bytes: AtomicUsize::new(0),
         over: AtomicBool::new(false),
         why: Mutex::new(None),
         stopped: OnceLock::new(),
@@ -218,15 +229,18 @@ impl<'a> Walker<'a> {
         depth: usize,
         ignored: Option<u8>,
     ) {
-        let list = match names(folder) {
+        let list = match names(folder, self.shared.limits.entries) {
             Ok(list) => list,
+            Err(Errno::FBIG) => {
+                return self.shared.give_up(&format!("more than {} files", self.shared.limits.entries));
+            }
             Err(errno) => return self.print.blind(path, errno),
         };
         let (scope, ignored) = match self.repository(folder, path, &list) {
             Some(scope) => (scope, None),
             None => (Rc::clone(scope), ignored),
         };
-        let scope = Self::patterns(folder, path, &list, scope);
+        let scope = self.patterns(folder, path, &list, scope);
         let mut files = Vec::new();
         for name in list {
             let stat = match rustix::fs::statat(&**folder, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
@@ -239,6 +253,7 @@ impl<'a> Walker<'a> {
                 }
             };
             let child = join(path, &name);
+            self.shared.hold(child.len() + 64);
             let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             if child == WORKSPACE_DIR.as_bytes() || self.ignore.verdict(&child, is_folder) == Some(true) {
                 continue;
@@ -298,9 +313,11 @@ impl<'a> Walker<'a> {
         {
             return None;
         }
+        let shared = self.shared;
+        let on = || shared.on();
         let repository = match open_folder(folder, b".git") {
             Ok(git) if git::is_git(&git) => {
-                let (state, repository) = git::read(&git, path);
+                let (state, repository) = git::read(&git, path, &on);
                 let at = join(path, b".git");
                 for (name, digest) in state.parts {
                     self.print.add(&join(&at, &name), "git", 0, &digest, false);
@@ -316,15 +333,16 @@ impl<'a> Walker<'a> {
             Ok(_) => return None,
             Err(_) => {
                 let link = read_file(folder, b".git", PATTERNS).ok()?;
-                git::read_linked(self.root, self.workspace, path, &link)
+                git::read_linked(self.root, self.workspace, path, &link, &on)
             }
         };
+        shared.hold(repository.as_ref().map_or(0, Repository::bytes));
         let repository = repository.map(|repository| (path.to_vec(), Rc::new(repository)));
         Some(Rc::new(Scope { repository, ..Scope::default() }))
     }
 
     /// The scope with the patterns of this folder.
-    fn patterns(folder: &OwnedFd, path: &[u8], list: &[Vec<u8>], scope: Rc<Scope>) -> Rc<Scope> {
+    fn patterns(&self, folder: &OwnedFd, path: &[u8], list: &[Vec<u8>], scope: Rc<Scope>) -> Rc<Scope> {
         // Outside a repository, or where what is tracked is not known, nothing is ignored.
         if scope.repository.is_none() || !list.iter().any(|name| name == b".gitignore") {
             return scope;
@@ -332,6 +350,7 @@ impl<'a> Walker<'a> {
         let rules = read_file(folder, b".gitignore", PATTERNS).map(|text| Rules::parse(path, &text));
         match rules {
             Ok(rules) if !rules.is_empty() => {
+                self.shared.hold(rules.bytes());
                 let repository = scope.repository.clone();
                 Rc::new(Scope { rules: Some(rules), parent: Some(scope), repository })
             }
@@ -378,7 +397,7 @@ impl<'a> Print<'a> {
         if count >= self.shared.limits.entries {
             self.shared.give_up(&format!("more than {} files", self.shared.limits.entries));
         }
-        if count >= self.shared.limits.kept {
+        if count >= self.shared.limits.kept || self.shared.bytes.load(Ordering::Relaxed) > KEPT_BYTES {
             self.whole.entries = None;
         } else if let Some(entries) = &mut self.whole.entries {
             let digest = digest.first_chunk().copied().unwrap_or_default();

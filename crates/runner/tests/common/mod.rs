@@ -98,6 +98,14 @@ impl Pod {
         self.with("verify", json!({"command": ["sh", "-c", script], "timeoutSeconds": 60}))
     }
 
+    /// What a pod's user owns becomes that of [`AS_USER`].
+    pub fn given(self) -> Self {
+        for name in ["workspace", "scratch", "termination-log"] {
+            give(&self.path(name), "54321");
+        }
+        self
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -244,6 +252,22 @@ pub fn is_root() -> bool {
 pub fn give(path: &Path, user: &str) {
     let status = Command::new("chown").args(["-R", user]).arg(path).status().expect("chown");
     assert!(status.success());
+}
+
+/// Runs what follows as a user without any right, as a restricted pod does.
+pub const AS_USER: [&str; 6] =
+    ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--no-new-privs", "--bounding-set=-all"];
+
+/// Runs what follows as process 1 of a PID namespace of its own, as a container does.
+pub const AS_PID_1: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
+/// Whether this machine lets a test make namespaces.
+pub fn containers() -> bool {
+    is_root()
+        && Command::new("unshare")
+            .args(["--pid", "--fork", "--mount-proc", "--mount", "true"])
+            .output()
+            .is_ok_and(|output| output.status.success())
 }
 
 /// A gate as an agent prints it, for a shell's `printf`.

@@ -284,6 +284,15 @@ fn fields_of_another_type_than_expected_are_passed_over() {
     assert_eq!(lines(&[r#"{"type":5}"#]).text, "{\"type\":5}\n");
 }
 
+#[test]
+fn blanks_before_an_event_belong_to_it_however_the_pipe_cuts_them() {
+    let output = format!("  {THREAD}\n \t{COMPLETED}\n");
+    let mut stream = Stream::default();
+    output.as_bytes().chunks(1).for_each(|byte| stream.push(byte));
+    assert_eq!(stream.said(now()), said(&output));
+    assert_eq!(said(&output).text, "");
+}
+
 proptest! {
     #[test]
     fn the_pieces_that_bytes_arrive_in_do_not_matter(piece in 1_usize..200) {

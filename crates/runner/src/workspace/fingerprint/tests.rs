@@ -475,3 +475,40 @@ fn ignored_by_git<'a>(space: &Space, names: &'a [String]) -> Vec<&'a String> {
     let ignored: Vec<&[u8]> = output.split(|byte| *byte == 0).collect();
     names.iter().filter(|name| ignored.contains(&name.as_bytes())).collect()
 }
+
+#[test]
+fn names_patterns_and_tracked_files_that_take_too_much_memory_are_given_up() {
+    let few = Limits { bytes: 10_000, ..Limits::default() };
+    let given_up =
+        |space: &Space| space.print_within(few).incomplete().is_some_and(|why| why.contains("MiB"));
+    let space = Space::new();
+    space.write("a", "1").repository("b");
+    assert!(!given_up(&space));
+    let patterns = Space::new();
+    patterns.repository(".").write(".gitignore", &"x\n".repeat(500));
+    assert!(given_up(&patterns));
+    let tracked = Space::new();
+    tracked.repository(".");
+    for name in 0..200 {
+        tracked.write(&format!("d/{name}"), "");
+    }
+    tracked.git(".", &["add", "."]);
+    fs::remove_dir_all(tracked.path("d")).expect("remove");
+    assert!(given_up(&tracked));
+}
+
+/// Reading them all would take minutes; only a bound that is looked at between them ends it.
+#[test]
+fn a_repository_with_too_many_worktrees_is_given_up_in_time() {
+    let space = Space::new();
+    space.repository(".");
+    space.write("large", "");
+    fs::File::create(space.path("large")).and_then(|file| file.set_len(4 << 20)).expect("length");
+    for number in 0..2000 {
+        let folder = space.path(&format!(".git/worktrees/{number}"));
+        fs::create_dir_all(&folder).expect("folder");
+        fs::hard_link(space.path("large"), folder.join("index")).expect("link");
+    }
+    let print = space.print_within(Limits { time: Duration::from_secs(1), ..Limits::default() });
+    assert!(print.incomplete().is_some_and(|why| why.contains("within")), "{:?}", print.incomplete());
+}

@@ -20,6 +20,9 @@ const OBJECT: usize = 40;
 const EXTENDED: u16 = 0x4000;
 const STAGE: u16 = 0x3000;
 
+/// How many times as long as the index its paths may be together.
+const UNPACKED: usize = 4;
+
 impl Index {
     /// Reads an index whose object names have `object` bytes. `None` where it is damaged, or of a kind that does not
     /// list its entries itself (a split index).
@@ -33,6 +36,7 @@ impl Index {
         let mut hash = Sha256::new();
         let mut paths: Vec<Vec<u8>> = Vec::new();
         let mut path = Vec::new();
+        let mut total = 0;
         for _ in 0..count {
             let start = rest;
             let head = take(&mut rest, OBJECT + object)?;
@@ -55,6 +59,11 @@ impl Index {
                 // One to eight NUL bytes, so that the entry's length is a multiple of eight.
                 let used = start.len() - rest.len();
                 take(&mut rest, 8 - used % 8)?;
+            }
+            // In version 4 each path may repeat the one before it: a few bytes would be unpacked to any length.
+            total += path.len();
+            if total / UNPACKED > bytes.len() {
+                return None;
             }
             flags &= STAGE;
             hash.update(u64::try_from(path.len()).ok()?.to_le_bytes());
@@ -109,6 +118,18 @@ fn take_varint(rest: &mut &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Each entry adds one byte to the path of the one before it: 100 MB would be unpacked to a terabyte.
+    #[test]
+    fn paths_that_unpack_to_any_length_are_refused() {
+        let count = 2000_u32;
+        let mut index = [b"DIRC".as_slice(), &4_u32.to_be_bytes(), &count.to_be_bytes()].concat();
+        for _ in 0..count {
+            index.extend([0; OBJECT + 20 + 2 + 1]);
+            index.extend(b"a\0");
+        }
+        assert_eq!(Index::parse(&index, 20), None);
+    }
 
     proptest::proptest! {
         #[test]

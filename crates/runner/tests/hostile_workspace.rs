@@ -1,0 +1,246 @@
+//! Agents that do their worst to the workspace. What they can do all the same: docs/threat-model.md.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+
+mod common;
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use agentloop_contract::report::{Change, End};
+use common::{AS_USER, Outcome, Pod, containers, gate, is_root};
+
+/// What became of the workspace.
+fn changed(outcome: &Outcome) -> Change {
+    let report = outcome.report();
+    assert_eq!((outcome.code, report.end), (Some(0), End::Exited), "{outcome:?}");
+    report.changed
+}
+
+#[test]
+fn a_workspace_in_whose_place_something_else_stands_is_unknown() {
+    for place in [
+        "ln -s / $W",
+        "mkdir ../empty; ln -s ../empty $W",
+        "ln -s workspace $W",
+        "mkdir $W; cp -a ../copy/. $W",
+        "mkfifo $W",
+        "echo > $W",
+        "true",
+    ] {
+        let pod = Pod::new();
+        fs::write(pod.path("workspace/f"), "1").expect("write");
+        let script = format!("W=$AGENTLOOP_WORKSPACE; cp -a $W copy; cd input; mv $W ../gone; {place}");
+        assert_eq!(changed(&pod.run(&script)), Change::Unknown, "{place}");
+    }
+}
+
+#[test]
+fn a_workspace_whose_folder_was_moved_away_is_unknown() {
+    let pod = Pod::new();
+    fs::create_dir_all(pod.path("outer/inner")).expect("folder");
+    let inner = pod.path("outer/inner").display().to_string();
+    let pod = pod.with("workspace", inner);
+    let script = "mv outer real; echo x > real/inner/f; mkdir -p outer/inner";
+    assert_eq!(changed(&pod.run(script)), Change::Unknown);
+}
+
+#[test]
+fn other_times_and_what_was_changed_back_are_no_change() {
+    let pod = Pod::new();
+    fs::write(pod.path("workspace/f"), "one").expect("write");
+    let script = "cd $AGENTLOOP_WORKSPACE; touch -d 1999-01-01 f .; echo two > f; printf one > f; \
+                  mkdir d; touch d/x; rm -r d; chmod 600 f; chmod 644 f; mv f g; mv g f";
+    assert_eq!(changed(&pod.run(script)), Change::Unchanged);
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_looked_at_is_never_unchanged() {
+    let pod = Pod::new();
+    let file = pod.path("workspace/n");
+    fs::write(&file, "0").expect("write");
+    let over = AtomicBool::new(false);
+    let outcome = std::thread::scope(|scope| {
+        // Another container of the pod.
+        scope.spawn(|| {
+            let mut turn = 0_u64;
+            while !over.load(Ordering::Relaxed) {
+                turn += 1;
+                let next = pod.path("scratch/next");
+                fs::write(&next, turn.to_string().repeat(5000))
+                    .and_then(|()| fs::rename(&next, &file))
+                    .expect("write");
+            }
+        });
+        let script = "n=$AGENTLOOP_WORKSPACE/n; a=$(head -c 50 $n); while [ \"$a\" = \"$(head -c 50 $n)\" ]; do :; done";
+        let outcome = pod.run(script);
+        over.store(true, Ordering::Relaxed);
+        outcome
+    });
+    assert_ne!(changed(&outcome), Change::Unchanged);
+}
+
+#[test]
+fn things_that_are_no_files_hold_nothing_up() {
+    let pod = Pod::new();
+    let script = "cd $AGENTLOOP_WORKSPACE; mkfifo fifo .gitignore; mkdir -p a/.git/objects a/.git/refs b/.git/objects c; \
+                  mkfifo a/.git/HEAD a/.git/index a/.git/refs/heads; ln -s /dev/zero b/.git/HEAD; \
+                  ln -s /dev/zero b/.git/packed-refs; mkfifo c/.git; ln -s loop loop; \
+                  mknod device c 1 5 2>/dev/null; mknod disk b 7 0 2>/dev/null; \
+                  touch \"$(printf 'no\\377text')\"; touch \"$(printf 'a line\\nand another')\"";
+    let outcome = pod.run(script);
+    assert_eq!(changed(&outcome), Change::Changed);
+    assert!(outcome.report().files_changed >= Some(6), "{outcome:?}");
+    // The next attempt finds them all there before it.
+    assert_ne!(changed(&pod.with("attempt", 1).run("true")), Change::Changed);
+}
+
+#[test]
+fn folders_too_deep_for_any_path_are_unknown() {
+    let name = "d".repeat(200);
+    let script = format!(
+        "cd $AGENTLOOP_WORKSPACE; i=0; while [ $i -lt 450 ]; do mkdir {name}; cd -P {name}; i=$((i+1)); done; touch f"
+    );
+    let pod = Pod::new();
+    let outcome = pod.exec(&["bash", "-c", &script]);
+    assert_eq!(changed(&outcome), Change::Unknown);
+    // Nothing but a tool that walks by descriptors removes it.
+    let removed = std::process::Command::new("rm").arg("-rf").arg(pod.path("workspace")).status();
+    assert!(removed.is_ok_and(|status| status.success()));
+}
+
+#[test]
+fn very_many_files_are_counted_within_a_bound_of_memory() {
+    let script = format!(
+        "cd $AGENTLOOP_WORKSPACE; mkdir d; cd d; seq -f a-name-that-is-not-short-%.0f 1 30000 | xargs touch; {}",
+        gate(true)
+    );
+    let pod = Pod::new().verify("grep VmHWM: /proc/$PPID/status > peak");
+    let outcome = pod.run(&script);
+    assert_eq!((changed(&outcome), outcome.report().files_changed), (Change::Changed, Some(30_000)));
+    let peak = pod.read("workspace/peak");
+    let peak: u64 = peak.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("number");
+    assert!(peak < 128 << 10, "{peak} KiB");
+}
+
+#[test]
+fn a_folder_that_the_agent_closed_is_never_unchanged() {
+    if !is_root() {
+        return;
+    }
+    let pod = Pod::new();
+    fs::create_dir(pod.path("workspace/d")).expect("folder");
+    let pod = pod.given();
+    let run = |pod: &Pod, script: &str| {
+        let outcome = pod.start_with(&AS_USER, &["sh", "-c", script]).outcome();
+        changed(&outcome)
+    };
+    assert_ne!(run(&pod, "cd $AGENTLOOP_WORKSPACE; echo x > d/f; chmod 000 d"), Change::Unchanged);
+    let pod = pod.with("attempt", 1);
+    assert_eq!(run(&pod, "true"), Change::Unknown);
+}
+
+/// Runs the rest on a workspace of one megabyte, after a script of the test's own.
+const SMALL: &str =
+    r#"mount -t tmpfs -o size=1m,nr_inodes=20,mode=777 none "$1" && eval "$2" && shift 2 && exec "$@""#;
+
+#[test]
+fn a_full_workspace_keeps_no_transcript_and_fails_nothing() {
+    if !containers() {
+        return;
+    }
+    let pod = Pod::new();
+    let workspace = pod.path("workspace").display().to_string();
+    let before = ["unshare", "--mount", "sh", "-c", SMALL, "sh", &workspace, "true"];
+    let script = format!("cat /dev/zero > $AGENTLOOP_WORKSPACE/fill 2>/dev/null; {}", gate(true));
+    let outcome = pod.start_with(&before, &["sh", "-c", &script]).outcome();
+    assert_eq!(changed(&outcome), Change::Changed);
+    assert!(outcome.report().gate.is_some_and(|gate| gate.ready));
+    assert!(outcome.stderr.contains("the transcript cannot be kept"), "{outcome:?}");
+}
+
+#[test]
+fn on_a_workspace_that_was_full_before_nothing_is_run() {
+    if !containers() {
+        return;
+    }
+    let pod = Pod::new();
+    let workspace = pod.path("workspace").display().to_string();
+    let fill = r#"{ cat /dev/zero > "$1/fill" || i=0; while mkdir "$1/$i"; do i=$((i+1)); done; } 2>/dev/null; true"#;
+    let before = ["unshare", "--mount", "sh", "-c", SMALL, "sh", &workspace, fill];
+    let outcome = pod.start_with(&before, &["echo", "ran"]).outcome();
+    assert_eq!(
+        (outcome.code, outcome.report().end, outcome.stdout.as_str()),
+        (Some(125), End::RunnerFailed, "")
+    );
+}
+
+#[test]
+fn what_stands_in_the_place_of_our_files_is_neither_followed_nor_written_through() {
+    for place in ["ln -s ../../outside", "mkfifo", "touch", "ln -s /dev/full"] {
+        let pod = Pod::new();
+        fs::create_dir(pod.path("outside")).expect("folder");
+        let own = "cd $AGENTLOOP_WORKSPACE/.agentloop";
+        // Of this iteration's files.
+        let outcome = pod
+            .run(&format!("{own}; mkdir -p iterations/0007; echo said; {place} iterations/0007/output.log"));
+        assert_eq!(changed(&outcome), Change::Unchanged, "{place}");
+        assert_eq!(pod.read("workspace/.agentloop/iterations/0007/output.log"), "said\n", "{place}");
+        // Of the folder that holds them.
+        let pod = pod.with("iteration", 8);
+        let outcome = pod.run(&format!("{own}; rm -rf iterations; {place} iterations; echo said"));
+        assert_eq!(changed(&outcome), Change::Unchanged, "{place}");
+        // Of the markers: the next iteration is not run, because nothing would keep it from running twice.
+        let pod = pod.with("iteration", 9);
+        assert_eq!(
+            changed(&pod.run(&format!("{own}; rm -rf ran; {place} ran"))),
+            Change::Unchanged,
+            "{place}"
+        );
+        let outcome = pod.with("iteration", 10).run("echo ran");
+        assert_eq!((outcome.report().end, outcome.stdout.as_str()), (End::RunnerFailed, ""), "{place}");
+    }
+}
+
+#[test]
+fn a_marker_of_a_coming_attempt_costs_that_attempt() {
+    let pod = Pod::new();
+    let script = "cd $AGENTLOOP_WORKSPACE/.agentloop/ran; for f in *-7-0; do mkdir ${f%-7-0}-8-0; done";
+    assert_eq!(changed(&pod.run(script)), Change::Unchanged);
+    let outcome = pod.with("iteration", 8).run("echo ran");
+    assert_eq!((outcome.report().end, outcome.stdout.as_str()), (End::AlreadyRan, ""));
+}
+
+#[test]
+fn nothing_that_a_repository_names_is_executed() {
+    let pod = Pod::new().verify("true");
+    let trap = pod.path("trap");
+    let trap = trap.display();
+    fs::create_dir(pod.path("bin")).expect("folder");
+    let git = std::env::split_paths(&std::env::var_os("PATH").expect("PATH"))
+        .map(|folder| folder.join("git"))
+        .find(|git| git.exists())
+        .expect("git");
+    // A git that is found first tells on whoever calls it.
+    fs::write(pod.path("bin/git"), format!("#!/bin/sh\ntouch {trap}\nexec {} \"$@\"\n", git.display()))
+        .expect("git");
+    fs::set_permissions(pod.path("bin/git"), std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("mode");
+    let path = format!("PATH={}:{}", pod.path("bin").display(), std::env::var("PATH").expect("PATH"));
+    let git = git.display();
+    let script = format!(
+        "cd $AGENTLOOP_WORKSPACE; {git} init -q .; echo x > f; {git} add f; \
+         printf '[core]\\nfsmonitor=touch {trap}\\nhooksPath=.h\\nattributesFile=/dev/zero\\nexcludesFile=/dev/zero\\n\
+         [filter \"x\"]\\nclean=touch {trap}\\nrequired=true\\n[include]\\npath=/dev/zero\\n' >> .git/config; \
+         echo '* filter=x' > .gitattributes; mkdir .h; printf '#!/bin/sh\\ntouch {trap}\\n' > .h/post-index-change; \
+         chmod +x .h/*; {}",
+        gate(true)
+    );
+    let outcome = pod.start_with(&["env", &path], &["sh", "-c", &script]).outcome();
+    assert_eq!(changed(&outcome), Change::Changed, "{outcome:?}");
+    let pod = pod.with("attempt", 1);
+    assert_eq!(changed(&pod.start_with(&["env", &path], &["sh", "-c", "true"]).outcome()), Change::Unchanged);
+    assert!(!pod.path("trap").exists());
+}
