@@ -50,11 +50,20 @@ audit: ## check the dependencies against the advisory database (needs the intern
 test: ## run all tests; everything that they need is built and started
 	@hack/test
 
-.PHONY: test-unit test-api test-chart test-examples test-e2e
+# Seconds for each target.
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: ## search for inputs that break the parsers, FUZZ_SECONDS (60) for each of fuzz/targets
+	@hack/prerequisites rust fuzz
+	@hack/fuzz --seconds $(FUZZ_SECONDS)
+
+.PHONY: test-unit test-fuzz test-api test-chart test-examples test-e2e
 test-unit: ## run the tests that need no server
+test-fuzz: ## search for inputs that break the parsers, for a short time
 test-api: ## run the operator's tests against a real API server
 test-chart: ## run the chart's tests
 test-examples: ## try every example against a real API server
 test-e2e: ## run the tests in a cluster with a real kubelet (root)
-test-unit test-api test-chart test-examples test-e2e:
+test-unit test-fuzz test-api test-chart test-examples test-e2e:
 	@hack/test $(@:test-%=%)

@@ -1,0 +1,32 @@
+//! The prompt: the user's words untouched, a bounded section after them, and no gate to be echoed.
+#![no_main]
+
+use agentloop_contract::context::{LoopContext, Policy};
+use agentloop_runner::{gate, inputs, prompt};
+use libfuzzer_sys::fuzz_target;
+
+// The first line is the context, the rest the user's prompt.
+fuzz_target!(|data: &[u8]| {
+    let (context, user) = match data.iter().position(|byte| *byte == b'\n') {
+        Some(end) => (&data[..end], &data[end + 1..]),
+        None => (data, &b""[..]),
+    };
+    let Ok(context) = inputs::decode(context) else { return };
+    let uid = &context.task.uid;
+    assert!(!uid.contains(['/', '.', '\0']) && (1..=128).contains(&uid.len()), "it becomes a file's name");
+    let rendered = prompt::render(user, &context);
+    assert!(rendered.starts_with(user), "the user's words come first, as they are");
+    if context.loop_context == LoopContext::FileOnly {
+        assert_eq!(rendered, user);
+        return;
+    }
+    let section = prompt::section(&context);
+    assert!(rendered.ends_with(section.as_bytes()));
+    assert!(section.len() <= prompt::SECTION_BYTES, "{} bytes", section.len());
+    assert!(section.chars().all(|c| c == '\n' || !c.is_control()), "{section:?}");
+    assert!(gate::find(&section).is_err(), "an agent that echoes the section says nothing");
+    if context.policy == Policy::Gate {
+        let echoed = String::from_utf8_lossy(&rendered);
+        assert!(gate::find(&echoed).is_err(), "nor does one that echoes all of its prompt");
+    }
+});

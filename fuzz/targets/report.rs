@@ -1,0 +1,33 @@
+//! The runner's report: bounded, whole, and the same after the way through the termination message.
+#![no_main]
+
+use agentloop_contract::report::{Error, MAX_BYTES, Report};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let Ok(mut report) = Report::decode(text) else { return };
+    // As a runner makes them: it says nothing of cuts before it cuts, and signs errors itself.
+    report.cut.clear();
+    report.error = report.error.map(|error| Error::new(&error.summary));
+    for limit in [500, 1024, MAX_BYTES, usize::MAX] {
+        let json = report.encode(limit).expect("what decides fits into 500 bytes");
+        assert!(json.len() <= limit && json.chars().all(|c| !c.is_control()), "{json}");
+        let read = Report::decode(&json).expect("whole");
+        assert_eq!(decides(&read), decides(&report), "what decides is never cut");
+        assert_eq!(read.encode(usize::MAX).as_ref(), Some(&json), "the second way changes nothing");
+        let half = &json[..json.floor_char_boundary(json.len() / 2)];
+        assert!(Report::decode(half).is_err(), "half a report is no report");
+    }
+});
+
+/// What the operator judges by.
+fn decides(report: &Report) -> impl PartialEq + std::fmt::Debug {
+    (
+        (report.version, report.end, report.exit_code, report.signal, report.changed),
+        report.gate.as_ref().map(|gate| gate.ready),
+        (report.no_gate, report.verify.as_ref().map(|verify| verify.passed)),
+        report.error.as_ref().map(|error| error.signature.clone()),
+        (report.provider_refused.clone(), report.started_at, report.finished_at),
+    )
+}

@@ -1,0 +1,41 @@
+//! An agent's output: read the same however it is cut, bounded, and silent unless it says something.
+#![no_main]
+
+use agentloop_contract::report::RefusalKind;
+use agentloop_runner::{
+    gate,
+    output::{Output, Said, TAIL_BYTES},
+};
+use jiff::Timestamp;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| {
+    let (length, data) =
+        data.split_first().map_or((1, data), |(first, rest)| (usize::from(*first).max(1), rest));
+    let now = Timestamp::from_second(1_795_341_600).expect("a time");
+    let whole = agentloop_fuzz::within(data.len(), 256, 64 << 10, || read([data].into_iter(), now));
+    assert_eq!(read(data.chunks(length), now), whole, "however the pipe cuts it");
+    // What is no UTF-8 becomes a character of three bytes.
+    assert!(whole.text.len() <= 3 * TAIL_BYTES);
+    if let Some(refused) = &whole.refused {
+        assert!(whole.failed.is_some(), "only a failed turn is a refusal");
+        assert!(refused.until.is_none_or(|at| at > now && refused.kind == RefusalKind::RateLimited));
+    }
+    if let Some(usage) = &whole.usage {
+        let counts = [usage.input_tokens, usage.cached_input_tokens, usage.output_tokens];
+        assert!(counts.into_iter().flatten().all(|count| count >= 0), "{usage:?}");
+        let cost = usage.cost_usd.as_deref().map(str::parse::<f64>);
+        assert!(cost.is_none_or(|cost| cost.is_ok_and(|cost| cost >= 0.0)), "{usage:?}");
+    }
+    // Unless something is escaped, a gate's tag stands in the output as it is.
+    let text = String::from_utf8_lossy(data);
+    if !text.contains(['\\', '\u{1b}']) && !text.contains("COMPLETION_GATE") {
+        assert!(gate::find(&whole.text).is_err(), "a gate out of nothing");
+    }
+});
+
+fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, now: Timestamp) -> Said {
+    let mut output = Output::default();
+    pieces.for_each(|piece| output.stdout(piece));
+    output.said(now)
+}
