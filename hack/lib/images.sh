@@ -70,3 +70,7 @@ load_archives() {
     say "cluster $CLUSTER_NAME: loaded $archive"
   done
 }
+
+# images_annotation ARCHIVE… : for helm --set-string. The tag is the same for every build, so this is what tells the
+# Deployment of new images.
+images_annotation() { echo "podAnnotations.images=$(cat "$@" | sha256sum | cut -c -16)"; }
