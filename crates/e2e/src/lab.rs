@@ -290,7 +290,8 @@ impl Lab {
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
             other => drop(other?),
         }
-        let gone = eventually(PATIENCE, "the test's namespace is gone", async || {
+        // With many pods it takes a while.
+        let gone = eventually(PATIENCE * 3, "the test's namespace is gone", async || {
             match namespaces.get_opt(&self.namespace).await {
                 Ok(None) => Ok(()),
                 Ok(Some(namespace)) => {

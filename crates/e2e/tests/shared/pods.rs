@@ -211,7 +211,7 @@ async fn a_gibibyte_of_output_neither_stops_the_loop_nor_hides_the_gate() -> Res
             let task = Task::new("loud", &["change", "flood=1024", "ready"]).claim();
             let limits = json!({ "requests": { "cpu": "5m" }, "limits": { "memory": "64Mi" } });
             lab.create(&task.with("template/spec/containers/0/resources", limits)).await?;
-            let seen = lab.until_state("loud", iterations(6), DONE).await?;
+            let seen = lab.until_state("loud", iterations(15), DONE).await?;
             lab.exactly(&seen, 1)?;
             let claim = lab.claim_of(&seen).await?;
             let size = lab.look_into(&claim, "du -sk /workspace | cut -f 1").await?;

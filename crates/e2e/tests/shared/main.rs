@@ -1,0 +1,9 @@
+//! What the operator that `hack/e2e up` installed does, and nobody disturbs: side by side, a namespace for each test.
+
+mod bounds;
+mod breaker;
+mod input;
+mod many;
+mod pods;
+mod waiting;
+mod workspace;
