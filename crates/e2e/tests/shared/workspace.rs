@@ -33,6 +33,27 @@ async fn an_agent_that_amends_its_last_commit_changes_its_workspace() -> Result<
 }
 
 #[tokio::test]
+async fn an_agent_that_commits_and_pushes_changes_its_workspace() -> Result<()> {
+    always_changes("pushes", &["git-init", "git-push"]).await
+}
+
+#[tokio::test]
+async fn an_agent_that_switches_between_branches_changes_its_workspace() -> Result<()> {
+    always_changes("switches", &["git-init", "git-switch"]).await
+}
+
+#[tokio::test]
+async fn an_agent_that_commits_in_a_linked_worktree_changes_its_workspace() -> Result<()> {
+    always_changes("worktree", &["git-worktree"]).await
+}
+
+#[tokio::test]
+async fn an_agent_that_commits_now_in_one_repository_and_now_in_another_changes_its_workspace() -> Result<()>
+{
+    always_changes("two-repos", &["git-two"]).await
+}
+
+#[tokio::test]
 async fn an_agent_that_leaves_untracked_files_changes_its_workspace() -> Result<()> {
     always_changes("untracked", &["git-init", "change"]).await
 }
