@@ -12,15 +12,25 @@ async fn what_the_schema_can_tell_is_refused_at_kubectl_apply_with_a_reason() ->
         .await?
         .run(async |lab| {
             let good = || Task::new("input", &["ready"]).with("suspend", json!(true));
-            let bad: [(Task, &str); 9] = [
+            let bad: [(Task, &str); 16] = [
                 (good().max(0), "maxIterations"),
                 (good().max(-1), "maxIterations"),
+                (good().with("maxIterations", json!(4_294_967_297_i64)), "maxIterations"),
+                (good().with("maxIterations", json!("ten")), "maxIterations"),
                 (good().with("maxIteration", json!(3)), "maxIteration"),
+                (good().with("template/spec/containers", json!([])), "containers"),
+                (good().with("template/spec/containers/0/name", json!("x")).beside("y", "true"), "agent"),
                 (good().with("template/spec/containers/0/command", json!([])), "command"),
+                (good().with("template/spec/containers/0/command", json!(null)), "command"),
                 (good().with("template/spec/restartPolicy", json!("Always")), "restartPolicy"),
                 (good().with("template/spec/nodeName", json!("node1")), "nodeName"),
                 (good().with("workspace/mountPath", json!("/agentloop/x")), "mountPath"),
+                (
+                    good().claim().with("workspace/persistentVolumeClaim", json!({ "claimName": "a" })),
+                    "workspace",
+                ),
                 (good().with("completion", json!({ "policy": "Verify" })), "verify"),
+                (good().with("prompt", json!("é".repeat(65_537))), "prompt"),
                 (good().with("promptFrom", json!({ "secretKeyRef": { "name": "a", "key": "b" } })), "prompt"),
             ];
             for (task, word) in bad {
@@ -35,8 +45,63 @@ async fn what_the_schema_can_tell_is_refused_at_kubectl_apply_with_a_reason() ->
 }
 
 #[tokio::test]
-async fn a_task_that_cannot_be_decoded_does_not_hold_up_the_others() -> Result<()> {
+async fn a_task_with_the_longest_name_runs_and_one_letter_more_is_refused() -> Result<()> {
+    Lab::shared("long-name")
+        .await?
+        .run(async |lab| {
+            let name = "n".repeat(63);
+            lab.create(&Task::new(&name, &["change", "ready-at=2"]).claim()).await?;
+            let said = lab.apply(&Task::new(&format!("{name}n"), &["ready"]).manifest()).await?;
+            ensure!(!said.ok && said.text.contains("63"), "{}", said.text);
+            let seen = lab.until_state(&name, iterations(2), DONE).await?;
+            lab.exactly(&seen, 2)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_task_that_cannot_be_decoded_is_told_of_holds_up_no_other_and_can_be_mended_and_deleted()
+-> Result<()> {
     Lab::shared("undecodable")
+        .await?
+        .run(async |lab| {
+            let busy = |name: &str| Task::new(name, &["change", "wait", "ready"]).claim();
+            lab.create(&busy("mended")).await?;
+            lab.create(&busy("deleted")).await?;
+            let mended = lab.until_running("mended", 1).await?;
+            let deleted = lab.until_running("deleted", 1).await?;
+            // A time that the schema lets pass and no reader understands.
+            for name in ["mended", "deleted"] {
+                let odd = json!({ "startTime": "2026-01-01T00:00:00+99:99" });
+                let (taken, said) = write_status(lab, name, &odd).await?;
+                ensure!(taken, "{said}");
+            }
+            lab.create(&Task::new("other", &["change", "ready"])).await?;
+            let seen = lab.until_state("other", iterations(1), DONE).await?;
+            lab.exactly(&seen, 1)?;
+            for seen in [&mended, &deleted] {
+                eventually(PATIENCE, "an Event tells of it", async || {
+                    let events = lab.events(seen.uid()).await.map_err(|error| error.to_string())?;
+                    let told =
+                        events.iter().any(|(type_, reason, _)| type_ == "Warning" && reason == "Unreadable");
+                    if told { Ok(()) } else { Err(format!("{events:?}")) }
+                })
+                .await?;
+            }
+
+            lab.tell(&mended).await?;
+            lab.delete("deleted").await?;
+            let (taken, said) = write_status(lab, "mended", &json!({ "startTime": null })).await?;
+            ensure!(taken, "{said}");
+            let seen = lab.until_state("mended", iterations(1), DONE).await?;
+            lab.exactly(&seen, 1)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_template_that_the_server_refuses_is_told_and_does_not_hold_up_the_others() -> Result<()> {
+    Lab::shared("odd")
         .await?
         .run(async |lab| {
             // What a pod template holds is not declared further down, so a client's types may not fit it. A
