@@ -2,3 +2,4 @@
 
 mod codex;
 mod disturbed;
+mod injection;
