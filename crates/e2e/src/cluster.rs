@@ -9,6 +9,8 @@ use kube::{
 };
 use tokio::{io::AsyncWriteExt, process::Command};
 
+const HACK_CLUSTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hack/cluster");
+
 /// A client of the cluster, and the programs that people use with it.
 #[derive(Clone)]
 pub struct Cluster {
@@ -80,6 +82,14 @@ impl Cluster {
     pub async fn helm(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = self.command(&self.helm);
         command.args(arguments);
+        Self::run(command).await
+    }
+
+    /// Runs `hack/cluster` on the cluster that the tests run in.
+    pub(crate) async fn hack(&self, arguments: &[&str]) -> Result<Output> {
+        let name = env::var("AGENTLOOP_E2E_CLUSTER").context("AGENTLOOP_E2E_CLUSTER is not set")?;
+        let mut command = self.command(HACK_CLUSTER);
+        command.args(arguments).args(["--name", &name]);
         Self::run(command).await
     }
 

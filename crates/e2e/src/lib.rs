@@ -8,6 +8,7 @@
 mod cluster;
 mod history;
 mod lab;
+mod node;
 mod operator;
 mod seen;
 mod task;
@@ -16,6 +17,7 @@ mod wait;
 pub use cluster::{Cluster, Output};
 pub use history::{History, PodSeen};
 pub use lab::Lab;
+pub use node::Node;
 pub use operator::Operator;
 pub use seen::Seen;
 pub use task::Task;

@@ -1,0 +1,74 @@
+//! The one node of the local cluster, which a test may stop, drain or declare dead.
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use crate::cluster::{Cluster, Output};
+
+const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+
+/// The node. Everybody's, so a test that holds it must run alone, and put it right again.
+pub struct Node {
+    cluster: Cluster,
+    name: String,
+}
+
+impl Node {
+    /// The cluster's node.
+    pub async fn of(cluster: &Cluster) -> Result<Self> {
+        let said = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]).await?;
+        let name = said.good()?;
+        ensure!(!name.is_empty() && !name.contains(' '), "one node is wanted, not {name:?}");
+        Ok(Self { cluster: cluster.clone(), name })
+    }
+
+    /// Kills its kubelet: nobody hears of it any more, and its containers live on.
+    pub async fn stop(&self) -> Result<()> {
+        self.cluster.hack(&["node", "stop"]).await?.good()?;
+        Ok(())
+    }
+
+    /// Starts its kubelet, and waits until it is ready.
+    pub async fn start(&self) -> Result<()> {
+        self.cluster.hack(&["node", "start"]).await?.good()?;
+        Ok(())
+    }
+
+    /// Marks a stopped node as silent, as the node controller does after a minute.
+    pub async fn mark_silent(&self) -> Result<()> {
+        let condition = json!({ "type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown" });
+        let patch = json!({ "status": { "conditions": [condition] } }).to_string();
+        self.kubectl(&["patch", "node", &self.name, "--subresource=status", "-p", &patch]).await
+    }
+
+    /// Says that the machine is off.
+    pub async fn take_out_of_service(&self) -> Result<()> {
+        let taint = format!("{OUT_OF_SERVICE}=nodeshutdown:NoExecute");
+        self.kubectl(&["taint", "node", &self.name, &taint]).await
+    }
+
+    /// Drains it as people do.
+    pub async fn drain(&self, arguments: &[&str]) -> Result<Output> {
+        let drain = ["drain", &self.name, "--timeout=90s"];
+        let all: Vec<&str> = drain.into_iter().chain(arguments.iter().copied()).collect();
+        self.cluster.kubectl(&all).await
+    }
+
+    /// Lets it take pods again.
+    pub async fn uncordon(&self) -> Result<()> {
+        self.kubectl(&["uncordon", &self.name]).await
+    }
+
+    /// Puts right whatever was done to it.
+    pub async fn mend(&self) -> Result<()> {
+        // There may be no such taint.
+        let _ = self.cluster.kubectl(&["taint", "node", &self.name, &format!("{OUT_OF_SERVICE}-")]).await?;
+        self.start().await?;
+        self.uncordon().await
+    }
+
+    async fn kubectl(&self, arguments: &[&str]) -> Result<()> {
+        self.cluster.kubectl(arguments).await?.good()?;
+        Ok(())
+    }
+}
