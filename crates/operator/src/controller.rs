@@ -22,9 +22,10 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
-use kube::runtime::controller::{Action, Config};
+use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Api, Resource};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -105,6 +106,10 @@ struct Scope {
     newest_pods: latest::Latest<Pod>,
     started: Started,
     failures: Failures,
+    /// Who may work now, first come, first served. kube's own bound takes from what waits in no order, and of
+    /// many busy tasks one may never be taken: not even to be suspended.
+    turns: Semaphore,
+    shutdown: CancellationToken,
 }
 
 /// Runs the loop until it is told to stop and all reconciles have ended.
@@ -180,7 +185,6 @@ fn watch(
     loops: &mut JoinSet<Option<String>>,
 ) -> Arc<Scope> {
     let name = format!("tasks at {}", tasks.resource_url());
-    let config = Config::default().concurrency(concurrency);
     let (task_store, task_changes, tasks_synced) = watch::tasks(tasks);
     let (pods, watch_of_pods) = watch::pods(pods);
     let scope = Arc::new(Scope {
@@ -193,9 +197,10 @@ fn watch(
         newest_pods: latest::Latest::default(),
         started: Started::default(),
         failures: Failures::default(),
+        turns: Semaphore::new(concurrency.into()),
+        shutdown: shutdown.clone(),
     });
     let controller = Controller::for_stream(task_changes, task_store)
-        .with_config(config.clone())
         .reconcile_on(pods.tasks)
         .reconcile_all_on(pods.filled)
         .reconcile_all_on(shared.configuration.changes())
@@ -209,7 +214,6 @@ fn watch(
     loops.spawn(controller.map(move |()| Some(name)));
 
     let sweeper = Controller::for_stream(pods.changed, pods.store)
-        .with_config(config)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(sweep::sweep, |pod, error, scope| sweep::on_error(&pod, error, &scope), scope.clone())
         .for_each(|_| futures::future::ready(()));
@@ -233,6 +237,12 @@ impl Scope {
         let there: std::collections::HashSet<String> =
             self.tasks.state().iter().filter_map(|task| task.meta().uid.clone()).collect();
         self.started.retain(|uid| there.contains(uid));
+    }
+
+    /// Waits for a turn; `None` where there is none any more, because the process stops.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let permit = self.turns.acquire().await.ok()?;
+        (!self.shutdown.is_cancelled()).then_some(permit)
     }
 
     /// Waits until both caches hold all that there is.

@@ -67,6 +67,9 @@ pub(super) async fn reconcile(guarded: Arc<Guarded>, scope: Arc<Scope>) -> Resul
         namespace = guarded.namespace().unwrap_or_default(),
         task = guarded.name_any()
     );
+    let Some(_turn) = scope.turn().await else { return Ok(Action::await_change()) };
+    // It may have changed while others had their turns.
+    let guarded = scope.tasks.get(&ObjectRef::from_obj(guarded.as_ref())).unwrap_or(guarded);
     let _work = scope.shared.heartbeat.begin();
     let _worker = scope.shared.metrics.worker();
     let started = Instant::now();

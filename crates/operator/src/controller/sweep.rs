@@ -33,6 +33,7 @@ pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Re
     if cached.is_some_and(|task| task.uid().as_deref() == Some(task_uid)) {
         return Ok(Action::await_change());
     }
+    let Some(_turn) = scope.turn().await else { return Ok(Action::await_change()) };
     // The cache may lag: only the API server itself can say that a task is gone.
     let tasks: Api<AgentTask> = Api::namespaced(scope.shared.clients.read.clone(), &namespace);
     let task: Option<PartialObjectMeta<AgentTask>> =

@@ -33,6 +33,10 @@ pub struct Operator {
 
 impl Operator {
     pub fn start(world: &World) -> Self {
+        Self::with_concurrency(world, 4)
+    }
+
+    pub fn with_concurrency(world: &World, concurrency: u16) -> Self {
         let health = Health::default();
         let minute = std::time::Duration::from_mins(1);
         let setup = Setup {
@@ -46,7 +50,7 @@ impl Operator {
                 pull_policy: PullPolicy::ByTag,
                 injection: RunnerInjection::ImageVolume,
             },
-            concurrency: 4,
+            concurrency,
             identity: "test".to_owned(),
             metrics: Metrics::new(),
             heartbeat: health.heartbeat("the loop", minute, minute),

@@ -269,3 +269,22 @@ async fn a_pod_that_only_bears_the_labels_of_a_task_that_is_gone_is_left_alone()
     assert_eq!(copy.metadata.deletion_timestamp, None);
     world.end().await;
 }
+
+#[tokio::test]
+async fn of_many_busy_tasks_none_is_left_behind() {
+    let world = World::with_tasks().await;
+    let _operator = Operator::with_concurrency(&world, 1);
+    let _kubelet = Kubelet::start(&world, |_| Work::changed());
+    for number in 0..8 {
+        world.create(&format!("busy-{number}"), json!({ "maxIterations": 6 })).await;
+    }
+    let slowest = eventually("the first at its limit", || async {
+        let tasks = world.api::<AgentTask>().list(&ListParams::default()).await.expect("a list");
+        let counts: Vec<i32> =
+            tasks.iter().map(|task| task.status.as_ref().map_or(0, |status| status.iterations)).collect();
+        counts.contains(&6).then(|| counts.into_iter().min())?
+    })
+    .await;
+    assert!(slowest >= 2, "one task has {slowest} iterations where another has 6");
+    world.end().await;
+}
