@@ -171,6 +171,11 @@ fn is_free(pod: &Pod) -> bool {
 }
 
 pub async fn bind(pods: &Api<Pod>, name: &str) {
+    try_bind(pods, name).await.expect("the pod is bound");
+}
+
+/// The API server binds no pod that is being deleted.
+pub async fn try_bind(pods: &Api<Pod>, name: &str) -> Result<(), kube::Error> {
     let nodes: Api<Node> = Api::all(pods.clone().into_client());
     let node = object(json!({ "metadata": { "name": NODE } }));
     // It may be there from another test.
@@ -181,10 +186,9 @@ pub async fn bind(pods: &Api<Pod>, name: &str) {
         "metadata": { "name": name },
         "target": { "apiVersion": "v1", "kind": "Node", "name": NODE },
     });
-    let _: Value = pods
-        .create_subresource("binding", name, &PostParams::default(), &binding)
-        .await
-        .expect("the pod is bound");
+    let answer: Result<Value, _> =
+        pods.create_subresource("binding", name, &PostParams::default(), &binding).await;
+    answer.map(drop)
 }
 
 pub async fn set_status(pods: &Api<Pod>, name: &str, status: Value) {

@@ -17,6 +17,8 @@ mod leader;
 mod loops;
 mod process;
 mod relay;
+mod specs;
+mod transitions;
 mod uninstall;
 mod waiting;
 mod world;

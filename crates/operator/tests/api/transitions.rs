@@ -1,0 +1,409 @@
+//! A task that is edited into another in the middle of its loop ends where a fresh one would have ended,
+//! or the edit is refused with a message.
+//!
+//! Both specs of a pair are drawn from the definition's own schema. `AGENTLOOP_TRANSITIONS` says how many
+//! pairs are tried, `AGENTLOOP_SEED` which: a pair is a function of the seed and its number.
+
+use agentloop_contract::context::Context;
+use agentloop_contract::gate::Gate;
+use agentloop_contract::names::ANNOTATION_CONTEXT;
+use agentloop_contract::report::{Change, End, Error, Report, Verified};
+use agentloop_core::api::{AgentTask, AgentTaskSpec, AgentTaskStatus, Phase, Policy};
+use fastrand::Rng;
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use crate::kubelet::{Operator, Work, bind, set_status, try_bind};
+use crate::specs;
+use crate::world::{World, eventually, object};
+
+/// The exit code of an agent that fails.
+const FAILS: i32 = 3;
+/// Bytes that a status may have.
+const MOST_BYTES: usize = 16 * 1024;
+/// Pairs that are under way at once.
+const AT_ONCE: usize = 12;
+
+/// What the agent of a pair does, iteration by iteration.
+#[derive(Clone, Copy, Debug)]
+struct Script {
+    way: Way,
+    /// The iteration in which it says that it is done.
+    done: Option<i32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    /// Files change, and it exits 0.
+    Works,
+    /// Nothing changes, and it exits 0.
+    Idles,
+    /// Files change, and it fails with the same error each time.
+    Fails,
+}
+
+impl Script {
+    fn draw(rng: &mut Rng) -> Self {
+        let way = [Way::Works, Way::Idles, Way::Fails][rng.usize(..3)];
+        Self { way, done: rng.bool().then(|| rng.i32(1..=6)) }
+    }
+
+    fn is_done(self, iteration: i32) -> bool {
+        self.done == Some(iteration)
+    }
+
+    /// What the runner of this pod reports.
+    fn report(self, pod: &Pod) -> Report {
+        let context = pod.annotations().get(ANNOTATION_CONTEXT).expect("the pod bears its context");
+        let context: Context = serde_json::from_str(context).expect("a context");
+        let done = self.is_done(context.iteration);
+        let fails = self.way == Way::Fails && !done;
+        Report {
+            exit_code: Some(if fails { FAILS } else { 0 }),
+            changed: if self.way == Way::Idles { Change::Unchanged } else { Change::Changed },
+            gate: done.then(|| Gate { ready: true, ..Gate::default() }),
+            verify: context.verify.map(|_| Verified {
+                passed: done,
+                exit_code: Some(i32::from(!done)),
+                timed_out: false,
+                last_lines: Vec::new(),
+            }),
+            error: fails.then(|| Error::new("the same as ever")),
+            ..Report::of(End::Exited)
+        }
+    }
+}
+
+/// Where a loop ends: its phase and the iterations that it counted.
+type Ended = (Phase, i32);
+
+/// Where a loop under `spec` ends that judges iteration `from` as its next, with streaks that count from
+/// `clear`. `verified`: the pod of `from` was built to verify.
+fn ends(spec: &AgentTaskSpec, script: Script, from: i32, clear: i32, verified: bool) -> Ended {
+    if spec.suspend {
+        return (Phase::Suspended, from - 1);
+    }
+    let mut next = from;
+    loop {
+        let must_pass = spec.verify().is_some();
+        let told = !must_pass || next != from || verified;
+        let exits_well = script.way != Way::Fails || script.is_done(next);
+        let done = match spec.policy() {
+            Policy::Gate | Policy::Verify => script.is_done(next) && told,
+            Policy::ExitCode => exits_well && told && (!must_pass || script.is_done(next)),
+        };
+        if done {
+            return (Phase::Succeeded, next);
+        }
+        if !exits_well && spec.fail_on_exit_codes.contains(&FAILS) {
+            return (Phase::Failed, next);
+        }
+        if let Some(phase) = stops(spec, script, next, clear) {
+            return (phase, next);
+        }
+        next += 1;
+    }
+}
+
+/// The stop that the counters call for after `settled` iterations.
+fn stops(spec: &AgentTaskSpec, script: Script, settled: i32, clear: i32) -> Option<Phase> {
+    let breaker = spec.breaker.clone().unwrap_or_default();
+    let streak = settled - clear;
+    let opens = match script.way {
+        Way::Works => false,
+        Way::Idles => streak >= breaker.no_change_threshold.unwrap_or(3),
+        Way::Fails => streak >= breaker.same_error_threshold.unwrap_or(5),
+    };
+    // The error of the iteration that says it is done is none.
+    let broken = script.way == Way::Fails && script.done.is_some_and(|done| done <= settled);
+    if opens && !broken {
+        return Some(Phase::CircuitOpen);
+    }
+    (settled >= spec.max_iterations.unwrap_or(10).min(50)).then_some(Phase::IterationLimitReached)
+}
+
+/// How one pair went.
+#[derive(Debug)]
+enum Outcome {
+    /// As the fresh one, to the letter.
+    Same,
+    /// Elsewhere, for what it had done before the edit: more iterations than the new bounds allow.
+    Carried,
+    /// The edit was refused with a message, and the loop ended as if it had not been tried.
+    Refused,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_edited_into_another_ends_where_a_fresh_one_does_or_the_edit_is_refused() {
+    let number = |name: &str, default: u64| {
+        std::env::var(name).ok().map_or(default, |text| text.parse().expect("a whole number"))
+    };
+    let (pairs, seed) = (number("AGENTLOOP_TRANSITIONS", 40), number("AGENTLOOP_SEED", 1));
+    let world = World::with_tasks().await;
+    let _operator = Operator::start(&world);
+    let schema = specs::schema();
+    let outcomes: Vec<Outcome> = futures::stream::iter(0..pairs)
+        .map(|pair| pair_of(&world, &schema, seed, pair))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let same = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Same)).count();
+    let carried = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Carried)).count();
+    let refused = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Refused)).count();
+    println!("{pairs} pairs: {same} end as a fresh task, {carried} beyond its bounds, {refused} refused");
+    assert!(same > 0 && carried > 0 && refused > 0, "the pairs are too much alike to tell anything");
+    world.end().await;
+}
+
+/// A task that the API server takes; what it refuses is refused with a message that names the field.
+async fn draw_valid(world: &World, schema: &Value, rng: &mut Rng, name: &str) -> AgentTask {
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    loop {
+        let task: AgentTask =
+            object(json!({ "metadata": { "name": name }, "spec": specs::draw(schema, rng) }));
+        match world.api::<AgentTask>().create(&dry, &task).await {
+            Ok(_) => return task,
+            Err(error) => assert_is_a_refusal(&error),
+        }
+    }
+}
+
+/// The server refuses a spec with words that name the field.
+#[track_caller]
+fn assert_is_a_refusal(error: &kube::Error) {
+    let kube::Error::Api(status) = error else { panic!("{error}") };
+    assert!(status.code == 422 && status.message.contains("spec"), "{}", status.message);
+}
+
+async fn pair_of(world: &World, schema: &Value, seed: u64, pair: u64) -> Outcome {
+    let mut rng = Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(pair));
+    let script = Script::draw(&mut rng);
+    let (name, fresh_name) = (format!("edited-{pair}"), format!("fresh-{pair}"));
+    let first = draw_valid(world, schema, &mut rng, &name).await;
+    let second = draw_valid(world, schema, &mut rng, &fresh_name).await;
+    let about = format!(
+        "seed {seed}, pair {pair}: {script:?}\n  from {}\n  to   {}",
+        serde_json::to_string(&first.spec).expect("JSON"),
+        serde_json::to_string(&second.spec).expect("JSON"),
+    );
+
+    let api = world.api::<AgentTask>();
+    let params = PostParams::default();
+    api.create(&params, &second).await.expect("taken");
+    let fresh = run_to_end(world, &fresh_name, script).await;
+    let expected = ends(&second.spec, script, 1, 0, true);
+    check(world, &about, &second.spec, &fresh_name, fresh.as_ref(), &[expected]).await;
+
+    api.create(&params, &first).await.expect("taken");
+    let own = ends(&first.spec, script, 1, 0, true);
+    let edited_in = if first.spec.suspend { 0 } else { rng.i32(1..=own.1.min(4)) };
+    let runs = rng.bool() && edited_in > 0;
+    let mut verified = true;
+    if edited_in > 0 {
+        let pod = run_to(world, &name, script, edited_in).await;
+        if runs {
+            verified = context_of(&pod).verify.is_some();
+            bind(&world.api(), &pod.name_any()).await;
+            play(world, &pod, "Running", &json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } }))
+                .await;
+        }
+    } else {
+        world.until_phase(&name, Phase::Suspended).await;
+    }
+    if let Err(error) = edit(world, &name, &second.spec).await {
+        assert_is_a_refusal(&error);
+        let status = run_to_end(world, &name, script).await;
+        check(world, &about, &first.spec, &name, status.as_ref(), &[own]).await;
+        return Outcome::Refused;
+    }
+    let edited = run_to_end(world, &name, script).await;
+    let from = edited_in.max(1);
+    let token = second.spec.reset_token.is_some() && second.spec.reset_token != first.spec.reset_token;
+    let clear = if token { from - 1 } else { 0 };
+    let carried = if second.spec.suspend && runs {
+        // Stopped in the middle, and counted.
+        vec![(Phase::Suspended, from)]
+    } else {
+        // A pod that had not started is made anew where its template changed, and the bounds are looked
+        // at again before that.
+        let again = stops(&second.spec, script, from - 1, clear).map(|phase| (phase, from - 1));
+        let again = again.filter(|_| !runs && from > 1 && !second.spec.suspend);
+        [Some(ends(&second.spec, script, from, clear, verified)), again].into_iter().flatten().collect()
+    };
+    check(world, &about, &second.spec, &name, edited.as_ref(), &carried).await;
+    let (Some(edited), Some(fresh)) = (edited, fresh) else { return Outcome::Carried };
+    if (edited.phase, edited.iterations) != (fresh.phase, fresh.iterations) || token {
+        return Outcome::Carried;
+    }
+    assert_eq!(seen(&edited), seen(&fresh), "{about}");
+    Outcome::Same
+}
+
+fn context_of(pod: &Pod) -> Context {
+    let context = pod.annotations().get(ANNOTATION_CONTEXT).expect("the pod bears its context");
+    serde_json::from_str(context).expect("a context")
+}
+
+/// All that a person sees of an end but times, names, words and versions.
+fn seen(status: &AgentTaskStatus) -> Value {
+    let conditions: Vec<_> =
+        status.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect();
+    json!([
+        status.phase,
+        status.reason,
+        status.progress,
+        status.breaker,
+        status.thresholds,
+        status.active,
+        status.waiting,
+        conditions
+    ])
+}
+
+async fn check(
+    world: &World,
+    about: &str,
+    spec: &AgentTaskSpec,
+    name: &str,
+    status: Option<&AgentTaskStatus>,
+    expected: &[Ended],
+) {
+    let Some(status) = status else {
+        let may_go = expected.iter().any(|(phase, _)| *phase == Phase::Succeeded);
+        assert!(may_go && spec.ttl_seconds_after_finished == Some(0), "{name} is gone: {about}");
+        return;
+    };
+    let ended = (status.phase.expect("a phase"), status.iterations);
+    assert!(expected.contains(&ended), "{name} ended as {ended:?}, not as {expected:?}: {about}");
+    let kept = spec.pod_history_limit();
+    eventually(&format!("{name} keeps {kept} pods: {about}"), || async {
+        let of_task = ListParams::default().labels(&format!("agentloop.dev/task={name}"));
+        let pods = world.api::<Pod>().list(&of_task).await.expect("a list").items;
+        (pods.len() <= kept).then_some(())
+    })
+    .await;
+}
+
+async fn edit(world: &World, name: &str, spec: &AgentTaskSpec) -> Result<(), kube::Error> {
+    let api = world.api::<AgentTask>();
+    loop {
+        let mut task = api.get(name).await.expect("the task is there");
+        task.spec = spec.clone();
+        match api.replace(name, &PostParams::default(), &task).await {
+            Ok(task) => {
+                // What follows is then judged by the new spec.
+                let generation = task.metadata.generation;
+                world.until(name, "the edit is seen", |s| s.observed_generation == generation).await;
+                return Ok(());
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The claimed pod, once nothing keeps it from its node.
+async fn startable(world: &World, status: &AgentTaskStatus) -> Option<Pod> {
+    let active = status.active.as_ref()?;
+    let pod = world.api::<Pod>().get_opt(&active.pod).await.expect("an answer")?;
+    let gated = pod.spec.as_ref()?.scheduling_gates.iter().flatten().count() > 0;
+    (!gated).then_some(pod)
+}
+
+/// Runs whole iterations until the pod of `iteration` may start, and gives it back unstarted.
+async fn run_to(world: &World, name: &str, script: Script, iteration: i32) -> Pod {
+    let what = format!("{name}: iteration {iteration}");
+    loop {
+        let next = eventually(&what, || async {
+            let pod = startable(world, &world.status(name).await).await?;
+            if context_of(&pod).iteration == iteration {
+                return Some(Some(pod));
+            }
+            bring_on(world, &pod, script).await.then_some(None)
+        });
+        if let Some(pod) = next.await {
+            return pod;
+        }
+    }
+}
+
+/// Runs the loop until it rests; `None` where its task is gone.
+async fn run_to_end(world: &World, name: &str, script: Script) -> Option<AgentTaskStatus> {
+    /// What was seen last.
+    enum Seen {
+        Iteration,
+        Rest(Box<AgentTaskStatus>),
+        Gone,
+    }
+    let what = format!("the end of {name}");
+    let tasks: Api<AgentTask> = world.api();
+    loop {
+        let step = eventually(&what, || async {
+            let Some(task) = tasks.get_opt(name).await.expect("an answer") else { return Some(Seen::Gone) };
+            let generation = task.metadata.generation;
+            let status = task.status.unwrap_or_default();
+            let bytes = serde_json::to_string(&status).expect("JSON").len();
+            assert!(bytes < MOST_BYTES, "{name}: the status has {bytes} bytes");
+            if let Some(pod) = startable(world, &status).await {
+                return bring_on(world, &pod, script).await.then_some(Seen::Iteration);
+            }
+            let stays = status.stop.is_some() || status.phase == Some(Phase::Suspended);
+            let rests = status.active.is_none() && stays && status.observed_generation == generation;
+            rests.then(|| Seen::Rest(Box::new(status)))
+        });
+        match step.await {
+            Seen::Iteration => {}
+            Seen::Rest(status) => return Some(*status),
+            Seen::Gone => return None,
+        }
+    }
+}
+
+/// Does what a kubelet does next to a pod that may start; false where there is nothing to do.
+async fn bring_on(world: &World, pod: &Pod, script: Script) -> bool {
+    let name = pod.name_any();
+    let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let is_leaving = pod.metadata.deletion_timestamp.is_some();
+    if matches!(phase, Some("Succeeded" | "Failed")) || (is_leaving && !bound) {
+        return false;
+    }
+    if is_leaving {
+        end(world, pod, &Work(Report::of(End::Interrupted))).await;
+        world.force_delete(&name).await;
+        return true;
+    }
+    // The operator may delete it in this very moment.
+    if !bound && try_bind(&world.api(), &name).await.is_err() {
+        return false;
+    }
+    end(world, pod, &Work(script.report(pod))).await;
+    true
+}
+
+async fn end(world: &World, pod: &Pod, work: &Work) {
+    let code = match work.0.end {
+        End::Interrupted => 143,
+        _ => work.0.exit_code.unwrap_or(1),
+    };
+    let state = json!({ "terminated": {
+        "exitCode": code,
+        "reason": if code == 0 { "Completed" } else { "Error" },
+        "startedAt": "2026-01-01T00:00:00Z",
+        "finishedAt": "2026-01-01T00:01:00Z",
+        "message": work.0.encode(3072).expect("fits"),
+    } });
+    play(world, pod, if code == 0 { "Succeeded" } else { "Failed" }, &state).await;
+}
+
+/// The kubelet's word on a pod: its phase, and the state of every container.
+async fn play(world: &World, pod: &Pod, phase: &str, state: &Value) {
+    let containers: Vec<Value> = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| {
+        json!({ "name": container.name, "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state })
+    }).collect();
+    set_status(&world.api(), &pod.name_any(), json!({ "phase": phase, "containerStatuses": containers }))
+        .await;
+}
