@@ -353,11 +353,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_cut_is_told_once() {
+        let report = Report::decode(&long("x").encode(600).expect("fits")).expect("whole");
+        let names = ["files", "gate.progress", "gate.blockers", "verify.lastLines", "gate.reason"];
+        assert_eq!(report.cut.get(..names.len()), Some(names.map(str::to_owned).as_slice()));
+    }
+
+    #[test]
+    fn texts_and_lists_are_bounded_though_there_is_room() {
+        let json = long("x").encode(usize::MAX).expect("fits");
+        let report = Report::decode(&json).expect("whole");
+        assert_eq!(report.cut, Vec::<String>::new());
+        assert!(report.files.len() == MAX_FILES && json.len() < 6_000, "{json}");
+        let gate = report.gate.expect("a gate");
+        assert_eq!(gate.blockers.len(), MAX_BLOCKERS);
+        assert_eq!(gate.reason.map(|reason| reason.chars().count()), Some(LINE_CHARS));
+    }
+
+    /// Kubernetes gives all containers of a pod 12 KiB together, and one of them 4 KiB.
+    #[test]
+    fn a_pods_containers_share_the_room_for_reports_and_four_more_may_come() {
+        for containers in 1..20 {
+            assert!(limit_bytes(containers) * (containers + 4) <= POD_BYTES, "{containers}");
+        }
+        assert_eq!(limit_bytes(0), MAX_BYTES);
+        assert!(limit_bytes(8) > 1_000);
+    }
+
+    #[test]
     fn half_a_report_is_no_report() {
         let json = long("x").encode(MAX_BYTES).expect("fits");
         let half = json.get(..json.len() / 2).expect("ascii");
         assert!(Report::decode(half).is_err());
-        assert!(Report::decode("Segmentation fault").is_err());
+        let error = Report::decode("Segmentation fault").expect_err("no report").to_string();
+        assert!(error.starts_with("the runner's report cannot be read: expected value"), "{error}");
         assert!(Report::decode(&json.replacen("\"version\":1", "\"version\":2", 1)).is_err());
     }
 
