@@ -67,3 +67,11 @@ test-examples: ## try every example against a real API server
 test-e2e: ## run the tests in a cluster with a real kubelet (root)
 test-unit test-fuzz test-api test-chart test-examples test-e2e:
 	@hack/test $(@:test-%=%)
+
+.PHONY: transitions
+transitions: ## edit 1,000 tasks in the middle of their loops: do they end as fresh ones do?
+	@hack/test transitions
+
+.PHONY: mutants
+mutants: ## break the rules and the parsers one place at a time: does a test notice? (2 h on two cores)
+	@hack/mutants
