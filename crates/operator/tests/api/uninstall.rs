@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::kubelet::bind;
 use crate::world::{PATIENCE, World, eventually, object, uid};
 
 const OPERATOR: &str = "agentloop";
@@ -154,6 +155,8 @@ async fn an_operator_that_does_not_end_stops_the_hook_before_anything_is_let_go(
     // As on a lost node: the pod is told to go, and stays.
     let of_it = ListParams::default().labels("app=agentloop");
     let pod = world.api::<Pod>().list(&of_it).await.expect("pods").items.remove(0).name_any();
+    // Else the pod garbage collector ends it at its next round.
+    bind(&world.api(), &pod).await;
     let keep = Patch::Merge(json!({ "metadata": { "finalizers": [OTHER_FINALIZER] } }));
     world.api::<Pod>().patch(&pod, &PatchParams::default(), &keep).await.expect("held");
     let busy = world.task("busy", claim("busy-1")).await;
@@ -166,7 +169,8 @@ async fn an_operator_that_does_not_end_stops_the_hook_before_anything_is_let_go(
     assert_eq!(finalizers(&world, "busy-1").await, [FINALIZER_SETTLE]);
 
     let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    world.api::<Pod>().patch(&pod, &PatchParams::default(), &none).await.expect("gone");
+    world.api::<Pod>().patch(&pod, &PatchParams::default(), &none).await.expect("let go");
+    world.force_delete(&pod).await;
     let (_, result) = run(&world, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
     assert!(finalizers(&world, "busy-1").await.is_empty());
