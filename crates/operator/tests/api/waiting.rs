@@ -1,10 +1,15 @@
 //! What holds an iteration, and that it goes on once that is gone, uncharged.
 
+use std::time::Duration;
+
 use agentloop_core::api::{AgentTask, Phase};
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
-use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time;
 
 use crate::kubelet::{Kubelet, Operator, Work, bind, set_status};
 use crate::world::{World, eventually, object};
@@ -56,6 +61,59 @@ async fn a_pod_that_the_server_refuses_is_told_in_its_words_and_mended_by_anothe
     world.until_phase("refused", Phase::Succeeded).await;
     assert_eq!(kubelet.created(), 1);
     world.end().await;
+}
+
+/// A webhook that takes calls and never answers, which has so many seconds: the task must say so, and go on
+/// once it is taken away.
+async fn waits_for_a_webhook(seconds: i32, words: &str) {
+    let world = World::with_tasks().await;
+    world.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(world.clients.read.clone());
+    let webhook = object(json!({
+        "metadata": { "name": world.namespace },
+        "webhooks": [{
+            "name": "silent.agentloop.dev",
+            "clientConfig": { "url": format!("https://{}", silent.local_addr().expect("its address")) },
+            "rules": [{ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"] }],
+            "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": world.namespace } },
+            "admissionReviewVersions": ["v1"],
+            "sideEffects": "None",
+            "timeoutSeconds": seconds,
+        }],
+    }));
+    webhooks.create(&PostParams::default(), &webhook).await.expect("a webhook");
+    // A webhook takes effect a moment later: a dry run tells when.
+    let probe = object::<Pod>(json!({
+        "metadata": { "name": "probe" }, "spec": { "containers": [{ "name": "agent", "image": "none" }] },
+    }));
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    eventually("the webhook is asked", || async {
+        let asked = time::timeout(Duration::from_millis(300), world.api().create(&dry, &probe)).await;
+        asked.is_err().then_some(())
+    })
+    .await;
+    let _operator = Operator::start(&world);
+    let kubelet = Kubelet::start(&world, |_| Work::ready());
+    world.create("held", json!({})).await;
+    let message = waits(&world, "held", "PodRejected").await;
+    assert!(message.contains(words), "{message}");
+
+    webhooks.delete(&world.namespace, &DeleteParams::default()).await.expect("deleted");
+    let status = world.until_phase("held", Phase::Succeeded).await;
+    assert_eq!(status.iterations, 1);
+    assert_eq!(kubelet.ran(), [(1, 0)]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_runs_out_of_time_is_waited_for_and_costs_nothing() {
+    waits_for_a_webhook(1, "silent.agentloop.dev").await;
+}
+
+#[tokio::test]
+async fn a_webhook_that_takes_longer_than_a_write_may_take_is_waited_for_and_costs_nothing() {
+    waits_for_a_webhook(30, "an admission webhook may be slow").await;
 }
 
 #[tokio::test]
