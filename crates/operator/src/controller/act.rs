@@ -96,11 +96,9 @@ impl Run<'_> {
             .await
             .map_err(|error| Error::new("listing pods of earlier tasks", error))?;
         let own = self.task.uid();
-        let running = pods
-            .iter()
-            .map(PodFacts::of)
-            .find(|pod| pod.task_uid != own && !pod.gated && pod.ended().is_none());
-        self.earlier = running.map_or(Earlier::None, |pod| Earlier::Pod(pod.name));
+        // A gated one too: another operator may have confirmed its start just before its task was deleted.
+        let live = pods.iter().map(PodFacts::of).find(|pod| pod.task_uid != own && pod.ended().is_none());
+        self.earlier = live.map_or(Earlier::None, |pod| Earlier::Pod(pod.name));
         Ok(Progress::Again)
     }
 
