@@ -76,12 +76,12 @@ fn take(
 ) {
     seen.send_if_modified(|slot| {
         let last_good = slot.as_ref().map(|known| known.last_good.clone()).unwrap_or_default();
+        // Never remembered as consistent: it was so when it was read, and may be old at the next decision.
         let read = match map {
-            None => Configuration { consistent, ..Configuration::absent() },
+            None => Configuration::absent(),
             Some(map) => {
                 let data = map.data.clone().unwrap_or_default();
-                let read = Configuration::read(&data, map.resource_version(), &last_good);
-                Configuration { consistent, ..read }
+                Configuration::read(&data, map.resource_version(), &last_good)
             }
         };
         if slot.as_ref() == Some(&read) {

@@ -243,6 +243,8 @@ impl Run<'_> {
         match read.map_err(|error| Error::new("reading the task", error))? {
             Some(task) if task.uid() == self.task.uid() => {
                 self.take(task);
+                // What was read of the configuration before may be older than what this task knows.
+                self.configuration.consistent = false;
                 Ok(true)
             }
             _ => Ok(false),
