@@ -1,6 +1,7 @@
 //! Pods whose task is gone: they are stopped, and let go once they have ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::AgentTask;
@@ -17,6 +18,10 @@ use super::Scope;
 use super::watch::task_of;
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
 
+/// How often a pod that we hold is looked at while its task is there: nothing tells the sweep that a task has
+/// gone, and a pod that has ended may never change again.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
 /// Looks at one pod: nothing to do where its task is there.
 pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, RequestError> {
     let (Some(task), Some(task_uid)) = (task_of(&pod), pod.labels().get(LABEL_TASK_UID)) else {
@@ -27,11 +32,12 @@ pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Re
     if !facts.held && !facts.belongs_to(task_uid) {
         return Ok(Action::await_change());
     }
+    let its_task_is_there = || if facts.held { Action::requeue(LOOK_AGAIN) } else { Action::await_change() };
     let (name, namespace) = (task.name.as_str(), pod.namespace().unwrap_or_default());
     scope.synced().await;
     let cached = scope.tasks.get(&task);
     if cached.is_some_and(|task| task.uid().as_deref() == Some(task_uid)) {
-        return Ok(Action::await_change());
+        return Ok(its_task_is_there());
     }
     let Some(_turn) = scope.turn().await else { return Ok(Action::await_change()) };
     // The cache may lag: only the API server itself can say that a task is gone.
@@ -39,7 +45,7 @@ pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Re
     let task: Option<PartialObjectMeta<AgentTask>> =
         bounded(READ_TIMEOUT, tasks.get_metadata_opt(name)).await?;
     if task.is_some_and(|task| task.uid().as_deref() == Some(task_uid)) {
-        return Ok(Action::await_change());
+        return Ok(its_task_is_there());
     }
     let _work = scope.shared.heartbeat.begin();
     for action in decide::stop_all(std::slice::from_ref(&facts)).actions {
