@@ -58,14 +58,19 @@ fuzz: ## search for inputs that break the parsers, FUZZ_SECONDS (60) for each of
 	@hack/prerequisites rust fuzz
 	@hack/fuzz --seconds $(FUZZ_SECONDS)
 
-.PHONY: test-unit test-fuzz test-api test-chart test-examples test-e2e
+.PHONY: model
+model: ## search all that can happen to the rules, within bounds (some 20 min on two cores, 12 GiB)
+	@cargo run --quiet --locked --package agentloop-model
+
+.PHONY: test-unit test-fuzz test-model test-api test-chart test-examples test-e2e
 test-unit: ## run the tests that need no server
 test-fuzz: ## search for inputs that break the parsers, for a short time
+test-model: ## search what can happen to the rules, briefly, and that the search sees what is broken
 test-api: ## run the operator's tests against a real API server
 test-chart: ## run the chart's tests
 test-examples: ## try every example against a real API server
 test-e2e: ## run the tests in a cluster with a real kubelet (root)
-test-unit test-fuzz test-api test-chart test-examples test-e2e:
+test-unit test-fuzz test-model test-api test-chart test-examples test-e2e:
 	@hack/test $(@:test-%=%)
 
 .PHONY: transitions

@@ -1,0 +1,190 @@
+//! What must always hold, judged by what really happens and never by what an operator believes.
+
+use agentloop_core::api::Phase;
+
+use crate::state::{Agent, Attempt, Pod, Ran, State, StatusId, Task};
+use crate::statuses::{self, View};
+
+/// The protocol's invariants, as docs/protocol.md numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// At most one pod of a task is neither ended nor gated.
+    S1,
+    /// Each iteration's agent runs at most once, and again only after proof that it was free.
+    S2,
+    /// No claim above the limit in force.
+    S3,
+    /// `iterations` never falls, and equals the charged ones.
+    S4,
+    /// Nothing is claimed after a stop until its cure.
+    S5,
+    /// The limit is shown exactly where it holds.
+    S6,
+    /// A raised limit goes on with the next iteration.
+    S7,
+    /// Nothing is left behind after a deletion.
+    S8,
+    /// After the last fault the end is reached.
+    L1,
+    /// Then nothing more is written.
+    L2,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 10] =
+        [Self::S1, Self::S2, Self::S3, Self::S4, Self::S5, Self::S6, Self::S7, Self::S8, Self::L1, Self::L2];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::S1 => "S1",
+            Self::S2 => "S2",
+            Self::S3 => "S3",
+            Self::S4 => "S4",
+            Self::S5 => "S5",
+            Self::S6 => "S6",
+            Self::S7 => "S7",
+            Self::S8 => "S8",
+            Self::L1 => "L1",
+            Self::L2 => "L2",
+        }
+    }
+}
+
+fn must(state: &mut State, holds: bool, rule: Rule, words: &'static str) {
+    if !holds && state.broken.is_none() {
+        state.broken = Some((rule, words));
+    }
+}
+
+/// S1, after each change of a pod. Tasks of one name follow one another on one workspace: they count together.
+pub fn check_pods(state: &mut State) {
+    let live = state.pods.iter().filter(|pod| !pod.foreign && !pod.gated && !pod.has_ended()).count();
+    must(state, live <= 1, Rule::S1, "two pods are neither ended nor gated");
+}
+
+/// S2 and S1, when an agent really starts.
+pub fn check_agent_start(state: &mut State, pod: &Pod) {
+    let of = pod.of;
+    let others = state.places.iter().any(|place| place.pod != pod.uid && place.agent == Agent::Runs);
+    must(state, !others, Rule::S1, "two agents run at once");
+    let same = state.ran.iter().any(|ran| ran.of == of);
+    must(state, !same, Rule::S2, "an attempt runs twice");
+    let again = |ran: &Ran| {
+        ran.of.task == of.task
+            && ran.of.iteration == of.iteration
+            && (!ran.free() || ran.of.attempt > of.attempt)
+    };
+    must(
+        state,
+        !state.ran.iter().any(again),
+        Rule::S2,
+        "an iteration runs again without proof that its last attempt was free",
+    );
+    if let Some(task) = state.task.task.filter(|task| task.uid == of.task) {
+        let active = statuses::get(task.status).active;
+        must(
+            state,
+            active == Some((of.iteration, of.attempt)),
+            Rule::S2,
+            "an agent runs that is not claimed",
+        );
+    }
+}
+
+/// S2 to S7, at each write of the status.
+pub fn check_status_write(state: &mut State, task: &Task, after: StatusId) {
+    let (before, after) = (statuses::get(task.status), statuses::get(after));
+    let grown = after.iterations.wrapping_sub(before.iterations);
+    must(state, grown <= 1, Rule::S4, "the count moves otherwise than by one");
+    let was_final = before.phase == Some(Phase::Succeeded) && after.phase != Some(Phase::Succeeded);
+    must(state, !was_final, Rule::S5, "a task that had succeeded goes on");
+    match before.active.filter(|active| after.active != Some(*active)) {
+        Some((iteration, attempt)) => {
+            let of = Attempt { task: task.uid, iteration, attempt };
+            check_settled(state, of, &before, &after, grown == 1);
+        }
+        None => must(state, grown == 0, Rule::S4, "something is counted that was not claimed"),
+    }
+    if let Some((iteration, attempt)) = after.active.filter(|active| before.active != Some(*active)) {
+        let of = Attempt { task: task.uid, iteration, attempt };
+        check_claimed(state, of, task, &before, &after);
+    }
+    check_limit_shown(state, task, &after);
+}
+
+/// A claim has ended.
+fn check_settled(state: &mut State, of: Attempt, before: &View, after: &View, charged: bool) {
+    let ran = state.ran.iter().find(|ran| ran.of == of).copied();
+    let pod = state.named(of).copied();
+    if charged {
+        must(
+            state,
+            after.iterations == of.iteration,
+            Rule::S4,
+            "another iteration is counted than was claimed",
+        );
+        let free = ran.is_some_and(Ran::free) || pod.is_some_and(|pod| pod.is_proven_free());
+        must(state, !free, Rule::S4, "an attempt is counted that is proven to have been free");
+        let may_have_run = ran.is_some()
+            || before.released
+            || pod.is_none()
+            || pod.is_some_and(|pod| pod.shown == crate::state::Shown::Ended(crate::state::End::Collected));
+        must(state, may_have_run, Rule::S4, "an attempt is counted that never ran");
+    } else {
+        let is_free = ran.is_none_or(Ran::free);
+        must(state, is_free, Rule::S4, "an attempt that ran is not counted");
+        let next = after.active.map_or(after.next_attempt, |(_, attempt)| attempt);
+        must(state, next > of.attempt, Rule::S2, "the attempt's number is forgotten");
+    }
+}
+
+/// Something is claimed.
+fn check_claimed(state: &mut State, of: Attempt, task: &Task, before: &View, after: &View) {
+    let resumed = before.stop.is_some();
+    let rule = if resumed { Rule::S7 } else { Rule::S2 };
+    must(state, of.iteration == after.iterations + 1, rule, "iterations are not contiguous");
+    let last = state.claimed.iter().find(|last| last.task == of.task).copied();
+    let is_later = last.is_none_or(|last| of > last);
+    must(state, is_later, Rule::S2, "an attempt is claimed twice");
+    state.claimed.retain(|last| last.task != of.task);
+    state.claimed.push(of);
+    state.claimed.sort_unstable();
+
+    must(state, Some(of.iteration) <= after.limit, Rule::S3, "a claim is above the limit in the status");
+    let asked = task.spec.limit;
+    must(state, asked == 0 || of.iteration <= asked, Rule::S3, "a claim is above maxIterations of the spec");
+    must(
+        state,
+        after.config_version >= before.config_version,
+        Rule::S3,
+        "a claim goes by an older configuration than the status knows",
+    );
+    must(state, !task.spec.suspend, Rule::S5, "something is claimed while the task is suspended");
+    must(state, after.stop.is_none(), Rule::S5, "a stopped loop claims");
+    if let Some((phase, generation)) = before.stop {
+        let reset = after.token != before.token;
+        let edited = generation != task.generation;
+        must(state, phase != Phase::Succeeded, Rule::S5, "a task that had succeeded claims");
+        must(state, reset || edited, Rule::S5, "a stop is lifted by nothing");
+        must(state, reset || phase != Phase::Failed, Rule::S5, "a failure is lifted without a reset");
+    }
+}
+
+/// S6.
+fn check_limit_shown(state: &mut State, task: &Task, status: &View) {
+    let Some(limit) = status.limit else { return };
+    let stopped_otherwise = status
+        .stop
+        .is_some_and(|(phase, _)| matches!(phase, Phase::CircuitOpen | Phase::Failed | Phase::Succeeded));
+    let is_reached =
+        status.active.is_none() && !task.spec.suspend && !stopped_otherwise && status.iterations >= limit;
+    let is_shown = status.phase == Some(Phase::IterationLimitReached);
+    must(
+        state,
+        is_shown == is_reached,
+        Rule::S6,
+        "the limit is shown where it does not hold, or not where it does",
+    );
+}

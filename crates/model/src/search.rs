@@ -1,0 +1,56 @@
+//! Searches a scenario to its bounds.
+
+use std::time::{Duration, Instant};
+
+use stateright::{Checker, HasDiscoveries, Model};
+
+use crate::invariants::Rule;
+use crate::model::World;
+use crate::scenarios::Scenario;
+use crate::trace;
+use crate::variants::Variant;
+
+/// What a search found.
+#[derive(Debug)]
+pub struct Found {
+    /// Distinct states.
+    pub states: usize,
+    /// Steps to the farthest of them.
+    pub depth: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// The invariant that is violated, and how it comes about, step by step.
+    pub violation: Option<(Rule, String)>,
+}
+
+/// Searches breadth first, on as many threads, to the first violation, the end, or as many steps.
+pub fn search(scenario: &Scenario, variant: Variant, threads: usize, most: Option<usize>) -> Found {
+    let since = Instant::now();
+    let world = World::new(scenario.clone(), variant);
+    let mut builder = world.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
+    if let Some(most) = most {
+        builder = builder.target_state_count(most);
+    }
+    let checker = builder.spawn_bfs().join();
+    let violation = checker.discoveries().into_values().next().map(|path| {
+        let world = checker.model();
+        let last = path.last_state().clone();
+        let mut steps: Vec<_> =
+            world.opening().0.into_iter().map(|(state, step)| (state, Some(step))).collect();
+        steps.extend(path.into_vec());
+        let broken = last.broken.or_else(|| {
+            let (rule, words, more) = world.rests(&last).err()?;
+            steps.pop();
+            steps.extend(more);
+            Some((rule, words))
+        });
+        let (rule, words) = broken.unwrap_or((Rule::L1, "it could not be told again"));
+        (rule, trace::tell(&steps, rule, words))
+    });
+    Found {
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        took: since.elapsed(),
+        violation,
+    }
+}

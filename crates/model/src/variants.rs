@@ -1,0 +1,179 @@
+//! Broken on purpose: each variant takes one guard of the protocol away, and a search must see it.
+//!
+//! They live in the modelled shell (`operator.rs`, `sweep.rs`, `server.rs`) or in what stands around the real
+//! `decide`: here. The product has no switches.
+
+use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
+use agentloop_core::decide::Decision;
+use agentloop_core::facts::{AgentEnd, Ending, PodFacts, PodState};
+use agentloop_core::settings::Configuration;
+use jiff::SignedDuration;
+
+use crate::objects::NOW;
+use crate::state::Todo;
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// Nothing: the operator as it is.
+    Sound,
+    /// Pods are created without our gate.
+    NoGate,
+    /// Pods are created without our finalizer.
+    NoFinalizer,
+    /// Writes on pods go by name alone.
+    NoUid,
+    /// A pod is started by what the cache says of the claim.
+    StartUnconfirmed,
+    /// The status is written without a resourceVersion.
+    StatusUnguarded,
+    /// After a conflict the same patch is sent again with the version that is there now.
+    BlindRetry,
+    /// A claim does not carry the version of the spec that it was decided on.
+    LimitReadLate,
+    /// Settings of any version are taken for the newest.
+    SettingsUnfenced,
+    /// A consistent read of the settings is taken for consistent ever after.
+    ConsistencyRemembered,
+    /// A consistent read of the settings outlives a newer read of the task.
+    ConsistentAcrossReads,
+    /// The first claim does not wait for pods of an earlier task.
+    EarlierIgnored,
+    /// The first claim does not wait for gated pods of an earlier task: somebody may be about to start one.
+    GatedEarlierIgnored,
+    /// Whatever pod has the claimed name is taken over.
+    ForeignAdopted,
+    /// A pod of an earlier attempt is taken for the claimed one.
+    OtherAttemptAdopted,
+    /// The sweep never looks again at a pod whose task was there.
+    SweepLooksOnce,
+    /// The sweep takes the cache's word that a task is gone.
+    SweepFromCache,
+    /// A pod that is being deleted is taken to have ended.
+    DeletingIsEnded,
+    /// A pod on a silent node is taken to have ended.
+    SilentIsEnded,
+    /// A pod that runs is settled.
+    RunningIsEnded,
+    /// A pod that ended without a report is taken to have been free.
+    FreeWithoutProof,
+    /// Pods are let go before they are settled.
+    ReleasedBeforeSettled,
+    /// Suspending takes a claim back whose pod is not there.
+    WithdrawnOnSuspend,
+    /// A new claim of an iteration begins with attempt 0.
+    AttemptForgotten,
+    /// A task that failed is not held.
+    StopForgotten,
+    /// Nobody comes back when a wait is over.
+    NeverRetries,
+    /// Each decision writes.
+    AlwaysWrites,
+    /// The limit is shown when the last iteration is claimed.
+    LimitShownEarly,
+    /// A raised limit goes on with the iteration after the next.
+    IterationSkipped,
+}
+
+impl Variant {
+    /// Before `decide`.
+    pub fn tamper_with_input(
+        self,
+        task: &mut AgentTask,
+        pods: &mut [PodFacts],
+        configuration: &mut Configuration,
+    ) {
+        match self {
+            Self::SettingsUnfenced => configuration.consistent = true,
+            Self::StopForgotten => {
+                if let Some(status) = &mut task.status {
+                    status.stop = None;
+                }
+            }
+            _ => {}
+        }
+        let active = task.status.as_ref().and_then(|status| status.active.clone());
+        for pod in pods.iter_mut() {
+            let is_live = pod.bound && pod.ended().is_none();
+            let is_silent = pod.deletion.is_some_and(|asked| asked < *NOW - SignedDuration::from_mins(30));
+            let ran = PodState::Ended(Ending::Ran(Box::default()));
+            let never_started = PodState::Ended(Ending::NeverStarted { detail: String::new() });
+            match self {
+                Self::DeletingIsEnded if is_live && pod.deletion.is_some() => pod.state = never_started,
+                Self::SilentIsEnded if is_live && is_silent => pod.state = ran,
+                Self::RunningIsEnded if pod.state == PodState::Running => pod.state = ran,
+                Self::FreeWithoutProof if is_without_report(pod) => pod.state = never_started,
+                Self::OtherAttemptAdopted => {
+                    if let Some(active) = active.as_ref().filter(|active| active.iteration == pod.iteration) {
+                        pod.attempt = active.attempt;
+                        pod.name.clone_from(&active.pod);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// After `decide`.
+    pub fn tamper_with_decision(
+        self,
+        task: &AgentTask,
+        before: Option<&AgentTaskStatus>,
+        pods: &[PodFacts],
+        decision: &mut Decision,
+    ) {
+        match self {
+            Self::NeverRetries => decision.again = None,
+            Self::AttemptForgotten => {
+                if let Some(status) = &mut decision.status {
+                    status.next_attempt = 0;
+                }
+            }
+            Self::WithdrawnOnSuspend => {
+                let active = before.and_then(|status| status.active.as_ref());
+                let is_there = |pod: &PodFacts| active.is_some_and(|active| active.pod == pod.name);
+                if task.spec.suspend && active.is_some() && !pods.iter().any(is_there) {
+                    let status = decision.status.clone().or_else(|| before.cloned()).unwrap_or_default();
+                    decision.status = Some(AgentTaskStatus { active: None, ..status });
+                }
+            }
+            Self::AlwaysWrites => {
+                let mut status = decision.status.clone().or_else(|| before.cloned()).unwrap_or_default();
+                let said = before.and_then(|status| status.message.clone()).unwrap_or_default();
+                status.message = Some(if said == "tick" { "tock" } else { "tick" }.to_owned());
+                decision.status = Some(status);
+            }
+            Self::LimitShownEarly => {
+                let last = |status: &AgentTaskStatus| {
+                    let claimed = status.active.as_ref().map(|active| active.iteration);
+                    claimed.is_some() && claimed == status.max_iterations
+                };
+                if let Some(status) = decision.status.as_mut().filter(|status| last(status)) {
+                    status.phase = Some(Phase::IterationLimitReached);
+                }
+            }
+            Self::IterationSkipped => {
+                let was_stopped = before.is_some_and(|status| status.stop.is_some());
+                let active = decision.status.as_mut().and_then(|status| status.active.as_mut());
+                active.into_iter().filter(|_| was_stopped).for_each(|active| active.iteration += 1);
+            }
+            _ => {}
+        }
+    }
+
+    /// In what order the shell does what was decided.
+    pub fn reorder(self, todo: &mut Vec<Todo>) {
+        match self {
+            Self::ReleasedBeforeSettled => {
+                todo.sort_by_key(|todo| !matches!(todo, Todo::Release(_) | Todo::Delete(..)));
+            }
+            Self::NoFinalizer => todo.retain(|todo| !matches!(todo, Todo::Hold(_))),
+            _ => {}
+        }
+    }
+}
+
+fn is_without_report(pod: &PodFacts) -> bool {
+    let without = |end: &AgentEnd| end.report.is_none();
+    matches!(pod.ended(), Some(Ending::Ran(end)) if without(end))
+}
