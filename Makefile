@@ -59,7 +59,7 @@ fuzz: ## search for inputs that break the parsers, FUZZ_SECONDS (60) for each of
 	@hack/fuzz --seconds $(FUZZ_SECONDS)
 
 .PHONY: model
-model: ## search all that can happen to the rules, within bounds (some 20 min on two cores, 12 GiB)
+model: ## search all that can happen to the rules, within bounds
 	@cargo run --quiet --locked --package agentloop-model
 
 .PHONY: test-unit test-fuzz test-model test-api test-chart test-examples test-e2e
