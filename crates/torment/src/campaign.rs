@@ -1,0 +1,112 @@
+//! Many plans at the same time, each in a namespace of its worker.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Result, bail};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::breaks::Break;
+use crate::named;
+use crate::operator::Program;
+use crate::plan::Plan;
+use crate::report::{Report, story};
+use crate::runner;
+use crate::world::World;
+
+/// Which plans are carried out.
+#[derive(Clone, Debug)]
+pub struct Range {
+    /// Where their choices come from.
+    pub seed: u64,
+    /// The first one's number.
+    pub from: u64,
+    /// How many.
+    pub plans: u64,
+    /// How many at the same time.
+    pub jobs: u64,
+}
+
+/// How they are carried out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct How {
+    /// The operator is broken in this way.
+    pub breakage: Option<Break>,
+    /// The story of every plan is told.
+    pub stories: bool,
+    /// The plans by name come first.
+    pub named: bool,
+}
+
+/// Most stories that are told: what is broken thoroughly is broken in every plan.
+const STORIES: usize = 12;
+/// How often it is told how far it has come.
+const TOLD_EVERY: u64 = 250;
+
+/// Carries them all out.
+pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> Result<Report> {
+    let started = Instant::now();
+    let next = Arc::new(AtomicU64::new(range.from));
+    let named: Arc<Mutex<Vec<Plan>>> =
+        Arc::new(Mutex::new(if how.named { named::all() } else { Vec::new() }));
+    let end = range.from + range.plans;
+    let report = Arc::new(Mutex::new(Report::default()));
+    let mut workers = JoinSet::new();
+    for worker in 0..range.jobs.min(range.plans) {
+        let (world, program, range) = (world.clone(), program.clone(), range.clone());
+        let (next, report, named, how) = (next.clone(), report.clone(), named.clone(), *how);
+        workers.spawn(async move {
+            let namespace = format!("torment-{worker}");
+            world.namespace(&namespace).await?;
+            loop {
+                let first = named.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let plan = match first {
+                    Some(plan) => plan,
+                    None => match next.fetch_add(1, Ordering::SeqCst) {
+                        number if number < end => Plan::of(range.seed, number),
+                        _ => return anyhow::Ok(()),
+                    },
+                };
+                let number = plan.number;
+                let outcome = runner::run(&world, &program, &namespace, plan, how.breakage).await?;
+                let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+                report.add(&outcome);
+                let bad = report.violated.len() + report.troubled.len();
+                let is_bad = !outcome.violations.is_empty() || !outcome.problems.is_empty();
+                if how.stories || (is_bad && bad <= STORIES) {
+                    eprintln!("{}", story(&outcome));
+                }
+                if std::env::var_os("TORMENT_TIMES").is_some() {
+                    eprintln!(
+                        "{:>6} ms  {} starts {} writes  {} {}",
+                        outcome.took.as_millis(),
+                        outcome.starts,
+                        outcome.writes,
+                        number,
+                        outcome.plan.kind.as_str()
+                    );
+                }
+                if report.plans.is_multiple_of(TOLD_EVERY) {
+                    eprintln!(
+                        "{} plans in {} s, {bad} of them bad",
+                        report.plans,
+                        started.elapsed().as_secs()
+                    );
+                }
+            }
+        });
+    }
+    loop {
+        tokio::select! {
+            why = world.history.broken() => bail!("{why}"),
+            ended = workers.join_next() => match ended {
+                Some(result) => result??,
+                None => break,
+            },
+        }
+    }
+    let mut report = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));
+    report.took = started.elapsed();
+    Ok(report)
+}

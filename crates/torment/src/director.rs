@@ -1,0 +1,468 @@
+//! Sees to it that what a plan says happens when it says so.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{self, Instant};
+
+use crate::breaks::{Break, Memory};
+use crate::call::Call;
+use crate::history::Scene;
+use crate::json;
+use crate::judge::Violation;
+use crate::operator::{Operator, Program};
+use crate::plan::{Deed, Meanwhile, Moment, Plan, Until, What};
+use crate::proxy::{Proxy, Sent, Told, Wire, Wires};
+use crate::server::{self, Server};
+use crate::truth::Truths;
+use crate::user;
+
+/// How long a request, or a process, is held back at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long a creation is.
+const LONGEST_HOLD: Duration = Duration::from_mins(2);
+/// The operators' names.
+const NAMES: [&str; 2] = ["a", "b"];
+
+/// What becomes of a request.
+pub enum Go {
+    /// It goes on.
+    On,
+    /// This is its answer.
+    Answer(Told),
+    /// It has none.
+    Nowhere,
+}
+
+/// One plan while it is carried out.
+pub struct Director {
+    /// The plan.
+    pub plan: Plan,
+    /// The administrator's connection.
+    pub server: Server,
+    /// What happens in the plan's namespace.
+    pub scene: Arc<Scene>,
+    /// The task's name.
+    pub task: String,
+    /// What the agents really did.
+    pub truths: Truths,
+    /// How the operator is broken on purpose.
+    pub breakage: Option<Break>,
+    /// What a break has to remember.
+    pub memory: Mutex<Memory>,
+    operators: Mutex<Vec<Arc<Operator>>>,
+    counts: Mutex<HashMap<What, u32>>,
+    done: Mutex<Vec<bool>>,
+    /// How many deeds are under way.
+    busy: AtomicUsize,
+    /// How often the user has set a token.
+    pub tokens: AtomicU32,
+    writes: watch::Sender<u32>,
+    wires: watch::Sender<Wires>,
+    cut_until: Mutex<Option<Instant>>,
+    lists: Mutex<HashMap<String, Bytes>>,
+    old_lists: Mutex<HashMap<(usize, String), Bytes>>,
+    problems: Mutex<Vec<String>>,
+    accusations: Mutex<Vec<Violation>>,
+}
+
+/// A deed that is under way; the plan does not end before it.
+pub struct Busy(Arc<Director>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::SeqCst);
+        self.0.scene.poke();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Director {
+    /// For a plan that starts now.
+    pub fn new(plan: Plan, server: Server, scene: Arc<Scene>, breakage: Option<Break>) -> Arc<Self> {
+        let (writes, _) = watch::channel(0);
+        let wires = Wires { cuts: [0; 2], expired: false, late_until: None, delay: Duration::ZERO };
+        let (wires, _) = watch::channel(wires);
+        Arc::new(Self {
+            task: format!("t{}", plan.number),
+            done: Mutex::new(vec![false; plan.steps.len()]),
+            plan,
+            server,
+            scene,
+            truths: Truths::default(),
+            breakage,
+            memory: Mutex::default(),
+            operators: Mutex::default(),
+            counts: Mutex::default(),
+            busy: AtomicUsize::new(0),
+            tokens: AtomicU32::new(0),
+            writes,
+            wires,
+            cut_until: Mutex::new(None),
+            lists: Mutex::default(),
+            old_lists: Mutex::default(),
+            problems: Mutex::default(),
+            accusations: Mutex::default(),
+        })
+    }
+
+    /// Opens the proxies and starts the plan's operators.
+    pub async fn open(self: &Arc<Self>, program: &Program, folder: &Path) -> Result<Vec<Proxy>> {
+        let own_clock =
+            self.plan.clock != 0 || self.plan.steps.iter().any(|step| matches!(step.deed, Deed::Clock(_)));
+        let mut proxies = Vec::new();
+        for (place, name) in NAMES.iter().enumerate() {
+            let proxy = Proxy::open(self, place).await?;
+            let namespace = &self.scene.namespace;
+            let operator =
+                Operator::new(program, name, namespace, proxy.address, folder, self.plan.lease, own_clock)
+                    .await?;
+            if own_clock {
+                operator.set_clock(if place == 0 { self.plan.clock } else { 0 }).await?;
+            }
+            lock(&self.operators).push(Arc::new(operator));
+            proxies.push(proxy);
+        }
+        for operator in self.operators().iter().take(self.plan.operators) {
+            operator.start().await?;
+        }
+        Ok(proxies)
+    }
+
+    /// The operators, running or not.
+    pub fn operators(&self) -> Vec<Arc<Operator>> {
+        lock(&self.operators).clone()
+    }
+
+    fn operator(&self, place: usize) -> Result<Arc<Operator>> {
+        self.operators().get(place).cloned().context("no such operator")
+    }
+
+    /// Writes of the operators so far.
+    pub fn writes(&self) -> u32 {
+        *self.writes.borrow()
+    }
+
+    /// What of the plan has happened.
+    pub fn fired(&self) -> Vec<bool> {
+        lock(&self.done).clone()
+    }
+
+    /// Things that the plan could not do, which make its verdict worthless.
+    pub fn problems(&self) -> Vec<String> {
+        lock(&self.problems).clone()
+    }
+
+    /// Notes a violation that no history shows.
+    pub fn accuse(&self, invariant: &'static str, what: impl Into<String>) {
+        lock(&self.accusations).push(Violation::new(invariant, what));
+    }
+
+    /// What was noted.
+    pub fn accusations(&self) -> Vec<Violation> {
+        lock(&self.accusations).clone()
+    }
+
+    /// Nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.busy.load(Ordering::SeqCst) == 0
+    }
+
+    /// Marks something as under way.
+    pub fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::SeqCst);
+        Busy(self.clone())
+    }
+
+    /// Counts a request under all its sorts.
+    pub fn count(&self, call: &Call) -> Vec<(What, u32)> {
+        let mut counts = lock(&self.counts);
+        let mut numbers = Vec::new();
+        for sort in call.sorts() {
+            let count = counts.entry(sort).or_default();
+            *count += 1;
+            numbers.push((sort, *count));
+            if sort == What::Write {
+                self.writes.send_replace(*count);
+            }
+        }
+        numbers
+    }
+
+    /// The deeds of a moment; each comes once.
+    fn due(&self, reached: impl Fn(Moment) -> bool) -> Vec<Deed> {
+        let mut done = lock(&self.done);
+        let steps = self.plan.steps.iter().zip(done.iter_mut());
+        let due = steps.filter(|(step, done)| !**done && reached(step.at));
+        due.map(|(step, done)| {
+            *done = true;
+            step.deed.clone()
+        })
+        .collect()
+    }
+
+    /// Passes a request on and reads the whole answer.
+    pub async fn pass(&self, sent: &Sent) -> Result<Told> {
+        let answer = self.server.pass(sent.to_request()?).await?;
+        let (head, body) = answer.into_parts();
+        Ok(Told { status: head.status, body: body.collect().await?.to_bytes() })
+    }
+
+    /// What the plan does with a request that has come.
+    pub async fn before(self: &Arc<Self>, place: usize, numbers: &[(What, u32)], sent: &Sent) -> Result<Go> {
+        let deeds = self.due(|at| numbers.iter().any(|(what, n)| at == Moment::Before(*what, *n)));
+        let mut go = Go::On;
+        for deed in deeds {
+            let busy = self.busy();
+            match deed {
+                Deed::Kill | Deed::KillAndServeOldLists => {
+                    self.kill(place, deed == Deed::KillAndServeOldLists).await?;
+                    go = Go::Nowhere;
+                }
+                Deed::Refuse(code) => go = Go::Answer(Told::refusal(code)),
+                Deed::Stall => {
+                    drop(busy);
+                    // Longer than any operator waits.
+                    time::sleep(Duration::from_secs(20)).await;
+                    go = Go::Nowhere;
+                }
+                Deed::Hold(until, meanwhile) => {
+                    let (director, sent) = (self.clone(), sent.clone());
+                    tokio::spawn(async move {
+                        director.wait(until, LONGEST_HOLD).await;
+                        if let Err(error) = director.pass(&sent).await {
+                            director.problem(&error);
+                        }
+                        drop(busy);
+                    });
+                    match meanwhile {
+                        Meanwhile::Cut => {}
+                        Meanwhile::Wait => time::sleep(Duration::from_secs(6)).await,
+                        Meanwhile::Kill => self.kill(place, false).await?,
+                    }
+                    go = Go::Nowhere;
+                }
+                deed => self.perform(place, deed, Some(sent)).await?,
+            }
+        }
+        Ok(go)
+    }
+
+    /// What the plan does with an answer that is on its way.
+    pub async fn after(self: &Arc<Self>, place: usize, numbers: &[(What, u32)]) -> Result<Go> {
+        let deeds = self.due(|at| numbers.iter().any(|(what, n)| at == Moment::After(*what, *n)));
+        let mut go = Go::On;
+        for deed in deeds {
+            let _busy = self.busy();
+            match deed {
+                Deed::Kill | Deed::KillAndServeOldLists => {
+                    self.kill(place, deed == Deed::KillAndServeOldLists).await?;
+                    go = Go::Nowhere;
+                }
+                Deed::Lose => go = Go::Nowhere,
+                deed => self.perform(place, deed, None).await?,
+            }
+        }
+        Ok(go)
+    }
+
+    /// An agent runs. True where the pod is about to be told to stop.
+    pub async fn running(self: &Arc<Self>, iteration: i32) -> Result<bool> {
+        let mut stops = false;
+        for deed in self.due(|at| at == Moment::Running(iteration)) {
+            let _busy = self.busy();
+            stops |= deed.stops_the_pod();
+            self.perform(0, deed, None).await?;
+        }
+        Ok(stops)
+    }
+
+    /// The task has stopped; true where that was not the end.
+    pub async fn stopped(self: &Arc<Self>, count: u32) -> Result<bool> {
+        let deeds = self.due(|at| at == Moment::Stopped(count));
+        let goes_on = !deeds.is_empty();
+        for deed in deeds {
+            let _busy = self.busy();
+            self.perform(0, deed, None).await?;
+        }
+        Ok(goes_on)
+    }
+
+    async fn perform(self: &Arc<Self>, place: usize, deed: Deed, sent: Option<&Sent>) -> Result<()> {
+        let result = self.try_to(place, deed.clone(), sent).await;
+        if let Err(error) = &result {
+            self.problem(&format!("{deed:?}: {error:#}"));
+        }
+        result
+    }
+
+    async fn try_to(self: &Arc<Self>, place: usize, deed: Deed, sent: Option<&Sent>) -> Result<()> {
+        match deed {
+            Deed::Remember => self.remember().await?,
+            Deed::Pause(until) => self.wait(until, LONGEST_PAUSE).await,
+            Deed::Freeze(until) => {
+                let operator = self.operator(place)?;
+                operator.freeze().await?;
+                self.wait(until, LONGEST_PAUSE).await;
+                operator.thaw().await?;
+            }
+            Deed::CutWatches => self.cut_watches(false),
+            Deed::ExpireWatches => self.cut_watches(true),
+            Deed::DelayWatches(millis) => {
+                self.wires.send_modify(|wires| wires.delay = Duration::from_millis(millis));
+            }
+            Deed::CutNetwork(millis) => {
+                *lock(&self.cut_until) = Some(Instant::now() + Duration::from_millis(millis));
+                self.cut_watches(false);
+            }
+            Deed::Second => self.operator(1)?.start().await?,
+            Deed::Clock(ahead) => self.operator(0)?.set_clock(ahead).await?,
+            Deed::User(act) => user::act(self, act, sent).await?,
+            Deed::Kill => self.kill(place, false).await?,
+            Deed::KillAndServeOldLists => self.kill(place, true).await?,
+            // Only a request can be lost, refused or held.
+            Deed::Lose | Deed::Refuse(_) | Deed::Stall | Deed::Hold(..) => {}
+        }
+        Ok(())
+    }
+
+    /// Notes that the plan itself could not be carried out.
+    pub fn problem(&self, error: &impl std::fmt::Debug) {
+        lock(&self.problems).push(format!("{error:?}"));
+    }
+
+    async fn kill(&self, place: usize, old_lists: bool) -> Result<()> {
+        let operator = self.operator(place)?;
+        operator.kill().await?;
+        self.wires.send_modify(|wires| {
+            wires.cuts.iter_mut().skip(place).take(1).for_each(|cuts| *cuts += 1);
+            if old_lists {
+                wires.late_until = Some(Instant::now() + Duration::from_millis(1000));
+            }
+        });
+        if old_lists {
+            let lists = lock(&self.lists).clone();
+            lock(&self.old_lists).extend(lists.into_iter().map(|(path, body)| ((place, path), body)));
+        }
+        operator.start().await
+    }
+
+    /// Starts every operator again that has ended by itself, as one does that lost its Lease.
+    pub async fn revive(&self) -> Result<()> {
+        for operator in self.operators() {
+            operator.revive().await?;
+        }
+        Ok(())
+    }
+
+    /// Kills all operators for good.
+    pub async fn end(&self) -> Result<()> {
+        for operator in self.operators() {
+            operator.kill().await?;
+        }
+        self.cut_watches(false);
+        Ok(())
+    }
+
+    async fn remember(&self) -> Result<()> {
+        let namespace = &self.scene.namespace;
+        for (path, query) in [
+            (server::tasks(namespace, ""), ""),
+            (server::pods(namespace, ""), "?labelSelector=agentloop.dev/task-uid"),
+        ] {
+            let list = self.server.must(Method::GET, &format!("{path}{query}"), None).await?;
+            lock(&self.lists).insert(path, list.to_string().into());
+        }
+        Ok(())
+    }
+
+    /// The old list that this operator is to be served, once.
+    pub fn take_old_list(&self, place: usize, path: &str) -> Option<Bytes> {
+        lock(&self.old_lists).remove(&(place, path.to_owned()))
+    }
+
+    /// The task at this path as it was in the lists that were kept last.
+    pub fn remembered(&self, path: &str) -> Option<Value> {
+        let (collection, name) = path.rsplit_once('/')?;
+        let list: Value = serde_json::from_slice(lock(&self.lists).get(collection)?).ok()?;
+        let mut task = json::list(&list, "/items").iter().find(|task| json::name(task) == name)?.clone();
+        // Items of a list do not say what they are.
+        let map = task.as_object_mut()?;
+        map.insert("apiVersion".to_owned(), "agentloop.dev/v1alpha1".into());
+        map.insert("kind".to_owned(), "AgentTask".into());
+        Some(task)
+    }
+
+    fn cut_watches(&self, expired: bool) {
+        self.wires.send_modify(|wires| {
+            wires.expired = expired;
+            wires.cuts.iter_mut().for_each(|cuts| *cuts += 1);
+        });
+    }
+
+    /// Whether nothing comes through now.
+    pub fn is_cut_off(&self) -> bool {
+        lock(&self.cut_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// For a watch that starts now.
+    pub fn wire(&self, place: usize) -> Wire {
+        Wire::new(place, self.wires.subscribe())
+    }
+
+    async fn wait(&self, until: Until, most: Duration) {
+        match until {
+            Until::Millis(millis) => time::sleep(Duration::from_millis(millis).min(most)).await,
+            Until::Writes(count) => {
+                let mut writes = self.writes.subscribe();
+                let wanted = *writes.borrow() + count;
+                let come =
+                    time::timeout(most.min(Duration::from_secs(4)), writes.wait_for(|now| *now >= wanted));
+                drop(come.await);
+            }
+            Until::MovedOn => {
+                let place = |task: &Value| {
+                    (json::number(task, "/status/iterations"), json::number(task, "/status/nextAttempt"))
+                };
+                let from = self.scene.task().as_deref().map(place);
+                let moved = |scene: &Scene| {
+                    let task = scene.task();
+                    let moved = task.as_deref().map(place) != from
+                        || task.is_some_and(|task| json::has(&task, "/status/stop"));
+                    moved.then_some(())
+                };
+                self.scene.until(most, moved).await;
+            }
+            Until::Stopped => {
+                let stopped = |scene: &Scene| {
+                    scene.task().is_none_or(|task| json::has(&task, "/status/stop")).then_some(())
+                };
+                self.scene.until(most, stopped).await;
+            }
+        }
+    }
+}
+
+impl Told {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// An answer that looks like success.
+    pub fn success(body: &Value) -> Self {
+        Self { status: StatusCode::OK, body: body.to_string().into() }
+    }
+}

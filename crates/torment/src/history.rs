@@ -1,0 +1,251 @@
+//! What the API server has, write by write: two watches, open before any plan starts.
+//!
+//! Nothing is judged by what the operator says or sees. Versions are counted by etcd through all kinds, so
+//! sorting by version puts tasks and pods into one order.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use http::Method;
+use http_body_util::BodyExt;
+use kube::client::Body;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{self, Instant};
+
+use crate::json;
+use crate::server::Server;
+
+/// What an object is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// An AgentTask.
+    Task,
+    /// A pod of a task.
+    Pod,
+}
+
+/// One write, as the API server tells it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Its place in the order of all writes.
+    pub version: u64,
+    /// What was written.
+    pub kind: Kind,
+    /// The object is gone by this.
+    pub gone: bool,
+    /// The object after the write.
+    pub object: Arc<Value>,
+}
+
+/// What happens in one namespace.
+pub struct Scene {
+    /// Its name.
+    pub namespace: String,
+    state: Mutex<State>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    seen: Vec<Seen>,
+    tasks: BTreeMap<String, Arc<Value>>,
+    pods: BTreeMap<String, Arc<Value>>,
+}
+
+impl Scene {
+    fn new(namespace: &str) -> Arc<Self> {
+        let (changes, _) = watch::channel(0);
+        Arc::new(Self { namespace: namespace.to_owned(), state: Mutex::default(), changes })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, seen: Seen) {
+        let mut state = self.state();
+        let known = match seen.kind {
+            Kind::Task => &mut state.tasks,
+            Kind::Pod => &mut state.pods,
+        };
+        let uid = json::uid(&seen.object).to_owned();
+        if seen.gone {
+            known.remove(&uid);
+        } else {
+            known.insert(uid, seen.object.clone());
+        }
+        state.seen.push(seen);
+        drop(state);
+        self.poke();
+    }
+
+    /// All that was written since the last call, in order. Objects that are still there stay known.
+    pub fn drain(&self) -> Vec<Seen> {
+        let mut seen = std::mem::take(&mut self.state().seen);
+        seen.sort_by_key(|seen| seen.version);
+        seen
+    }
+
+    /// How much was written since the last [`Scene::drain`].
+    pub fn count(&self) -> usize {
+        self.state().seen.len()
+    }
+
+    /// The task that is there: of several, the newest.
+    pub fn task(&self) -> Option<Arc<Value>> {
+        self.state().tasks.values().max_by_key(|task| json::version(task)).cloned()
+    }
+
+    /// A task by its name.
+    pub fn task_named(&self, name: &str) -> Option<Arc<Value>> {
+        self.state().tasks.values().find(|task| json::name(task) == name).cloned()
+    }
+
+    /// The pods that are there.
+    pub fn pods(&self) -> Vec<Arc<Value>> {
+        self.state().pods.values().cloned().collect()
+    }
+
+    /// A pod by its uid.
+    pub fn pod(&self, uid: &str) -> Option<Arc<Value>> {
+        self.state().pods.get(uid).cloned()
+    }
+
+    /// Has everybody who waits look again.
+    pub fn poke(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// A signal for each write.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Waits until `look` finds something, at most for `limit`.
+    pub async fn until<T>(&self, limit: Duration, mut look: impl FnMut(&Self) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + limit;
+        let mut changes = self.changes();
+        loop {
+            changes.mark_unchanged();
+            if let Some(found) = look(self) {
+                return Some(found);
+            }
+            match time::timeout_at(deadline, changes.changed()).await {
+                Ok(Ok(())) => {}
+                _ => return look(self),
+            }
+        }
+    }
+}
+
+/// The watches, and the namespaces that they are sorted into.
+pub struct History {
+    scenes: Mutex<HashMap<String, Arc<Scene>>>,
+    broken: watch::Sender<Option<String>>,
+}
+
+impl History {
+    /// Opens the watches and waits until they stand.
+    pub async fn open(server: &Server) -> Result<Arc<Self>> {
+        let (broken, _) = watch::channel(None);
+        let history = Arc::new(Self { scenes: Mutex::default(), broken });
+        let watches = [
+            (Kind::Task, "/apis/agentloop.dev/v1alpha1/agenttasks?"),
+            (Kind::Pod, "/api/v1/pods?labelSelector=agentloop.dev%2Ftask&"),
+        ];
+        for (kind, path) in watches {
+            let list = server.must(Method::GET, &format!("{path}limit=1"), None).await?;
+            let from = json::version(&list);
+            let (server, history) = (server.clone(), history.clone());
+            tokio::spawn(async move {
+                if let Err(error) = history.follow(&server, kind, path, from).await {
+                    history.broken.send_replace(Some(format!("the watch of {kind:?}s: {error:#}")));
+                }
+            });
+        }
+        Ok(history)
+    }
+
+    /// Ends with the reason once a watch is broken for good: then nothing can be judged any more.
+    pub async fn broken(&self) -> String {
+        let mut broken = self.broken.subscribe();
+        match broken.wait_for(Option::is_some).await {
+            Ok(why) => why.clone().unwrap_or_default(),
+            Err(_) => "the watches are gone".to_owned(),
+        }
+    }
+
+    /// The scene of a namespace.
+    pub fn scene(&self, namespace: &str) -> Arc<Scene> {
+        let mut scenes = self.scenes.lock().unwrap_or_else(PoisonError::into_inner);
+        scenes.entry(namespace.to_owned()).or_insert_with(|| Scene::new(namespace)).clone()
+    }
+
+    async fn follow(&self, server: &Server, kind: Kind, path: &str, mut from: u64) -> Result<()> {
+        let mut failures = 0;
+        loop {
+            match self.watch(server, kind, path, &mut from).await {
+                // The server ends a watch after some minutes; it goes on where it ended.
+                Ok(()) => failures = 0,
+                Err(error) if failures < 10 && error.downcast_ref::<Lost>().is_none() => {
+                    failures += 1;
+                    time::sleep(Duration::from_millis(200)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn watch(&self, server: &Server, kind: Kind, path: &str, from: &mut u64) -> Result<()> {
+        let path = format!("{path}watch=1&allowWatchBookmarks=true&resourceVersion={from}");
+        let request = http::Request::get(path).body(Body::empty())?;
+        let mut answer = server.pass(request).await?;
+        if answer.status() != http::StatusCode::OK {
+            bail!("{}", answer.status());
+        }
+        let mut rest = Vec::new();
+        while let Some(frame) = answer.body_mut().frame().await {
+            let Ok(bytes) = frame?.into_data() else { continue };
+            rest.extend_from_slice(&bytes);
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = rest.drain(..=end).collect();
+                self.line(kind, &line, from)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&self, kind: Kind, line: &[u8], from: &mut u64) -> Result<()> {
+        let mut event: Value = serde_json::from_slice(line).context("a line of a watch")?;
+        let what = json::text(&event, "/type").to_owned();
+        let mut object = event.get_mut("object").map(Value::take).unwrap_or_default();
+        if what == "ERROR" {
+            return Err(Lost(json::text(&object, "/message").to_owned()).into());
+        }
+        *from = json::version(&object).max(*from);
+        if what == "BOOKMARK" {
+            return Ok(());
+        }
+        if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            meta.remove("managedFields");
+        }
+        let scene = self.scene(json::text(&object, "/metadata/namespace"));
+        scene.take(Seen { version: *from, kind, gone: what == "DELETED", object: Arc::new(object) });
+        Ok(())
+    }
+}
+
+/// A watch that cannot go on where it ended: something may have been missed.
+#[derive(Debug)]
+struct Lost(String);
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "events were lost: {}", self.0)
+    }
+}
+
+impl std::error::Error for Lost {}

@@ -1,0 +1,446 @@
+//! The invariants of docs/protocol.md, looked for in the API's own history.
+//!
+//! Two sources and no third: what the API server has, write by write, and what the agents really did. From
+//! both together the judge counts for itself, and every status is held against its count.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::history::{Kind, Seen};
+use crate::json;
+use crate::plan::Plan;
+use crate::truth::{Run, Truth};
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which, such as `S2`.
+    pub invariant: &'static str,
+    /// How.
+    pub what: String,
+    /// At which version, where it was one write.
+    pub version: u64,
+}
+
+impl Violation {
+    /// One that was found outside the history.
+    pub fn new(invariant: &'static str, what: impl Into<String>) -> Self {
+        Self { invariant, what: what.into(), version: 0 }
+    }
+}
+
+/// The highest limit that a task can have: the operator's default, as no plan configures another.
+const HARD_LIMIT: i64 = 50;
+/// The finalizer that keeps a pod until it is settled.
+const FINALIZER: &str = "agentloop.dev/settle";
+/// The gate that keeps a pod inert until its claim is confirmed.
+const GATE: &str = "agentloop.dev/start";
+
+/// What the judge has counted for one task.
+#[derive(Default)]
+struct Count {
+    /// As it was last written; nothing once it is gone.
+    now: Option<Arc<Value>>,
+    claims: BTreeSet<(i64, i64)>,
+    no_change: i64,
+    same_error: i64,
+    error: Option<String>,
+    /// The last settled run calls for this stop.
+    verdict: Option<&'static str>,
+}
+
+/// Judges one plan.
+pub struct Judge<'a> {
+    runs: &'a [Run],
+    tasks: BTreeMap<String, Count>,
+    pods: BTreeMap<String, Arc<Value>>,
+    violations: Vec<Violation>,
+    at: u64,
+}
+
+/// All that the history of a plan shows to be broken.
+pub fn judge(plan: &Plan, history: &[Seen], runs: &[Run]) -> Vec<Violation> {
+    let mut judge =
+        Judge { runs, tasks: BTreeMap::new(), pods: BTreeMap::new(), violations: Vec::new(), at: 0 };
+    for seen in history {
+        judge.at = seen.version;
+        match seen.kind {
+            Kind::Task => judge.task(seen),
+            Kind::Pod => judge.pod(seen),
+        }
+    }
+    judge.at = 0;
+    judge.executions(plan);
+    judge.violations
+}
+
+/// Whether a task has come to rest: it is stopped, the stop answers its spec as it is now, and nothing runs.
+pub fn is_at_rest(task: &Value) -> bool {
+    let answered =
+        json::number(task, "/status/observedGeneration") == json::number(task, "/metadata/generation");
+    answered && json::has(task, "/status/stop") && !json::has(task, "/status/active") && !is_suspended(task)
+}
+
+fn is_suspended(task: &Value) -> bool {
+    task.pointer("/spec/suspend").and_then(Value::as_bool).unwrap_or_default()
+}
+
+fn has_ended(pod: &Value) -> bool {
+    let deleting = json::has(pod, "/metadata/deletionTimestamp");
+    let bound = json::has(pod, "/spec/nodeName");
+    matches!(json::text(pod, "/status/phase"), "Succeeded" | "Failed") || (deleting && !bound)
+}
+
+fn is_gated(pod: &Value) -> bool {
+    json::list(pod, "/spec/schedulingGates").iter().any(|gate| json::text(gate, "/name") == GATE)
+}
+
+fn is_held(pod: &Value) -> bool {
+    json::list(pod, "/metadata/finalizers").iter().any(|name| name == FINALIZER)
+}
+
+fn owner(pod: &Value) -> &str {
+    json::text(pod, "/metadata/ownerReferences/0/uid")
+}
+
+fn label(pod: &Value, name: &str) -> i64 {
+    json::text(pod, &format!("/metadata/labels/agentloop.dev~1{name}")).parse().unwrap_or(0)
+}
+
+fn place(pod: &Value) -> (i64, i64) {
+    (label(pod, "iteration"), label(pod, "attempt"))
+}
+
+fn claim(task: &Value) -> Option<(i64, i64)> {
+    json::has(task, "/status/active").then(|| {
+        (json::number(task, "/status/active/iteration"), json::number(task, "/status/active/attempt"))
+    })
+}
+
+fn limit(task: &Value) -> i64 {
+    task.pointer("/spec/maxIterations").and_then(Value::as_i64).unwrap_or(10).min(HARD_LIMIT)
+}
+
+impl Judge<'_> {
+    fn broken(&mut self, invariant: &'static str, what: impl Into<String>) {
+        self.violations.push(Violation { invariant, what: what.into(), version: self.at });
+    }
+
+    fn task(&mut self, seen: &Seen) {
+        let uid = json::uid(&seen.object).to_owned();
+        let mut count = self.tasks.remove(&uid).unwrap_or_default();
+        let before = count.now.take();
+        if !seen.gone {
+            let none = Value::Null;
+            let old = before.as_deref().unwrap_or(&none);
+            if old.pointer("/status") != seen.object.pointer("/status") {
+                self.status(&uid, &mut count, old, &seen.object);
+            }
+            count.now = Some(seen.object.clone());
+        }
+        self.tasks.insert(uid, count);
+    }
+
+    /// One write of a status.
+    fn status(&mut self, uid: &str, count: &mut Count, before: &Value, after: &Value) {
+        let iterations = |task: &Value| json::number(task, "/status/iterations");
+        let grown = iterations(after) - iterations(before);
+        if grown != 0 && grown != 1 {
+            self.broken(
+                "S4",
+                format!("iterations went from {} to {}", iterations(before), iterations(after)),
+            );
+        }
+        let token = |task: &Value| json::text(task, "/status/handledResetToken").to_owned();
+        let new_token = token(before) != token(after);
+        if new_token {
+            (count.no_change, count.same_error, count.error) = (0, 0, None);
+            count.verdict = count.verdict.filter(|verdict| *verdict == "Succeeded");
+        }
+        let settled = claim(before).filter(|claimed| claim(after) != Some(*claimed));
+        match settled {
+            Some(claimed) => self.settled(uid, count, claimed, grown == 1),
+            None if grown != 0 => self.broken("S4", "an iteration was counted without a claim"),
+            None => {}
+        }
+        self.streaks(count, after);
+        if let Some(claimed) = claim(after).filter(|claimed| claim(before) != Some(*claimed)) {
+            self.claimed(count, before, after, claimed, new_token);
+        }
+        self.stop(count, before, after);
+        self.limit_is_shown(after);
+        if json::text(before, "/status/phase") == "Succeeded"
+            && json::text(after, "/status/phase") != "Succeeded"
+        {
+            self.broken("S5", "Succeeded was not final");
+        }
+    }
+
+    /// A claim was settled: was it charged as it must be, and had its pod ended?
+    fn settled(&mut self, uid: &str, count: &mut Count, (iteration, attempt): (i64, i64), charged: bool) {
+        let is_its = |run: &&Run| {
+            run.task == uid && i64::from(run.iteration) == iteration && i64::from(run.attempt) == attempt
+        };
+        let truth = self.runs.iter().rfind(is_its).map(|run| run.truth.clone());
+        let live = self
+            .pods
+            .values()
+            .any(|pod| owner(pod) == uid && place(pod) == (iteration, attempt) && !has_ended(pod));
+        if live {
+            self.broken(
+                "S4",
+                format!("iteration {iteration}, attempt {attempt} was settled before its pod had ended"),
+            );
+        }
+        let Some(truth) = truth else {
+            if charged {
+                self.broken(
+                    "S4",
+                    format!("iteration {iteration}, attempt {attempt} was charged and never ran"),
+                );
+            }
+            return;
+        };
+        let truth = truth.unwrap_or(Truth::Cut);
+        if charged != truth.is_charged() {
+            let how = if charged { "charged" } else { "not charged" };
+            self.broken(
+                "S4",
+                format!("iteration {iteration}, attempt {attempt} was {how}, and it was {truth:?}"),
+            );
+        }
+        if !charged {
+            return;
+        }
+        count.verdict = None;
+        match &truth {
+            Truth::Ended { changed, error, ready, fatal } => {
+                count.no_change = if *changed { 0 } else { count.no_change + 1 };
+                count.note(error.map(|error| format!("error {error}")));
+                if *ready {
+                    count.verdict = Some("Succeeded");
+                } else if *fatal {
+                    count.verdict = Some("Failed");
+                }
+            }
+            Truth::Killed => count.note(Some("killed".to_owned())),
+            Truth::Interrupted | Truth::Cut | Truth::Refused | Truth::NeverStarted => {}
+        }
+    }
+
+    fn streaks(&mut self, count: &Count, after: &Value) {
+        for (name, ours) in
+            [("consecutiveNoChange", count.no_change), ("consecutiveSameError", count.same_error)]
+        {
+            let theirs = json::number(after, &format!("/status/breaker/{name}"));
+            if theirs != ours {
+                self.broken("S4", format!("{name} is {theirs}, and should be {ours}"));
+            }
+        }
+    }
+
+    fn claimed(
+        &mut self,
+        count: &mut Count,
+        before: &Value,
+        after: &Value,
+        claimed: (i64, i64),
+        new_token: bool,
+    ) {
+        let (iteration, attempt) = claimed;
+        let what = format!("iteration {iteration}, attempt {attempt} was claimed");
+        let done = json::number(after, "/status/iterations");
+        if iteration != done + 1 {
+            self.broken("S2", format!("{what} after {done} iterations"));
+        }
+        if count.claims.iter().any(|earlier| *earlier >= claimed) {
+            self.broken("S2", format!("{what}, and it, or a later one, was claimed before"));
+        }
+        count.claims.insert(claimed);
+        if iteration > limit(after) {
+            self.broken("S3", format!("{what} with a limit of {}", limit(after)));
+        }
+        if is_suspended(after) {
+            self.broken("S5", format!("{what} while the task is suspended"));
+        }
+        if json::has(after, "/status/stop") {
+            self.broken("S5", format!("{what} by a task that is stopped"));
+        }
+        if json::has(before, "/status/stop") && !new_token {
+            let phase = json::text(before, "/status/stop/phase");
+            let same = json::number(before, "/status/stop/generation")
+                == json::number(after, "/metadata/generation");
+            if same || matches!(phase, "Succeeded" | "Failed") {
+                self.broken("S5", format!("{what} after the stop {phase}, which nobody had lifted"));
+            }
+        }
+        if let Some(stop) = count.calls_for(after) {
+            self.broken("S5", format!("{what}, and the task should have stopped as {stop}"));
+        }
+    }
+
+    /// A stop must be called for.
+    fn stop(&mut self, count: &Count, before: &Value, after: &Value) {
+        if !json::has(after, "/status/stop")
+            || before.pointer("/status/stop") == after.pointer("/status/stop")
+        {
+            return;
+        }
+        let phase = json::text(after, "/status/stop/phase").to_owned();
+        match count.calls_for(after) {
+            Some(expected) if expected == phase => {}
+            expected => {
+                let expected = expected.unwrap_or("nothing");
+                self.broken("S5", format!("the task stopped as {phase}, and {expected} is called for"));
+            }
+        }
+    }
+
+    /// S6.
+    fn limit_is_shown(&mut self, after: &Value) {
+        let Some(most) = after.pointer("/status/maxIterations").and_then(Value::as_i64) else { return };
+        let other = matches!(json::text(after, "/status/stop/phase"), "CircuitOpen" | "Failed" | "Succeeded");
+        let reached = json::number(after, "/status/iterations") >= most;
+        let must = reached && !other && !is_suspended(after) && claim(after).is_none();
+        let shown = json::text(after, "/status/phase");
+        if (shown == "IterationLimitReached") != must {
+            self.broken(
+                "S6",
+                format!("the phase is {shown} after {} of {most}", json::number(after, "/status/iterations")),
+            );
+        }
+    }
+
+    fn pod(&mut self, seen: &Seen) {
+        let pod = &seen.object;
+        let before = self.pods.remove(json::uid(pod));
+        let is_new = before.is_none();
+        if !seen.gone {
+            self.pods.insert(json::uid(pod).to_owned(), pod.clone());
+            let was_gated = before.as_deref().is_none_or(is_gated);
+            if was_gated && !is_gated(pod) && (!has_ended(pod) || !is_new) {
+                self.started(pod);
+            }
+        }
+        let was_held = before.as_deref().is_some_and(is_held);
+        if was_held && (seen.gone || !is_held(pod)) {
+            self.released(before.as_deref().unwrap_or(pod));
+        }
+        self.only_one_runs(pod);
+    }
+
+    fn task_of(&self, pod: &Value) -> Option<Arc<Value>> {
+        self.tasks.get(owner(pod)).and_then(|count| count.now.clone())
+    }
+
+    /// A pod lost its gate: its claim must stand.
+    fn started(&mut self, pod: &Value) {
+        let Some(task) = self.task_of(pod) else { return };
+        if claim(&task) != Some(place(pod)) {
+            let (iteration, attempt) = place(pod);
+            let what = format!(
+                "the pod of iteration {iteration}, attempt {attempt} was let start, and the claim is {:?}",
+                claim(&task)
+            );
+            self.broken("S2", what);
+        }
+    }
+
+    /// A pod lost our finalizer: what became of it must stand in the status, unless its task is gone.
+    fn released(&mut self, pod: &Value) {
+        let Some(task) = self.task_of(pod) else { return };
+        let deleting = json::has(&task, "/metadata/deletionTimestamp");
+        if !deleting && claim(&task) == Some(place(pod)) {
+            let (iteration, attempt) = place(pod);
+            self.broken(
+                "S4",
+                format!(
+                    "the pod of iteration {iteration}, attempt {attempt} was let go before it was settled"
+                ),
+            );
+        }
+    }
+
+    /// S1, over all tasks of one name: they may share a workspace.
+    fn only_one_runs(&mut self, pod: &Value) {
+        let name = json::text(pod, "/metadata/labels/agentloop.dev~1task").to_owned();
+        let live = self.pods.values().filter(|pod| {
+            json::text(pod, "/metadata/labels/agentloop.dev~1task") == name
+                && !is_gated(pod)
+                && !has_ended(pod)
+        });
+        let live: Vec<&str> = live.map(|pod| json::name(pod)).collect();
+        if live.len() > 1 {
+            let what = format!("several pods may run: {}", live.join(", "));
+            self.broken("S1", what);
+        }
+    }
+
+    /// S1 and S2 by what was really executed.
+    fn executions(&mut self, _plan: &Plan) {
+        let mut done: BTreeMap<(&str, i32), Vec<&Run>> = BTreeMap::new();
+        for run in self.runs.iter().filter(|run| run.executed) {
+            let (iteration, attempt) = (run.iteration, run.attempt);
+            if let Some(other) = &run.beside {
+                let what = format!(
+                    "the agent of iteration {iteration}, attempt {attempt} was executed while that of {other} ran"
+                );
+                self.violations.push(Violation::new("S1", what));
+            }
+            let earlier = done.entry((run.task.as_str(), iteration)).or_default();
+            if let Some(before) = earlier.iter().find(|run| run.truth.as_ref().is_none_or(Truth::is_charged))
+            {
+                let what = format!(
+                    "iteration {iteration} was executed again, as attempt {attempt}: attempt {} was {:?}",
+                    before.attempt, before.truth
+                );
+                self.violations.push(Violation::new("S2", what));
+            } else if earlier.iter().any(|run| run.attempt == attempt) {
+                self.violations.push(Violation::new(
+                    "S2",
+                    format!("iteration {iteration}, attempt {attempt} was executed twice"),
+                ));
+            }
+            earlier.push(run);
+        }
+        let mut last: BTreeMap<&str, i32> = BTreeMap::new();
+        for (task, iteration) in done.keys() {
+            let before = last.insert(task, *iteration).unwrap_or(0);
+            // One that never ran may have been charged: a node that was lost proves nothing.
+            let charged = self.runs.iter().any(|run| run.task == *task && run.iteration == before + 1);
+            if *iteration != before + 1 && !charged {
+                let what = format!("iteration {iteration} was executed after iteration {before}");
+                self.violations.push(Violation::new("S2", what));
+            }
+        }
+    }
+}
+
+impl Count {
+    fn note(&mut self, error: Option<String>) {
+        self.same_error = match (&error, &self.error) {
+            (None, _) => 0,
+            (Some(error), Some(last)) if error == last => self.same_error + 1,
+            (Some(_), _) => 1,
+        };
+        self.error = error;
+    }
+
+    /// The stop that the rules call for, the first that holds.
+    fn calls_for(&self, task: &Value) -> Option<&'static str> {
+        let threshold = |name: &str, otherwise| {
+            task.pointer(&format!("/spec/breaker/{name}")).and_then(Value::as_i64).unwrap_or(otherwise)
+        };
+        if let Some(verdict) = self.verdict {
+            return Some(verdict);
+        }
+        if self.same_error >= threshold("sameErrorThreshold", 5)
+            || self.no_change >= threshold("noChangeThreshold", 3)
+        {
+            return Some("CircuitOpen");
+        }
+        (json::number(task, "/status/iterations") >= limit(task)).then_some("IterationLimitReached")
+    }
+}

@@ -1,0 +1,264 @@
+//! Scheduler, kubelet and garbage collector of the plan's pods.
+//!
+//! Every pod that may run is bound and run, as a cluster does: this driver never asks whether it should. What
+//! an agent did is noted before its pod says so.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentloop_contract::gate::Gate;
+use agentloop_contract::report::{Change, End, Error, Refusal, RefusalKind, Report};
+use anyhow::Result;
+use http::{Method, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::director::Director;
+use crate::history::Scene;
+use crate::json as look;
+use crate::plan::{FATAL, Mishap, Work};
+use crate::server::{Format, pods};
+use crate::truth::Truth;
+
+/// The node that all pods are bound to. It exists, so that nobody else collects its pods.
+pub const NODE: &str = "agentloop-torment";
+/// How long an agent goes on that is about to be told to stop.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Longer than any plan.
+const FOREVER: Duration = Duration::from_mins(10);
+
+/// Runs the pods of a plan until it is dropped.
+pub fn run(director: &Arc<Director>) -> JoinSet<()> {
+    let mut all = JoinSet::new();
+    let director = director.clone();
+    all.spawn(async move {
+        let mut lives = JoinSet::new();
+        let mut known = HashSet::new();
+        let mut changes = director.scene.changes();
+        loop {
+            changes.mark_unchanged();
+            for pod in director.scene.pods() {
+                if known.insert(look::uid(&pod).to_owned()) {
+                    let director = director.clone();
+                    lives.spawn(async move {
+                        if let Err(error) = live(&director, &pod).await {
+                            director.problem(&error.context("the kubelet"));
+                        }
+                    });
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    all
+}
+
+fn is_deleting(pod: &Value) -> bool {
+    look::has(pod, "/metadata/deletionTimestamp")
+}
+
+fn is_gated(pod: &Value) -> bool {
+    !look::list(pod, "/spec/schedulingGates").is_empty()
+}
+
+fn label(pod: &Value, name: &str) -> i32 {
+    look::text(pod, &format!("/metadata/labels/agentloop.dev~1{name}")).parse().unwrap_or(0)
+}
+
+/// What is written about a pod.
+struct Pod<'a> {
+    director: &'a Arc<Director>,
+    path: String,
+    uid: &'a str,
+    started: Timestamp,
+}
+
+/// The life of one pod, from its creation to its end.
+async fn live(director: &Arc<Director>, pod: &Value) -> Result<()> {
+    let uid = look::uid(pod);
+    let scene = &director.scene;
+    let free = |scene: &Scene| match scene.pod(uid) {
+        None => Some(false),
+        Some(pod) if is_deleting(&pod) => Some(false),
+        Some(pod) => (!is_gated(&pod)).then_some(true),
+    };
+    if scene.until(FOREVER, free).await != Some(true) {
+        return Ok(());
+    }
+    let path = pods(&scene.namespace, look::name(pod));
+    let this = Pod { director, path, uid, started: Timestamp::now() };
+    let (iteration, attempt) = (label(pod, "iteration"), label(pod, "attempt"));
+    let task = look::text(pod, "/metadata/ownerReferences/0/uid");
+    if !this.bind(look::name(pod)).await? {
+        return Ok(());
+    }
+    director.truths.bound(task, uid, iteration, attempt);
+    let mishap = director.plan.mishap(iteration, attempt);
+    let deleting = || scene.pod(uid).is_none_or(|pod| is_deleting(&pod));
+    if mishap == Some(Mishap::NeverStarted) || deleting() {
+        this.ends(Truth::NeverStarted, &json!({ "waiting": { "reason": "PodInitializing" } }), json!({}))
+            .await?;
+        return this.leave().await;
+    }
+    director.truths.executed(uid);
+    if mishap != Some(Mishap::Late) {
+        let running = json!({ "running": { "startedAt": this.started.to_string() } });
+        this.status(json!({ "phase": "Running", "containerStatuses": [container(&running)] })).await?;
+    }
+    if director.running(iteration).await? {
+        scene.until(PATIENCE, |scene| scene.pod(uid).is_none_or(|pod| is_deleting(&pod)).then_some(())).await;
+    }
+    match mishap {
+        Some(Mishap::Evicted) => {
+            let more = json!({
+                "reason": "Evicted", "message": "The node was low on resource: memory.",
+                "conditions": [disruption("TerminationByKubelet")],
+            });
+            this.ends(Truth::Cut, &this.terminated(137, "Error", None), more).await?;
+        }
+        Some(Mishap::Killed) if !deleting() => {
+            this.ends(Truth::Killed, &this.terminated(137, "OOMKilled", None), json!({})).await?;
+        }
+        Some(Mishap::NodeLost) => this.is_lost().await?,
+        _ => {
+            let (truth, report) = if deleting() {
+                (Truth::Interrupted, Report::of(End::Interrupted))
+            } else {
+                done(director.plan.work(iteration, attempt))
+            };
+            let code = match report.end {
+                End::Interrupted => 143,
+                _ => report.exit_code.unwrap_or(1),
+            };
+            let reason = if code == 0 { "Completed" } else { "Error" };
+            this.ends(truth, &this.terminated(code, reason, report.encode(3072).as_deref()), json!({}))
+                .await?;
+        }
+    }
+    this.leave().await
+}
+
+/// What an agent's work comes to, and what its runner reports.
+fn done(work: Work) -> (Truth, Report) {
+    let report = Report { exit_code: Some(0), changed: Change::Changed, ..Report::of(End::Exited) };
+    let ended = |changed, error, ready, fatal| Truth::Ended { changed, error, ready, fatal };
+    match work {
+        Work::Changed => (ended(true, None, false, false), report),
+        Work::Unchanged => {
+            (ended(false, None, false, false), Report { changed: Change::Unchanged, ..report })
+        }
+        Work::Error(which) => {
+            let words = if which == 1 { "the tests do not compile" } else { "the network is unreachable" };
+            let words = if which == 3 { "permission denied" } else { words };
+            let report = Report { exit_code: Some(1), error: Some(Error::new(words)), ..report };
+            (ended(true, Some(which), false, false), report)
+        }
+        Work::Ready => {
+            let gate = Some(Gate { ready: true, ..Gate::default() });
+            (ended(true, None, true, false), Report { gate, ..report })
+        }
+        Work::Refused => {
+            let refused = Some(Refusal { kind: RefusalKind::RateLimited, until: None });
+            let report = Report {
+                exit_code: Some(1),
+                changed: Change::Unchanged,
+                provider_refused: refused,
+                ..report
+            };
+            (Truth::Refused, report)
+        }
+        Work::Fatal => (ended(true, None, false, true), Report { exit_code: Some(FATAL), ..report }),
+    }
+}
+
+fn container(state: &Value) -> Value {
+    json!({
+        "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state,
+    })
+}
+
+fn disruption(reason: &str) -> Value {
+    json!({
+        "type": "DisruptionTarget", "status": "True", "reason": reason,
+        "lastTransitionTime": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    })
+}
+
+impl Pod<'_> {
+    fn terminated(&self, code: i32, reason: &str, message: Option<&str>) -> Value {
+        json!({ "terminated": {
+            "exitCode": code, "reason": reason, "message": message,
+            "startedAt": self.started.to_string(), "finishedAt": Timestamp::now().to_string(),
+        } })
+    }
+
+    /// False where the pod cannot be bound any more.
+    async fn bind(&self, name: &str) -> Result<bool> {
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding", "metadata": { "name": name, "uid": self.uid },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": NODE },
+        });
+        let path = format!("{}/binding", self.path);
+        let (status, answer) =
+            self.director.server.send(Method::POST, &path, Some((Format::Json, &binding))).await?;
+        match status {
+            status if status.is_success() => Ok(true),
+            StatusCode::NOT_FOUND | StatusCode::CONFLICT => Ok(false),
+            status => anyhow::bail!("POST {path}: {status}: {}", look::text(&answer, "/message")),
+        }
+    }
+
+    async fn status(&self, status: Value) -> Result<()> {
+        let patch = json!({ "metadata": { "uid": self.uid }, "status": status });
+        let path = format!("{}/status", self.path);
+        let (status, answer) =
+            self.director.server.send(Method::PATCH, &path, Some((Format::Merge, &patch))).await?;
+        // Gone, or another pod has the name: the kubelet has nothing to tell of it any more.
+        let is_gone =
+            matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY);
+        if !status.is_success() && !is_gone {
+            anyhow::bail!("PATCH {path}: {status}: {}", look::text(&answer, "/message"));
+        }
+        Ok(())
+    }
+
+    /// The end of the agent, noted before it is told.
+    async fn ends(&self, truth: Truth, state: &Value, more: Value) -> Result<()> {
+        self.director.truths.ended(self.uid, &truth);
+        let code = look::number(state, "/terminated/exitCode");
+        let phase = if look::has(state, "/terminated") && code == 0 { "Succeeded" } else { "Failed" };
+        let mut status = json!({ "phase": phase, "containerStatuses": [container(state)] });
+        if let (Some(status), Value::Object(more)) = (status.as_object_mut(), more) {
+            status.extend(more);
+        }
+        self.status(status).await
+    }
+
+    /// The node is silent: somebody deletes the pod, nobody stops the agent, and the garbage collector ends
+    /// the pod once the machine is known to be off.
+    async fn is_lost(&self) -> Result<()> {
+        self.director.server.delete(&self.path, self.uid, None).await?;
+        let gone = |scene: &Scene| scene.pod(self.uid).is_none_or(|pod| is_deleting(&pod)).then_some(());
+        self.director.scene.until(PATIENCE, gone).await;
+        self.director.truths.ended(self.uid, &Truth::Cut);
+        self.status(json!({ "phase": "Failed", "conditions": [disruption("DeletionByPodGC")] })).await
+    }
+
+    /// The kubelet lets a pod go that has ended, once somebody deletes it.
+    async fn leave(&self) -> Result<()> {
+        let goes = |scene: &Scene| match scene.pod(self.uid) {
+            None => Some(false),
+            Some(pod) => {
+                is_deleting(&pod).then(|| look::number(&pod, "/metadata/deletionGracePeriodSeconds") > 0)
+            }
+        };
+        if self.director.scene.until(FOREVER, goes).await == Some(true) {
+            self.director.server.delete(&self.path, self.uid, Some(0)).await?;
+        }
+        Ok(())
+    }
+}

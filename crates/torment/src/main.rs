@@ -1,0 +1,148 @@
+//! `torment`: the campaign against the shipped operator.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use agentloop_torment::campaign::{self, Range};
+use agentloop_torment::operator::Program;
+use agentloop_torment::plan::Plan;
+use agentloop_torment::seen;
+use agentloop_torment::world::World;
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+
+/// Planned disasters for the operator, judged by the API server's own history.
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    ground: Ground,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Carry out plans.
+    Plans(Plans),
+    /// Print plans in words.
+    Show(Which),
+    /// Break the operator on purpose, in every way that is known, and see that it is seen.
+    Breaks(Breaks),
+}
+
+/// Where, and with what.
+#[derive(Debug, Args)]
+struct Ground {
+    /// Kubeconfig of an API server that may be used up: hack/cluster up --api-only prints one.
+    #[arg(long, global = true, env = "AGENTLOOP_TEST_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// The operator's program [default: agentloop beside this program].
+    #[arg(long, global = true, env = "AGENTLOOP_BINARY")]
+    operator: Option<PathBuf>,
+    /// A folder for the operators' logs; without it they are thrown away.
+    #[arg(long, global = true)]
+    logs: Option<PathBuf>,
+    /// How many plans at the same time.
+    #[arg(long, global = true, default_value_t = 32)]
+    jobs: u64,
+}
+
+/// Which plans.
+#[derive(Debug, Args)]
+struct Which {
+    /// Where the plans' choices come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// The first plan's number.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// How many plans.
+    #[arg(long, default_value_t = 10_000)]
+    plans: u64,
+    /// This plan alone.
+    #[arg(long, conflicts_with_all = ["from", "plans"])]
+    plan: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct Plans {
+    #[command(flatten)]
+    which: Which,
+    /// Where the report goes as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Carry out the plans by name that once found something, too.
+    #[arg(long)]
+    named: bool,
+    /// Break the operator in this way.
+    #[arg(long = "break", value_parser = seen::named)]
+    breakage: Option<agentloop_torment::breaks::Break>,
+    /// Tell the story of every plan, not only of those that went wrong.
+    #[arg(long)]
+    stories: bool,
+}
+
+#[derive(Debug, Args)]
+struct Breaks {
+    /// This one alone.
+    #[arg(long)]
+    only: Option<String>,
+}
+
+impl Which {
+    fn range(&self, jobs: u64) -> Range {
+        let (from, plans) = self.plan.map_or((self.from, self.plans), |plan| (plan, 1));
+        Range { seed: self.seed, from, plans, jobs }
+    }
+}
+
+impl Ground {
+    fn program(&self) -> Result<Program> {
+        let path = match &self.operator {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()?.with_file_name("agentloop"),
+        };
+        anyhow::ensure!(path.exists(), "{} is not there: cargo build --package agentloop", path.display());
+        Ok(Program { path, logs: self.logs.clone() })
+    }
+
+    async fn world(&self) -> Result<World> {
+        let kubeconfig = self.kubeconfig.as_ref().context(
+            "--kubeconfig, or AGENTLOOP_TEST_KUBECONFIG, names the API server: hack/cluster up --api-only",
+        )?;
+        World::open(kubeconfig).await
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let Cli { command, ground } = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let is_good = match command {
+        Command::Show(which) => {
+            let range = which.range(1);
+            for number in range.from..range.from + range.plans {
+                println!("{}", Plan::of(range.seed, number));
+            }
+            true
+        }
+        Command::Plans(args) => runtime.block_on(plans(&args, &ground))?,
+        Command::Breaks(args) => {
+            let (program, only) = (ground.program()?, args.only.as_deref());
+            runtime
+                .block_on(async { seen::run(&ground.world().await?, &program, ground.jobs, only).await })?
+        }
+    };
+    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn plans(args: &Plans, ground: &Ground) -> Result<bool> {
+    let world = ground.world().await?;
+    let how = campaign::How { breakage: args.breakage, stories: args.stories, named: args.named };
+    let report = campaign::run(&world, &ground.program()?, &args.which.range(ground.jobs), &how).await?;
+    println!("{report}");
+    if let Some(file) = &args.json {
+        std::fs::write(file, format!("{:#}\n", report.to_json()))
+            .with_context(|| file.display().to_string())?;
+    }
+    Ok(report.violated.is_empty() && report.troubled.is_empty())
+}

@@ -1,0 +1,390 @@
+//! A plan: one task, what its agents do, and everything that goes wrong meanwhile.
+//!
+//! A plan is a function of a seed and a number and of nothing else: [`Plan::of`](crate::make). What is to
+//! happen hangs on moments that the operator or the kubelet reaches, never on a time, so that a plan that
+//! found something finds it again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A task, its surroundings, and what befalls them.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where its choices come from.
+    pub seed: u64,
+    /// Which of the seed's plans it is.
+    pub number: u64,
+    /// What it tries.
+    pub kind: Kind,
+    /// What the user asks for.
+    pub task: Task,
+    /// What the agent of each iteration does, from the first; those behind the last one change something.
+    pub works: Vec<Work>,
+    /// What befalls the pod of an iteration's first attempt.
+    pub mishaps: BTreeMap<i32, Mishap>,
+    /// How many operators work from the start.
+    pub operators: usize,
+    /// The operators share a Lease, as they do when they are installed.
+    pub lease: bool,
+    /// How many seconds the first operator's clock is ahead.
+    pub clock: i64,
+    /// What happens when.
+    pub steps: Vec<Step>,
+}
+
+/// What the user asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// `spec.maxIterations`.
+    pub limit: i32,
+    /// `spec.breaker.noChangeThreshold`.
+    pub no_change: i32,
+    /// `spec.breaker.sameErrorThreshold`.
+    pub same_error: i32,
+    /// `spec.podHistoryLimit`.
+    pub history: i32,
+}
+
+/// The exit code that `spec.failOnExitCodes` names in every plan.
+pub const FATAL: i32 = 42;
+
+/// What an agent does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Changes the workspace and exits 0.
+    Changed,
+    /// Changes nothing and exits 0.
+    Unchanged,
+    /// Changes the workspace and ends in this error.
+    Error(u8),
+    /// Changes the workspace and says that the work is done.
+    Ready,
+    /// Is refused by the provider at its first attempt, and changes the workspace at the next.
+    Refused,
+    /// Exits with [`FATAL`].
+    Fatal,
+}
+
+/// What befalls a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mishap {
+    /// The kubelet tells nothing before the end.
+    Late,
+    /// An init container fails: the agent never starts.
+    NeverStarted,
+    /// The kubelet evicts the pod while the agent runs.
+    Evicted,
+    /// The container is killed for memory and leaves no report.
+    Killed,
+    /// The node falls silent while the agent runs, the pod is deleted, and later collected as garbage.
+    NodeLost,
+}
+
+/// Something that happens at a moment.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// When.
+    pub at: Moment,
+    /// What.
+    pub deed: Deed,
+}
+
+/// A request of the operator's. Leases and Events are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum What {
+    /// Any write.
+    Write,
+    /// Any read of an object or a list; no watch.
+    Read,
+    /// A status.
+    Status,
+    /// The creation of a pod.
+    Create,
+    /// The patch that takes the gate away.
+    Start,
+    /// The patch that drops the finalizer.
+    Release,
+}
+
+/// A moment that is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The n-th request of this sort has come to the proxy and is not passed on yet.
+    Before(What, u32),
+    /// It was carried out, and the answer is on its way.
+    After(What, u32),
+    /// The agent of this iteration runs.
+    Running(i32),
+    /// The task has stopped for the n-th time, and nothing else is to come.
+    Stopped(u32),
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Deed {
+    /// The operator that sent the request is killed and started again.
+    Kill,
+    /// The same; its first lists of tasks and pods are those of the last [`Deed::Remember`], and its watches
+    /// are late by a second.
+    KillAndServeOldLists,
+    /// The lists of tasks and pods are kept, as a server has them that falls behind from now on.
+    Remember,
+    /// The answer is lost.
+    Lose,
+    /// The request is refused with this code and not carried out.
+    Refuse(u16),
+    /// The request is never answered and not carried out.
+    Stall,
+    /// The request is carried out much later; the operator learns nothing of it.
+    Hold(Until, Meanwhile),
+    /// The request, or its answer, is held back for a while.
+    Pause(Until),
+    /// The operator's process is stopped for a while.
+    Freeze(Until),
+    /// All watches end.
+    CutWatches,
+    /// All watches end with 410 Gone.
+    ExpireWatches,
+    /// All watches are late by so many milliseconds from now on.
+    DelayWatches(u64),
+    /// Nothing comes through for so many milliseconds.
+    CutNetwork(u64),
+    /// A second operator starts.
+    Second,
+    /// The operator's clock steps: it is so many seconds ahead from now on.
+    Clock(i64),
+    /// A person does something.
+    User(Act),
+}
+
+/// How long something is held back. Nothing is for more than ten seconds, a [`Deed::Hold`] for more than two
+/// minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// So many milliseconds.
+    Millis(u64),
+    /// The task has moved on by an iteration, an attempt or a stop.
+    MovedOn,
+    /// The task has stopped.
+    Stopped,
+    /// So many more writes have come.
+    Writes(u32),
+}
+
+/// What becomes of the operator whose request is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// Its connection breaks at once.
+    Cut,
+    /// It waits until its own timeout.
+    Wait,
+    /// It is killed and started again.
+    Kill,
+}
+
+/// What a person does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Sets `maxIterations`.
+    Limit(i32),
+    /// Suspends the task, and lets it go on once it is suspended.
+    Suspend,
+    /// Sets a new `resetToken`.
+    Token,
+    /// Deletes the task.
+    Delete,
+    /// Deletes the task and creates it again.
+    Recreate,
+    /// Deletes the newest pod; by force where true.
+    DeletePod(bool),
+    /// Creates a pod of its own under the name that the operator is about to use, and deletes it later.
+    ForeignPod,
+}
+
+/// What a plan tries; the report counts by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "the words that are printed are the documentation")]
+pub enum Kind {
+    Calm,
+    KillBefore,
+    KillAfter,
+    KillTwice,
+    LostAnswer,
+    RefusedWrite,
+    RefusedRead,
+    HeldCreate,
+    HeldWrite,
+    HeldForMinutes,
+    Watches,
+    OldLists,
+    Ghost,
+    Network,
+    Freeze,
+    FreezeAndSecond,
+    TwoOperators,
+    Takeover,
+    Clock,
+    Limit,
+    Suspend,
+    Token,
+    Delete,
+    Recreate,
+    DeletedPod,
+    Kubelet,
+    ForeignPod,
+    Mixed,
+}
+
+impl Kind {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Calm => "nothing goes wrong",
+            Self::KillBefore => "killed before a write",
+            Self::KillAfter => "killed after a write",
+            Self::KillTwice => "killed at two writes",
+            Self::LostAnswer => "answer lost",
+            Self::RefusedWrite => "write refused or timed out",
+            Self::RefusedRead => "read refused or timed out",
+            Self::HeldCreate => "creation arrives late",
+            Self::HeldWrite => "write arrives late",
+            Self::HeldForMinutes => "creation arrives minutes late",
+            Self::Watches => "watches cut or late",
+            Self::OldLists => "old lists after a restart",
+            Self::Ghost => "late creation and old lists",
+            Self::Network => "network cut",
+            Self::Freeze => "frozen and thawed",
+            Self::FreezeAndSecond => "frozen while another works",
+            Self::TwoOperators => "two operators without a Lease",
+            Self::Takeover => "Lease taken over",
+            Self::Clock => "clock steps",
+            Self::Limit => "limit changed",
+            Self::Suspend => "suspended and resumed",
+            Self::Token => "reset token",
+            Self::Delete => "task deleted",
+            Self::Recreate => "task deleted and created again",
+            Self::DeletedPod => "pod deleted by hand",
+            Self::Kubelet => "kubelet and node",
+            Self::ForeignPod => "somebody else's pod",
+            Self::Mixed => "several at once",
+        }
+    }
+}
+
+impl Deed {
+    /// The word that the report counts by.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::KillAndServeOldLists => "kill, old lists",
+            Self::Remember => "lists remembered",
+            Self::Lose => "answer lost",
+            Self::Refuse(409) => "refused with 409",
+            Self::Refuse(429) => "refused with 429",
+            Self::Refuse(500) => "refused with 500",
+            Self::Refuse(_) => "refused with 503",
+            Self::Stall => "timed out",
+            Self::Hold(..) => "carried out late",
+            Self::Pause(_) => "request paused",
+            Self::Freeze(_) => "process frozen",
+            Self::CutWatches => "watches cut",
+            Self::ExpireWatches => "watches expired",
+            Self::DelayWatches(_) => "watches late",
+            Self::CutNetwork(_) => "network cut",
+            Self::Second => "second operator",
+            Self::Clock(_) => "clock stepped",
+            Self::User(act) => match act {
+                Act::Limit(_) => "user: limit",
+                Act::Suspend => "user: suspend and resume",
+                Act::Token => "user: reset token",
+                Act::Delete => "user: delete",
+                Act::Recreate => "user: delete and create",
+                Act::DeletePod(false) => "user: delete the pod",
+                Act::DeletePod(true) => "user: delete the pod by force",
+                Act::ForeignPod => "user: a pod of the same name",
+            },
+        }
+    }
+
+    /// Whether the running pod is told to stop by this.
+    pub fn stops_the_pod(&self) -> bool {
+        matches!(self, Self::User(Act::Suspend | Act::Delete | Act::Recreate | Act::DeletePod(_)))
+    }
+}
+
+impl Mishap {
+    /// The word that the report counts by.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Late => "kubelet: late status",
+            Self::NeverStarted => "kubelet: agent never started",
+            Self::Evicted => "kubelet: evicted",
+            Self::Killed => "kubelet: killed without a report",
+            Self::NodeLost => "node lost, garbage collected",
+        }
+    }
+}
+
+impl Plan {
+    /// What the agent of an attempt does.
+    pub fn work(&self, iteration: i32, attempt: i32) -> Work {
+        let at = usize::try_from(iteration.saturating_sub(1)).unwrap_or(0);
+        match self.works.get(at).copied().unwrap_or(Work::Changed) {
+            Work::Refused if attempt > 0 => Work::Changed,
+            work => work,
+        }
+    }
+
+    /// What befalls the pod of an attempt.
+    pub fn mishap(&self, iteration: i32, attempt: i32) -> Option<Mishap> {
+        self.mishaps.get(&iteration).copied().filter(|_| attempt == 0)
+    }
+
+    /// A user deletes the task for good in the middle of it.
+    pub fn ends_in_deletion(&self) -> bool {
+        self.steps.iter().any(|step| step.deed == Deed::User(Act::Delete))
+    }
+}
+
+impl fmt::Display for Moment {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = |what: &What| match what {
+            What::Write => "write",
+            What::Read => "read",
+            What::Status => "status write",
+            What::Create => "creation of a pod",
+            What::Start => "start of a pod",
+            What::Release => "release of a pod",
+        };
+        match self {
+            Self::Before(sort, n) => write!(out, "before {} {n}", what(sort)),
+            Self::After(sort, n) => write!(out, "after {} {n}", what(sort)),
+            Self::Running(n) => write!(out, "while iteration {n} runs"),
+            Self::Stopped(n) => write!(out, "at stop {n}"),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Task { limit, no_change, same_error, history } = self.task;
+        writeln!(out, "plan {} of seed {}: {}", self.number, self.seed, self.kind.as_str())?;
+        writeln!(
+            out,
+            "  task: maxIterations {limit}, noChangeThreshold {no_change}, sameErrorThreshold {same_error}, podHistoryLimit {history}"
+        )?;
+        writeln!(out, "  agents: {:?}", self.works)?;
+        for (iteration, mishap) in &self.mishaps {
+            writeln!(out, "  iteration {iteration}: {}", mishap.word())?;
+        }
+        let lease = if self.lease { "with a Lease" } else { "without a Lease" };
+        writeln!(out, "  operators: {} {lease}", self.operators)?;
+        if self.clock != 0 {
+            writeln!(out, "  the operator's clock is {} s ahead", self.clock)?;
+        }
+        for step in &self.steps {
+            writeln!(out, "  {}: {:?}", step.at, step.deed)?;
+        }
+        Ok(())
+    }
+}

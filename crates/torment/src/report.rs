@@ -1,0 +1,213 @@
+//! What a run of the campaign says at its end, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::history::{Kind as Object, Seen};
+use crate::json as look;
+use crate::plan::Kind;
+use crate::runner::Outcome;
+
+/// Sums over plans.
+#[derive(Default)]
+pub struct Report {
+    /// Plans of each kind.
+    pub kinds: BTreeMap<Kind, u64>,
+    /// Plans of each kind of which nothing happened that was planned.
+    pub unfired: BTreeMap<Kind, u64>,
+    /// Deeds that happened, by their word.
+    pub fired: BTreeMap<&'static str, u64>,
+    /// Plans.
+    pub plans: u64,
+    /// The operators' writes, Events and Leases apart.
+    pub writes: u64,
+    /// How often an operator was started.
+    pub starts: u64,
+    /// Agents that were executed.
+    pub executions: u64,
+    /// Iterations that were counted.
+    pub iterations: u64,
+    /// Writes that the watches saw.
+    pub seen: u64,
+    /// Plans with a violation.
+    pub violated: Vec<Value>,
+    /// Plans that could not be carried out.
+    pub troubled: Vec<Value>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Report {
+    /// Adds one plan's outcome.
+    pub fn add(&mut self, outcome: &Outcome) {
+        let plan = &outcome.plan;
+        self.plans += 1;
+        *self.kinds.entry(plan.kind).or_default() += 1;
+        let count = |fired: &mut BTreeMap<&'static str, u64>, word| *fired.entry(word).or_default() += 1;
+        for (step, fired) in plan.steps.iter().zip(&outcome.fired) {
+            if *fired {
+                count(&mut self.fired, step.deed.word());
+            }
+        }
+        for run in &outcome.runs {
+            if let Some(mishap) = plan.mishap(run.iteration, run.attempt) {
+                count(&mut self.fired, mishap.word());
+            }
+        }
+        if !plan.steps.is_empty() && !outcome.fired.contains(&true) {
+            *self.unfired.entry(plan.kind).or_default() += 1;
+        }
+        self.writes += u64::from(outcome.writes);
+        self.starts += u64::from(outcome.starts);
+        let executed = outcome.runs.iter().filter(|run| run.executed).count();
+        self.executions += u64::try_from(executed).unwrap_or(0);
+        let counted =
+            outcome.runs.iter().filter(|run| run.truth.as_ref().is_some_and(crate::truth::Truth::is_charged));
+        self.iterations += u64::try_from(counted.count()).unwrap_or(0);
+        self.seen += u64::try_from(outcome.history.len()).unwrap_or(0);
+        if !outcome.violations.is_empty() {
+            let violations: Vec<String> = outcome
+                .violations
+                .iter()
+                .map(|found| format!("{}: {}", found.invariant, found.what))
+                .collect();
+            self.violated.push(json!({ "seed": plan.seed, "plan": plan.number, "kind": plan.kind.as_str(), "violations": violations }));
+        }
+        if !outcome.problems.is_empty() {
+            self.troubled
+                .push(json!({ "seed": plan.seed, "plan": plan.number, "problems": outcome.problems }));
+        }
+    }
+
+    /// For programs.
+    pub fn to_json(&self) -> Value {
+        let kinds = |counts: &BTreeMap<Kind, u64>| -> Value {
+            counts
+                .iter()
+                .map(|(kind, count)| (kind.as_str().to_owned(), json!(count)))
+                .collect::<serde_json::Map<_, _>>()
+                .into()
+        };
+        json!({
+            "plans": self.plans,
+            "plansByKind": kinds(&self.kinds),
+            "plansWithoutTheirFault": kinds(&self.unfired),
+            "faults": self.fired,
+            "operatorStarts": self.starts,
+            "operatorWrites": self.writes,
+            "historyWrites": self.seen,
+            "executions": self.executions,
+            "iterations": self.iterations,
+            "violations": self.violated,
+            "troubles": self.troubled,
+            "seconds": self.took.as_secs(),
+        })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(out, "{:>7}  plans, in {} s", self.plans, self.took.as_secs())?;
+        for (kind, count) in &self.kinds {
+            let unfired = match self.unfired.get(kind) {
+                Some(unfired) => format!(" (in {unfired} of them the moment never came)"),
+                None => String::new(),
+            };
+            writeln!(out, "{count:>15}  {}{unfired}", kind.as_str())?;
+        }
+        writeln!(out, "{:>7}  faults and deeds that happened", self.fired.values().sum::<u64>())?;
+        for (word, count) in &self.fired {
+            writeln!(out, "{count:>15}  {word}")?;
+        }
+        writeln!(out, "{:>7}  starts of the operator", self.starts)?;
+        writeln!(out, "{:>7}  writes of the operator, Events and Leases apart", self.writes)?;
+        writeln!(out, "{:>7}  writes in the history that was judged", self.seen)?;
+        writeln!(out, "{:>7}  agents executed", self.executions)?;
+        writeln!(out, "{:>7}  iterations that count", self.iterations)?;
+        writeln!(out, "{:>7}  plans that could not be carried out", self.troubled.len())?;
+        write!(out, "{:>7}  plans with a violation", self.violated.len())
+    }
+}
+
+/// All that is known of a plan that went wrong.
+pub fn story(outcome: &Outcome) -> String {
+    use fmt::Write;
+    let mut text = String::new();
+    let _ = write!(text, "{}", outcome.plan);
+    let first = outcome.history.first().map_or(0, |seen| seen.version);
+    for seen in &outcome.history {
+        let marks = outcome.violations.iter().filter(|found| found.version == seen.version);
+        let _ = writeln!(text, "  {:>5}  {}", seen.version - first, line(seen));
+        for found in marks {
+            let _ = writeln!(text, "         ^^ {}: {}", found.invariant, found.what);
+        }
+    }
+    for run in &outcome.runs {
+        let what = run.truth.as_ref().map_or("still runs".to_owned(), |truth| format!("{truth:?}"));
+        let executed = if run.executed { "executed" } else { "bound" };
+        let _ = writeln!(text, "  {executed}: iteration {}, attempt {}: {what}", run.iteration, run.attempt);
+    }
+    let fired = outcome.fired.iter().filter(|fired| **fired).count();
+    let _ = writeln!(
+        text,
+        "  {fired} of {} steps happened; {} writes of the operator",
+        outcome.fired.len(),
+        outcome.writes
+    );
+    for problem in &outcome.problems {
+        let _ = writeln!(text, "TROUBLE {problem}");
+    }
+    for found in &outcome.violations {
+        let _ = writeln!(text, "VIOLATION {}: {}", found.invariant, found.what);
+    }
+    let _ =
+        writeln!(text, "again: make torment SEED={} FROM={} PLANS=1", outcome.plan.seed, outcome.plan.number);
+    text
+}
+
+fn line(seen: &Seen) -> String {
+    let object = &seen.object;
+    let name = look::name(object);
+    if seen.gone {
+        return format!("{:?} {name} is gone", seen.kind);
+    }
+    match seen.kind {
+        Object::Task => {
+            let active = object.pointer("/status/active").map(|active| {
+                format!(" active {}.{}", look::number(active, "/iteration"), look::number(active, "/attempt"))
+            });
+            let stop = look::text(object, "/status/stop/phase");
+            format!(
+                "task {name} g{} {} {}/{}{}{}{} limit {}{}",
+                look::number(object, "/metadata/generation"),
+                look::text(object, "/status/phase"),
+                look::number(object, "/status/iterations"),
+                look::number(object, "/status/maxIterations"),
+                active.unwrap_or_default(),
+                if stop.is_empty() { "" } else { " stopped" },
+                if look::has(object, "/status/waiting") { " waits" } else { "" },
+                look::number(object, "/spec/maxIterations"),
+                if look::has(object, "/spec/suspend") { " suspend" } else { "" },
+            )
+        }
+        Object::Pod => {
+            let mut words = vec![look::text(object, "/status/phase").to_owned()];
+            for (at, word) in [
+                ("/spec/schedulingGates/0", "gated"),
+                ("/spec/nodeName", "bound"),
+                ("/metadata/deletionTimestamp", "deleting"),
+                ("/metadata/finalizers/0", "held"),
+                ("/status/containerStatuses/0/state/running", "runs"),
+                ("/status/containerStatuses/0/state/terminated", "terminated"),
+            ] {
+                if look::has(object, at) {
+                    words.push(word.to_owned());
+                }
+            }
+            format!("pod {name} {}", words.join(", "))
+        }
+    }
+}

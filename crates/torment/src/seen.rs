@@ -1,0 +1,71 @@
+//! That the campaign sees: every way to break the operator, with plans that show it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::breaks::{ALL, Break};
+use crate::operator::Program;
+use crate::plan::Plan;
+use crate::runner;
+use crate::world::World;
+
+/// The seed of the plans below.
+const SEED: u64 = 1;
+
+/// Plans that show a break.
+const SHOWN_BY: &[(Break, &[u64])] = &[];
+
+/// A break by its word.
+pub fn named(word: &str) -> Result<Break, String> {
+    let known = ALL.iter().find(|(_, name, _)| *name == word);
+    known.map(|(breakage, ..)| *breakage).ok_or_else(|| {
+        let words: Vec<&str> = ALL.iter().map(|(_, word, _)| *word).collect();
+        format!("one of {}", words.join(", "))
+    })
+}
+
+/// Breaks the operator in each way, or in one, and tells which invariants were seen broken by which plan;
+/// false where a break was not seen.
+pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>) -> Result<bool> {
+    let slots = Arc::new(Semaphore::new(usize::try_from(jobs).unwrap_or(8)));
+    let mut running = JoinSet::new();
+    for (breakage, word, wanted) in ALL.iter().filter(|(_, word, _)| only.is_none_or(|only| only == *word)) {
+        let shown = SHOWN_BY.iter().find(|(known, _)| known == breakage).map(|(_, plans)| *plans);
+        for number in shown.unwrap_or_default() {
+            let (world, program, slots) = (world.clone(), program.clone(), slots.clone());
+            running.spawn(async move {
+                let _slot = slots.acquire_owned().await?;
+                let namespace = format!("break-{word}-{number}");
+                world.namespace(&namespace).await?;
+                let plan = Plan::of(SEED, *number);
+                let outcome = runner::run(&world, &program, &namespace, plan, Some(*breakage)).await?;
+                world.drop_namespace(&namespace).await?;
+                let found: BTreeSet<&str> = outcome.violations.iter().map(|found| found.invariant).collect();
+                anyhow::Ok((*word, *wanted, *number, outcome.plan.kind, found))
+            });
+        }
+    }
+    let mut lines = Vec::new();
+    while let Some(result) = running.join_next().await {
+        lines.push(result??);
+    }
+    lines.sort_by_key(|(word, _, number, ..)| (*word, *number));
+    let mut is_good = true;
+    for (_, word, wanted) in ALL.iter().filter(|(_, word, _)| only.is_none_or(|only| only == *word)) {
+        let mut seen = false;
+        for (_, _, number, kind, found) in lines.iter().filter(|(of, ..)| of == word) {
+            let broken: Vec<&str> = found.iter().copied().collect();
+            seen |= wanted.iter().any(|wanted| found.contains(wanted));
+            println!("{word:<20} plan {number:>5} ({}): {}", kind.as_str(), broken.join(", "));
+        }
+        if !seen {
+            println!("{word:<20} NOT SEEN: none of {} was found broken", wanted.join(", "));
+            is_good = false;
+        }
+    }
+    Ok(is_good)
+}
