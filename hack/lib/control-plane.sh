@@ -20,6 +20,12 @@ start_apiserver() {
     # A loopback address cannot be an endpoint of the Service "kubernetes".
     options+=(--endpoint-reconciler-type none)
   fi
+  if [ -n "$CLUSTER_LEAN" ]; then
+    options+=(--enable-priority-and-fairness=false)
+  else
+    options+=(--audit-policy-file "$AGENTLOOP_HACK_DIR/lib/audit-policy.yaml" --audit-log-path "$CLUSTER_DIR/logs/audit.log"
+      --audit-log-maxsize 2000 --audit-log-maxbackup 1)
+  fi
   start_daemon kube-apiserver --etcd-servers "http://127.0.0.1:$ETCD_PORT" \
     --bind-address "$ADDRESS" --advertise-address "$ADDRESS" --secure-port "$API_PORT" \
     --service-cluster-ip-range "$SERVICE_SUBNET" --allow-privileged \
@@ -27,8 +33,7 @@ start_apiserver() {
     --authorization-mode Node,RBAC --enable-admission-plugins NodeRestriction \
     --service-account-issuer https://kubernetes.default.svc.cluster.local \
     --service-account-key-file "$PKI/service-accounts.pub" --service-account-signing-key-file "$PKI/service-accounts.key" \
-    --audit-policy-file "$AGENTLOOP_HACK_DIR/lib/audit-policy.yaml" --audit-log-path "$CLUSTER_DIR/logs/audit.log" \
-    --audit-log-maxsize 2000 --audit-log-maxbackup 1 "${options[@]}"
+    "${options[@]}"
 }
 
 # The default request rate makes it take five seconds to start.
@@ -36,6 +41,9 @@ start_controllers() {
   local controllers='*'
   # Where tests play the kubelet nobody renews a node's lease, and their nodes shall stay as they set them.
   if [ "$CLUSTER_MODE" = api ]; then controllers='*,-node-lifecycle-controller'; fi
+  if [ -n "$CLUSTER_LEAN" ]; then
+    controllers='garbage-collector-controller,namespace-controller,serviceaccount-controller,root-ca-certificate-publisher-controller'
+  fi
   start_daemon kube-controller-manager --kubeconfig "$PKI/kube-controller-manager.kubeconfig" --leader-elect=false \
     --secure-port 0 --kube-api-qps 500 --kube-api-burst 1000 --controllers "$controllers" --use-service-account-credentials \
     --root-ca-file "$PKI/ca.crt" --service-account-private-key-file "$PKI/service-accounts.key" \

@@ -52,13 +52,18 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
         Arc::new(Mutex::new(if how.named { named::all() } else { Vec::new() }));
     let end = range.from + range.plans;
     let report = Arc::new(Mutex::new(Report::default()));
+    // Of this run alone: what a run leaves that was cut off is in nobody's way.
+    let names: Vec<String> = (0..range.jobs.min(range.plans))
+        .map(|worker| format!("torment-{}-{worker}", std::process::id()))
+        .collect();
+    for name in &names {
+        world.namespace(name).await?;
+    }
     let mut workers = JoinSet::new();
-    for worker in 0..range.jobs.min(range.plans) {
+    for namespace in names.clone() {
         let (world, program, range) = (world.clone(), program.clone(), range.clone());
         let (next, report, named, how) = (next.clone(), report.clone(), named.clone(), *how);
         workers.spawn(async move {
-            let namespace = format!("torment-{worker}");
-            world.namespace(&namespace).await?;
             loop {
                 let first = named.lock().unwrap_or_else(PoisonError::into_inner).pop();
                 let plan = match first {
@@ -69,7 +74,17 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
                     },
                 };
                 let number = plan.number;
-                let outcome = runner::run(&world, &program, &namespace, plan, how.breakage).await?;
+                let outcome = match runner::run(&world, &program, &namespace, plan, how.breakage).await {
+                    Ok(outcome) => outcome,
+                    Err(error) => {
+                        eprintln!("plan {number} could not be carried out: {error:#}");
+                        report
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .trouble(range.seed, number, &error);
+                        continue;
+                    }
+                };
                 let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
                 report.add(&outcome);
                 let bad = report.violated.len() + report.troubled.len();
@@ -105,6 +120,9 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
                 None => break,
             },
         }
+    }
+    for name in &names {
+        world.drop_namespace(name).await?;
     }
     let mut report = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));
     report.took = started.elapsed();

@@ -30,6 +30,8 @@ use crate::user;
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a creation is.
 const LONGEST_HOLD: Duration = Duration::from_mins(2);
+/// How long a late creation waits for the end of an earlier pod of its name.
+const ROOM: Duration = Duration::from_secs(3);
 /// The operators' names.
 const NAMES: [&str; 2] = ["a", "b"];
 
@@ -242,6 +244,7 @@ impl Director {
                     let (director, sent) = (self.clone(), sent.clone());
                     tokio::spawn(async move {
                         director.wait(until, LONGEST_HOLD).await;
+                        director.wait_for_room(&sent).await;
                         if let Err(error) = director.pass(&sent).await {
                             director.problem(&error);
                         }
@@ -254,10 +257,36 @@ impl Director {
                     }
                     go = Go::Nowhere;
                 }
+                Deed::Haunt => {
+                    self.remember().await?;
+                    let (director, sent) = (self.clone(), sent.clone());
+                    tokio::spawn(async move {
+                        if let Err(error) = director.haunt(place, &sent).await {
+                            director.problem(&error);
+                        }
+                        drop(busy);
+                    });
+                    go = Go::Nowhere;
+                }
                 deed => self.perform(place, deed, Some(sent)).await?,
             }
         }
         Ok(go)
+    }
+
+    /// While the pod of an iteration that is over is still there, a late creation of it is refused anyway.
+    async fn wait_for_room(&self, sent: &Sent) {
+        let name = json::name(&sent.body);
+        let room = |scene: &Scene| scene.pods().iter().all(|pod| json::name(pod) != name).then_some(());
+        self.scene.until(ROOM, room).await;
+    }
+
+    async fn haunt(&self, place: usize, sent: &Sent) -> Result<()> {
+        self.wait(Until::MovedOn, LONGEST_HOLD).await;
+        self.wait_for_room(sent).await;
+        self.operator(place)?.kill().await?;
+        self.pass(sent).await?;
+        self.kill(place, true).await
     }
 
     /// What the plan does with an answer that is on its way.
@@ -333,7 +362,7 @@ impl Director {
             Deed::Kill => self.kill(place, false).await?,
             Deed::KillAndServeOldLists => self.kill(place, true).await?,
             // Only a request can be lost, refused or held.
-            Deed::Lose | Deed::Refuse(_) | Deed::Stall | Deed::Hold(..) => {}
+            Deed::Lose | Deed::Refuse(_) | Deed::Stall | Deed::Hold(..) | Deed::Haunt => {}
         }
         Ok(())
     }

@@ -391,12 +391,8 @@ fn refuse(plan: &mut Plan, rng: &mut Rng, what: What, n: u32, place: u64) {
 /// from the time at which it was claimed: only a consistent read tells it that the pod must not start.
 fn ghost(plan: &mut Plan, rng: &mut Rng) {
     plan.task.history = 0;
-    let first = nth(rng, u32::try_from(plan.iterations()).unwrap_or(1));
-    let meanwhile = one_of(rng, &[Meanwhile::Cut, Meanwhile::Kill], Meanwhile::Cut);
-    plan.at(Moment::Before(What::Create, first), Deed::Remember);
-    plan.at(Moment::Before(What::Create, first), Deed::Hold(Until::MovedOn, meanwhile));
-    // The creation is repeated at once, so the iteration's settle is the next write of the status.
-    plan.at(Moment::After(What::Status, first + 1), Deed::KillAndServeOldLists);
+    let create = nth(rng, u32::try_from(plan.iterations()).unwrap_or(1));
+    plan.at(Moment::Before(What::Create, create), Deed::Haunt);
 }
 
 fn clock(plan: &mut Plan, rng: &mut Rng) {

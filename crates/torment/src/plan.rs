@@ -137,6 +137,9 @@ pub enum Deed {
     Stall,
     /// The request is carried out much later; the operator learns nothing of it.
     Hold(Until, Meanwhile),
+    /// The creation is carried out when its iteration is over and its pod is gone, and an operator that starts
+    /// just then is served lists from before.
+    Haunt,
     /// The request, or its answer, is held back for a while.
     Pause(Until),
     /// The operator's process is stopped for a while.
@@ -285,6 +288,7 @@ impl Deed {
             Self::Refuse(_) => "refused with 503",
             Self::Stall => "timed out",
             Self::Hold(..) => "carried out late",
+            Self::Haunt => "carried out late, old lists",
             Self::Pause(_) => "request paused",
             Self::Freeze(_) => "process frozen",
             Self::CutWatches => "watches cut",

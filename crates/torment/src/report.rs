@@ -82,6 +82,12 @@ impl Report {
         }
     }
 
+    /// Notes a plan that could not be carried out at all.
+    pub fn trouble(&mut self, seed: u64, number: u64, error: &anyhow::Error) {
+        self.plans += 1;
+        self.troubled.push(json!({ "seed": seed, "plan": number, "problems": [format!("{error:#}")] }));
+    }
+
     /// For programs.
     pub fn to_json(&self) -> Value {
         let kinds = |counts: &BTreeMap<Kind, u64>| -> Value {

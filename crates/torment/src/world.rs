@@ -24,7 +24,7 @@ pub struct World {
 }
 
 /// How long the server may take for what it does by itself.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 impl World {
     /// Prepares the server at this kubeconfig.
