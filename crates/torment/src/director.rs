@@ -122,14 +122,23 @@ impl Director {
 
     /// Opens the proxies and starts the plan's operators.
     pub async fn open(self: &Arc<Self>, program: &Program, folder: &Path) -> Result<Vec<Proxy>> {
+        self.open_for(program, folder, &self.scene.namespace).await
+    }
+
+    /// The same, for operators that serve several namespaces: their names between commas.
+    pub async fn open_for(
+        self: &Arc<Self>,
+        program: &Program,
+        folder: &Path,
+        namespaces: &str,
+    ) -> Result<Vec<Proxy>> {
         let own_clock =
             self.plan.clock != 0 || self.plan.steps.iter().any(|step| matches!(step.deed, Deed::Clock(_)));
         let mut proxies = Vec::new();
         for (place, name) in NAMES.iter().enumerate() {
             let proxy = Proxy::open(self, place).await?;
-            let namespace = &self.scene.namespace;
             let operator =
-                Operator::new(program, name, namespace, proxy.address, folder, self.plan.lease, own_clock)
+                Operator::new(program, name, namespaces, proxy.address, folder, self.plan.lease, own_clock)
                     .await?;
             if own_clock {
                 operator.set_clock(if place == 0 { self.plan.clock } else { 0 }).await?;

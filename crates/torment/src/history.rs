@@ -99,6 +99,11 @@ impl Scene {
         self.state().tasks.values().max_by_key(|task| json::version(task)).cloned()
     }
 
+    /// The tasks that are there.
+    pub fn tasks(&self) -> Vec<Arc<Value>> {
+        self.state().tasks.values().cloned().collect()
+    }
+
     /// A task by its name.
     pub fn task_named(&self, name: &str) -> Option<Arc<Value>> {
         self.state().tasks.values().find(|task| json::name(task) == name).cloned()

@@ -4,6 +4,7 @@ pub mod breaks;
 pub mod call;
 pub mod campaign;
 pub mod director;
+pub mod endurance;
 pub mod history;
 pub mod json;
 pub mod judge;

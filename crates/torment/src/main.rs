@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use agentloop_torment::campaign::{self, Range};
+use agentloop_torment::endurance::{self, Size};
 use agentloop_torment::operator::Program;
 use agentloop_torment::plan::Plan;
+
 use agentloop_torment::seen;
 use agentloop_torment::world::World;
 use anyhow::{Context, Result};
@@ -28,6 +30,8 @@ enum Command {
     Show(Which),
     /// Break the operator on purpose, in every way that is known, and see that it is seen.
     Breaks(Breaks),
+    /// Bring many tasks through many iterations with one operator, and see what grows.
+    Endurance(Endurance),
 }
 
 /// Where, and with what.
@@ -83,6 +87,19 @@ struct Plans {
 }
 
 #[derive(Debug, Args)]
+struct Endurance {
+    /// Where the faults come from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many tasks.
+    #[arg(long, default_value_t = 1000)]
+    tasks: u32,
+    /// How many iterations each has.
+    #[arg(long, default_value_t = 20)]
+    iterations: i32,
+}
+
+#[derive(Debug, Args)]
 struct Breaks {
     /// This one alone.
     #[arg(long)]
@@ -126,6 +143,7 @@ fn main() -> Result<ExitCode> {
             true
         }
         Command::Plans(args) => runtime.block_on(plans(&args, &ground))?,
+        Command::Endurance(args) => runtime.block_on(endure(&args, &ground))?,
         Command::Breaks(args) => {
             let (program, only) = (ground.program()?, args.only.as_deref());
             runtime
@@ -145,4 +163,14 @@ async fn plans(args: &Plans, ground: &Ground) -> Result<bool> {
             .with_context(|| file.display().to_string())?;
     }
     Ok(report.violated.is_empty() && report.troubled.is_empty())
+}
+
+async fn endure(args: &Endurance, ground: &Ground) -> Result<bool> {
+    let size = Size { seed: args.seed, tasks: args.tasks, iterations: args.iterations };
+    let endured = endurance::run(&ground.world().await?, &ground.program()?, size).await?;
+    println!("{}", endured.text);
+    for wrong in &endured.wrong {
+        println!("WRONG {wrong}");
+    }
+    Ok(endured.wrong.is_empty())
 }

@@ -39,7 +39,8 @@ pub fn faketime() -> Result<&'static str> {
 pub struct Operator {
     program: Program,
     name: String,
-    namespace: String,
+    /// Its own namespace comes first.
+    namespaces: String,
     lease: bool,
     folder: PathBuf,
     /// Its clock is another than the machine's, now or later.
@@ -53,7 +54,7 @@ impl Operator {
     pub async fn new(
         program: &Program,
         name: &str,
-        namespace: &str,
+        namespaces: &str,
         address: SocketAddr,
         folder: &Path,
         lease: bool,
@@ -62,7 +63,7 @@ impl Operator {
         let operator = Self {
             program: program.clone(),
             name: name.to_owned(),
-            namespace: namespace.to_owned(),
+            namespaces: namespaces.to_owned(),
             lease,
             folder: folder.to_owned(),
             own_clock,
@@ -73,10 +74,14 @@ impl Operator {
             "apiVersion": "v1", "kind": "Config", "current-context": "c",
             "clusters": [{ "name": "c", "cluster": { "server": format!("http://{address}") } }],
             "users": [{ "name": "c", "user": {} }],
-            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "c", "namespace": namespace } }],
+            "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "c", "namespace": operator.own_namespace() } }],
         });
         tokio::fs::write(operator.kubeconfig(), kubeconfig.to_string()).await?;
         Ok(operator)
+    }
+
+    fn own_namespace(&self) -> &str {
+        self.namespaces.split(',').next().unwrap_or_default()
     }
 
     fn kubeconfig(&self) -> PathBuf {
@@ -118,14 +123,14 @@ impl Operator {
         command.args(["controller", "--http-address", "127.0.0.1:0", "--runner-image", "none"]);
         command.args(["--runner-injection", "image-volume", "--log-format", "json"]);
         command.args(["--leader-election", if self.lease { "true" } else { "false" }]);
-        command.args(["--namespace", &self.namespace, "--watch-namespaces", &self.namespace]);
+        command.args(["--namespace", self.own_namespace(), "--watch-namespaces", &self.namespaces]);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         match &self.program.logs {
             None => {
                 command.args(["--log-level", "off"]).stderr(Stdio::null());
             }
             Some(folder) => {
-                let name = format!("{}-{}-{count}.log", self.namespace, self.name);
+                let name = format!("{}-{}-{count}.log", self.own_namespace(), self.name);
                 let file = std::fs::File::create(folder.join(name))?;
                 command.args(["--log-level", "debug,hyper=info,tower=info,kube=info"]).stderr(file);
             }

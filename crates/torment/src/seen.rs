@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::breaks::{ALL, Break};
 use crate::operator::Program;
-use crate::plan::Plan;
+use crate::plan::{Act, Deed, Kind, Moment, Plan, Step};
 use crate::runner;
 use crate::world::World;
 
@@ -17,7 +17,38 @@ use crate::world::World;
 const SEED: u64 = 1;
 
 /// Plans that show a break.
-const SHOWN_BY: &[(Break, &[u64])] = &[];
+const SHOWN_BY: &[(Break, &[u64])] = &[
+    (Break::NoGate, &[31, 131, 85, 80, 53]),
+    (Break::NoFinalizer, &[FORGOTTEN]),
+    (Break::EarlyRelease, &[0, 1]),
+    (Break::NoRelease, &[0]),
+    (Break::NoVersion, &[18, 86, 140]),
+    (Break::CountTwice, &[1]),
+    (Break::OldConfirmation, &[7, 80, 53]),
+    (Break::NoLookForEarlier, &[397]),
+    (Break::HideRuns, &[3, 11]),
+    (Break::BlindToSuspend, &[40, 59, 286]),
+    (Break::ForgetStreak, &[16, 370]),
+    (Break::Adopt, &[8, 108]),
+    (Break::WrongPhase, &[67]),
+    (Break::Restless, &[62]),
+];
+
+/// No number has this plan: a pod is deleted by force while its agent runs, and the operator dies before it
+/// has heard of that.
+const FORGOTTEN: u64 = u64::MAX;
+
+fn plan(number: u64) -> Plan {
+    let mut plan = Plan::of(SEED, if number == FORGOTTEN { 0 } else { number });
+    if number == FORGOTTEN {
+        let at = Moment::Running(1);
+        plan.kind = Kind::DeletedPod;
+        for deed in [Deed::DelayWatches(1500), Deed::User(Act::DeletePod(true)), Deed::Kill] {
+            plan.steps.push(Step { at, deed });
+        }
+    }
+    plan
+}
 
 /// A break by its word.
 pub fn named(word: &str) -> Result<Break, String> {
@@ -39,9 +70,9 @@ pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>
             let (world, program, slots) = (world.clone(), program.clone(), slots.clone());
             running.spawn(async move {
                 let _slot = slots.acquire_owned().await?;
-                let namespace = format!("break-{word}-{number}");
+                let namespace = format!("break-{}-{word}-{number}", std::process::id());
                 world.namespace(&namespace).await?;
-                let plan = Plan::of(SEED, *number);
+                let plan = plan(*number);
                 let outcome = runner::run(&world, &program, &namespace, plan, Some(*breakage)).await?;
                 world.drop_namespace(&namespace).await?;
                 let found: BTreeSet<&str> = outcome.violations.iter().map(|found| found.invariant).collect();
@@ -60,7 +91,8 @@ pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>
         for (_, _, number, kind, found) in lines.iter().filter(|(of, ..)| of == word) {
             let broken: Vec<&str> = found.iter().copied().collect();
             seen |= wanted.iter().any(|wanted| found.contains(wanted));
-            println!("{word:<20} plan {number:>5} ({}): {}", kind.as_str(), broken.join(", "));
+            let number = if *number == FORGOTTEN { "by hand".to_owned() } else { format!("plan {number}") };
+            println!("{word:<20} {number:>9} ({}): {}", kind.as_str(), broken.join(", "));
         }
         if !seen {
             println!("{word:<20} NOT SEEN: none of {} was found broken", wanted.join(", "));

@@ -1,0 +1,348 @@
+//! Many tasks through many iterations, with one operator: what grows that should not?
+//!
+//! In the first half the operator is killed now and then, and disturbed all the time. In the second half it is
+//! disturbed but never killed, so that its memory can be judged. At the end there must be the pods, Events and
+//! Leases that there should be, and no more, and silence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use fastrand::Rng;
+use http::Method;
+use tokio::time::{self, Instant};
+
+use crate::director::Director;
+use crate::history::Scene;
+use crate::operator::{Operator, Program};
+use crate::plan::{Deed, Kind, Meanwhile, Moment, Plan, Step, Task, Until, What, Work};
+use crate::server::{Format, tasks};
+use crate::world::World;
+use crate::{json as look, kubelet, user};
+
+/// Tasks in one namespace.
+const TOGETHER: u32 = 50;
+/// Settled pods that each task keeps.
+const KEPT: i32 = 1;
+/// Tasks that are created per second at most, so that the start is not one burst.
+const EVERY: Duration = Duration::from_millis(20);
+/// How long nothing may be written at the end.
+const SILENCE: Duration = Duration::from_secs(20);
+/// How long no iteration may be counted before it is given up.
+const STANDSTILL: Duration = Duration::from_mins(5);
+/// Events that one task may have: started, a wait here and there, the stop.
+const MOST_EVENTS: usize = 12;
+/// How much more memory the operator may have at the end than in the middle, in hundredths.
+const MOST_GROWTH: u64 = 150;
+/// Kills in the first half; each costs the time in which a Lease runs out.
+const KILLS: u32 = 4;
+
+/// How much of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Where the faults come from.
+    pub seed: u64,
+    /// Tasks.
+    pub tasks: u32,
+    /// Iterations of each.
+    pub iterations: i32,
+}
+
+impl Size {
+    fn all(self) -> u64 {
+        u64::from(self.tasks) * u64::try_from(self.iterations).unwrap_or(0)
+    }
+
+    /// Tasks with their faults, as a plan: what happens hangs on the number of the operator's write.
+    fn plan(self) -> Plan {
+        let mut rng = Rng::with_seed(self.seed);
+        // Claim, create, start, release, and the deletion of an older pod.
+        let writes = u32::try_from(self.all() * 5).unwrap_or(u32::MAX);
+        let (half, end) = (writes / 2, writes - writes / 10);
+        let mut steps = Vec::new();
+        for kill in 1..=KILLS {
+            steps.push(Step { at: Moment::After(What::Write, half / (KILLS + 1) * kill), deed: Deed::Kill });
+        }
+        for _ in 0..writes / 100 {
+            let n = rng.u32(1..end.max(2));
+            let (before, after) = (Moment::Before(What::Write, n), Moment::After(What::Write, n));
+            steps.push(match rng.u32(..9) {
+                0 => Step { at: after, deed: Deed::Lose },
+                1 => Step { at: before, deed: Deed::Refuse(409) },
+                2 => Step { at: before, deed: Deed::Refuse(429) },
+                3 => Step { at: before, deed: Deed::Refuse(500) },
+                4 => Step { at: before, deed: Deed::Refuse(503) },
+                5 => Step { at: after, deed: Deed::CutWatches },
+                6 => Step { at: before, deed: Deed::Stall },
+                7 => Step { at: before, deed: Deed::Hold(Until::Millis(3000), Meanwhile::Cut) },
+                _ => Step { at: after, deed: Deed::CutNetwork(1000) },
+            });
+        }
+        let works = (0..self.iterations).map(|_| Work::Changed).collect();
+        Plan {
+            seed: self.seed,
+            number: 0,
+            kind: Kind::Mixed,
+            task: Task { limit: self.iterations, no_change: 99, same_error: 99, history: KEPT },
+            works,
+            mishaps: BTreeMap::new(),
+            operators: 1,
+            lease: true,
+            clock: 0,
+            steps,
+        }
+    }
+}
+
+/// What came of it.
+pub struct Endured {
+    /// In words.
+    pub text: String,
+    /// What should not be.
+    pub wrong: Vec<String>,
+}
+
+/// One namespace with its kubelet.
+struct Field {
+    director: Arc<Director>,
+    _pods: tokio::task::JoinSet<()>,
+}
+
+/// Runs it.
+pub async fn run(world: &World, program: &Program, size: Size) -> Result<Endured> {
+    let started = Instant::now();
+    let plan = size.plan();
+    let names: Vec<String> =
+        (0..size.tasks.div_ceil(TOGETHER)).map(|n| format!("endurance-{}-{n}", std::process::id())).collect();
+    let mut fields = Vec::new();
+    for name in &names {
+        world.namespace(name).await?;
+        let quiet = Plan { steps: Vec::new(), ..plan.clone() };
+        let director = Director::new(quiet, world.server.clone(), world.history.scene(name), None);
+        fields.push(Field { _pods: kubelet::run(&director), director });
+    }
+    let folder = tempfile::tempdir().context("a folder for kubeconfigs")?;
+    let scene = world.history.scene(names.first().context("no tasks")?);
+    let chief = Director::new(plan, world.server.clone(), scene, None);
+    let _proxies = chief.open_for(program, folder.path(), &names.join(",")).await?;
+    let operator = chief.operators().first().cloned().context("no operator")?;
+
+    let creating = create(world, &names, size);
+    let (created, marks) = tokio::join!(creating, watch(&chief, &operator, &fields, size, started));
+    created?;
+    let marks = marks?;
+    let mut wrong = Vec::new();
+    silence(&fields, &mut wrong).await;
+    let mut text = String::new();
+    tell_memory(&marks, &mut text, &mut wrong);
+    tell_faults(&chief, &mut text);
+    judge(&fields, size, &mut text, &mut wrong);
+    tell_leftovers(world, &names, size, &mut text, &mut wrong).await?;
+    let _ = writeln!(text, "{:>8}  writes of the operator, Events and Leases apart", chief.writes());
+    for name in &names {
+        let all = world.server.must(Method::DELETE, &tasks(name, ""), None).await;
+        all.context("deleting the tasks")?;
+    }
+    for field in &fields {
+        let empty = |scene: &Scene| (scene.task().is_none() && scene.pods().is_empty()).then_some(());
+        if field.director.scene.until(STANDSTILL, empty).await.is_none() {
+            wrong.push(format!(
+                "S8: {} pods are left after the deletion of all tasks",
+                field.director.scene.pods().len()
+            ));
+        }
+    }
+    chief.end().await?;
+    for name in &names {
+        world.drop_namespace(name).await?;
+    }
+    let _ = write!(text, "{:>8}  seconds", started.elapsed().as_secs());
+    Ok(Endured { text, wrong })
+}
+
+async fn create(world: &World, names: &[String], size: Size) -> Result<()> {
+    let plan = size.plan();
+    for (number, name) in (0..size.tasks).zip(names.iter().cycle()) {
+        let task = user::task(&plan, &format!("task-{number}"));
+        world.server.must(Method::POST, &tasks(name, ""), Some((Format::Json, &task))).await?;
+        time::sleep(EVERY).await;
+    }
+    Ok(())
+}
+
+/// The operator's memory when so many iterations were counted.
+struct Mark {
+    done: u64,
+    kilobytes: u64,
+    starts: u32,
+}
+
+/// Follows it to its end; marks the operator's memory at every twentieth of the way.
+async fn watch(
+    chief: &Director,
+    operator: &Operator,
+    fields: &[Field],
+    size: Size,
+    started: Instant,
+) -> Result<Vec<Mark>> {
+    let (mut marks, mut last, mut since) = (Vec::new(), 0, Instant::now());
+    loop {
+        time::sleep(Duration::from_secs(1)).await;
+        operator.revive().await?;
+        let mut done = 0;
+        let mut at_rest = 0;
+        for field in fields {
+            // What was seen is not judged here; kept, it would fill the memory.
+            field.director.scene.drain();
+            for task in field.director.scene.tasks() {
+                done += u64::try_from(look::number(&task, "/status/iterations")).unwrap_or(0);
+                at_rest += u32::from(crate::judge::is_at_rest(&task));
+            }
+        }
+        if done > last {
+            (last, since) = (done, Instant::now());
+        } else if since.elapsed() > STANDSTILL {
+            bail!("L1: no iteration was counted for {} s, at {done} of {}", STANDSTILL.as_secs(), size.all());
+        }
+        let step = (size.all() / 20).max(1);
+        let due = marks.last().map_or(step, |mark: &Mark| (mark.done / step + 1) * step);
+        if done >= due {
+            let kilobytes = memory(operator).await.unwrap_or(0);
+            eprintln!(
+                "{done} of {} iterations after {} s, {kilobytes} KiB",
+                size.all(),
+                started.elapsed().as_secs()
+            );
+            marks.push(Mark { done, kilobytes, starts: operator.starts() });
+        }
+        if at_rest == size.tasks && chief.is_idle() {
+            return Ok(marks);
+        }
+    }
+}
+
+async fn memory(operator: &Operator) -> Option<u64> {
+    let status = tokio::fs::read_to_string(format!("/proc/{}/status", operator.pid().await?)).await.ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn tell_memory(marks: &[Mark], text: &mut String, wrong: &mut Vec<String>) {
+    let _ = writeln!(text, "the operator's memory:");
+    for mark in marks {
+        let _ = writeln!(
+            text,
+            "{:>8}  KiB after {} iterations (start {})",
+            mark.kilobytes, mark.done, mark.starts
+        );
+    }
+    // Of one process only, and only once every task has been seen.
+    let Some(last) = marks.last() else { return };
+    let of_last: Vec<&Mark> =
+        marks.iter().filter(|mark| mark.starts == last.starts && mark.kilobytes > 0).collect();
+    let Some(middle) = of_last.get(of_last.len() / 4) else { return };
+    let percent = last.kilobytes * 100 / middle.kilobytes.max(1);
+    let _ = writeln!(
+        text,
+        "{percent:>8}  percent at the end of what it was after {} iterations, in the same process",
+        middle.done
+    );
+    if percent > MOST_GROWTH {
+        wrong.push(format!("the operator's memory has grown to {percent} percent"));
+    }
+}
+
+fn tell_faults(chief: &Director, text: &mut String) {
+    let mut fired: BTreeMap<&str, u32> = BTreeMap::new();
+    for (step, _) in chief.plan.steps.iter().zip(chief.fired()).filter(|(_, fired)| *fired) {
+        *fired.entry(step.deed.word()).or_default() += 1;
+    }
+    let _ = writeln!(text, "faults that happened:");
+    for (word, count) in fired {
+        let _ = writeln!(text, "{count:>8}  {word}");
+    }
+}
+
+/// L2.
+async fn silence(fields: &[Field], wrong: &mut Vec<String>) {
+    // What was held back may still come, and is cleaned up.
+    time::sleep(SILENCE).await;
+    for field in fields {
+        field.director.scene.drain();
+    }
+    time::sleep(SILENCE).await;
+    let count: usize = fields.iter().map(|field| field.director.scene.count()).sum();
+    if count > 0 {
+        wrong.push(format!("L2: {count} writes to tasks and pods after the end"));
+    }
+}
+
+/// Every task at its limit, every iteration executed once.
+fn judge(fields: &[Field], size: Size, text: &mut String, wrong: &mut Vec<String>) {
+    let mut executed = 0;
+    for field in fields {
+        let mut runs: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
+        for run in field.director.truths.all().iter().filter(|run| run.executed) {
+            executed += 1;
+            if !runs.entry(run.task.clone()).or_default().insert(run.iteration) {
+                wrong.push(format!("S2: iteration {} of a task was executed again", run.iteration));
+            }
+        }
+        for task in field.director.scene.tasks() {
+            let (name, phase) = (look::name(&task), look::text(&task, "/status/phase"));
+            let count = look::number(&task, "/status/iterations");
+            if phase != "IterationLimitReached" || count != i64::from(size.iterations) {
+                wrong.push(format!("L1: {name} is {phase} after {count} iterations"));
+            }
+            let ran = runs.get(look::uid(&task)).map_or(0, BTreeSet::len);
+            if i64::try_from(ran).unwrap_or(0) != count {
+                wrong.push(format!("S4: {name} counts {count} iterations, and {ran} were executed"));
+            }
+        }
+    }
+    let _ = writeln!(text, "{executed:>8}  agents executed, of {} iterations", size.all());
+}
+
+/// What is there at the end, and should not be.
+async fn tell_leftovers(
+    world: &World,
+    names: &[String],
+    size: Size,
+    text: &mut String,
+    wrong: &mut Vec<String>,
+) -> Result<()> {
+    let (mut pods, mut held, mut leases) = (0, 0, 0);
+    let mut events: BTreeMap<String, usize> = BTreeMap::new();
+    for name in names {
+        for pod in world.history.scene(name).pods() {
+            pods += 1;
+            held += usize::from(look::has(&pod, "/metadata/finalizers/0"));
+        }
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{name}/events");
+        for event in look::list(&world.server.must(Method::GET, &path, None).await?, "/items") {
+            if look::text(event, "/regarding/kind") == "AgentTask" {
+                *events.entry(look::text(event, "/regarding/name").to_owned()).or_default() += 1;
+            }
+        }
+        let path = format!("/apis/coordination.k8s.io/v1/namespaces/{name}/leases");
+        leases += look::list(&world.server.must(Method::GET, &path, None).await?, "/items").len();
+    }
+    let most = events.values().max().copied().unwrap_or(0);
+    let _ = writeln!(text, "{pods:>8}  pods, {held} of them with a finalizer");
+    let _ = writeln!(text, "{:>8}  Events, at most {most} of one task", events.values().sum::<usize>());
+    let _ = writeln!(text, "{leases:>8}  Leases");
+    let kept = usize::try_from(size.tasks).unwrap_or(0) * usize::try_from(KEPT).unwrap_or(1);
+    for (is_wrong, what) in [
+        (pods > kept, format!("{pods} pods are there, and {kept} should be")),
+        (held > 0, format!("{held} pods have a finalizer after the end")),
+        (leases != 1, format!("{leases} Leases are there")),
+        (most > MOST_EVENTS, format!("a task has {most} Events")),
+    ] {
+        if is_wrong {
+            wrong.push(what);
+        }
+    }
+    Ok(())
+}
