@@ -254,7 +254,7 @@ impl Director {
                     tokio::spawn(async move {
                         director.wait(until, LONGEST_HOLD).await;
                         director.wait_for_room(&sent).await;
-                        if let Err(error) = director.pass(&sent).await {
+                        if let Err(error) = director.pass_late(sent).await {
                             director.problem(&error);
                         }
                         drop(busy);
@@ -283,6 +283,13 @@ impl Director {
         Ok(go)
     }
 
+    async fn pass_late(&self, mut sent: Sent) -> Result<()> {
+        let call = Call::of(&sent.method, &sent.path, &sent.query, &sent.body);
+        self.broken_before(&call, &mut sent).await?;
+        self.pass(&sent).await?;
+        Ok(())
+    }
+
     /// While the pod of an iteration that is over is still there, a late creation of it is refused anyway.
     async fn wait_for_room(&self, sent: &Sent) {
         let name = json::name(&sent.body);
@@ -294,7 +301,7 @@ impl Director {
         self.wait(Until::MovedOn, LONGEST_HOLD).await;
         self.wait_for_room(sent).await;
         self.operator(place)?.kill().await?;
-        self.pass(sent).await?;
+        self.pass_late(sent.clone()).await?;
         self.kill(place, true).await
     }
 

@@ -14,6 +14,7 @@ use http::{Method, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time;
 
 use crate::director::Director;
 use crate::history::Scene;
@@ -26,6 +27,8 @@ use crate::truth::Truth;
 pub const NODE: &str = "agentloop-torment";
 /// How long an agent goes on that is about to be told to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a slow agent takes to end.
+const SLOWNESS: Duration = Duration::from_millis(1500);
 /// Longer than any plan.
 const FOREVER: Duration = Duration::from_mins(10);
 
@@ -124,7 +127,10 @@ async fn live(director: &Arc<Director>, pod: &Value) -> Result<()> {
             this.ends(Truth::Killed, &this.terminated(137, "OOMKilled", None), json!({})).await?;
         }
         Some(Mishap::NodeLost) => this.is_lost().await?,
-        _ => {
+        other => {
+            if other == Some(Mishap::Slow) && deleting() {
+                time::sleep(SLOWNESS).await;
+            }
             let (truth, report) = if deleting() {
                 (Truth::Interrupted, Report::of(End::Interrupted))
             } else {

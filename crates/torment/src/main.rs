@@ -10,8 +10,9 @@ use agentloop_torment::plan::Plan;
 
 use agentloop_torment::seen;
 use agentloop_torment::world::World;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Planned disasters for the operator, judged by the API server's own history.
 #[derive(Debug, Parser)]
@@ -142,8 +143,8 @@ fn main() -> Result<ExitCode> {
             }
             true
         }
-        Command::Plans(args) => runtime.block_on(plans(&args, &ground))?,
-        Command::Endurance(args) => runtime.block_on(endure(&args, &ground))?,
+        Command::Plans(args) => runtime.block_on(unless_told_to_stop(plans(&args, &ground)))?,
+        Command::Endurance(args) => runtime.block_on(unless_told_to_stop(endure(&args, &ground)))?,
         Command::Breaks(args) => {
             let (program, only) = (ground.program()?, args.only.as_deref());
             runtime
@@ -151,6 +152,17 @@ fn main() -> Result<ExitCode> {
         }
     };
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A signal ends it in an orderly way: its operators are killed with it.
+async fn unless_told_to_stop(work: impl Future<Output = Result<bool>>) -> Result<bool> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        done = work => done,
+        _ = terminate.recv() => bail!("told to stop"),
+        _ = interrupt.recv() => bail!("told to stop"),
+    }
 }
 
 async fn plans(args: &Plans, ground: &Ground) -> Result<bool> {

@@ -77,11 +77,26 @@ impl Plan {
         }
         let mut plan = life(&mut rng, seed, number, kind);
         disturb(&mut plan, &mut rng, place);
+        if place % 2 == 1 {
+            plan.slow_down();
+        }
         plan
     }
 
     fn at(&mut self, at: Moment, deed: Deed) {
         self.steps.push(Step { at, deed });
+    }
+
+    /// An agent that is told to stop takes its time.
+    fn slow_down(&mut self) {
+        let stopped = self.steps.iter().filter(|step| step.deed.stops_the_pod());
+        let iterations: Vec<i32> = stopped
+            .filter_map(|step| match step.at {
+                Moment::Running(iteration) => Some(iteration),
+                _ => None,
+            })
+            .collect();
+        self.mishaps.extend(iterations.into_iter().map(|iteration| (iteration, Mishap::Slow)));
     }
 
     /// How many iterations the plan has when nothing is changed by hand.

@@ -70,6 +70,8 @@ pub enum Work {
 pub enum Mishap {
     /// The kubelet tells nothing before the end.
     Late,
+    /// The agent takes a while to end when it is told to.
+    Slow,
     /// An init container fails: the agent never starts.
     NeverStarted,
     /// The kubelet evicts the pod while the agent runs.
@@ -321,6 +323,7 @@ impl Mishap {
     pub fn word(self) -> &'static str {
         match self {
             Self::Late => "kubelet: late status",
+            Self::Slow => "kubelet: agent slow to stop",
             Self::NeverStarted => "kubelet: agent never started",
             Self::Evicted => "kubelet: evicted",
             Self::Killed => "kubelet: killed without a report",

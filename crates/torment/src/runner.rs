@@ -30,7 +30,7 @@ const QUIETEN: Duration = Duration::from_secs(20);
 /// How long after its deletion a task's pods may be there.
 const LEFT: Duration = Duration::from_secs(60);
 /// The same where the operator is broken on purpose: nobody waits long for what is not to come.
-const BROKEN_REST: Duration = Duration::from_secs(40);
+const BROKEN_REST: Duration = Duration::from_secs(30);
 const BROKEN_LEFT: Duration = Duration::from_secs(10);
 const BROKEN_QUIETEN: Duration = Duration::from_secs(6);
 /// How often operators that have ended by themselves are looked for.
@@ -129,8 +129,9 @@ fn bound(director: &Director, whole: Duration, broken: Duration) -> Duration {
 async fn comes_to_rest(director: &Arc<Director>) -> Result<bool> {
     let scene = &director.scene;
     let rest = bound(director, REST, BROKEN_REST);
+    let livelock = bound(director, LIVELOCK, BROKEN_REST);
     let mut stops = 0;
-    let (mut deadline, mut last) = (Instant::now() + rest, Instant::now() + LIVELOCK);
+    let (mut deadline, mut last) = (Instant::now() + rest, Instant::now() + livelock);
     let mut count = scene.count();
     let was_there = |scene: &Scene| scene.task_named(&director.task).map(drop);
     scene.until(rest, was_there).await;
@@ -154,11 +155,11 @@ async fn comes_to_rest(director: &Arc<Director>) -> Result<bool> {
                 (now != version).then_some(())
             };
             scene.until(rest, changed).await;
-            (deadline, last) = (Instant::now() + rest, Instant::now() + LIVELOCK);
+            (deadline, last) = (Instant::now() + rest, Instant::now() + livelock);
         }
         director.revive().await?;
         if !director.is_idle() {
-            (deadline, last) = (Instant::now() + rest, Instant::now() + LIVELOCK);
+            (deadline, last) = (Instant::now() + rest, Instant::now() + livelock);
         }
         if scene.count() != count {
             (deadline, count) = (Instant::now() + rest, scene.count());

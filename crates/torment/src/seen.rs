@@ -76,6 +76,8 @@ pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>
                 let outcome = runner::run(&world, &program, &namespace, plan, Some(*breakage)).await?;
                 world.drop_namespace(&namespace).await?;
                 let found: BTreeSet<&str> = outcome.violations.iter().map(|found| found.invariant).collect();
+                let took = outcome.took.as_secs();
+                eprintln!("{word}, plan {number}: {found:?} after {took} s");
                 anyhow::Ok((*word, *wanted, *number, outcome.plan.kind, found))
             });
         }
