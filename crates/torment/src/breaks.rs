@@ -132,7 +132,7 @@ impl Director {
         let Some(breakage) = self.breakage else { return Ok(None) };
         match (breakage, call) {
             (Break::NoGate, Call::Write(Some(What::Create))) => {
-                remove(&mut sent.body, "/spec", "schedulingGates")
+                remove(&mut sent.body, "/spec", "schedulingGates");
             }
             (Break::NoFinalizer, Call::Write(_))
                 if !look::list(&sent.body, "/metadata/finalizers").is_empty() =>

@@ -62,3 +62,46 @@ impl Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn sorted(method: &Method, path: &str, query: &str, body: &Value) -> Call {
+        Call::of(method, path, query, body)
+    }
+
+    #[test]
+    fn leases_and_events_are_apart_and_watches_are_no_reads() {
+        let none = Value::Null;
+        let leases = "/apis/coordination.k8s.io/v1/namespaces/n/leases/agentloop";
+        assert_eq!(sorted(&Method::PUT, leases, "", &none), Call::Apart);
+        assert_eq!(
+            sorted(&Method::POST, "/apis/events.k8s.io/v1/namespaces/n/events", "", &none),
+            Call::Apart
+        );
+        assert_eq!(sorted(&Method::GET, "/api/v1/namespaces/n/pods", "&watch=true", &none), Call::Watch);
+    }
+
+    #[test]
+    fn the_list_of_an_earlier_tasks_pods_is_no_cache() {
+        let pods = "/api/v1/namespaces/n/pods";
+        let list = |query| sorted(&Method::GET, pods, query, &Value::Null);
+        assert_eq!(list("&labelSelector=agentloop.dev%2Ftask-uid"), Call::CacheList);
+        assert_eq!(list("&labelSelector=agentloop.dev%2Ftask%3Dname"), Call::Read);
+    }
+
+    #[test]
+    fn writes_are_told_apart() {
+        let pod = "/api/v1/namespaces/n/pods/p";
+        let start = json!({ "spec": { "schedulingGates": [{ "$patch": "delete" }] } });
+        let release = json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["f"] } });
+        assert_eq!(sorted(&Method::PATCH, pod, "", &start), Call::Write(Some(What::Start)));
+        assert_eq!(sorted(&Method::PATCH, pod, "", &release), Call::Write(Some(What::Release)));
+        assert_eq!(sorted(&Method::DELETE, pod, "", &Value::Null), Call::Write(None));
+        let status = "/apis/agentloop.dev/v1alpha1/namespaces/n/agenttasks/t/status";
+        assert_eq!(sorted(&Method::PATCH, status, "", &json!({})), Call::Write(Some(What::Status)));
+    }
+}

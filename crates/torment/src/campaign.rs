@@ -53,14 +53,14 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
     let end = range.from + range.plans;
     let report = Arc::new(Mutex::new(Report::default()));
     // Of this run alone: what a run leaves that was cut off is in nobody's way.
-    let names: Vec<String> = (0..range.jobs.min(range.plans))
+    let namespaces: Vec<String> = (0..range.jobs.min(range.plans))
         .map(|worker| format!("torment-{}-{worker}", std::process::id()))
         .collect();
-    for name in &names {
+    for name in &namespaces {
         world.namespace(name).await?;
     }
     let mut workers = JoinSet::new();
-    for namespace in names.clone() {
+    for namespace in namespaces.clone() {
         let (world, program, range) = (world.clone(), program.clone(), range.clone());
         let (next, report, named, how) = (next.clone(), report.clone(), named.clone(), *how);
         workers.spawn(async move {
@@ -121,7 +121,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
             },
         }
     }
-    for name in &names {
+    for name in &namespaces {
         world.drop_namespace(name).await?;
     }
     let mut report = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));

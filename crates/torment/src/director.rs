@@ -394,7 +394,7 @@ impl Director {
         self.wires.send_modify(|wires| {
             wires.cuts.iter_mut().skip(place).take(1).for_each(|cuts| *cuts += 1);
             if old_lists {
-                wires.late_until = Some(Instant::now() + Duration::from_millis(1000));
+                wires.late_until = Some(Instant::now() + Duration::from_secs(1));
             }
         });
         if old_lists {

@@ -303,9 +303,9 @@ impl Judge<'_> {
         let Some(most) = after.pointer("/status/maxIterations").and_then(Value::as_i64) else { return };
         let other = matches!(json::text(after, "/status/stop/phase"), "CircuitOpen" | "Failed" | "Succeeded");
         let reached = json::number(after, "/status/iterations") >= most;
-        let must = reached && !other && !is_suspended(after) && claim(after).is_none();
+        let is_due = reached && !other && !is_suspended(after) && claim(after).is_none();
         let shown = json::text(after, "/status/phase");
-        if (shown == "IterationLimitReached") != must {
+        if (shown == "IterationLimitReached") != is_due {
             self.broken(
                 "S6",
                 format!("the phase is {shown} after {} of {most}", json::number(after, "/status/iterations")),

@@ -219,10 +219,10 @@ impl Pod<'_> {
     }
 
     async fn status(&self, status: Value) -> Result<()> {
-        let patch = json!({ "metadata": { "uid": self.uid }, "status": status });
+        let body = json!({ "metadata": { "uid": self.uid }, "status": status });
         let path = format!("{}/status", self.path);
         let (status, answer) =
-            self.director.server.send(Method::PATCH, &path, Some((Format::Merge, &patch))).await?;
+            self.director.server.send(Method::PATCH, &path, Some((Format::Merge, &body))).await?;
         // Gone, or another pod has the name: the kubelet has nothing to tell of it any more.
         let is_gone =
             matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY);

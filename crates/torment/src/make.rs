@@ -107,7 +107,7 @@ impl Plan {
 
 /// A task and its agents.
 fn life(rng: &mut Rng, seed: u64, number: u64, kind: Kind) -> Plan {
-    let count = [2, 2, 2, 2, 3, 3, 3, 4, 5, 6][rng.usize(..10)];
+    let count = [2, 2, 2, 2, 3, 3, 3, 4, 5, 6].get(rng.usize(..10)).copied().unwrap_or(2);
     let mut works: Vec<Work> = (0..count).map(|_| Work::Changed).collect();
     let mut task = Task {
         limit: count,
@@ -118,25 +118,23 @@ fn life(rng: &mut Rng, seed: u64, number: u64, kind: Kind) -> Plan {
     let last = works.len().saturating_sub(1);
     let ending = if kind == Kind::Token { 3 + rng.u32(..3) } else { rng.u32(..10) };
     match ending {
-        0 => works[last] = Work::Ready,
+        0 => end_in(&mut works, &[Work::Ready]),
         1 => {
-            works[last] = Work::Ready;
+            end_in(&mut works, &[Work::Ready]);
             task.limit += 2;
         }
         3 => {
-            works[last] = Work::Unchanged;
-            works[last - 1] = Work::Unchanged;
+            end_in(&mut works, &[Work::Unchanged, Work::Unchanged]);
             task.no_change = 2;
             task.limit += 3;
         }
         4 => {
-            works[last] = Work::Error(1);
-            works[last - 1] = Work::Error(1);
+            end_in(&mut works, &[Work::Error(1), Work::Error(1)]);
             task.same_error = 2;
             task.limit += 3;
         }
         5 => {
-            works[last] = Work::Fatal;
+            end_in(&mut works, &[Work::Fatal]);
             task.limit += 3;
         }
         _ => {}
@@ -157,6 +155,13 @@ fn life(rng: &mut Rng, seed: u64, number: u64, kind: Kind) -> Plan {
         }
     }
     Plan { seed, number, kind, task, works, mishaps, operators: 1, lease: false, clock: 0, steps: Vec::new() }
+}
+
+/// The last iterations' agents.
+fn end_in(works: &mut [Work], last: &[Work]) {
+    for (work, wanted) in works.iter_mut().rev().zip(last.iter().rev()) {
+        *work = *wanted;
+    }
 }
 
 fn nth(rng: &mut Rng, most: u32) -> u32 {
@@ -199,7 +204,7 @@ fn disturb(plan: &mut Plan, rng: &mut Rng, place: u64) {
         }
         Kind::RefusedWrite => refuse(plan, rng, What::Write, every(place / 5, most), place),
         Kind::RefusedRead => {
-            refuse(plan, rng, What::Read, every(place / 5, u32::try_from(count).unwrap_or(1) + 4), place)
+            refuse(plan, rng, What::Read, every(place / 5, u32::try_from(count).unwrap_or(1) + 4), place);
         }
         Kind::HeldCreate => {
             plan.task.history = one_of(rng, &[0, 0, 1], 0);
@@ -483,5 +488,56 @@ fn mixed(plan: &mut Plan, rng: &mut Rng) {
     if rng.bool() {
         let mishap = one_of(rng, &[Mishap::NeverStarted, Mishap::Evicted, Mishap::Killed], Mishap::Evicted);
         plan.mishaps.insert(nth_iteration(rng, count), mishap);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    #[test]
+    fn a_plan_is_the_same_each_time() {
+        for number in 0..500 {
+            let words = || Plan::of(7, number).to_string();
+            assert_eq!(words(), words());
+        }
+    }
+
+    #[test]
+    fn a_thousand_plans_are_of_every_kind_and_another_seed_gives_others() {
+        let kinds: BTreeSet<Kind> = (0..1000).map(|number| Plan::of(1, number).kind).collect();
+        assert_eq!(kinds.len(), SHARES.len() + 2);
+        let same =
+            (0..1000).filter(|number| Plan::of(1, *number).to_string() == Plan::of(2, *number).to_string());
+        assert_eq!(same.count(), 0);
+    }
+
+    #[test]
+    fn ten_thousand_plans_kill_the_operator_on_both_sides_of_every_write_of_a_short_life() {
+        let mut hit: BTreeMap<bool, BTreeSet<u32>> = BTreeMap::new();
+        let mut pairs = BTreeSet::new();
+        for plan in (0..10_000).map(|number| Plan::of(1, number)) {
+            let writes: Vec<u32> = plan
+                .steps
+                .iter()
+                .filter_map(|step| match step.at {
+                    Moment::Before(What::Write, n) | Moment::After(What::Write, n) => Some(n),
+                    _ => None,
+                })
+                .collect();
+            match (plan.kind, writes.as_slice()) {
+                (Kind::KillBefore | Kind::KillAfter, [n]) => {
+                    hit.entry(plan.kind == Kind::KillAfter).or_default().insert(*n);
+                }
+                (Kind::KillTwice, [first, second]) => drop(pairs.insert((*first, *second))),
+                _ => {}
+            }
+        }
+        for side in [false, true] {
+            assert_eq!(hit.get(&side), Some(&(1..=writes(6)).collect()), "after: {side}");
+        }
+        assert_eq!(pairs.len(), 13 * 13, "every pair of the first writes");
     }
 }

@@ -28,7 +28,7 @@ const QUIET: Duration = Duration::from_millis(900);
 /// How long it may take until it is.
 const QUIETEN: Duration = Duration::from_secs(20);
 /// How long after its deletion a task's pods may be there.
-const LEFT: Duration = Duration::from_secs(60);
+const LEFT: Duration = Duration::from_mins(1);
 /// The same where the operator is broken on purpose: nobody waits long for what is not to come.
 const BROKEN_REST: Duration = Duration::from_secs(30);
 const BROKEN_LEFT: Duration = Duration::from_secs(10);

@@ -113,8 +113,8 @@ impl Server {
     }
 
     /// Merges a patch into an object that may be gone by now: then false.
-    pub async fn merge(&self, path: &str, patch: &Value) -> Result<bool> {
-        let (status, answer) = self.send(Method::PATCH, path, Some((Format::Merge, patch))).await?;
+    pub async fn merge(&self, path: &str, change: &Value) -> Result<bool> {
+        let (status, answer) = self.send(Method::PATCH, path, Some((Format::Merge, change))).await?;
         match status {
             StatusCode::NOT_FOUND => Ok(false),
             status if status.is_success() => Ok(true),

@@ -137,7 +137,7 @@ async fn foreign_pod(director: &Arc<Director>, name: &str) -> Result<()> {
         match director.server.get(&path).await {
             Ok(Some(now)) if look::version(&now) == look::version(&made) && told.is_some() => {}
             Ok(_) if told.is_none() => {
-                director.accuse("S2", "a pod of somebody else's is in the way, and nobody says so")
+                director.accuse("S2", "a pod of somebody else's is in the way, and nobody says so");
             }
             Ok(_) => director.accuse("S2", "the operator has touched a pod of somebody else's"),
             Err(error) => director.problem(&error),
