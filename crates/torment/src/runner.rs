@@ -201,6 +201,13 @@ async fn leaves_nothing(director: &Director) {
     let empty = |scene: &Scene| (scene.task().is_none() && scene.pods().is_empty()).then_some(());
     let left = bound(director, LEFT, BROKEN_LEFT);
     if director.scene.until(left, empty).await.is_none() {
+        if let Some(task) = director.scene.task() {
+            // The operator has no part in this: tasks bear no finalizer.
+            let path = tasks(&director.scene.namespace, look::name(&task));
+            let there = director.server.get(&path).await.map(|found| found.is_some());
+            director.problem(&format!("the task was deleted and is still seen; a read finds it: {there:?}"));
+            return;
+        }
         let pods = director.scene.pods();
         let names: Vec<String> = pods
             .iter()

@@ -136,7 +136,9 @@ impl Server {
         }
         let (status, answer) = self.send(Method::DELETE, path, Some((Format::Json, &options))).await?;
         match status {
-            StatusCode::NOT_FOUND | StatusCode::CONFLICT => Ok(()),
+            StatusCode::NOT_FOUND => Ok(()),
+            // Another object has the name by now.
+            StatusCode::CONFLICT if !uid.is_empty() => Ok(()),
             status if status.is_success() => Ok(()),
             status => bail!("DELETE {path}: {status}: {}", json::text(&answer, "/message")),
         }
