@@ -28,6 +28,19 @@ pub(super) enum Progress {
 
 const REST: Progress = Progress::Rest(None);
 
+/// When to look again after a conflict: the cache has seen what it was about by then.
+pub(super) const AFTER_CONFLICT: Duration = Duration::from_secs(1);
+
+impl Progress {
+    /// What both leave to do.
+    pub(super) fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Rest(one), Self::Rest(two)) => Self::Rest(one.into_iter().chain(two).min()),
+            _ => Self::Again,
+        }
+    }
+}
+
 impl Run<'_> {
     pub(super) async fn act(&mut self, action: &Action, pods: &[PodFacts]) -> Result<Progress, Error> {
         match action {
@@ -47,10 +60,10 @@ impl Run<'_> {
             Action::DeletePod(pod) => {
                 info!(pod = pod.name, "deleting the pod");
                 let deleted = self.scope.shared.writer.delete_pod(&self.namespace, &pod.name, &pod.uid).await;
-                self.answered(pod, "deleting", deleted)?;
+                let progress = self.answered(pod, "deleting", deleted)?;
                 // A pod that was never bound has ended by this.
                 let bound = pods.iter().any(|facts| facts.uid == pod.uid && facts.bound);
-                Ok(if bound { REST } else { Progress::Again })
+                Ok(if bound || progress != REST { progress } else { Progress::Again })
             }
             Action::ReleasePod(pod) => {
                 let released =
@@ -61,7 +74,8 @@ impl Run<'_> {
         }
     }
 
-    /// Takes over the answer to a write on a pod. A pod that is gone, or another of its name, needs nothing more.
+    /// Takes over the answer to a write on a pod. A pod that is gone needs nothing more. A conflict is looked at
+    /// again: another pod may have the name, or the server gave up on a patch that others kept overtaking.
     fn answered(
         &self,
         pod: &PodRef,
@@ -80,9 +94,13 @@ impl Run<'_> {
                 Ok(REST)
             }
             Ok(None) => Ok(REST),
-            Err(error) if error.is_not_found() || error.is_conflict() => {
+            Err(error) if error.is_not_found() => {
                 self.scope.newest_pods.forget(&pod.uid);
                 Ok(REST)
+            }
+            Err(error) if error.is_conflict() => {
+                self.scope.newest_pods.forget(&pod.uid);
+                Ok(Progress::Rest(Some(AFTER_CONFLICT)))
             }
             Err(error) => Err(Error::new(format!("{what} pod {}", pod.name), error)),
         }
@@ -197,7 +215,8 @@ impl Run<'_> {
         let uid = self.task.uid();
         match self.scope.shared.writer.delete_task(&self.namespace, &self.name, uid, version).await {
             Ok(()) => info!("the time to live is over; the task is deleted"),
-            Err(error) if error.is_not_found() || error.is_conflict() => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) if error.is_conflict() => return Ok(Progress::Rest(Some(AFTER_CONFLICT))),
             Err(error) => return Err(Error::new("deleting the task", error)),
         }
         Ok(REST)
@@ -276,5 +295,20 @@ fn refusal(error: &RequestError) -> Option<Obstacle> {
         }
         400 | 403 | 404 | 405 | 413 | 415 | 422 | 429 | 504 => rejected(detail),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sooner_of_two_rests_counts_and_deciding_again_comes_before_both() {
+        let rest = |seconds| Progress::Rest(Some(Duration::from_secs(seconds)));
+        assert_eq!(rest(3).and(rest(1)), rest(1));
+        assert_eq!(REST.and(rest(1)), rest(1));
+        assert_eq!(rest(1).and(REST), rest(1));
+        assert_eq!(REST.and(REST), REST);
+        assert_eq!(rest(1).and(Progress::Again), Progress::Again);
     }
 }

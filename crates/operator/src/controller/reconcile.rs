@@ -199,9 +199,7 @@ impl Run<'_> {
         let mut progress = Progress::Rest(decision.again);
         for action in &decision.actions {
             debug!(?action, "acting");
-            if self.act(action, pods).await? == Progress::Again {
-                progress = Progress::Again;
-            }
+            progress = progress.and(self.act(action, pods).await?);
         }
         Ok(progress)
     }

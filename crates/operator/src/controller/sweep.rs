@@ -15,6 +15,7 @@ use kube::{Api, ResourceExt};
 use tracing::{info, warn};
 
 use super::Scope;
+use super::act::AFTER_CONFLICT;
 use super::watch::task_of;
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
 
@@ -48,6 +49,7 @@ pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Re
         return Ok(its_task_is_there());
     }
     let _work = scope.shared.heartbeat.begin();
+    let mut again = Action::await_change();
     for action in decide::stop_all(std::slice::from_ref(&facts)).actions {
         info!(%namespace, pod = facts.name, task = name, ?action, "the task of this pod is gone");
         let done = match &action {
@@ -60,13 +62,15 @@ pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Re
             _ => Ok(()),
         };
         match done {
-            // Gone, or another pod has the name: either way this one needs nothing more.
-            Err(error) if error.is_not_found() || error.is_conflict() => {}
+            // Gone: it needs nothing more.
+            Err(error) if error.is_not_found() => {}
+            // Another pod has the name, or the server gave up on a patch that others kept overtaking.
+            Err(error) if error.is_conflict() => again = Action::requeue(AFTER_CONFLICT),
             other => other?,
         }
     }
     scope.failures.forget(pod.as_ref());
-    Ok(Action::await_change())
+    Ok(again)
 }
 
 pub(super) fn on_error(pod: &Pod, error: &RequestError, scope: &Scope) -> Action {
