@@ -48,14 +48,14 @@ const TOLD_EVERY: u64 = 250;
 pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> Result<Report> {
     let started = Instant::now();
     let next = Arc::new(AtomicU64::new(range.from));
-    let named: Arc<Mutex<Vec<Plan>>> =
-        Arc::new(Mutex::new(if how.named { named::all() } else { Vec::new() }));
+    let named = if how.named { named::all() } else { Vec::new() };
+    let most = range.plans + u64::try_from(named.len()).unwrap_or(0);
+    let named = Arc::new(Mutex::new(named));
     let end = range.from + range.plans;
     let report = Arc::new(Mutex::new(Report::default()));
     // Of this run alone: what a run leaves that was cut off is in nobody's way.
-    let namespaces: Vec<String> = (0..range.jobs.min(range.plans))
-        .map(|worker| format!("torment-{}-{worker}", std::process::id()))
-        .collect();
+    let namespaces: Vec<String> =
+        (0..range.jobs.min(most)).map(|worker| format!("torment-{}-{worker}", std::process::id())).collect();
     for name in &namespaces {
         world.namespace(name).await?;
     }
