@@ -208,12 +208,17 @@ impl Lab {
         Ok(())
     }
 
-    /// Tells an agent that waits in its current iteration to go on.
+    /// Tells an agent that waits in its current iteration to go on. The agent that hears it may end before
+    /// the command that told it, which then fails with its container.
     pub async fn tell(&self, seen: &Seen) -> Result<()> {
         let pod = seen.active_pod().with_context(|| format!("nothing runs: {seen}"))?;
         let touch = ["exec", pod, "-c", "agent", "--", "touch", "/workspace/.agentloop/told"];
-        self.kubectl(&touch).await?.good()?;
-        Ok(())
+        eventually(PATIENCE, "the agent is told to go on", async || {
+            let told = self.kubectl(&touch).await.and_then(Output::good);
+            let runs = self.history.of(seen.uid()).iter().any(|one| one.name == pod && is_running(&one.pod));
+            if runs { told.map(drop).map_err(|error| format!("{error:#}")) } else { Ok(()) }
+        })
+        .await
     }
 
     // === other objects ===
