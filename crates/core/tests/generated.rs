@@ -1,6 +1,6 @@
 //! What is generated from the types says what the types say.
 
-#[allow(dead_code)]
+#[allow(dead_code)] // its main
 #[path = "../examples/api_reference.rs"]
 mod api_reference;
 

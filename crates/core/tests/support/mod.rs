@@ -16,7 +16,6 @@ use agentloop_core::{
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-#[allow(unused_imports)]
 pub use world::World;
 
 /// When every test begins.

@@ -202,6 +202,12 @@ pub async fn run(pods: &Api<Pod>, name: &str) {
 }
 
 pub async fn end(pods: &Api<Pod>, name: &str, work: &Work) {
+    let (phase, state) = ended(work);
+    set_status(pods, name, json!({ "phase": phase, "containerStatuses": [container(&state)] })).await;
+}
+
+/// What a kubelet says of a pod that did this work: its phase, and the state of the agent's container.
+pub fn ended(work: &Work) -> (&'static str, Value) {
     let code = work.exit_code();
     let state = json!({ "terminated": {
         "exitCode": code,
@@ -210,8 +216,7 @@ pub async fn end(pods: &Api<Pod>, name: &str, work: &Work) {
         "finishedAt": "2026-01-01T00:01:00Z",
         "message": work.0.encode(3072).expect("fits"),
     } });
-    let phase = if code == 0 { "Succeeded" } else { "Failed" };
-    set_status(pods, name, json!({ "phase": phase, "containerStatuses": [container(&state)] })).await;
+    (if code == 0 { "Succeeded" } else { "Failed" }, state)
 }
 
 fn container(state: &Value) -> Value {

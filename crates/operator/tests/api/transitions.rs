@@ -16,7 +16,7 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::kubelet::{Operator, Work, bind, set_status, try_bind};
+use crate::kubelet::{Operator, Work, bind, ended, set_status, try_bind};
 use crate::specs;
 use crate::world::{World, eventually, object};
 
@@ -57,8 +57,7 @@ impl Script {
 
     /// What the runner of this pod reports.
     fn report(self, pod: &Pod) -> Report {
-        let context = pod.annotations().get(ANNOTATION_CONTEXT).expect("the pod bears its context");
-        let context: Context = serde_json::from_str(context).expect("a context");
+        let context = context_of(pod);
         let done = self.is_done(context.iteration);
         let fails = self.way == Way::Fails && !done;
         Report {
@@ -385,18 +384,8 @@ async fn bring_on(world: &World, pod: &Pod, script: Script) -> bool {
 }
 
 async fn end(world: &World, pod: &Pod, work: &Work) {
-    let code = match work.0.end {
-        End::Interrupted => 143,
-        _ => work.0.exit_code.unwrap_or(1),
-    };
-    let state = json!({ "terminated": {
-        "exitCode": code,
-        "reason": if code == 0 { "Completed" } else { "Error" },
-        "startedAt": "2026-01-01T00:00:00Z",
-        "finishedAt": "2026-01-01T00:01:00Z",
-        "message": work.0.encode(3072).expect("fits"),
-    } });
-    play(world, pod, if code == 0 { "Succeeded" } else { "Failed" }, &state).await;
+    let (phase, state) = ended(work);
+    play(world, pod, phase, &state).await;
 }
 
 /// The kubelet's word on a pod: its phase, and the state of every container.
