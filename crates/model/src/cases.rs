@@ -1,7 +1,7 @@
 //! Which search sees which broken variant, and by which invariant.
 
 use crate::invariants::Rule;
-use crate::scenarios::{Config, Scenario, plain};
+use crate::scenarios::{Config, ENDED, RUNNING, Scenario, plain};
 use crate::state::{Budget, End, Spec};
 use crate::user::Act;
 use crate::variants::Variant;
@@ -20,10 +20,6 @@ pub struct Case {
 const CLAIMED: usize = 5;
 /// Steps after which it has confirmed the start of the first pod, and not started it.
 const CONFIRMED: usize = 10;
-/// Steps after which the first pod has been started.
-const RUNNING: usize = 12;
-/// Steps after which its agent has ended, and no operator has seen that.
-const ENDED: usize = 17;
 
 fn case(variant: Variant, scenario: &Scenario, violates: &'static [Rule]) -> Case {
     Case { variant, scenario: scenario.clone(), violates }
@@ -74,6 +70,7 @@ pub fn cases() -> Vec<Case> {
         case(Variant::StartUnconfirmed, &from(CLAIMED, &frozen(two(late.clone()))), &[S1, S2]),
         case(Variant::StatusUnguarded, &two(Scenario { spec: limit(2), ..base.clone() }), &[S2, S4]),
         case(Variant::BlindRetry, &two(Scenario { spec: limit(2), ..base.clone() }), &[S2, S4]),
+        case(Variant::ConflictIsDone, &resting(with(Budget { overtaken: 2, ..none }, &[])), &[L1]),
         case(Variant::LimitReadLate, &lowered, &[S3]),
         case(Variant::SettingsUnfenced, &from(ENDED, &older), &[S3]),
         case(Variant::ConsistentAcrossReads, &from(ENDED + 1, &newer), &[S3]),

@@ -286,6 +286,9 @@ fn fates(state: &State, todo: Todo, mut out: impl FnMut(Fate)) {
     if todo == Todo::Create && state.budget.refusals > 0 {
         out(Fate::Refused);
     }
+    if state.budget.overtaken > 0 && operator::is_pod_patch(todo) {
+        out(Fate::Overtaken);
+    }
     if state.budget.lost > 0 {
         out(Fate::Lost);
         if operator::is_write(todo) {
@@ -303,6 +306,7 @@ fn pay(state: &mut State, fate: Fate) {
         Fate::Lost | Fate::AnswerLost => state.budget.lost -= 1,
         Fate::Delayed => state.budget.delayed -= 1,
         Fate::Refused => state.budget.refusals -= 1,
+        Fate::Overtaken => state.budget.overtaken -= 1,
     }
 }
 

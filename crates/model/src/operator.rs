@@ -23,6 +23,8 @@ pub enum Fate {
     Delayed,
     /// The API server refuses the pod.
     Refused,
+    /// The API server gives up on the patch: a conflict, though no other pod has the name.
+    Overtaken,
 }
 
 /// What is known of the task by its own writes, where the cache is older.
@@ -135,10 +137,17 @@ pub fn is_write(todo: Todo) -> bool {
     )
 }
 
+/// Whether a thing to do is a patch of a pod, which needs no version and may be overtaken all the same.
+pub fn is_pod_patch(todo: Todo) -> bool {
+    matches!(todo, Todo::Start(_) | Todo::Hold(_) | Todo::Release(_))
+}
+
 /// What the reconcile has come to after one thing was done.
 enum Outcome {
     Rest,
     Again,
+    /// Go on, and look again later.
+    Later,
     /// Leave the rest and end.
     End,
     /// Leave the rest and end with an error: tried again.
@@ -185,14 +194,18 @@ pub fn step(state: &mut State, decider: &Decider, who: Who, fate: Fate) {
             };
             // A pod that the caches have lost meanwhile is gone.
             match request {
-                Some(request) => write_pod(state, decider.variant, who, request, (todo, pod), fate),
+                Some(request) => {
+                    let outcome = write_pod(state, decider.variant, who, request, (todo, pod), fate);
+                    run.timer |= matches!(outcome, Outcome::Later);
+                    outcome
+                }
                 None => Outcome::Rest,
             }
         }
         Todo::DeleteTask | Todo::SweepRead => Outcome::Rest,
     };
     match outcome {
-        Outcome::Rest => {}
+        Outcome::Rest | Outcome::Later => {}
         Outcome::Again => run.again = true,
         Outcome::End => return end(&mut state.operators[who], false, false),
         Outcome::Fail => return end(&mut state.operators[who], true, false),
@@ -341,7 +354,7 @@ fn create(state: &mut State, variant: Variant, who: Who, run: &mut Run, fate: Fa
             run.refused = Some(Refusal::Quota);
             return Outcome::Again;
         }
-        Fate::Answered | Fate::AnswerLost => server::commit(state, variant, request),
+        Fate::Answered | Fate::AnswerLost | Fate::Overtaken => server::commit(state, variant, request),
     };
     if fate == Fate::AnswerLost {
         return Outcome::Fail;
@@ -415,6 +428,7 @@ fn write_pod(
             state.late.push(request);
             return Outcome::Fail;
         }
+        Fate::Overtaken => Reply::Conflict,
         _ => server::commit(state, variant, request),
     };
     if fate == Fate::AnswerLost {
@@ -424,7 +438,11 @@ fn write_pod(
     match reply {
         Reply::Pod(pod) if pod.deletion != crate::state::Deletion::No && !pod.held => forget(operator, uid),
         Reply::Pod(pod) => remember(operator, pod),
-        Reply::NotFound | Reply::Conflict => forget(operator, uid),
+        Reply::NotFound => forget(operator, uid),
+        Reply::Conflict => {
+            forget(operator, uid);
+            return if variant == Variant::ConflictIsDone { Outcome::Rest } else { Outcome::Later };
+        }
         _ => return Outcome::Fail,
     }
     if matches!(todo, Todo::Delete(_, false)) { Outcome::Again } else { Outcome::Rest }

@@ -39,6 +39,8 @@ pub struct Scenario {
     pub budget: Budget,
     /// Ordinary steps of the first operator alone that come before all others.
     pub after: usize,
+    /// How many steps after those are searched; 0: all that there are.
+    pub steps: usize,
     /// The first operator's cache of tasks never catches up after that.
     pub frozen: bool,
     /// The first version of the settings; operators have seen the one before.
@@ -59,79 +61,99 @@ pub fn plain(name: &'static str, about: &'static str) -> Scenario {
         configs: vec![Config::default()],
         budget: Budget::default(),
         after: 0,
+        steps: 0,
         frozen: false,
         settings: 0,
         rests: 1,
     }
 }
 
+/// Steps after which the first pod has been started.
+pub const RUNNING: usize = 12;
+/// Steps after which its agent has ended, and no operator has seen that.
+pub const ENDED: usize = 17;
+
 /// All scenarios.
 pub fn all() -> Vec<Scenario> {
+    let mut all = with_one_operator();
+    all.extend(with_two_operators());
+    all
+}
+
+fn limit(limit: u8) -> Spec {
+    Spec { limit, suspend: false, token: 0, template: 0, keep: 0 }
+}
+
+/// The hard limit is lowered, then all is paused.
+fn configs() -> Vec<Config> {
+    vec![
+        Config { hard: 2, ..Config::default() },
+        Config { hard: 1, ..Config::default() },
+        Config { hard: 1, paused: true, ..Config::default() },
+    ]
+}
+
+fn with_one_operator() -> Vec<Scenario> {
     let none = Budget::default();
-    let limit = |limit| Spec { limit, suspend: false, token: 0, template: 0, keep: 0 };
     vec![
         Scenario {
-            budget: Budget { crashes: 1, lost: 1, delayed: 1, failed_starts: 1, snapshots: 1, ..none },
+            budget: Budget { crashes: 1, lost: 1, failed_starts: 1, snapshots: 1, ..none },
+            rests: 10,
             ..plain(
                 "crashes",
-                "one operator that dies, requests without an answer, caches that go back in time",
+                "an operator that dies, lost answers, failed starts, caches that go back in time",
             )
         },
         Scenario {
-            operators: 2,
-            spec: limit(1),
-            budget: Budget { delayed: 1, ..none },
-            ..plain("two", "two operators at once, and a request that arrives late")
+            budget: Budget { crashes: 1, lost: 1, delayed: 1, ..none },
+            rests: 10,
+            ..plain("late", "requests that are done long after they were given up, lost answers, a crash")
+        },
+        Scenario {
+            budget: Budget { crashes: 1, overtaken: 2, ..none },
+            ..plain("overtaken", "patches of pods that the server gives up on, and a crash")
         },
         Scenario {
             acts: &[Act::Limit(1), Act::Limit(2), Act::Limit(3)],
-            budget: Budget { acts: 2, crashes: 1, lost: 1, ..none },
+            budget: Budget { acts: 2, ..none },
+            rests: 10,
             ..plain("limits", "the limit is moved up and down")
         },
         Scenario {
-            operators: 2,
-            acts: &[Act::Limit(1), Act::Limit(2)],
-            spec: limit(1),
-            budget: Budget { acts: 2, ..none },
-            ..plain("limits-two", "the limit is moved, and two operators look")
+            acts: &[Act::Limit(1), Act::Limit(2), Act::Limit(3)],
+            budget: Budget { acts: 1, crashes: 1, ..none },
+            ..plain("limit-crash", "the limit is moved, and the operator dies")
+        },
+        Scenario {
+            spec: limit(0),
+            configs: configs(),
+            acts: &[Act::Configure],
+            budget: Budget { acts: 2, crashes: 1, ..none },
+            rests: 10,
+            ..plain("settings", "the hard limit is lowered, then all is paused, and the operator dies")
         },
         Scenario {
             acts: &[Act::Suspend, Act::Resume],
-            budget: Budget { acts: 2, delayed: 1, crashes: 1, ..none },
-            ..plain("suspend", "the task is suspended and resumed")
-        },
-        Scenario {
-            operators: 2,
-            spec: limit(1),
-            acts: &[Act::Delete, Act::Create],
-            budget: Budget { acts: 2, ..none },
-            ..plain("recreate", "the task is deleted and made again, and two operators look")
+            budget: Budget { acts: 2, crashes: 1, ..none },
+            ..plain("suspend", "the task is suspended and resumed, and the operator dies")
         },
         Scenario {
             spec: limit(1),
             acts: &[Act::Delete, Act::DeleteForeground, Act::Create],
-            budget: Budget { acts: 2, delayed: 1, crashes: 1, snapshots: 1, ..none },
-            ..plain(
-                "delete",
-                "the task is deleted in both ways and made again, with crashes and late requests",
-            )
+            budget: Budget { acts: 2, ..none },
+            ..plain("delete", "the task is deleted in both ways and made again")
+        },
+        Scenario {
+            spec: limit(1),
+            acts: &[Act::Delete, Act::DeleteForeground, Act::Create],
+            budget: Budget { acts: 1, crashes: 1, snapshots: 1, ..none },
+            rests: 20,
+            ..plain("delete-crash", "the task is deleted, the operator dies, and its caches go back in time")
         },
         Scenario {
             acts: &[Act::DeletePod],
             budget: Budget { acts: 1, silences: 1, crashes: 1, ..none },
-            ..plain("nodes", "nodes go silent and are lost, pods are deleted by hand")
-        },
-        Scenario {
-            operators: 2,
-            spec: limit(0),
-            configs: vec![
-                Config { hard: 2, ..Config::default() },
-                Config { hard: 1, ..Config::default() },
-                Config { hard: 1, paused: true, ..Config::default() },
-            ],
-            acts: &[Act::Configure],
-            budget: Budget { acts: 2, ..none },
-            ..plain("settings", "the hard limit is lowered, then all is paused, and two operators look")
+            ..plain("nodes", "nodes go silent and are lost, pods are deleted by hand, the operator dies")
         },
         Scenario {
             spec: limit(3),
@@ -145,13 +167,53 @@ pub fn all() -> Vec<Scenario> {
                 End::Killed,
             ],
             acts: &[Act::Reset],
-            budget: Budget { acts: 1, odd_ends: 3, crashes: 1, ..none },
+            budget: Budget { acts: 1, odd_ends: 2, ..none },
+            rests: 10,
             ..plain("ends", "agents end in all ways, and a reset lifts what they did")
         },
         Scenario {
             acts: &[Act::Squat, Act::Unsquat, Act::Template],
-            budget: Budget { acts: 2, refusals: 1, crashes: 1, ..none },
-            ..plain("refusals", "pods are refused, their name is taken, the template changes")
+            budget: Budget { acts: 1, refusals: 1, crashes: 1, ..none },
+            rests: 10,
+            ..plain(
+                "refusals",
+                "pods are refused, their name is taken, the template changes, the operator dies",
+            )
+        },
+    ]
+}
+
+/// Nothing is followed to its end here: it is the same that one operator comes to.
+fn with_two_operators() -> Vec<Scenario> {
+    let none = Budget::default();
+    let two = |name, about| Scenario { operators: 2, rests: 0, ..plain(name, about) };
+    vec![
+        Scenario { spec: limit(1), ..two("two", "two operators at once") },
+        Scenario {
+            spec: limit(1),
+            acts: &[Act::Limit(1), Act::Limit(2)],
+            budget: Budget { acts: 1, ..none },
+            after: ENDED,
+            steps: 18,
+            ..two("limits-two", "the limit is moved once the first agent has ended, and two operators look")
+        },
+        Scenario {
+            spec: limit(0),
+            configs: configs(),
+            acts: &[Act::Configure],
+            budget: Budget { acts: 1, ..none },
+            after: ENDED,
+            steps: 18,
+            ..two("settings-two", "the hard limit is lowered, and two operators look")
+        },
+        Scenario {
+            spec: limit(1),
+            acts: &[Act::Delete, Act::Create],
+            budget: Budget { acts: 2, ..none },
+            after: RUNNING,
+            frozen: true,
+            steps: 16,
+            ..two("recreate", "the task is made again while one of two operators sees only the first")
         },
     ]
 }

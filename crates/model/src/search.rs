@@ -17,6 +17,8 @@ pub struct Found {
     pub states: usize,
     /// Steps to the farthest of them.
     pub depth: usize,
+    /// All states within the scenario's bounds were seen: it did not end for having seen as many as it may.
+    pub is_whole: bool,
     /// How long it took.
     pub took: Duration,
     /// The invariant that is violated, and how it comes about, step by step.
@@ -27,9 +29,15 @@ pub struct Found {
 pub fn search(scenario: &Scenario, variant: Variant, threads: usize, most: Option<usize>) -> Found {
     let since = Instant::now();
     let world = World::new(scenario.clone(), variant);
+    // By one thread a state is first seen on its shortest way, which a bound on steps needs.
+    let threads = if scenario.steps > 0 { 1 } else { threads };
     let mut builder = world.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
     if let Some(most) = most {
         builder = builder.target_state_count(most);
+    }
+    if scenario.steps > 0 {
+        // The first state counts.
+        builder = builder.target_max_depth(scenario.steps + 1);
     }
     let checker = builder.spawn_bfs().join();
     let violation = checker.discoveries().into_values().next().map(|path| {
@@ -50,6 +58,7 @@ pub fn search(scenario: &Scenario, variant: Variant, threads: usize, most: Optio
     Found {
         states: checker.unique_state_count(),
         depth: checker.max_depth(),
+        is_whole: violation.is_none() && most.is_none_or(|most| checker.state_count() < most),
         took: since.elapsed(),
         violation,
     }

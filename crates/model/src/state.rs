@@ -283,6 +283,8 @@ pub struct Budget {
     pub delayed: u8,
     /// Pods that the API server refuses to create.
     pub refusals: u8,
+    /// Patches of pods that the API server gives up on, because others kept overtaking them.
+    pub overtaken: u8,
     /// Acts of users.
     pub acts: u8,
     /// Pods that end before their agents start.

@@ -82,14 +82,14 @@ pub fn step(state: &mut State, variant: Variant, who: Who, fate: Fate) {
     } else if let Some(request) = request_of(&state.operators[who], now) {
         debug_assert!(is_write(now));
         match fate {
-            Fate::Lost => failed = true,
+            Fate::Lost | Fate::Overtaken => failed = true,
             Fate::Delayed => {
                 state.late.push(request);
                 failed = true;
             }
             _ => {
                 let reply = server::commit(state, variant, request);
-                failed = fate == Fate::AnswerLost || reply == Reply::Invalid;
+                failed = fate == Fate::AnswerLost || matches!(reply, Reply::Invalid | Reply::Conflict);
             }
         }
     }

@@ -111,6 +111,7 @@ fn fate_words(fate: Fate) -> &'static str {
         Fate::Lost => "; the request is lost",
         Fate::Delayed => "; it gives up, the request arrives later",
         Fate::Refused => "; the API server refuses",
+        Fate::Overtaken => "; the API server gives up on it, others were faster",
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Variant {
     StatusUnguarded,
     /// After a conflict the same patch is sent again with the version that is there now.
     BlindRetry,
+    /// A conflict on a pod is taken to mean that another pod has its name.
+    ConflictIsDone,
     /// A claim does not carry the version of the spec that it was decided on.
     LimitReadLate,
     /// Settings of any version are taken for the newest.
