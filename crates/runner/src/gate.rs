@@ -129,7 +129,8 @@ impl Scan {
 
     fn begin(&mut self) {
         if self.fence.is_none() {
-            self.quoted |= self.fenced.take().is_some();
+            // What the fence held was a quotation; this block has the word, whatever it says.
+            self.fenced = None;
         }
         self.open = Some(Block { content: Vec::new(), fence: self.fence });
     }

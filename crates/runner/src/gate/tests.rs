@@ -90,6 +90,13 @@ fn texts_may_go_on_in_further_lines() {
 }
 
 #[test]
+fn prose_with_a_colon_goes_on_with_a_text_and_a_key_of_ones_own_ends_it() {
+    let gate = ready(&block("ready: true\nreason: one\ntwo words: 2\n-x: 3\n: 4\nnote: 5\nprogress: 6"));
+    assert_eq!(gate.reason.as_deref(), Some("one two words: 2 -x: 3 : 4"));
+    assert_eq!(gate.progress.as_deref(), Some("6"));
+}
+
+#[test]
 fn lists_come_in_every_style() {
     for content in [
         "blockers: [\"a, b\", \"c\"]",
@@ -109,6 +116,8 @@ fn lists_come_in_every_style() {
 fn a_json_object_is_a_gate_too() {
     let gate = ready(&block(r#"{"ready": true, "reason": "r", "blockers": ["none", "b"]}"#));
     assert_eq!((gate.reason.as_deref(), gate.blockers.len()), (Some("r"), 1));
+    let gate = ready(&block(r#"{"ready": "true", "blockers": "b"}"#));
+    assert_eq!(gate.blockers, ["b"]);
     none(&block(r#"{"ready": "maybe"}"#), NoGate::NoReady);
     none(&block(r#"{"ready": true"#), NoGate::NoReady);
 }
@@ -119,6 +128,12 @@ fn keys_may_be_decorated_and_indented() {
     ready(&block("**Ready**: true\n**Reason:** fine"));
     ready(&block("\"ready\": \"true\""));
     ready(&block("ready: true\r\nreason: x\r"));
+}
+
+#[test]
+fn what_yaml_has_around_a_document_is_no_part_of_a_text() {
+    let gate = ready(&block("---\n# the end\nready: true\nreason: x\n---"));
+    assert_eq!(gate.reason.as_deref(), Some("x"));
 }
 
 #[test]
@@ -173,6 +188,14 @@ fn a_block_in_a_fence_with_text_after_it_is_a_quotation() {
         none(&format!("{quoted}\n{fence}\ncode\n{fence}"), NoGate::Quoted);
     }
     none(&format!("````md\n```\n{}\n```\n````\ntext", block("ready: true")), NoGate::Quoted);
+}
+
+#[test]
+fn a_line_of_code_or_of_prose_opens_no_fence() {
+    for line in ["```x = 1```", "```x` y", "~ 5 min", "``", "`"] {
+        ready(&format!("{line}\n{}\nBye.", block("ready: true")));
+    }
+    none(&format!("~~~ a `b` c\n{}\n~~~\nBye.", block("ready: true")), NoGate::Quoted);
 }
 
 #[test]
