@@ -11,8 +11,9 @@ use serde_json::json;
 #[test]
 fn suspended_before_the_start_nothing_is_claimed() {
     let mut world = World::new(&json!({ "suspend": true }));
-    world.pass(3600);
+    world.go();
     assert_eq!((world.phase(), world.created.len()), (Phase::Suspended, 0));
+    assert_eq!(world.again, None, "nothing but an edit goes on");
     assert_eq!(world.status().progress.as_deref(), Some("0/10"));
     world.edit(&json!({ "suspend": false }));
     world.go();
@@ -71,7 +72,7 @@ fn a_claim_without_a_pod_creates_none_while_suspended() {
     world.go();
     world.refusal = None;
     world.edit(&json!({ "suspend": true }));
-    world.pass(3600);
+    world.go();
     assert_eq!((world.phase(), world.created.len()), (Phase::Suspended, 0));
     world.edit(&json!({ "suspend": false }));
     world.go();
@@ -129,6 +130,7 @@ fn a_pod_on_a_silent_node_is_waited_for_and_never_given_up() {
     world.go();
     world.run();
     world.delete_pod();
+    world.go();
     world.pass(59);
     assert_eq!(world.waits_for(), None);
     world.pass(1);

@@ -67,7 +67,7 @@ fn done_on_the_last_allowed_iteration_is_done() {
     assert_eq!((status.iterations, status.breaker.consecutive_no_change), (3, 3));
     assert!(status.completion_time.is_some());
     world.edit(&json!({ "maxIterations": 50, "resetToken": "again" }));
-    world.pass(3600);
+    world.go();
     assert_eq!((world.phase(), world.created.len()), (Phase::Succeeded, 3));
 }
 
@@ -110,7 +110,7 @@ fn a_configuration_raised_starts_no_stopped_loop() {
     let stopped = world.status();
     world.configure(&[("defaultMaxIterations", "40")]);
     world.restart();
-    world.pass(3600);
+    world.go();
     assert_eq!(world.status(), stopped, "limit and thresholds are frozen while stopped");
     world.edit(&json!({ "prompt": "go on" }));
     world.go();
@@ -226,13 +226,14 @@ fn a_failed_task_goes_on_by_a_new_token_alone() {
         world.iterate(&report);
         assert_eq!((world.phase(), world.reason().as_str()), (Phase::Failed, cause));
         world.edit(&json!({ "maxIterations": 40, "breaker": { "noChangeThreshold": 9 } }));
-        world.pass(3600);
+        world.go();
         world.edit(&json!({ "suspend": true }));
         world.go();
         assert_eq!(world.phase(), Phase::Suspended);
         world.edit(&json!({ "suspend": false }));
-        world.pass(3600);
+        world.go();
         assert_eq!((world.phase(), world.created.len()), (Phase::Failed, 1));
+        assert_eq!(world.again, None, "time alone mends nothing");
         world.edit(&json!({ "resetToken": "mended" }));
         world.go();
         assert_eq!(world.active(), Some((2, 0)));

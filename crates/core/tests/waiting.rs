@@ -38,6 +38,21 @@ fn a_pod_that_never_started_costs_nothing_and_is_tried_again_ever_later() {
 }
 
 #[test]
+fn a_wait_is_shown_in_whole_seconds_and_never_ends_before_its_time() {
+    for (milliseconds, shown) in [(0, 10), (1, 11), (999, 11)] {
+        let mut world = World::new(&json!({}));
+        world.go();
+        world.fail_to_start();
+        world.now += SignedDuration::from_millis(milliseconds);
+        let due = world.now + SignedDuration::from_secs(10);
+        world.go();
+        let until = world.status().waiting.and_then(|waiting| waiting.not_before).unwrap().0;
+        assert_eq!(until, after(shown));
+        assert!(until >= due && world.again == Some(until), "{until}");
+    }
+}
+
+#[test]
 fn a_provider_that_refuses_and_changed_nothing_is_not_charged_and_waits_twice_as_long_each_time() {
     let mut world = World::new(&json!({ "maxIterations": 1 }));
     world.iterate(&rate_limited(Change::Unchanged, None));
@@ -79,12 +94,14 @@ fn an_uncharged_retry_checks_the_limit_and_the_pause_again() {
     world.iterate_times(3, &worked());
     world.iterate(&rate_limited(Change::Unchanged, None));
     world.configure(&[("hardLimit", "3")]);
+    world.go();
     world.pass(60);
     assert_eq!((world.phase(), world.iterations()), (Phase::IterationLimitReached, 3));
 
     let mut world = World::new(&json!({}));
     world.iterate(&rate_limited(Change::Unchanged, None));
     world.configure(&[("paused", "true")]);
+    world.go();
     world.pass(60);
     assert_eq!(world.waits_for(), Some(WaitReason::Paused));
     world.configure(&[]);
@@ -231,7 +248,7 @@ fn a_refused_configuration_holds_only_tasks_that_know_no_thresholds() {
 
     let mut world = World::new(&json!({ "maxIterations": 5 }));
     world.configure(&[("hardLimt", "2")]);
-    world.pass(3600);
+    world.go();
     assert_eq!((world.phase(), world.waits_for()), (Phase::Waiting, Some(WaitReason::ConfigInvalid)));
     assert!(world.message().contains("hardLimt"), "{}", world.message());
     assert!(world.created.is_empty());
@@ -292,7 +309,7 @@ fn paused_means_no_new_pod_anywhere_and_running_ones_run_on() {
     world.go();
     assert_eq!((world.phase(), world.active()), (Phase::Running, Some((1, 0))));
     world.end(&worked());
-    world.pass(3600);
+    world.go();
     assert_eq!((world.waits_for(), world.active(), world.iterations()), (Some(WaitReason::Paused), None, 1));
     world.configure(&[]);
     world.go();
@@ -306,13 +323,14 @@ fn paused_holds_a_claim_that_has_no_pod_and_a_pod_that_is_gated() {
     world.go();
     world.refusal = None;
     world.configure(&[("paused", "true")]);
+    world.go();
     world.pass(3600);
     assert_eq!((world.created.len(), world.waits_for()), (0, Some(WaitReason::Paused)));
 
     let mut world = World::new(&json!({}));
     assert!(world.turn(), "claimed and created");
     world.configure(&[("paused", "true")]);
-    world.pass(3600);
+    world.go();
     assert!(kubelet::is_gated(world.pod()));
     world.configure(&[("paused", "false")]);
     world.go();

@@ -257,10 +257,12 @@ impl World {
         panic!("after {MOST_TURNS} turns the operator is still busy: {:?}", self.status());
     }
 
-    /// Lets time pass, then goes on.
+    /// Lets time pass. Nothing but time tells the operator to look again: it goes on where it wanted to by now.
     pub fn pass(&mut self, seconds: i64) {
         self.now += SignedDuration::from_secs(seconds);
-        self.go();
+        if self.again.is_some_and(|again| again <= self.now) {
+            self.go();
+        }
     }
 
     /// One whole iteration.
