@@ -1,7 +1,7 @@
 //! What pods tell, as the kubelet, the scheduler and the garbage collector write them.
 
 use crate::support::{after, done, exited, interrupted, merge, timed_out, worked};
-use agentloop_contract::report::{Change, Report};
+use agentloop_contract::report::{Change, End, Report};
 use agentloop_core::facts::{AgentEnd, Ending, PodFacts, PodState};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -305,16 +305,31 @@ fn the_pods_own_deadline_is_no_disruption() {
 #[test]
 fn a_report_counts_with_the_exit_code_that_goes_with_it() {
     let signal = Report { exit_code: None, signal: Some(9), ..worked() };
-    for (report, code) in
-        [(done(), 0), (timed_out(Change::Changed), 124), (interrupted(Change::Unknown), 143), (signal, 137)]
-    {
+    for (report, code) in [
+        (done(), 0),
+        (timed_out(Change::Changed), 124),
+        (interrupted(Change::Unknown), 143),
+        (signal, 137),
+        (Report::of(End::CommandNotFound), 126),
+        (Report::of(End::CommandNotFound), 127),
+        (Report::of(End::AlreadyRan), 125),
+        (Report::of(End::RunnerFailed), 125),
+    ] {
         assert_eq!(ran(&reported(code, &report)).report, Some(report));
     }
 }
 
 #[test]
 fn a_report_that_was_forged_and_its_runner_killed_is_none() {
-    for (report, code) in [(done(), 137), (done(), 1), (interrupted(Change::Unchanged), 0), (worked(), 143)] {
+    for (report, code) in [
+        (done(), 137),
+        (done(), 1),
+        (interrupted(Change::Unchanged), 0),
+        (worked(), 143),
+        (Report::of(End::CommandNotFound), 0),
+        (Report::of(End::AlreadyRan), 0),
+        (Report::of(End::RunnerFailed), 0),
+    ] {
         let end = ran(&reported(code, &report));
         assert_eq!((end.report, end.exit_code), (None, Some(code)));
     }
