@@ -156,7 +156,6 @@ fn list(parts: &[String]) -> Vec<String> {
             part.strip_prefix("- ").or_else(|| part.strip_prefix("* ")).or((part == "-").then_some(""));
         match (item, items.last_mut()) {
             (Some(item), _) => items.push(item.trim().to_owned()),
-            (None, Some(last)) if last.is_empty() => last.clone_from(part),
             (None, Some(last)) => {
                 last.push(' ');
                 last.push_str(part);

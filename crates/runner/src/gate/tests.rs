@@ -94,6 +94,18 @@ fn prose_with_a_colon_goes_on_with_a_text_and_a_key_of_ones_own_ends_it() {
     let gate = ready(&block("ready: true\nreason: one\ntwo words: 2\n-x: 3\n: 4\nnote: 5\nprogress: 6"));
     assert_eq!(gate.reason.as_deref(), Some("one two words: 2 -x: 3 : 4"));
     assert_eq!(gate.progress.as_deref(), Some("6"));
+    let gate = ready(&block("ready: true\nreason: one\n  note: two"));
+    assert_eq!(gate.reason.as_deref(), Some("one note: two"));
+}
+
+#[test]
+fn quotes_around_all_of_a_text_go_and_those_within_it_stay() {
+    for (written, read) in
+        [(r#""a \"b\" c""#, "a \"b\" c"), ("'it''s'", "it's"), (r#""it''s""#, "it''s"), ("'a\"", "'a\"")]
+    {
+        let gate = ready(&block(&format!("ready: true\nreason: {written}")));
+        assert_eq!(gate.reason.as_deref(), Some(read));
+    }
 }
 
 #[test]
