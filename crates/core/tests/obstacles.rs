@@ -107,6 +107,13 @@ fn events_tell_a_missing_prompt_from_a_missing_volume() {
     let other = "MountVolume.SetUp failed for volume \"data\" : not found";
     let found = obstacle_from_events([("FailedMount", other)], INPUT_VOLUME).unwrap();
     assert_eq!(found.reason, WaitReason::VolumePending);
+    for (event, reason) in [
+        ("FailedAttachVolume", WaitReason::VolumePending),
+        ("FailedMapVolume", WaitReason::VolumePending),
+        ("FailedCreatePodSandBox", WaitReason::StartFailed),
+    ] {
+        assert_eq!(obstacle_from_events([(event, "why")], INPUT_VOLUME).unwrap().reason, reason);
+    }
     assert_eq!(obstacle_from_events([("Scheduled", "ok")], INPUT_VOLUME), None);
 }
 
