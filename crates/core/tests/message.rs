@@ -1,8 +1,12 @@
 //! What a stop says, and that every command in it really makes the loop go on.
 
-use crate::support::{World, idled, unauthenticated, worked};
+use crate::support::{World, after, idled, unauthenticated, worked};
 use agentloop_contract::report::{Change, Error, Report};
-use agentloop_core::{api::Phase, message::cut_bytes};
+use agentloop_core::{
+    api::{Phase, WaitReason, Waiting},
+    message::{self, cut_bytes},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
 /// The patches of all commands in a message, parsed as a shell and kubectl would.
@@ -227,4 +231,79 @@ fn what_a_terminal_could_take_for_a_command_is_cut_out() {
     assert_eq!(cut_bytes("\"\"\"\"", 7), "\"\"…", "a quote has two bytes in JSON");
     assert_eq!(cut_bytes("a<b", 8), "a<b");
     assert_eq!(cut_bytes("a<b", 7), "a…", "and this has six in Go's");
+}
+
+#[test]
+fn a_running_task_says_which_iteration_of_how_many_runs_in_which_pod() {
+    let mut world = World::new(&json!({ "maxIterations": 7 }));
+    world.iterate(&worked());
+    world.run();
+    let pod = world.status().active.unwrap().pod;
+    assert_eq!(world.message(), format!("iteration 2 of at most 7 in pod {pod}"));
+}
+
+#[test]
+fn a_limit_above_the_hard_limit_is_told_with_both_numbers() {
+    let mut world = World::new(&json!({ "maxIterations": 60 }));
+    world.go();
+    let told =
+        world.status().conditions.into_iter().find(|condition| condition.type_ == "LimitClamped").unwrap();
+    assert_eq!(
+        told.message,
+        "maxIterations 60 asks for more than the hard limit: 50 iterations are in force; an administrator can raise hardLimit in the operator's configuration"
+    );
+}
+
+#[test]
+fn each_wait_says_what_is_wrong_and_what_goes_on() {
+    use WaitReason::{
+        ConfigInvalid, EarlierPod, ImagePull, NameConflict, NodeLost, Paused, PodRejected, PromptMissing,
+    };
+    use WaitReason::{
+        QuotaExceeded, RateLimited, SchedulingGated, StartFailed, Unschedulable, VolumePending,
+    };
+    let mut world = World::new(&json!({}));
+    world.go();
+    let pod = world.status().active.unwrap().pod;
+    let node = format!(
+        "; goes on once the node is back, deleted, or marked out of service; see kubectl -n dev describe pod {pod}"
+    );
+    for (reason, what, cure) in [
+        (Unschedulable, "no node takes its pod", ""),
+        (SchedulingGated, "its pod is held by a scheduling gate of somebody else", ""),
+        (
+            ImagePull,
+            "an image cannot be pulled",
+            "; goes on once the image can be pulled, or with another image in spec.template",
+        ),
+        (QuotaExceeded, "a ResourceQuota leaves no room for its pod", "; goes on once the quota has room"),
+        (PodRejected, "its pod is refused", "; mend spec.template, or what refuses it"),
+        (VolumePending, "a volume is not ready", ""),
+        (PromptMissing, "the prompt that promptFrom names cannot be read", "; goes on once the key is there"),
+        (StartFailed, "its pod did not start the agent", ""),
+        (RateLimited, "the model provider refuses for now", ""),
+        (NodeLost, "its node is lost", &node),
+        (NameConflict, "a pod of somebody else has its pod's name", "; delete or rename that pod"),
+        (EarlierPod, "an earlier task's pod is still running", ""),
+        (ConfigInvalid, "the operator's configuration is refused", "; an administrator must mend it"),
+        (
+            Paused,
+            "an administrator paused all loops",
+            "; goes on once `paused` is taken out of the configuration",
+        ),
+    ] {
+        let mut status = world.status();
+        let detail = Some("because".to_owned());
+        let not_before = Some(Time(after(60)));
+        status.waiting = Some(Waiting { reason, detail, since: Time(after(0)), not_before });
+        assert_eq!(
+            message::status(&world.task, &status, Phase::Waiting),
+            format!("iteration 1 waits: {what}: because; next try at 2026-11-22T10:01:00Z{cure}")
+        );
+    }
+}
+
+#[test]
+fn a_control_character_takes_the_room_of_the_blank_that_it_becomes() {
+    assert_eq!(cut_bytes("a\u{85}b", 3), "a b");
 }
