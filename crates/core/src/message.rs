@@ -165,15 +165,14 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
     }
     let next = count.saturating_mul(2).min(most);
     // The number that the spec asks for already would change nothing, and so lift nothing.
-    let is_asked_for = task.spec.max_iterations.map(i64::from) == Some(next);
-    let next = if !is_asked_for {
-        next
-    } else if next < most {
-        next + 1
-    } else {
-        next - 1
-    };
-    let command = patch(task, &format!("\"maxIterations\":{next}"));
+    let asked = task.spec.max_iterations.map(i64::from);
+    let other =
+        [next, next + 1, next - 1].into_iter().find(|n| Some(*n) != asked && *n > count && *n <= most);
+    let change = other.map_or_else(
+        || format!("\"resetToken\":\"{}\"", next_token(task, status)),
+        |next| format!("\"maxIterations\":{next}"),
+    );
+    let command = patch(task, &change);
     format!(
         "{text}; the hard limit of {hard} binds: an administrator must raise hardLimit in the operator's configuration first, then: {command}"
     )

@@ -1,9 +1,12 @@
 //! What a stop says, and that every command in it really makes the loop go on.
 
-use crate::support::{World, after, idled, unauthenticated, worked};
-use agentloop_contract::report::{Change, Error, Report};
+use crate::support::{World, after, done, idled, merge, unauthenticated, worked};
+use agentloop_contract::{
+    gate::Gate,
+    report::{Change, Error, Report},
+};
 use agentloop_core::{
-    api::{Phase, WaitReason, Waiting},
+    api::{AgentTaskStatus, Phase, WaitReason, Waiting},
     message::{self, cut_bytes},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -90,6 +93,30 @@ fn where_the_hard_limit_binds_an_administrator_comes_first() {
 }
 
 #[test]
+fn at_the_most_that_a_task_may_ask_for_the_suggested_change_is_allowed_and_is_one() {
+    for (count, asked, change) in [
+        (600, Some(10_000), json!({ "maxIterations": 1200 })),
+        (600, Some(1200), json!({ "maxIterations": 1201 })),
+        (6000, Some(10_000), json!({ "maxIterations": 9999 })),
+        (6000, None, json!({ "maxIterations": 10_000 })),
+        (9999, Some(10_000), json!({ "resetToken": "after-9999" })),
+    ] {
+        let mut world = World::new(&json!({ "maxIterations": asked }));
+        world.configure(&[("hardLimit", &count.to_string()), ("defaultMaxIterations", &count.to_string())]);
+        world.go();
+        let mut status = world.status();
+        status.iterations = count;
+        let message = message::status(&world.task, &status, Phase::IterationLimitReached);
+        assert!(message.contains("binds"), "{message}");
+        assert_eq!(commands(&message), [json!({ "spec": change })]);
+    }
+    let world = World::new(&json!({}));
+    let ended = AgentTaskStatus { iterations: 10_000, ..AgentTaskStatus::default() };
+    let message = message::status(&world.task, &ended, Phase::IterationLimitReached);
+    assert!(message.ends_with("no task may have more than 10000: to go on, create another"), "{message}");
+}
+
+#[test]
 fn a_limit_that_was_lowered_below_the_count_is_told_and_lifted() {
     let build = || {
         let mut world = World::new(&json!({ "maxIterations": 20 }));
@@ -133,6 +160,38 @@ fn an_open_circuit_tells_its_evidence_and_both_ways_on() {
     };
     assert!(same_error().message().contains("ended in the same error (threshold 2, from the task's spec)"));
     every_command_goes_on(same_error, |_| {});
+}
+
+#[test]
+fn where_the_limit_is_reached_too_each_command_raises_it_as_far_as_the_hard_limit_lets_it() {
+    for (hard, more) in
+        [("50", json!({ "maxIterations": 6 })), ("4", json!({ "maxIterations": 4 })), ("3", json!({}))]
+    {
+        let build = || {
+            let mut world = World::new(&json!({ "maxIterations": 3 }));
+            world.configure(&[("hardLimit", hard)]);
+            world.iterate_times(3, &idled());
+            assert_eq!(world.phase(), Phase::CircuitOpen);
+            world
+        };
+        let mut changes =
+            [json!({ "resetToken": "after-3" }), json!({ "breaker": { "noChangeThreshold": 6 } })];
+        for change in &mut changes {
+            merge(change, &more);
+        }
+        assert_eq!(commands(&build().message()), changes.map(|change| json!({ "spec": change })));
+    }
+}
+
+#[test]
+fn done_is_told_with_the_agents_own_words() {
+    let mut world = World::new(&json!({}));
+    world.iterate(&done());
+    assert_eq!(world.message(), "done after 1 iteration: all tests pass");
+    let mut world = World::new(&json!({}));
+    world.iterate(&worked());
+    world.iterate(&Report { gate: Some(Gate { ready: true, ..Gate::default() }), ..worked() });
+    assert_eq!(world.message(), "done after 2 iterations");
 }
 
 #[test]
