@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 use http::Method;
+use serde_json::Value;
 use tokio::time::{self, Instant};
 
 use crate::director::Director;
@@ -204,7 +205,8 @@ async fn watch(
         if done > last {
             (last, since) = (done, Instant::now());
         } else if since.elapsed() > STANDSTILL {
-            bail!("L1: no iteration was counted for {} s, at {done} of {}", STANDSTILL.as_secs(), size.all());
+            let (seconds, all) = (STANDSTILL.as_secs(), size.all());
+            bail!("L1: no iteration was counted for {seconds} s, at {done} of {all}{}", stragglers(fields));
         }
         let step = (size.all() / 20).max(1);
         let due = marks.last().map_or(step, |mark: &Mark| (mark.done / step + 1) * step);
@@ -221,6 +223,27 @@ async fn watch(
             return Ok(marks);
         }
     }
+}
+
+/// What stands still, and what the kubelets could not do.
+fn stragglers(fields: &[Field]) -> String {
+    let mut text = String::new();
+    for field in fields {
+        let scene = &field.director.scene;
+        for task in scene.tasks().iter().filter(|task| !crate::judge::is_at_rest(task)) {
+            let (name, status) = (look::name(task), task.pointer("/status").cloned().unwrap_or_default());
+            let _ = write!(text, "\n{}/{name}: {status}", scene.namespace);
+            let uid = look::uid(task);
+            let is_its = |pod: &&Arc<Value>| look::text(pod, "/metadata/ownerReferences/0/uid") == uid;
+            for pod in scene.pods().iter().filter(is_its) {
+                let _ = write!(text, "\n  {pod}");
+            }
+        }
+        for problem in field.director.problems() {
+            let _ = write!(text, "\n{}: {problem}", scene.namespace);
+        }
+    }
+    text
 }
 
 async fn memory(operator: &Operator) -> Option<u64> {

@@ -205,7 +205,7 @@ fn a_block_in_a_fence_with_text_after_it_is_a_quotation() {
 #[test]
 fn a_line_of_code_or_of_prose_opens_no_fence() {
     for line in ["```x = 1```", "```x` y", "~ 5 min", "``", "`"] {
-        ready(&format!("{line}\n{}\nBye.", block("ready: true")));
+        ready(&format!("{line}\n{}\n{line}\nBye.", block("ready: true")));
     }
     none(&format!("~~~ a `b` c\n{}\n~~~\nBye.", block("ready: true")), NoGate::Quoted);
 }
