@@ -70,7 +70,7 @@ torment: ## put the shipped operator through 10,000 planned disasters (PLANS=, F
 endurance: ## bring 1,000 tasks through 20 iterations each with one operator (TASKS=, ITERATIONS=, SEED=)
 	@hack/torment endurance
 
-.PHONY: test-unit test-fuzz test-model test-api test-torment test-chart test-examples test-e2e
+.PHONY: test-unit test-fuzz test-model test-api test-torment test-chart test-examples test-e2e test-demo
 test-unit: ## run the tests that need no server
 test-fuzz: ## search for inputs that break the parsers, for a short time
 test-model: ## search what can happen to the rules, briefly, and that the search sees what is broken
@@ -79,7 +79,8 @@ test-torment: ## run a sample of planned disasters, and see that breaks are seen
 test-chart: ## run the chart's tests
 test-examples: ## try every example against a real API server
 test-e2e: ## run the tests in a cluster with a real kubelet (root)
-test-unit test-fuzz test-model test-api test-torment test-chart test-examples test-e2e:
+test-demo: ## run the demo from an empty cluster to its end (root)
+test-unit test-fuzz test-model test-api test-torment test-chart test-examples test-e2e test-demo:
 	@hack/test $(@:test-%=%)
 
 .PHONY: transitions
