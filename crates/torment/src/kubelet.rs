@@ -29,6 +29,9 @@ pub const NODE: &str = "agentloop-torment";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a slow agent takes to end.
 const SLOWNESS: Duration = Duration::from_millis(1500);
+/// How often a request is sent before it is given up, and how long after each.
+const TRIES: u32 = 100;
+const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// Longer than any plan.
 const FOREVER: Duration = Duration::from_mins(10);
 
@@ -208,28 +211,48 @@ impl Pod<'_> {
             "apiVersion": "v1", "kind": "Binding", "metadata": { "name": name, "uid": self.uid },
             "target": { "apiVersion": "v1", "kind": "Node", "name": NODE },
         });
-        let path = format!("{}/binding", self.path);
-        let (status, answer) =
-            self.director.server.send(Method::POST, &path, Some((Format::Json, &binding))).await?;
-        match status {
-            status if status.is_success() => Ok(true),
-            StatusCode::NOT_FOUND | StatusCode::CONFLICT => Ok(false),
-            status => anyhow::bail!("POST {path}: {status}: {}", look::text(&answer, "/message")),
-        }
+        let refused = |pod: &Value| match look::text(pod, "/spec/nodeName") {
+            "" => is_deleting(pod).then_some(false),
+            _ => Some(true),
+        };
+        self.insist(Method::POST, "binding", (Format::Json, &binding), refused).await
     }
 
     async fn status(&self, status: Value) -> Result<()> {
         let body = json!({ "metadata": { "uid": self.uid }, "status": status });
-        let path = format!("{}/status", self.path);
-        let (status, answer) =
-            self.director.server.send(Method::PATCH, &path, Some((Format::Merge, &body))).await?;
-        // Gone, or another pod has the name: the kubelet has nothing to tell of it any more.
-        let is_gone =
-            matches!(status, StatusCode::NOT_FOUND | StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY);
-        if !status.is_success() && !is_gone {
-            anyhow::bail!("PATCH {path}: {status}: {}", look::text(&answer, "/message"));
+        // Nothing refuses it for good while the pod is there.
+        self.insist(Method::PATCH, "status", (Format::Merge, &body), |_| None).await.map(drop)
+    }
+
+    /// Sends it until the server takes it, as schedulers and kubelets do; false where the pod is gone. After a
+    /// conflict `refused` says what the pod as it is now makes of it: the server may only have given up because
+    /// others were faster.
+    async fn insist(
+        &self,
+        method: Method,
+        part: &str,
+        body: (Format, &Value),
+        refused: impl Fn(&Value) -> Option<bool>,
+    ) -> Result<bool> {
+        let path = format!("{}/{part}", self.path);
+        let mut last = String::new();
+        for _ in 0..TRIES {
+            match self.director.server.send(method.clone(), &path, Some(body)).await {
+                Ok((status, _)) if status.is_success() => return Ok(true),
+                Ok((StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY, _)) => return Ok(false),
+                Ok((StatusCode::CONFLICT, answer)) => {
+                    let Some(pod) = self.director.scene.pod(self.uid) else { return Ok(false) };
+                    if let Some(done) = refused(&pod) {
+                        return Ok(done);
+                    }
+                    look::text(&answer, "/message").clone_into(&mut last);
+                }
+                Ok((status, answer)) => last = format!("{status}: {}", look::text(&answer, "/message")),
+                Err(error) => last = format!("{error:#}"),
+            }
+            time::sleep(BETWEEN_TRIES).await;
         }
-        Ok(())
+        anyhow::bail!("{method} {path} failed {TRIES} times, at last: {last}")
     }
 
     /// The end of the agent, noted before it is told.
