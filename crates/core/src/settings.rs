@@ -206,8 +206,8 @@ fn contradictions(settings: &mut Settings) -> Vec<String> {
     let mut problems = Vec::new();
     // A hard limit below our own default is no contradiction of the administrator's: the default yields.
     let default = &mut settings.default_max_iterations;
-    if default.from == Source::Default && default.value > settings.hard_limit.value {
-        default.value = settings.hard_limit.value;
+    if default.from == Source::Default {
+        default.value = default.value.min(settings.hard_limit.value);
     }
     let mut at_most = |low: (&str, i64), high: (&str, i64)| {
         if low.1 > high.1 {
@@ -332,6 +332,13 @@ mod tests {
     }
 
     #[test]
+    fn every_key_may_have_its_lowest_value() {
+        let lowest = KEYS.iter().map(|key| (key.name.to_owned(), key.min.to_string())).collect();
+        let read = Configuration::read(&lowest, None, &Settings::default()).newest.expect("good");
+        assert_eq!((read.hard_limit, read.sidecar_grace_seconds), (from_config(1), 0));
+    }
+
+    #[test]
     fn a_bad_key_is_refused_by_name_and_changes_nothing() {
         refused(&[("hardLimit", "20"), ("hardlimits", "5")], "\"hardlimits\" is no setting");
         refused(&[("hardLimit", "many")], "hardLimit: \"many\" is not a whole number");
@@ -365,6 +372,7 @@ mod tests {
     #[test]
     fn paused_works_by_itself_and_unreadable_means_true() {
         assert!(read(&[("paused", "true")]).paused);
+        assert!(read(&[("paused", "true")]).newest.is_ok());
         assert!(read(&[("paused", "yes please")]).paused);
         assert!(read(&[("Paused", "true"), ("hardLimit", "x")]).paused);
         assert!(!read(&[("paused", "False")]).paused);

@@ -303,14 +303,15 @@ fn a_running_task_says_which_iteration_of_how_many_runs_in_which_pod() {
 
 #[test]
 fn a_limit_above_the_hard_limit_is_told_with_both_numbers() {
-    let mut world = World::new(&json!({ "maxIterations": 60 }));
-    world.go();
-    let told =
-        world.status().conditions.into_iter().find(|condition| condition.type_ == "LimitClamped").unwrap();
-    assert_eq!(
-        told.message,
-        "maxIterations 60 asks for more than the hard limit: 50 iterations are in force; an administrator can raise hardLimit in the operator's configuration"
-    );
+    let told = |asked: i32| {
+        let mut world = World::new(&json!({ "maxIterations": asked }));
+        world.go();
+        let condition = world.status().conditions.into_iter().find(|c| c.type_ == "LimitClamped").unwrap();
+        (condition.status, condition.message)
+    };
+    let words = "maxIterations 60 asks for more than the hard limit: 50 iterations are in force; an administrator can raise hardLimit in the operator's configuration";
+    assert_eq!(told(60), ("True".to_owned(), words.to_owned()));
+    assert_eq!(told(50), ("False".to_owned(), String::new()));
 }
 
 #[test]
