@@ -46,14 +46,14 @@ where
 {
     let (store, writer) = reflector::store();
     let (full, synced) = watch::channel(false);
-    let events =
-        reflector::reflector(writer, watcher(api, config).default_backoff()).inspect(
-            move |event| match event {
-                Ok(watcher::Event::InitDone) => drop(full.send_replace(true)),
-                Ok(_) => {}
-                Err(error) => warn!(%error, "a watch is disturbed; it goes on"),
-            },
-        );
+    // Nothing here asks who wrote which field, and it is often the bigger half of an object.
+    let objects =
+        watcher(api, config).default_backoff().modify(|object| object.meta_mut().managed_fields = None);
+    let events = reflector::reflector(writer, objects).inspect(move |event| match event {
+        Ok(watcher::Event::InitDone) => drop(full.send_replace(true)),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "a watch is disturbed; it goes on"),
+    });
     (store, events, Synced(synced))
 }
 
