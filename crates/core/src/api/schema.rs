@@ -119,10 +119,6 @@ impl JsonSchema for PodTemplate {
         "PodTemplate".into()
     }
 
-    fn inline_schema() -> bool {
-        true
-    }
-
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "object",
@@ -150,10 +146,6 @@ impl JsonSchema for PodTemplate {
 impl JsonSchema for ClaimTemplate {
     fn schema_name() -> std::borrow::Cow<'static, str> {
         "ClaimTemplate".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
