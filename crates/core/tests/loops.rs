@@ -97,9 +97,20 @@ fn a_configuration_lowered_in_mid_loop_stops_the_loop() {
     world.configure(&[("defaultMaxIterations", "3")]);
     world.go();
     assert_eq!(world.active(), Some((5, 0)), "what was claimed lawfully runs");
+    assert_eq!(world.status().max_iterations, Some(10), "the limit that it was claimed under");
     world.iterate(&worked());
     assert_eq!((world.phase(), world.iterations()), (Phase::IterationLimitReached, 5));
     assert_eq!(world.status().max_iterations, Some(3));
+}
+
+#[test]
+fn a_limit_edited_while_an_iteration_runs_is_shown_at_once() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.run();
+    world.edit(&json!({ "maxIterations": 20 }));
+    world.go();
+    assert_eq!((world.active(), world.status().max_iterations), (Some((1, 0)), Some(20)));
 }
 
 #[test]
