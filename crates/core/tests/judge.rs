@@ -46,6 +46,16 @@ fn error(charge: &Charge) -> &str {
     }
 }
 
+#[test]
+fn what_the_kubelet_tells_of_times_and_codes_is_kept_with_a_report_and_without() {
+    let (started, finished) = (Some(after(10)), Some(after(70)));
+    for end in [silent(137), told(&worked())] {
+        let exit_code = end.exit_code;
+        let charge = charged(&json!({}), AgentEnd { started, finished, ..end });
+        assert_eq!((charge.exit_code, charge.started, charge.finished), (exit_code, started, finished));
+    }
+}
+
 // === The table ===
 
 #[test]
