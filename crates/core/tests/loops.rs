@@ -319,6 +319,8 @@ fn usage_is_added_up_over_all_iterations() {
     let mut world = World::new(&json!({ "maxIterations": 12 }));
     world.iterate_times(12, &Report { usage: Some(usage), ..worked() });
     let sum = world.status().usage.unwrap();
+    let last = world.status().history.first().and_then(|entry| entry.usage.clone()).unwrap();
+    assert_eq!((last.input_tokens, last.output_tokens), (Some(1000), Some(10)));
     assert_eq!(
         (sum.input_tokens, sum.output_tokens, sum.cost_usd.as_deref()),
         (Some(12_000), Some(120), Some("1.2"))

@@ -71,6 +71,15 @@ fn a_provider_that_refuses_and_changed_nothing_is_not_charged_and_waits_twice_as
 }
 
 #[test]
+fn a_provider_that_names_a_time_that_has_come_is_waited_for_as_one_that_names_none() {
+    for until in [0, -5] {
+        let mut world = World::new(&json!({}));
+        world.iterate(&rate_limited(Change::Unchanged, Some(after(until))));
+        assert_eq!(world.held_for(), 60);
+    }
+}
+
+#[test]
 fn a_provider_that_names_a_time_is_taken_at_its_word_for_a_day_at_most() {
     let mut world = World::new(&json!({}));
     world.iterate(&rate_limited(Change::Unchanged, Some(after(5000))));
