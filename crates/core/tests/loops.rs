@@ -1,7 +1,7 @@
 //! Whole loops: how far they go, what stops them, and what makes them go on.
 
 use crate::support::{
-    World, done, exited, failed_with, idled, rate_limited, timed_out, unauthenticated, worked,
+    World, after, done, exited, failed_with, idled, rate_limited, timed_out, unauthenticated, worked,
 };
 use agentloop_contract::report::{Change, Error, Report};
 use agentloop_core::api::{Outcome, Phase, StopCause};
@@ -306,6 +306,31 @@ fn the_history_is_newest_first_and_ten_long() {
     world.iterate_times(12, &worked());
     let history: Vec<i32> = world.status().history.iter().map(|entry| entry.iteration).collect();
     assert_eq!(history, (3..=12).rev().collect::<Vec<_>>());
+}
+
+#[test]
+fn the_newest_entry_of_the_history_keeps_all_its_words_and_older_ones_the_first() {
+    let gate = agentloop_contract::gate::Gate {
+        reason: Some("r".repeat(300)),
+        progress: Some("half of it".to_owned()),
+        blockers: vec!["one".to_owned(), "two".to_owned()],
+        ..Default::default()
+    };
+    let mut world = World::new(&json!({}));
+    world.iterate_times(2, &Report { gate: Some(gate), ..worked() });
+    let history = world.status().history;
+    let words = |place: usize| {
+        let gate = history[place].gate.clone().unwrap();
+        (gate.reason.unwrap().len(), gate.progress, gate.blockers)
+    };
+    let (newest, older) = (words(0), words(1));
+    assert_eq!((newest.1.as_deref(), newest.2.len()), (Some("half of it"), 2));
+    assert!(older.0 < newest.0, "{older:?}");
+    assert_eq!((older.1, older.2), (None, vec!["one".to_owned()]));
+    for entry in &history {
+        assert!(entry.started_at.as_ref().unwrap().0 >= after(-60), "{entry:?}");
+        assert!(entry.finished_at >= entry.started_at, "{entry:?}");
+    }
 }
 
 #[test]
