@@ -346,3 +346,34 @@ fn a_copy_of_the_claimed_pod_is_not_taken_for_it() {
         assert_eq!(world.active(), Some((2, 0)));
     }
 }
+
+#[test]
+fn a_task_is_being_reconciled_until_its_first_agent_has_run_and_never_again() {
+    let is_reconciling = |world: &World| world.condition("Reconciling").0 == "True";
+    // The agent was seen while it ran.
+    let mut world = World::new(&json!({}));
+    world.go();
+    assert!(is_reconciling(&world));
+    world.run();
+    world.go();
+    assert!(!is_reconciling(&world));
+    // It was not, and its iteration counts.
+    let mut world = World::new(&json!({}));
+    world.iterate(&worked());
+    assert!(!is_reconciling(&world));
+    // It ran, and its iteration does not count.
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.run();
+    world.go();
+    world.end(&rate_limited(Change::Unchanged, None));
+    world.go();
+    assert_eq!(world.iterations(), 0);
+    assert!(!is_reconciling(&world));
+    // It never ran.
+    let mut world = World::new(&json!({}));
+    world.go();
+    world.fail_to_start();
+    world.go();
+    assert!(is_reconciling(&world));
+}
