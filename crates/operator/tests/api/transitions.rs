@@ -110,15 +110,14 @@ fn ends(spec: &AgentTaskSpec, script: Script, from: i32, clear: i32, verified: b
 /// The stop that the counters call for after `settled` iterations.
 fn stops(spec: &AgentTaskSpec, script: Script, settled: i32, clear: i32) -> Option<Phase> {
     let breaker = spec.breaker.clone().unwrap_or_default();
-    let streak = settled - clear;
+    // The iteration that says it is done has no error, and the streak begins anew after it.
+    let well = script.done.filter(|done| *done <= settled).unwrap_or(0);
     let opens = match script.way {
         Way::Works => false,
-        Way::Idles => streak >= breaker.no_change_threshold.unwrap_or(3),
-        Way::Fails => streak >= breaker.same_error_threshold.unwrap_or(5),
+        Way::Idles => settled - clear >= breaker.no_change_threshold.unwrap_or(3),
+        Way::Fails => settled - clear.max(well) >= breaker.same_error_threshold.unwrap_or(5),
     };
-    // The error of the iteration that says it is done is none.
-    let broken = script.way == Way::Fails && script.done.is_some_and(|done| done <= settled);
-    if opens && !broken {
+    if opens {
         return Some(Phase::CircuitOpen);
     }
     (settled >= spec.max_iterations.unwrap_or(10).min(50)).then_some(Phase::IterationLimitReached)
