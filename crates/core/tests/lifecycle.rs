@@ -377,3 +377,33 @@ fn a_task_is_being_reconciled_until_its_first_agent_has_run_and_never_again() {
     world.go();
     assert!(is_reconciling(&world));
 }
+
+#[test]
+fn what_holds_a_task_that_never_ran_is_no_progress() {
+    let status_of = |world: &World, type_: &str| world.condition(type_).0;
+    let mut suspended = World::new(&json!({ "suspend": true }));
+    suspended.go();
+    assert_eq!(status_of(&suspended, "Reconciling"), "False");
+    assert_eq!(status_of(&suspended, "Stalled"), "False");
+    for (reason, stalled) in [
+        (WaitReason::PodRejected, "True"),
+        (WaitReason::NameConflict, "True"),
+        (WaitReason::QuotaExceeded, "False"),
+    ] {
+        let mut world = World::new(&json!({}));
+        world.refusal = Some(agentloop_core::facts::Obstacle { reason, detail: String::new() });
+        world.go();
+        assert_eq!(status_of(&world, "Stalled"), stalled, "{reason:?}");
+        assert_ne!(status_of(&world, "Reconciling"), stalled, "{reason:?}");
+    }
+}
+
+#[test]
+fn done_is_shown_by_its_condition_and_nothing_else_is() {
+    let mut world = World::new(&json!({}));
+    world.iterate(&worked());
+    assert_eq!(world.condition("Succeeded").0, "False");
+    world.iterate(&done());
+    assert_eq!(world.condition("Succeeded"), ("True".to_owned(), "Succeeded".to_owned()));
+    assert_eq!(world.condition("Stopped").0, "True");
+}
