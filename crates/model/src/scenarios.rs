@@ -183,7 +183,7 @@ fn with_one_operator() -> Vec<Scenario> {
     ]
 }
 
-/// Nothing is followed to its end here: it is the same that one operator comes to.
+/// Nothing is followed to its end here, which would cost more than the search: one operator alone shows L1, L2 and S8.
 fn with_two_operators() -> Vec<Scenario> {
     let none = Budget::default();
     let two = |name, about| Scenario { operators: 2, rests: 0, ..plain(name, about) };
