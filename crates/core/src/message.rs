@@ -35,10 +35,13 @@ fn json_bytes(c: char) -> usize {
     }
 }
 
+/// The message of a task that no operator has seen: the default of the API's schema.
+pub const NOT_SEEN: &str = "no operator has seen this task yet; if this stays, agentloop does not run, or does not watch this namespace";
+
 /// The message of a status.
 pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> String {
     match phase {
-        Phase::Pending => "the first iteration is about to start".to_owned(),
+        Phase::Pending => NOT_SEEN.to_owned(),
         Phase::Running => running(status),
         Phase::Waiting => waiting(task, status),
         Phase::Suspended => suspended(task, status),

@@ -399,6 +399,27 @@ fn what_holds_a_task_that_never_ran_is_no_progress() {
 }
 
 #[test]
+fn a_condition_tells_since_when_it_is_so() {
+    let since = |world: &World, type_: &str| {
+        let found = world.status().conditions.into_iter().find(|c| c.type_ == type_).unwrap();
+        found.last_transition_time.0
+    };
+    let mut world = World::new(&json!({ "maxIterations": 1 }));
+    world.go();
+    let begun = world.now;
+    world.pass(600);
+    world.iterate(&worked());
+    let stopped = world.now;
+    assert!(stopped > begun);
+    assert_eq!(since(&world, "Stopped"), stopped, "it has become true");
+    assert_eq!(since(&world, "Succeeded"), begun, "it is as false as before");
+    world.pass(600);
+    world.edit(&json!({ "prompt": "more of the same" }));
+    world.go();
+    assert_eq!(since(&world, "Stopped"), stopped, "true again is no change");
+}
+
+#[test]
 fn done_is_shown_by_its_condition_and_nothing_else_is() {
     let mut world = World::new(&json!({}));
     world.iterate(&worked());

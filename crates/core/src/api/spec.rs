@@ -29,7 +29,7 @@ use super::status::AgentTaskStatus;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "What happened, and the command that goes on"),
     validation = Rule::new("self.metadata.name.size() <= 63").message("a task's name has at most 63 characters: it becomes a label and part of its pods' names"),
-    validation = Rule::new("!has(oldSelf.status) || has(self.status)").message("status cannot be removed: it holds the count of iterations"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.observedGeneration) || (has(self.status) && has(self.status.observedGeneration))").message("status cannot be removed: it holds the count of iterations"),
     validation = Rule::new("!has(self.status) || !has(self.status.active) || (has(oldSelf.status) && has(oldSelf.status.active) && oldSelf.status.active.iteration == self.status.active.iteration && oldSelf.status.active.attempt == self.status.active.attempt) || (self.status.active.iteration == self.status.iterations + 1 && has(self.status.maxIterations) && self.status.active.iteration <= self.status.maxIterations && (!has(self.spec.maxIterations) || self.status.active.iteration <= self.spec.maxIterations))").message("a new claim is the next iteration, within the limit")
 )]
 #[serde(rename_all = "camelCase")]

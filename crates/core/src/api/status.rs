@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(oldSelf.iterations) || (has(self.iterations) && (self.iterations == oldSelf.iterations || self.iterations == oldSelf.iterations + 1))").message("status.iterations stays or grows by one"),
+    validation = Rule::new("!has(oldSelf.observedGeneration) || (has(self.iterations) && (self.iterations == oldSelf.iterations || self.iterations == oldSelf.iterations + 1))").message("status.iterations stays or grows by one"),
     validation = Rule::new("!has(oldSelf.phase) || oldSelf.phase != 'Succeeded' || (has(self.phase) && self.phase == 'Succeeded')").message("Succeeded is final"),
 )]
 pub struct AgentTaskStatus {
@@ -102,7 +102,7 @@ pub struct AgentTaskStatus {
 /// Where a loop stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
-    /// Nothing is claimed yet, and nothing waited for.
+    /// No operator has seen it yet: the API server's own answer.
     Pending,
     /// An iteration is in flight.
     Running,

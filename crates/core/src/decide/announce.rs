@@ -38,9 +38,7 @@ pub fn announce(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) -> Ve
         Phase::Succeeded | Phase::IterationLimitReached | Phase::Suspended => {
             Note { warning: false, reason: word(phase), message }
         }
-        Phase::Running | Phase::Pending if was_held => {
-            Note { warning: false, reason: "Resumed".to_owned(), message }
-        }
+        Phase::Running if was_held => Note { warning: false, reason: "Resumed".to_owned(), message },
         Phase::Running if before.is_none_or(|status| status.start_time.is_none()) => {
             Note { warning: false, reason: "Started".to_owned(), message }
         }

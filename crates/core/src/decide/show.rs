@@ -33,7 +33,7 @@ pub(super) fn show(draft: &mut Draft<'_>) {
     let stopped = status.stop.as_ref().map(|stop| format!("{:?}", stop.phase));
     let clamped = status.thresholds.as_ref().filter(|thresholds| thresholds.is_clamped());
     let has_run = runs || status.iterations > 0 || has_run_before(status);
-    let in_progress = !has_run && matches!(phase, Phase::Pending | Phase::Running | Phase::Waiting);
+    let in_progress = !has_run && matches!(phase, Phase::Running | Phase::Waiting);
     let stalled = match phase {
         Phase::CircuitOpen | Phase::Failed => true,
         Phase::Waiting => status.waiting.as_ref().is_some_and(|w| needs_a_person(w.reason)),
@@ -75,15 +75,15 @@ pub(super) fn show(draft: &mut Draft<'_>) {
         .collect();
 }
 
-/// The phase: Succeeded, Suspended, the stop's own, then what goes on.
+/// The phase: Succeeded, Suspended, the stop's own, then what goes on. Where nothing holds a task, the rules
+/// have claimed its next iteration.
 fn phase(status: &AgentTaskStatus, suspended: bool) -> Phase {
     match &status.stop {
         Some(stop) if stop.phase == Phase::Succeeded => Phase::Succeeded,
         _ if suspended => Phase::Suspended,
         Some(stop) => stop.phase,
         None if status.waiting.is_some() => Phase::Waiting,
-        None if status.active.is_some() => Phase::Running,
-        None => Phase::Pending,
+        None => Phase::Running,
     }
 }
 

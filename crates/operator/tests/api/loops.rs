@@ -227,6 +227,18 @@ async fn nothing_is_written_once_a_loop_has_stopped() {
 }
 
 #[tokio::test]
+async fn a_task_that_no_operator_has_seen_says_so() {
+    let world = World::with_tasks().await;
+    let status = world.create("lonely", json!({})).await.status.unwrap_or_default();
+    assert_eq!((status.phase, status.iterations), (Some(Phase::Pending), 0));
+    let message = status.message.unwrap_or_default();
+    assert!(message.contains("no operator has seen this task"), "{message}");
+    let read = world.status("lonely").await;
+    assert_eq!((read.phase, read.message), (Some(Phase::Pending), Some(message)));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn the_server_refuses_a_status_that_would_break_the_count() {
     let world = World::with_tasks().await;
     world.create("forged", json!({ "maxIterations": 2 })).await;
@@ -235,12 +247,14 @@ async fn the_server_refuses_a_status_that_would_break_the_count() {
         let patch = Patch::Merge(json!({ "status": status }));
         tasks.patch_status("forged", &PatchParams::default(), &patch).await.err().map(|e| e.to_string())
     };
-    assert_eq!(try_status(json!({ "iterations": 1, "maxIterations": 2 })).await, None);
+    let written = json!({ "observedGeneration": 1, "iterations": 1, "maxIterations": 2 });
+    assert_eq!(try_status(written).await, None);
     let refusals = [
         (json!({ "iterations": 3 }), "grows by one"),
         (json!({ "iterations": 0 }), "grows by one"),
         (json!({ "active": { "iteration": 3, "attempt": 0, "pod": "x" } }), "within the limit"),
         (json!({ "active": { "iteration": 1, "attempt": 0, "pod": "x" } }), "within the limit"),
+        (json!({ "observedGeneration": null }), "cannot be removed"),
         (Value::Null, "cannot be removed"),
     ];
     for (status, words) in refusals {
@@ -249,6 +263,27 @@ async fn the_server_refuses_a_status_that_would_break_the_count() {
     }
     assert_eq!(try_status(json!({ "phase": "Succeeded" })).await, None);
     assert!(try_status(json!({ "phase": "Running" })).await.is_some_and(|e| e.contains("final")));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_task_that_is_restored_with_its_status_goes_on_from_its_count() {
+    let world = World::with_tasks().await;
+    let operator = Operator::start(&world);
+    let kubelet = Kubelet::start(&world, |_| Work::changed());
+    world.create("saved", json!({ "maxIterations": 2 })).await;
+    let saved = world.until_phase("saved", Phase::IterationLimitReached).await;
+    drop(operator);
+    world.create("restored", json!({ "maxIterations": 3 })).await;
+    let patch = Patch::Merge(json!({ "status": saved }));
+    let tasks = world.api::<AgentTask>();
+    tasks.patch_status("restored", &PatchParams::default(), &patch).await.expect("the status is taken");
+    let _operator = Operator::start(&world);
+    // Its stop is of the first spec's generation, as the restored spec is.
+    world.patch("restored", json!({ "prompt": "go on" })).await;
+    let status = world.until("restored", "3 iterations", |s| s.iterations == 3 && s.stop.is_some()).await;
+    assert_eq!(status.phase, Some(Phase::IterationLimitReached));
+    assert_eq!(kubelet.ran(), [(1, 0), (2, 0), (3, 0)]);
     world.end().await;
 }
 
