@@ -143,9 +143,16 @@ async fn a_task_edited_into_another_ends_where_a_fresh_one_does_or_the_edit_is_r
     let world = World::with_tasks().await;
     let _operator = Operator::start(&world);
     let schema = specs::schema();
+    let mut tried = 0;
     let outcomes: Vec<Outcome> = futures::stream::iter(0..pairs)
         .map(|pair| pair_of(&world, &schema, seed, pair))
         .buffer_unordered(AT_ONCE)
+        .inspect(|_| {
+            tried += 1;
+            if tried % 100 == 0 {
+                println!("{tried} of {pairs} pairs");
+            }
+        })
         .collect()
         .await;
     let same = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Same)).count();
