@@ -159,7 +159,7 @@ impl Director {
                 memory.wanted.insert(name, sent.body.clone());
             }
             (Break::OldConfirmation, Call::Read) if sent.path.contains("/agenttasks/") => {
-                if let Some(task) = self.remembered(&sent.path) {
+                if let Some(task) = self.lists.task(&sent.path) {
                     return Ok(Some(Told::success(&task)));
                 }
             }

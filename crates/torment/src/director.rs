@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -19,10 +18,11 @@ use crate::call::Call;
 use crate::history::Scene;
 use crate::json;
 use crate::judge::Violation;
+use crate::lists::Lists;
 use crate::operator::{Operator, Program};
 use crate::plan::{Deed, Meanwhile, Moment, Plan, Until, What};
 use crate::proxy::{Proxy, Sent, Told, Wire, Wires};
-use crate::server::{self, Server};
+use crate::server::Server;
 use crate::truth::Truths;
 use crate::user;
 
@@ -71,8 +71,8 @@ pub struct Director {
     writes: watch::Sender<u32>,
     wires: watch::Sender<Wires>,
     cut_until: Mutex<Option<Instant>>,
-    lists: Mutex<HashMap<String, Bytes>>,
-    old_lists: Mutex<HashMap<(usize, String), Bytes>>,
+    /// Lists of earlier moments.
+    pub lists: Lists,
     problems: Mutex<Vec<String>>,
     accusations: Mutex<Vec<Violation>>,
 }
@@ -113,8 +113,7 @@ impl Director {
             writes,
             wires,
             cut_until: Mutex::new(None),
-            lists: Mutex::default(),
-            old_lists: Mutex::default(),
+            lists: Lists::default(),
             problems: Mutex::default(),
             accusations: Mutex::default(),
         })
@@ -267,7 +266,7 @@ impl Director {
                     go = Go::Nowhere;
                 }
                 Deed::Haunt => {
-                    self.remember().await?;
+                    self.lists.keep(&self.server, &self.scene.namespace).await?;
                     let (director, sent) = (self.clone(), sent.clone());
                     tokio::spawn(async move {
                         if let Err(error) = director.haunt(place, &sent).await {
@@ -355,7 +354,7 @@ impl Director {
 
     async fn try_to(self: &Arc<Self>, place: usize, deed: Deed, sent: Option<&Sent>) -> Result<()> {
         match deed {
-            Deed::Remember => self.remember().await?,
+            Deed::Remember => self.lists.keep(&self.server, &self.scene.namespace).await?,
             Deed::Pause(until) => self.wait(until, LONGEST_PAUSE).await,
             Deed::Freeze(until) => {
                 let operator = self.operator(place)?;
@@ -398,8 +397,7 @@ impl Director {
             }
         });
         if old_lists {
-            let lists = lock(&self.lists).clone();
-            lock(&self.old_lists).extend(lists.into_iter().map(|(path, body)| ((place, path), body)));
+            self.lists.serve_to(place);
         }
         operator.start().await
     }
@@ -419,35 +417,6 @@ impl Director {
         }
         self.cut_watches(false);
         Ok(())
-    }
-
-    async fn remember(&self) -> Result<()> {
-        let namespace = &self.scene.namespace;
-        for (path, query) in [
-            (server::tasks(namespace, ""), ""),
-            (server::pods(namespace, ""), "?labelSelector=agentloop.dev/task-uid"),
-        ] {
-            let list = self.server.must(Method::GET, &format!("{path}{query}"), None).await?;
-            lock(&self.lists).insert(path, list.to_string().into());
-        }
-        Ok(())
-    }
-
-    /// The old list that this operator is to be served, once.
-    pub fn take_old_list(&self, place: usize, path: &str) -> Option<Bytes> {
-        lock(&self.old_lists).remove(&(place, path.to_owned()))
-    }
-
-    /// The task at this path as it was in the lists that were kept last.
-    pub fn remembered(&self, path: &str) -> Option<Value> {
-        let (collection, name) = path.rsplit_once('/')?;
-        let list: Value = serde_json::from_slice(lock(&self.lists).get(collection)?).ok()?;
-        let mut task = json::list(&list, "/items").iter().find(|task| json::name(task) == name)?.clone();
-        // Items of a list do not say what they are.
-        let map = task.as_object_mut()?;
-        map.insert("apiVersion".to_owned(), "agentloop.dev/v1alpha1".into());
-        map.insert("kind".to_owned(), "AgentTask".into());
-        Some(task)
     }
 
     fn cut_watches(&self, expired: bool) {

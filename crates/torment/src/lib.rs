@@ -42,6 +42,7 @@ pub mod history;
 pub mod json;
 pub mod judge;
 pub mod kubelet;
+pub mod lists;
 pub mod make;
 pub mod named;
 pub mod operator;

@@ -195,7 +195,7 @@ async fn carry_out(
         Go::Nowhere => return Ok(None),
     }
     if *call == Call::CacheList
-        && let Some(old) = director.take_old_list(place, &sent.path)
+        && let Some(old) = director.lists.take(place, &sent.path)
     {
         return Ok(Some(Told { status: StatusCode::OK, body: old }));
     }

@@ -1,0 +1,60 @@
+//! Old lists: what a stale API server would say.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+use bytes::Bytes;
+use http::Method;
+use serde_json::Value;
+
+use crate::json;
+use crate::server::{self, Server};
+
+/// The lists that were kept, and those that operators are to be served in their stead.
+#[derive(Default)]
+pub struct Lists {
+    kept: Mutex<HashMap<String, Bytes>>,
+    to_serve: Mutex<HashMap<(usize, String), Bytes>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lists {
+    /// Keeps the tasks and the pods of a namespace as they are now.
+    pub async fn keep(&self, server: &Server, namespace: &str) -> Result<()> {
+        for (path, query) in [
+            (server::tasks(namespace, ""), ""),
+            (server::pods(namespace, ""), "?labelSelector=agentloop.dev/task-uid"),
+        ] {
+            let list = server.must(Method::GET, &format!("{path}{query}"), None).await?;
+            lock(&self.kept).insert(path, list.to_string().into());
+        }
+        Ok(())
+    }
+
+    /// What was kept is what the operator at this place is served, once each.
+    pub fn serve_to(&self, place: usize) {
+        let kept = lock(&self.kept).clone();
+        lock(&self.to_serve).extend(kept.into_iter().map(|(path, body)| ((place, path), body)));
+    }
+
+    /// The list that this operator is to be served at this path.
+    pub fn take(&self, place: usize, path: &str) -> Option<Bytes> {
+        lock(&self.to_serve).remove(&(place, path.to_owned()))
+    }
+
+    /// The task at this path as it was kept.
+    pub fn task(&self, path: &str) -> Option<Value> {
+        let (collection, name) = path.rsplit_once('/')?;
+        let list: Value = serde_json::from_slice(lock(&self.kept).get(collection)?).ok()?;
+        let mut task = json::list(&list, "/items").iter().find(|task| json::name(task) == name)?.clone();
+        // Items of a list do not say what they are.
+        let map = task.as_object_mut()?;
+        map.insert("apiVersion".to_owned(), "agentloop.dev/v1alpha1".into());
+        map.insert("kind".to_owned(), "AgentTask".into());
+        Some(task)
+    }
+}
