@@ -1,0 +1,66 @@
+//! A task and its agents, before anything befalls them.
+
+use std::collections::BTreeMap;
+
+use fastrand::Rng;
+
+use crate::plan::{Kind, Mishap, Plan, Task, Work};
+
+/// A task and its agents.
+pub(super) fn life(rng: &mut Rng, seed: u64, number: u64, kind: Kind) -> Plan {
+    let count = [2, 2, 2, 2, 3, 3, 3, 4, 5, 6].get(rng.usize(..10)).copied().unwrap_or(2);
+    let mut works: Vec<Work> = (0..count).map(|_| Work::Changed).collect();
+    let mut task = Task {
+        limit: count,
+        no_change: 9,
+        same_error: 9,
+        history: *rng.choice([0, 1, 10].iter()).unwrap_or(&10),
+    };
+    let last = works.len().saturating_sub(1);
+    let ending = if kind == Kind::Token { 3 + rng.u32(..3) } else { rng.u32(..10) };
+    match ending {
+        0 => end_in(&mut works, &[Work::Ready]),
+        1 => {
+            end_in(&mut works, &[Work::Ready]);
+            task.limit += 2;
+        }
+        3 => {
+            end_in(&mut works, &[Work::Unchanged, Work::Unchanged]);
+            task.no_change = 2;
+            task.limit += 3;
+        }
+        4 => {
+            end_in(&mut works, &[Work::Error(1), Work::Error(1)]);
+            task.same_error = 2;
+            task.limit += 3;
+        }
+        5 => {
+            end_in(&mut works, &[Work::Fatal]);
+            task.limit += 3;
+        }
+        _ => {}
+    }
+    // What does not end the loop, before what does.
+    for work in works.iter_mut().take(last.saturating_sub(1)) {
+        *work = match rng.u32(..12) {
+            0 => Work::Unchanged,
+            1 => Work::Error(rng.u8(2..4)),
+            2 => Work::Refused,
+            _ => Work::Changed,
+        };
+    }
+    let mut mishaps = BTreeMap::new();
+    for iteration in 1..=count {
+        if rng.u32(..3) == 0 {
+            mishaps.insert(iteration, Mishap::Late);
+        }
+    }
+    Plan { seed, number, kind, task, works, mishaps, operators: 1, lease: false, clock: 0, steps: Vec::new() }
+}
+
+/// The last iterations' agents.
+fn end_in(works: &mut [Work], last: &[Work]) {
+    for (work, wanted) in works.iter_mut().rev().zip(last.iter().rev()) {
+        *work = *wanted;
+    }
+}
