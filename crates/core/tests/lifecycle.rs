@@ -80,6 +80,31 @@ fn a_claim_without_a_pod_creates_none_while_suspended() {
 }
 
 #[test]
+fn what_a_stop_froze_stays_frozen_while_suspended() {
+    let mut world = World::new(&json!({ "maxIterations": 1 }));
+    world.iterate(&worked());
+    world.edit(&json!({ "suspend": true, "maxIterations": 5 }));
+    world.go();
+    assert_eq!((world.phase(), world.status().max_iterations), (Phase::Suspended, Some(1)));
+    world.edit(&json!({ "suspend": false }));
+    world.go();
+    assert_eq!((world.phase(), world.status().max_iterations), (Phase::Running, Some(5)));
+}
+
+#[test]
+fn the_limit_that_a_suspended_task_shows_is_that_of_its_spec_and_no_newer_setting() {
+    let mut world = World::new(&json!({ "suspend": true }));
+    world.go();
+    assert_eq!(world.status().max_iterations, Some(10));
+    world.configure(&[("defaultMaxIterations", "7")]);
+    world.go();
+    assert_eq!(world.status().max_iterations, Some(10), "nothing was asked of it");
+    world.edit(&json!({ "maxIterations": 3 }));
+    world.go();
+    assert_eq!(world.status().max_iterations, Some(3));
+}
+
+#[test]
 fn done_while_suspended_is_succeeded() {
     let mut world = World::new(&json!({}));
     world.go();
@@ -250,6 +275,15 @@ fn only_success_starts_the_time_to_live() {
     world.now += jiff::SignedDuration::from_secs(1);
     world.turn();
     assert!(world.expired);
+}
+
+#[test]
+fn a_time_to_live_beyond_all_times_never_ends() {
+    let mut world = World::new(&json!({ "ttlSecondsAfterFinished": i64::MAX }));
+    world.iterate(&done());
+    world.pass(100 * 366 * 24 * 3600);
+    assert!(!world.expired);
+    assert_eq!(world.phase(), Phase::Succeeded);
 }
 
 #[test]

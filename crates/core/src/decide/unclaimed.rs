@@ -90,9 +90,8 @@ fn claim(draft: &mut Draft<'_>) {
 fn expire(draft: &mut Draft<'_>) {
     let Some(seconds) = draft.observed.task.spec.ttl_seconds_after_finished else { return };
     let Some(completed) = draft.status.completion_time.clone() else { return };
-    // Bounded far beyond any use, so that no number overflows a time.
-    let ttl = SignedDuration::from_secs(seconds.clamp(0, 100 * 366 * 24 * 3600));
-    let due = completed.0.checked_add(ttl).unwrap_or(completed.0);
+    // Later than any time: never.
+    let Ok(due) = completed.0.checked_add(SignedDuration::from_secs(seconds)) else { return };
     if draft.observed.now >= due {
         draft.act(Action::DeleteTask);
     } else {

@@ -76,6 +76,12 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_cost_keeps_its_digits() {
+        let most = "123456789012345678901234.5";
+        assert_eq!(add(Some(cost("0")), Some(&cost(most))).and_then(|u| u.cost_usd).as_deref(), Some(most));
+    }
+
+    #[test]
     fn what_is_no_amount_is_left_out() {
         for text in ["", "-1", "1e9", "NaN", ".5", "1.2.3", "1234567890123456789012345"] {
             let read = of(&report::Usage { cost_usd: Some(text.to_owned()), ..report::Usage::default() });
