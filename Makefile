@@ -88,5 +88,5 @@ transitions: ## edit 1,000 tasks in the middle of their loops: do they end as fr
 	@hack/test transitions
 
 .PHONY: mutants
-mutants: ## break the rules and the parsers one place at a time: does a test notice? (2 h on two cores)
+mutants: ## break the rules and the parsers one place at a time: does a test notice? (1 h on two cores)
 	@hack/mutants
