@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(oldSelf.observedGeneration) || (has(self.iterations) && (self.iterations == oldSelf.iterations || self.iterations == oldSelf.iterations + 1))").message("status.iterations stays or grows by one"),
+    validation = Rule::new("(!has(oldSelf.observedGeneration) && (!has(oldSelf.iterations) || oldSelf.iterations == 0)) || (has(self.iterations) && (self.iterations == oldSelf.iterations || self.iterations == oldSelf.iterations + 1))").message("status.iterations stays or grows by one"),
     validation = Rule::new("!has(oldSelf.phase) || oldSelf.phase != 'Succeeded' || (has(self.phase) && self.phase == 'Succeeded')").message("Succeeded is final"),
 )]
 pub struct AgentTaskStatus {
