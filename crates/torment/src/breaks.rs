@@ -4,7 +4,6 @@
 //! broken one would send, or would take for true.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use tokio::time;
 use crate::call::Call;
 use crate::director::Director;
 use crate::json as look;
+use crate::lock;
 use crate::plan::What;
 use crate::proxy::{Sent, Told};
 use crate::server::{Format, pods};
@@ -155,7 +155,7 @@ impl Director {
             }
             (Break::Adopt, Call::Write(Some(What::Create))) => {
                 let name = look::name(&sent.body).to_owned();
-                let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut memory = lock(&self.memory);
                 memory.wanted.insert(name, sent.body.clone());
             }
             (Break::OldConfirmation, Call::Read) if sent.path.contains("/agenttasks/") => {
@@ -208,7 +208,7 @@ impl Director {
     /// Somebody else's pod, looking as if it were the one that the operator wanted to create.
     fn adopted(&self, sent: &Sent, told: Told) -> Told {
         let mut pod = told.json();
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = lock(&self.memory);
         let Some(wanted) = memory.wanted.get(look::name(&pod)) else { return told };
         if pods(&self.scene.namespace, look::name(&pod)) != sent.path {
             return told;
@@ -231,7 +231,7 @@ impl Director {
 
     /// Writes to the task for half a minute.
     fn rest_no_more(&self) {
-        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = lock(&self.memory);
         if memory.restless.swap(true, Ordering::SeqCst) {
             return;
         }

@@ -1,13 +1,14 @@
 //! Many plans at the same time, each in a namespace of its worker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, bail};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::breaks::Break;
+use crate::lock;
 use crate::named;
 use crate::operator::Program;
 use crate::plan::Plan;
@@ -65,7 +66,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
         let (next, report, named, how) = (next.clone(), report.clone(), named.clone(), *how);
         workers.spawn(async move {
             loop {
-                let first = named.lock().unwrap_or_else(PoisonError::into_inner).pop();
+                let first = lock(&named).pop();
                 let plan = match first {
                     Some(plan) => plan,
                     None => match next.fetch_add(1, Ordering::SeqCst) {
@@ -78,14 +79,11 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
                     Ok(outcome) => outcome,
                     Err(error) => {
                         eprintln!("plan {number} could not be carried out: {error:#}");
-                        report
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .trouble(range.seed, number, &error);
+                        lock(&report).trouble(range.seed, number, &error);
                         continue;
                     }
                 };
-                let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut report = lock(&report);
                 report.add(&outcome);
                 let bad = report.violated.len() + report.troubled.len();
                 let is_bad = !outcome.violations.is_empty() || !outcome.problems.is_empty();
@@ -124,7 +122,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
     for name in &namespaces {
         world.drop_namespace(name).await?;
     }
-    let mut report = std::mem::take(&mut *report.lock().unwrap_or_else(PoisonError::into_inner));
+    let mut report = std::mem::take(&mut *lock(&report));
     report.took = started.elapsed();
     Ok(report)
 }

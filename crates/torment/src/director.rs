@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -19,6 +19,7 @@ use crate::history::Scene;
 use crate::json;
 use crate::judge::Violation;
 use crate::lists::Lists;
+use crate::lock;
 use crate::operator::{Operator, Program};
 use crate::plan::{Deed, Meanwhile, Moment, Plan, Until, What};
 use crate::proxy::{Proxy, Sent, Told, Wire, Wires};
@@ -85,10 +86,6 @@ impl Drop for Busy {
         self.0.busy.fetch_sub(1, Ordering::SeqCst);
         self.0.scene.poke();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Director {

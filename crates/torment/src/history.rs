@@ -4,7 +4,7 @@
 //! sorting by version puts tasks and pods into one order.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
 use crate::json;
+use crate::lock;
 use crate::server::Server;
 
 /// What an object is.
@@ -62,7 +63,7 @@ impl Scene {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn take(&self, seen: Seen) {
@@ -185,7 +186,7 @@ impl History {
 
     /// The scene of a namespace.
     pub fn scene(&self, namespace: &str) -> Arc<Scene> {
-        let mut scenes = self.scenes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scenes = lock(&self.scenes);
         scenes.entry(namespace.to_owned()).or_insert_with(|| Scene::new(namespace)).clone()
     }
 

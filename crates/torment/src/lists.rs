@@ -1,25 +1,21 @@
 //! Old lists: what a stale API server would say.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use anyhow::Result;
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
-use crate::json;
 use crate::server::{self, Server};
+use crate::{json, lock};
 
 /// The lists that were kept, and those that operators are to be served in their stead.
 #[derive(Default)]
 pub struct Lists {
     kept: Mutex<HashMap<String, Bytes>>,
     to_serve: Mutex<HashMap<(usize, String), Bytes>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lists {

@@ -1,6 +1,8 @@
 //! What the agents really did: the driver plays the kubelet, so it knows.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::lock;
 
 /// What became of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +62,7 @@ pub struct Truths(Mutex<Vec<Run>>);
 
 impl Truths {
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Run>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// A pod was bound.
