@@ -11,11 +11,11 @@ fuzz_target!(|data: &[u8]| {
     report.cut.clear();
     report.error = report.error.map(|error| Error::new(&error.summary));
     for limit in [500, 1024, MAX_BYTES, usize::MAX] {
-        let json = report.encode(limit).expect("what decides fits into 500 bytes");
+        let json = report.encode(limit, None).expect("what decides fits into 500 bytes");
         assert!(json.len() <= limit && json.chars().all(|c| !c.is_control()), "{json}");
         let read = Report::decode(&json).expect("whole");
         assert_eq!(decides(&read), decides(&report), "what decides is never cut");
-        assert_eq!(read.encode(usize::MAX).as_ref(), Some(&json), "the second way changes nothing");
+        assert_eq!(read.encode(usize::MAX, None).as_ref(), Some(&json), "the second way changes nothing");
         let half = &json[..json.floor_char_boundary(json.len() / 2)];
         assert!(Report::decode(half).is_err(), "half a report is no report");
     }

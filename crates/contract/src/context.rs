@@ -43,6 +43,20 @@ pub struct Context {
     /// Exit codes of the agent that mean "not now".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retry_on_exit_codes: Vec<i32>,
+    /// The template names no working directory: where the container starts in `/`, the agent starts in
+    /// the workspace.
+    #[serde(default)]
+    pub start_in_workspace: bool,
+    /// The agent must not gain privileges (`no_new_privs`): its container does not allow it.
+    #[serde(default)]
+    pub no_new_privileges: bool,
+    /// Seconds without output after which an agent that has printed its final event, but does not exit, is
+    /// ended.
+    #[serde(default = "default_exit_grace_seconds")]
+    pub exit_grace_seconds: i64,
+    /// How many transcripts the workspace keeps.
+    #[serde(default)]
+    pub transcripts: Transcripts,
     /// Most bytes that the report may have.
     pub report_limit_bytes: usize,
     /// Streaks before this iteration, and where they stop the loop.
@@ -50,6 +64,26 @@ pub struct Context {
     /// The last iterations, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Past>,
+}
+
+fn default_exit_grace_seconds() -> i64 {
+    60
+}
+
+/// How many transcripts of a task the workspace keeps; the oldest go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transcripts {
+    /// Iterations whose transcripts are kept.
+    pub iterations: i64,
+    /// Bytes that all of them may take together.
+    pub bytes: i64,
+}
+
+impl Default for Transcripts {
+    fn default() -> Self {
+        Self { iterations: 50, bytes: 64 << 20 }
+    }
 }
 
 /// The task that an iteration belongs to.

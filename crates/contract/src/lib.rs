@@ -7,5 +7,6 @@
 pub mod context;
 pub mod error;
 pub mod gate;
+pub mod mac;
 pub mod names;
 pub mod report;

@@ -18,6 +18,12 @@ pub const ANNOTATION_PROMPT: &str = "agentloop.dev/prompt";
 pub const ANNOTATION_CONTEXT: &str = "agentloop.dev/context";
 /// Annotation of a pod: a hash of all that the pod was made from.
 pub const ANNOTATION_TEMPLATE_HASH: &str = "agentloop.dev/template-hash";
+/// Annotation of a pod: a hash of the goal and of what completes the task, as the pod was made from them.
+pub const ANNOTATION_COMPLETION_HASH: &str = "agentloop.dev/completion-hash";
+/// Annotation of a pod: a hash of the runner's image, its pull policy and the way it gets into the pod.
+pub const ANNOTATION_RUNNER: &str = "agentloop.dev/runner";
+/// Annotation of a pod: the name of the container that runs the agent.
+pub const ANNOTATION_AGENT: &str = "agentloop.dev/agent-container";
 
 /// Folder with the runner's executable.
 pub const RUNNER_DIR: &str = "/agentloop/bin";
@@ -50,4 +56,7 @@ pub mod env {
     pub const CONTEXT_FILE: &str = "AGENTLOOP_CONTEXT_FILE";
     /// Where the workspace is mounted.
     pub const WORKSPACE: &str = "AGENTLOOP_WORKSPACE";
+    /// The key that authenticates the runner's report. For the runner alone: it removes the variable from
+    /// the environment of everything that it starts.
+    pub const REPORT_KEY: &str = "AGENTLOOP_REPORT_KEY";
 }

@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::gate::{Gate, NoGate};
+use crate::{
+    gate::{Gate, NoGate},
+    mac,
+};
 
 /// Version of [`Report`] that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -45,6 +48,13 @@ pub struct Report {
     pub signal: Option<i32>,
     /// Whether the workspace is another than before.
     pub changed: Change,
+    /// Proven without any rules of what counts: kind, mode, size, times and inode of everything in the
+    /// workspace are as before. Absent where that was not compared, or is not so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub untouched: bool,
+    /// The folder that the agent started in, where that is not the workspace or below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_in: Option<String>,
     /// How many files were added, removed or changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_changed: Option<i64>,
@@ -157,6 +167,10 @@ pub struct Refusal {
     /// When the provider said to come back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
+    /// The provider failed (a 5xx status, a connection that broke) rather than limited its use. A field of
+    /// its own, because older operators know the two kinds alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unavailable: bool,
 }
 
 /// Kinds of refusal.
@@ -198,6 +212,8 @@ impl Report {
             exit_code: None,
             signal: None,
             changed: Change::Unknown,
+            untouched: false,
+            started_in: None,
             files_changed: None,
             files: Vec::new(),
             fingerprint_before: None,
@@ -226,9 +242,15 @@ impl Report {
         Ok(report)
     }
 
-    /// The report as JSON of at most `limit` bytes, with the least important parts cut first; `None`
-    /// where not even the bare facts fit (they always fit into 500 bytes).
-    pub fn encode(&self, limit: usize) -> Option<String> {
+    /// The report as JSON of at most `limit` bytes, signed with `key` where there is one, with the least
+    /// important parts cut first; `None` where not even the bare facts fit (they always fit into 550 bytes).
+    pub fn encode(&self, limit: usize, key: Option<&[u8]>) -> Option<String> {
+        let Some(key) = key else { return self.fit(limit) };
+        let json = self.fit(limit.checked_sub(mac::BYTES)?)?;
+        mac::sign(&json, key)
+    }
+
+    fn fit(&self, limit: usize) -> Option<String> {
         let mut report = self.clone();
         report.bound();
         for step in [None].into_iter().chain(CUTS.iter().map(Some)) {
@@ -249,6 +271,7 @@ impl Report {
     /// Bounds every text and list, without a word: what is cut here is noise.
     fn bound(&mut self) {
         let line = |text: &mut String| *text = crate::error::cut(text, LINE_CHARS);
+        self.started_in.iter_mut().for_each(line);
         self.files.truncate(MAX_FILES);
         self.files.iter_mut().for_each(line);
         if let Some(gate) = &mut self.gate {
@@ -285,6 +308,7 @@ const CUTS: &[Cut] = &[
         r.verify.iter_mut().for_each(|v| drop(v.last_lines.drain(..v.last_lines.len().saturating_sub(1))));
     }),
     ("gate.reason", |r| r.gate.iter_mut().for_each(|g| g.reason = None)),
+    ("startedIn", |r| r.started_in = None),
     ("fingerprints", |r| (r.fingerprint_before, r.fingerprint_after) = (None, None)),
     ("usage.model", |r| r.usage.iter_mut().for_each(|u| u.model = None)),
     ("verify.lastLines", |r| r.verify.iter_mut().for_each(|v| v.last_lines.clear())),
@@ -339,13 +363,13 @@ mod tests {
     #[test]
     fn a_report_survives_the_way_through_the_termination_message() {
         let report = Report { exit_code: Some(3), ..Report::of(End::Exited) };
-        let json = report.encode(MAX_BYTES).expect("fits");
+        let json = report.encode(MAX_BYTES, None).expect("fits");
         assert_eq!(Report::decode(&json), Ok(report));
     }
 
     #[test]
     fn a_long_report_says_what_was_cut_and_keeps_what_decides() {
-        let json = long("x").encode(limit_bytes(10)).expect("fits");
+        let json = long("x").encode(limit_bytes(10), None).expect("fits");
         let report = Report::decode(&json).expect("whole");
         assert!(report.cut.contains(&"files".to_owned()), "{:?}", report.cut);
         assert_eq!(report.error.map(|e| e.signature), long("x").error.map(|e| e.signature));
@@ -354,14 +378,14 @@ mod tests {
 
     #[test]
     fn what_is_cut_is_told_once() {
-        let report = Report::decode(&long("x").encode(600).expect("fits")).expect("whole");
+        let report = Report::decode(&long("x").encode(600, None).expect("fits")).expect("whole");
         let names = ["files", "gate.progress", "gate.blockers", "verify.lastLines", "gate.reason"];
         assert_eq!(report.cut.get(..names.len()), Some(names.map(str::to_owned).as_slice()));
     }
 
     #[test]
     fn texts_and_lists_are_bounded_though_there_is_room() {
-        let json = long("x").encode(usize::MAX).expect("fits");
+        let json = long("x").encode(usize::MAX, None).expect("fits");
         let report = Report::decode(&json).expect("whole");
         assert_eq!(report.cut, Vec::<String>::new());
         assert!(report.files.len() == MAX_FILES && json.len() < 6_000, "{json}");
@@ -382,7 +406,7 @@ mod tests {
 
     #[test]
     fn half_a_report_is_no_report() {
-        let json = long("x").encode(MAX_BYTES).expect("fits");
+        let json = long("x").encode(MAX_BYTES, None).expect("fits");
         let half = json.get(..json.len() / 2).expect("ascii");
         assert!(Report::decode(half).is_err());
         let error = Report::decode("Segmentation fault").expect_err("no report").to_string();
@@ -392,8 +416,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_encoded_report_is_never_longer_than_its_limit(fill in "\\PC{1,3}", limit in 500_usize..4000) {
-            let json = long(&fill).encode(limit);
+        fn an_encoded_report_is_never_longer_than_its_limit(fill in "\\PC{1,3}", limit in 550_usize..4000, signed in proptest::bool::ANY) {
+            let key: Option<&[u8]> = signed.then_some(b"key");
+            let json = long(&fill).encode(limit, key);
             prop_assert!(json.as_ref().is_some_and(|j| j.len() <= limit), "{json:?}");
         }
     }

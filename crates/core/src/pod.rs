@@ -397,6 +397,10 @@ fn context_of(
         // workspace once more and to report takes it up to 15 s.
         grace_seconds: (grace / 3).max(1),
         retry_on_exit_codes: spec.retry_on_exit_codes().to_vec(),
+        start_in_workspace: false,
+        no_new_privileges: false,
+        exit_grace_seconds: 60,
+        transcripts: context::Transcripts::default(),
         report_limit_bytes,
         breaker: context::Breaker {
             consecutive_no_change: streaks.consecutive_no_change,

@@ -67,7 +67,7 @@ fn terminated(code: i32, reason: &str, message: &str) -> Value {
 }
 
 fn reported(code: i32, report: &Report) -> Value {
-    let message = report.encode(3072).unwrap();
+    let message = report.encode(3072, None).unwrap();
     in_phase("Failed", &terminated(code, "Error", &message))
 }
 
@@ -339,7 +339,7 @@ fn a_report_that_was_forged_and_its_runner_killed_is_none() {
 
 #[test]
 fn a_report_that_is_cut_or_is_none_is_none() {
-    let whole = done().encode(3072).unwrap();
+    let whole = done().encode(3072, None).unwrap();
     let newer = whole.replacen("\"version\":1", "\"version\":2", 1);
     let tail = whole.get(10..).unwrap();
     for message in ["", "panic: out of luck", &whole[..whole.len() - 1], tail, &newer] {
@@ -364,7 +364,7 @@ fn the_agent_is_the_container_that_runs_the_runner_whatever_a_webhook_added() {
         "name": "istio-proxy", "image": "p", "imageID": "", "ready": true, "restartCount": 0,
         "state": { "running": { "startedAt": "2026-11-22T10:00:00Z" } },
     });
-    let message = done().encode(3072).unwrap();
+    let message = done().encode(3072, None).unwrap();
     let statuses = json!([proxy, agent(&terminated(0, "Completed", &message))]);
     let injected = json!({
         "spec": { "containers": containers },

@@ -101,7 +101,11 @@ fn report(end: End) -> Option<Report> {
             Report { gate: Some(Gate { ready: true, ..Gate::default() }), ..exited(0, Change::Changed) }
         }
         End::Refused => Report {
-            provider_refused: Some(Refusal { kind: RefusalKind::RateLimited, until: None }),
+            provider_refused: Some(Refusal {
+                kind: RefusalKind::RateLimited,
+                until: None,
+                unavailable: false,
+            }),
             error: Some(report::Error::new("429")),
             ..exited(1, Change::Unchanged)
         },
@@ -122,7 +126,7 @@ fn agent_state(end: End) -> Value {
     let code =
         if report.end == report::End::Interrupted { 143 } else { report.exit_code.unwrap_or_default() };
     let mut state = at(code);
-    state["message"] = json!(report.encode(report::MAX_BYTES).unwrap_or_default());
+    state["message"] = json!(report.encode(report::MAX_BYTES, None).unwrap_or_default());
     json!({ "terminated": state })
 }
 

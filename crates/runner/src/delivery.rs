@@ -75,7 +75,7 @@ pub fn note(report: &Report) {
 /// Writes the report, whole or not at all. What somebody else wrote there is gone in either case.
 pub fn hand_over(report: &Report) {
     let Some(target) = target() else { return };
-    let message = report.encode(target.limit);
+    let message = report.encode(target.limit, None);
     if message.is_none() {
         eprintln!("agentloop-runner: the report does not fit into {} bytes", target.limit);
     }

@@ -83,7 +83,7 @@ pub fn refused(context: &Context, status: Status, said: &Said) -> Option<Refusal
         Status::Exited(code) => context.retry_on_exit_codes.contains(&code),
         Status::Killed(_) => false,
     };
-    let limited = || Refusal { kind: RefusalKind::RateLimited, until: None };
+    let limited = || Refusal { kind: RefusalKind::RateLimited, until: None, unavailable: false };
     said.refused.clone().or_else(|| by_code.then(limited))
 }
 

@@ -144,7 +144,7 @@ async fn live(director: &Arc<Director>, pod: &Value) -> Result<()> {
                 _ => report.exit_code.unwrap_or(1),
             };
             let reason = if code == 0 { "Completed" } else { "Error" };
-            this.ends(truth, &this.terminated(code, reason, report.encode(3072).as_deref()), json!({}))
+            this.ends(truth, &this.terminated(code, reason, report.encode(3072, None).as_deref()), json!({}))
                 .await?;
         }
     }
@@ -171,7 +171,7 @@ fn done(work: Work) -> (Truth, Report) {
             (ended(true, None, true, false), Report { gate, ..report })
         }
         Work::Refused => {
-            let refused = Some(Refusal { kind: RefusalKind::RateLimited, until: None });
+            let refused = Some(Refusal { kind: RefusalKind::RateLimited, until: None, unavailable: false });
             let report = Report {
                 exit_code: Some(1),
                 changed: Change::Unchanged,

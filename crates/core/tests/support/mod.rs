@@ -116,14 +116,14 @@ pub fn done() -> Report {
 pub fn rate_limited(changed: Change, until: Option<Timestamp>) -> Report {
     Report {
         exit_code: Some(1),
-        provider_refused: Some(Refusal { kind: RefusalKind::RateLimited, until }),
+        provider_refused: Some(Refusal { kind: RefusalKind::RateLimited, until, unavailable: false }),
         error: Some(Error::new("exit code 1: 429 Too Many Requests")),
         ..exited(changed)
     }
 }
 
 pub fn unauthenticated() -> Report {
-    let refusal = Refusal { kind: RefusalKind::Unauthenticated, until: None };
+    let refusal = Refusal { kind: RefusalKind::Unauthenticated, until: None, unavailable: false };
     Report { provider_refused: Some(refusal), ..failed_with("401 Unauthorized") }
 }
 

@@ -89,7 +89,7 @@ async fn a_provider_that_refuses_is_waited_for_and_not_charged() {
     let world = World::with_tasks().await;
     let _operator = Operator::start(&world);
     let pod = running(&world, "refused").await;
-    let refusal = Refusal { kind: RefusalKind::RateLimited, until: None };
+    let refusal = Refusal { kind: RefusalKind::RateLimited, until: None, unavailable: false };
     let work = Work(Report {
         exit_code: Some(1),
         changed: Change::Unchanged,
@@ -111,7 +111,7 @@ async fn a_refused_credential_fails_the_task_until_a_new_token() {
     let world = World::with_tasks().await;
     let _operator = Operator::start(&world);
     let pod = running(&world, "key").await;
-    let refusal = Refusal { kind: RefusalKind::Unauthenticated, until: None };
+    let refusal = Refusal { kind: RefusalKind::Unauthenticated, until: None, unavailable: false };
     let mut work = Work::error("401 Unauthorized");
     work.0.provider_refused = Some(refusal);
     end(&world.api(), &pod, &work).await;
@@ -150,7 +150,7 @@ async fn a_sidecar_that_never_ends_is_stopped_and_the_agent_is_judged() {
     let work = Work::ready();
     let now = Timestamp::now().to_string();
     let state = json!({ "terminated": { "exitCode": 0, "reason": "Completed", "startedAt": now, "finishedAt": now,
-        "message": work.0.encode(3072) } });
+        "message": work.0.encode(3072, None) } });
     let agent = json!({ "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state });
     set_status(&world.api(), &pod, json!({ "phase": "Running", "containerStatuses": [agent] })).await;
     is_deleted(&world, &pod).await;

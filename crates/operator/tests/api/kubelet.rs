@@ -214,7 +214,7 @@ pub fn ended(work: &Work) -> (&'static str, Value) {
         "reason": if code == 0 { "Completed" } else { "Error" },
         "startedAt": "2026-01-01T00:00:00Z",
         "finishedAt": "2026-01-01T00:01:00Z",
-        "message": work.0.encode(3072).expect("fits"),
+        "message": work.0.encode(3072, None).expect("fits"),
     } });
     (if code == 0 { "Succeeded" } else { "Failed" }, state)
 }

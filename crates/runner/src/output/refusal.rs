@@ -69,7 +69,7 @@ pub fn find(status: Option<i64>, words: Option<&str>) -> Option<RefusalKind> {
 pub fn with_time(kind: RefusalKind, until: Option<Timestamp>, now: Timestamp) -> Refusal {
     let sensible = |at: &Timestamp| *at > now && at.duration_since(now) < FURTHEST;
     let until = until.filter(|at| kind == RefusalKind::RateLimited && sensible(at));
-    Refusal { kind, until }
+    Refusal { kind, until, unavailable: false }
 }
 
 #[cfg(test)]

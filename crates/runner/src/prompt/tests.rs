@@ -23,6 +23,10 @@ fn context() -> Context {
         iteration_timeout_seconds: 3600,
         grace_seconds: 20,
         retry_on_exit_codes: vec![75],
+        start_in_workspace: false,
+        no_new_privileges: false,
+        exit_grace_seconds: 60,
+        transcripts: agentloop_contract::context::Transcripts::default(),
         report_limit_bytes: 3072,
         breaker: Breaker {
             consecutive_no_change: 0,
