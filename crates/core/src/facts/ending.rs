@@ -1,0 +1,124 @@
+//! What became of the agent in a pod that has ended.
+
+use agentloop_contract::report::{End, Report};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::{
+    api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+
+use super::{AgentEnd, Ending, agent_status, condition};
+
+/// How far the clocks of a node and of the API server may lie apart.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(10);
+
+/// The pod garbage collector ended the pod: it writes Failed over whatever the kubelet last said.
+fn ended_by_garbage_collector(status: &PodStatus) -> bool {
+    condition(status, "DisruptionTarget").is_some_and(|c| c.reason.as_deref() == Some("DeletionByPodGC"))
+}
+
+pub(super) fn ending(pod: &Pod, status: &PodStatus, bound: bool) -> Ending {
+    let agent = agent_status(pod, status);
+    let terminated = agent.and_then(|agent| agent.state.as_ref()).and_then(|state| state.terminated.as_ref());
+    // What the kubelet last wrote proves something only where the kubelet also wrote the end. Without a
+    // status of any container none was ever made; with those of others only, the agent may be one of them.
+    let no_containers = status.container_statuses.as_deref().unwrap_or_default().is_empty();
+    let proven =
+        !bound || (!ended_by_garbage_collector(status) && agent.map_or(no_containers, never_started));
+    if proven {
+        return Ending::NeverStarted { detail: why_never_started(pod, status, terminated) };
+    }
+    let reason = terminated.and_then(|end| end.reason.clone());
+    let pod_reason = status.reason.clone();
+    let deadline = pod_reason.as_deref() == Some("DeadlineExceeded");
+    let exit_code = terminated.map(|end| end.exit_code);
+    let finished = terminated.and_then(|end| started(end.finished_at.as_ref()));
+    Ending::Ran(Box::new(AgentEnd {
+        report: terminated
+            .and_then(|end| end.message.as_deref())
+            .and_then(|message| Report::decode(message).ok())
+            .filter(|report| agrees(report, exit_code)),
+        exit_code,
+        disrupted: was_disrupted(pod, status, finished) || (pod_reason.is_some() && !deadline),
+        deadline,
+        reason: reason.filter(|reason| reason != "Error" && reason != "Completed").or(pod_reason),
+        started: terminated.and_then(|end| started(end.started_at.as_ref())),
+        finished,
+    }))
+}
+
+/// Whether somebody asked for the pod's end before the agent's container had ended. A pod is also deleted
+/// because its other containers go on without the agent, and evicted after it had succeeded.
+fn was_disrupted(pod: &Pod, status: &PodStatus, finished: Option<Timestamp>) -> bool {
+    let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
+    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0 - grace);
+    let target = condition(status, "DisruptionTarget")
+        .map(|condition| condition.last_transition_time.as_ref().map(|time| time.0));
+    let came_first = |asked: Timestamp| finished.is_none_or(|finished| asked <= finished + CLOCKS_DIFFER);
+    deleted.is_some_and(came_first) || target.is_some_and(|asked| asked.is_none_or(came_first))
+}
+
+/// A report counts only with the exit code that goes with it: whoever writes a report and then has the
+/// runner killed leaves another.
+fn agrees(report: &Report, container: Option<i32>) -> bool {
+    let expected = match report.end {
+        End::Exited => report.exit_code.or(report.signal.map(|signal| 128 + signal)),
+        End::TimedOut => Some(124),
+        End::Interrupted => Some(143),
+        End::CommandNotFound => return matches!(container, Some(126 | 127)),
+        End::AlreadyRan | End::RunnerFailed => return container != Some(0),
+    };
+    expected == container
+}
+
+/// Proof, in all that the kubelet tells of a container, that it never started. A kubelet that lost sight
+/// of a container that ran writes the same state as for one that never did, and tells them apart only by
+/// the last state or the count of restarts (kubernetes/kubernetes#95364).
+fn never_started(container: &ContainerStatus) -> bool {
+    let ran = |state: Option<&ContainerState>| {
+        state.is_some_and(|state| {
+            state.running.is_some() || state.terminated.as_ref().is_some_and(|end| !never_ran(end))
+        })
+    };
+    container.restart_count == 0 && !ran(container.state.as_ref()) && !ran(container.last_state.as_ref())
+}
+
+/// A container that the kubelet reports as ended without ever having started: the runtime could not start
+/// it (`StartError`, with the epoch as its start), or nothing of it was ever found.
+fn never_ran(end: &ContainerStateTerminated) -> bool {
+    let started = started(end.started_at.as_ref()).is_some();
+    let was_seen_running =
+        end.message.as_deref().is_some_and(|message| message.contains("used to be Running"));
+    match end.reason.as_deref() {
+        Some("StartError" | "ContainerStatusUnknown") => !started && !was_seen_running,
+        _ => false,
+    }
+}
+
+/// A time that is not the epoch, which container runtimes write for "never".
+fn started(time: Option<&Time>) -> Option<Timestamp> {
+    time.map(|time| time.0).filter(|time| time.as_second() > 0)
+}
+
+fn why_never_started(pod: &Pod, status: &PodStatus, terminated: Option<&ContainerStateTerminated>) -> String {
+    let failed_init = status.init_container_statuses.iter().flatten().find_map(|init| {
+        let end = init.state.as_ref()?.terminated.as_ref()?;
+        (end.exit_code != 0).then(|| {
+            let reason = end.reason.as_deref().unwrap_or("Error");
+            let message = end.message.as_deref().map(|m| format!(": {m}")).unwrap_or_default();
+            format!("init container {} ended with exit code {} ({reason}){message}", init.name, end.exit_code)
+        })
+    });
+    let start_error = terminated
+        .filter(|end| end.reason.as_deref() == Some("StartError"))
+        .and_then(|end| end.message.clone())
+        .map(|message| format!("the agent's container could not be started: {message}"));
+    let told = status.message.clone().map(|message| match &status.reason {
+        Some(reason) => format!("{reason}: {message}"),
+        None => message,
+    });
+    failed_init.or(start_error).or(told).or_else(|| status.reason.clone()).unwrap_or_else(|| {
+        let how = if pod.metadata.deletion_timestamp.is_some() { "was deleted" } else { "ended" };
+        format!("the pod {how} before its agent started")
+    })
+}
