@@ -8,8 +8,8 @@ mod obstacle;
 
 use agentloop_contract::{
     names::{
-        ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START, LABEL_ATTEMPT, LABEL_ITERATION,
-        LABEL_TASK_UID, RUNNER_FILE,
+        ANNOTATION_COMPLETION_HASH, ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START, LABEL_ATTEMPT,
+        LABEL_ITERATION, LABEL_TASK_UID, RUNNER_FILE,
     },
     report::Report,
 };
@@ -47,6 +47,9 @@ pub struct PodFacts {
     pub created: Option<Timestamp>,
     /// Hash of what it was made from.
     pub hash: Option<String>,
+    /// Hash of the goal and of what completes the task, as it was made from them; absent in the pod of an
+    /// older operator.
+    pub completion: Option<String>,
     /// Why it must not be started: an admission webhook made it something else.
     pub unfit: Option<&'static str>,
     /// How far it has come.
@@ -111,6 +114,7 @@ impl PodFacts {
     pub fn of(pod: &Pod) -> Self {
         let meta = &pod.metadata;
         let label = |name: &str| meta.labels.as_ref().and_then(|labels| labels.get(name));
+        let note = |name: &str| meta.annotations.as_ref().and_then(|notes| notes.get(name));
         let number = |name: &str| label(name).and_then(|text| text.parse::<i32>().ok());
         let spec = pod.spec.as_ref();
         let gates = spec.and_then(|s| s.scheduling_gates.as_deref()).unwrap_or_default();
@@ -131,7 +135,8 @@ impl PodFacts {
             deletion: meta.deletion_timestamp.as_ref().map(|time| time.0),
             bound: spec.and_then(|s| s.node_name.as_deref()).is_some_and(|node| !node.is_empty()),
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
-            hash: meta.annotations.as_ref().and_then(|a| a.get(ANNOTATION_TEMPLATE_HASH)).cloned(),
+            hash: note(ANNOTATION_TEMPLATE_HASH).cloned(),
+            completion: note(ANNOTATION_COMPLETION_HASH).cloned(),
             unfit: unfit(pod),
             state: state(pod),
         }

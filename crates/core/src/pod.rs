@@ -7,9 +7,9 @@ use agentloop_contract::{
     context::{self, Context},
     gate::Gate,
     names::{
-        ANNOTATION_CONTEXT, ANNOTATION_PROMPT, ANNOTATION_TEMPLATE_HASH, CONTEXT_FILE, FINALIZER_SETTLE,
-        GATE_START, INPUT_DIR, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK, LABEL_TASK_UID, PROMPT_FILE,
-        RUNNER_DIR, RUNNER_FILE, SCRATCH_DIR, TERMINATION_LOG, env,
+        ANNOTATION_COMPLETION_HASH, ANNOTATION_CONTEXT, ANNOTATION_PROMPT, ANNOTATION_TEMPLATE_HASH,
+        CONTEXT_FILE, FINALIZER_SETTLE, GATE_START, INPUT_DIR, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK,
+        LABEL_TASK_UID, PROMPT_FILE, RUNNER_DIR, RUNNER_FILE, SCRATCH_DIR, TERMINATION_LOG, env,
     },
     report,
 };
@@ -96,6 +96,14 @@ pub fn template_hash(spec: &AgentTaskSpec) -> String {
         spec.workspace.mount_path,
         spec.workspace.ignore,
     ]);
+    hex(made_from.to_string().as_bytes(), 8)
+}
+
+/// A hash of the goal and of what completes the task. A report is judged by what its pod was made from:
+/// where that is another than the spec's now, it completes nothing.
+pub fn completion_hash(spec: &AgentTaskSpec) -> String {
+    let verify = spec.verify().map(|verify| json!([verify.command, verify_timeout(verify)]));
+    let made_from = json!([spec.policy(), verify, spec.prompt, spec.prompt_from]);
     hex(made_from.to_string().as_bytes(), 8)
 }
 
@@ -238,6 +246,7 @@ fn metadata(meta: &mut Map<String, Value>, task: &AgentTask, active: &Active, co
     notes.entry("cluster-autoscaler.kubernetes.io/safe-to-evict").or_insert(json!("false"));
     notes.entry("karpenter.sh/do-not-disrupt").or_insert(json!("true"));
     notes.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), json!(template_hash(&task.spec)));
+    notes.insert(ANNOTATION_COMPLETION_HASH.to_owned(), json!(completion_hash(&task.spec)));
     // Serialising a context of strings and numbers does not fail; an empty file would be told by the runner.
     let context = serde_json::to_string(context).unwrap_or_default();
     notes.insert(ANNOTATION_CONTEXT.to_owned(), json!(context));

@@ -16,7 +16,7 @@ use agentloop_core::{
 use serde_json::{Value, json};
 
 fn judged(more: &Value, end: AgentEnd) -> Judgement {
-    judge(&spec(more), &Ending::Ran(Box::new(end)))
+    judge(&spec(more), None, &Ending::Ran(Box::new(end)))
 }
 
 #[track_caller]
@@ -137,7 +137,7 @@ fn an_agent_that_was_disrupted_is_charged_and_the_streaks_stay() {
 #[test]
 fn an_agent_that_never_started_is_free() {
     let ending = Ending::NeverStarted { detail: "why".to_owned() };
-    assert_eq!(judge(&spec(&json!({})), &ending), Judgement::NotStarted { detail: "why".to_owned() });
+    assert_eq!(judge(&spec(&json!({})), None, &ending), Judgement::NotStarted { detail: "why".to_owned() });
 }
 
 #[test]

@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use crate::{
     api::{AgentTaskSpec, Change, Outcome, Policy, StopCause},
     facts::{AgentEnd, Ending},
+    pod::completion_hash,
 };
 
 /// The kubelet's reason for a container in which something was killed for memory.
@@ -82,12 +83,16 @@ pub enum ErrorSeen {
     Some(report::Error),
 }
 
-/// Judges a pod that has ended.
-pub fn judge(spec: &AgentTaskSpec, ending: &Ending) -> Judgement {
+/// Judges a pod that has ended. `completion` is the hash of what completes the task as the pod was made
+/// from it, where the pod tells.
+pub fn judge(spec: &AgentTaskSpec, completion: Option<&str>, ending: &Ending) -> Judgement {
+    // The report answers what the pod was asked. Where something else completes the task by now, nothing
+    // has asked for that yet: the next iteration will.
+    let is_asked = completion.is_none_or(|asked| asked == completion_hash(spec));
     match ending {
         Ending::NeverStarted { detail } => Judgement::NotStarted { detail: detail.clone() },
         Ending::Ran(end) => match &end.report {
-            Some(report) => reported(spec, end, report),
+            Some(report) => reported(spec, is_asked, end, report),
             None => Judgement::Charged(Box::new(silent(spec, end))),
         },
     }
@@ -140,7 +145,7 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
     }
 }
 
-fn reported(spec: &AgentTaskSpec, end: &AgentEnd, report: &Report) -> Judgement {
+fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Report) -> Judgement {
     let changed = match report.changed {
         report::Change::Changed => Change::Changed,
         report::Change::Unchanged => Change::Unchanged,
@@ -149,7 +154,7 @@ fn reported(spec: &AgentTaskSpec, end: &AgentEnd, report: &Report) -> Judgement 
     // A container that a signal ended may bear a report of its agent's making: the runner had no chance to
     // write over it. Such a report neither completes a task nor makes an iteration free.
     let ended_by_itself = end.exit_code.is_some_and(|code| code <= 128);
-    let done = ended_by_itself && is_done(spec, report);
+    let done = ended_by_itself && is_asked && is_done(spec, report);
     let unauthenticated =
         report.provider_refused.as_ref().is_some_and(|r| r.kind == RefusalKind::Unauthenticated);
     // An agent that was told to stop exits as it likes: that is no verdict of its own.

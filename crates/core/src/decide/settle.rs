@@ -27,7 +27,8 @@ const MOST_BLOCKERS: usize = 3;
 const LONGEST_REFUSAL: SignedDuration = SignedDuration::from_hours(24);
 
 pub(super) fn settle(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFacts>, ending: &Ending) {
-    match judge::judge(&draft.observed.task.spec, ending) {
+    let completion = pod.and_then(|pod| pod.completion.as_deref());
+    match judge::judge(&draft.observed.task.spec, completion, ending) {
         Judgement::NotStarted { detail } => try_again(draft, active, pod, detail),
         Judgement::Refused { until, detail } => {
             end_attempt(draft, active);
