@@ -179,9 +179,21 @@ impl RequestError {
         self.reason() == "exists"
     }
 
-    /// Nobody knows whether the write happened: read and compare before anything else.
-    pub fn is_ambiguous(&self) -> bool {
-        matches!(self.reason(), "timeout" | "transport" | "server")
+    /// The answer is lost, so nobody knows whether the write happened: read and compare before anything else.
+    ///
+    /// What the server refused is no such case, whatever the code: it fails again at once as a rule, so it takes the way
+    /// of all errors, with a back-off. Only a 504 says that the server, or a proxy before it, gave up on a request that
+    /// may still be carried out.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Self::TimedOut(_) | Self::Failed(_) => true,
+            Self::Refused(status) => status.code == 504,
+        }
+    }
+
+    /// The same request may succeed later, without anything being changed for it.
+    pub fn may_pass(&self) -> bool {
+        matches!(self.reason(), "conflict" | "timeout" | "transport" | "throttled" | "server")
     }
 
     /// The server's own words, where it answered.
@@ -247,13 +259,31 @@ mod tests {
     }
 
     #[test]
-    fn a_write_is_ambiguous_only_where_the_server_may_have_done_it() {
-        assert!(refused(500, "InternalError").is_ambiguous());
-        assert!(refused(504, "Timeout").is_ambiguous());
+    fn an_answer_is_lost_only_if_none_came_or_the_server_gave_up_on_it() {
+        assert!(RequestError::TimedOut(WRITE_TIMEOUT).is_lost());
+        assert!(refused(504, "Timeout").is_lost());
+        for (code, reason) in [
+            (403, "Forbidden"),
+            (409, "Conflict"),
+            (422, "Invalid"),
+            (429, "TooManyRequests"),
+            (500, "InternalError"),
+            (502, "BadGateway"),
+            (503, "ServiceUnavailable"),
+        ] {
+            assert!(!refused(code, reason).is_lost(), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_for_now_may_pass_and_one_for_good_does_not() {
         for (code, reason) in
-            [(403, "Forbidden"), (409, "Conflict"), (422, "Invalid"), (429, "TooManyRequests")]
+            [(409, "Conflict"), (429, "TooManyRequests"), (500, "InternalError"), (503, "x")]
         {
-            assert!(!refused(code, reason).is_ambiguous(), "{code}");
+            assert!(refused(code, reason).may_pass(), "{code}");
+        }
+        for (code, reason) in [(403, "Forbidden"), (404, "NotFound"), (422, "Invalid")] {
+            assert!(!refused(code, reason).may_pass(), "{code}");
         }
     }
 

@@ -298,8 +298,7 @@ impl Hook {
 
     /// Waits where the same may succeed later, and gives the error back where it will not, or not in time.
     async fn pause_before_repeat(&self, error: RequestError) -> Result<(), RequestError> {
-        let repeats = error.is_conflict() || error.is_ambiguous() || error.reason() == "throttled";
-        if !repeats || Instant::now() >= self.deadline {
+        if !error.may_pass() || Instant::now() >= self.deadline {
             return Err(error);
         }
         time::sleep(LOOK).await;

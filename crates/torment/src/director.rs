@@ -23,6 +23,7 @@ use crate::lock;
 use crate::operator::{Operator, Program};
 use crate::plan::{Deed, Meanwhile, Moment, Plan, Until, What};
 use crate::proxy::{Proxy, Sent, Told, Wire, Wires};
+use crate::refusals::Refusals;
 use crate::server::Server;
 use crate::truth::Truths;
 use crate::user;
@@ -72,6 +73,7 @@ pub struct Director {
     writes: watch::Sender<u32>,
     wires: watch::Sender<Wires>,
     cut_until: Mutex<Option<Instant>>,
+    refusals: Refusals,
     /// Lists of earlier moments.
     pub lists: Lists,
     problems: Mutex<Vec<String>>,
@@ -110,6 +112,7 @@ impl Director {
             writes,
             wires,
             cut_until: Mutex::new(None),
+            refusals: Refusals::default(),
             lists: Lists::default(),
             problems: Mutex::default(),
             accusations: Mutex::default(),
@@ -276,6 +279,14 @@ impl Director {
                 deed => self.perform(place, deed, Some(sent)).await?,
             }
         }
+        if matches!(go, Go::On) {
+            let is_status = numbers.iter().any(|(what, _)| *what == What::Status);
+            match self.refusals.meet(is_status) {
+                Ok(None) => {}
+                Ok(Some(code)) => go = Go::Answer(Told::refusal(code)),
+                Err(what) => self.accuse("L3", what),
+            }
+        }
         Ok(go)
     }
 
@@ -367,6 +378,15 @@ impl Director {
             Deed::CutNetwork(millis) => {
                 *lock(&self.cut_until) = Some(Instant::now() + Duration::from_millis(millis));
                 self.cut_watches(false);
+            }
+            Deed::RefuseStatuses(code, millis) => {
+                let length = Duration::from_millis(millis);
+                self.refusals.begin(code, length);
+                let busy = self.busy();
+                tokio::spawn(async move {
+                    time::sleep(length).await;
+                    drop(busy);
+                });
             }
             Deed::Second => self.operator(1)?.start().await?,
             Deed::Clock(ahead) => self.operator(0)?.set_clock(ahead).await?,

@@ -26,6 +26,7 @@
 //! | S8 | after the task's deletion its pods go |
 //! | L1 | when nothing more happens, the task is at rest in the stop that the rules call for |
 //! | L2 | then nothing is written any more |
+//! | L3 | while every status is refused, requests come ever more rarely |
 //!
 //! That the campaign sees what it should is tried with [`breaks`]: the proxy makes a broken operator of a whole
 //! one. Some breaks cannot be shown, because the server refuses them: a claim beyond `maxIterations`, a count
@@ -50,6 +51,7 @@ pub mod named;
 pub mod operator;
 pub mod plan;
 pub mod proxy;
+pub mod refusals;
 pub mod report;
 pub mod runner;
 pub mod seen;

@@ -37,7 +37,8 @@ const SHARES: &[(Kind, u64)] = &[
     (Kind::DeletedPod, 3),
     (Kind::Kubelet, 3),
     (Kind::ForeignPod, 1),
-    (Kind::Mixed, 3),
+    (Kind::Mixed, 2),
+    (Kind::RefusedForLong, 1),
 ];
 
 /// Every so many plans one is of a kind that takes long: the two by turns.

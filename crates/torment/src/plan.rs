@@ -135,6 +135,9 @@ pub enum Deed {
     Lose,
     /// The request is refused with this code and not carried out.
     Refuse(u16),
+    /// From now on every status is refused with this code, for so many milliseconds; what the operator sends
+    /// meanwhile is counted.
+    RefuseStatuses(u16, u64),
     /// The request is never answered and not carried out.
     Stall,
     /// The request is carried out much later; the operator learns nothing of it.
@@ -216,6 +219,7 @@ pub enum Kind {
     KillTwice,
     LostAnswer,
     RefusedWrite,
+    RefusedForLong,
     RefusedRead,
     HeldCreate,
     HeldWrite,
@@ -250,6 +254,7 @@ impl Kind {
             Self::KillTwice => "killed at two writes",
             Self::LostAnswer => "answer lost",
             Self::RefusedWrite => "write refused or timed out",
+            Self::RefusedForLong => "status refused for a while",
             Self::RefusedRead => "read refused or timed out",
             Self::HeldCreate => "creation arrives late",
             Self::HeldWrite => "write arrives late",
@@ -288,6 +293,7 @@ impl Deed {
             Self::Refuse(429) => "refused with 429",
             Self::Refuse(500) => "refused with 500",
             Self::Refuse(_) => "refused with 503",
+            Self::RefuseStatuses(..) => "statuses refused for a while",
             Self::Stall => "timed out",
             Self::Hold(..) => "carried out late",
             Self::Haunt => "carried out late, old lists",

@@ -28,7 +28,7 @@ pub(super) enum Progress {
 
 const REST: Progress = Progress::Rest(None);
 
-/// When to look again after a conflict: the cache has seen what it was about by then.
+/// When the sweep looks again after a conflict: the cache has seen what it was about by then.
 pub(super) const AFTER_CONFLICT: Duration = Duration::from_secs(1);
 
 impl Progress {
@@ -74,10 +74,11 @@ impl Run<'_> {
         }
     }
 
-    /// Takes over the answer to a write on a pod. A pod that is gone needs nothing more. A conflict is looked at
-    /// again: another pod may have the name, or the server gave up on a patch that others kept overtaking.
+    /// Takes over the answer to a write on a pod. A pod that is gone needs nothing more. After a conflict the other
+    /// actions are done, and then it is tried again: another pod may have the name, or the server gave up on a patch
+    /// that others kept overtaking.
     fn answered(
-        &self,
+        &mut self,
         pod: &PodRef,
         what: &str,
         answer: Result<Option<Pod>, RequestError>,
@@ -100,7 +101,7 @@ impl Run<'_> {
             }
             Err(error) if error.is_conflict() => {
                 self.scope.newest_pods.forget(&pod.uid);
-                Ok(Progress::Rest(Some(AFTER_CONFLICT)))
+                self.postpone(Error::new(format!("{what} pod {}", pod.name), error))
             }
             Err(error) => Err(Error::new(format!("{what} pod {}", pod.name), error)),
         }
@@ -159,7 +160,7 @@ impl Run<'_> {
                 self.scope.newest_pods.remember(&Arc::new(created));
                 Ok(Progress::Again)
             }
-            Err(error) if error.already_exists() => self.adopt(&active.pod).await,
+            Err(error) if error.already_exists() => self.adopt(&active.pod, error).await,
             Err(error) => match refusal(&error) {
                 Some(obstacle) => Ok(self.refuse(obstacle)),
                 None => Err(Error::new(format!("creating pod {}", active.pod), error)),
@@ -174,11 +175,11 @@ impl Run<'_> {
 
     /// A pod has the name: our own, from a create whose answer was lost or that the cache has not seen; or
     /// somebody else's, which is never touched.
-    async fn adopt(&mut self, name: &str) -> Result<Progress, Error> {
+    async fn adopt(&mut self, name: &str, error: RequestError) -> Result<Progress, Error> {
         let api: Api<Pod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
         let read = bounded(READ_TIMEOUT, api.get_opt(name)).await;
         let Some(pod) = read.map_err(|error| Error::new(format!("reading pod {name}"), error))? else {
-            return Ok(Progress::Again);
+            return self.retry(Error::new(format!("creating pod {name}"), error));
         };
         let facts = PodFacts::of(&pod);
         let active = self.task.status.as_ref().and_then(|status| status.active.as_ref());
@@ -216,7 +217,6 @@ impl Run<'_> {
         match self.scope.shared.writer.delete_task(&self.namespace, &self.name, uid, version).await {
             Ok(()) => info!("the time to live is over; the task is deleted"),
             Err(error) if error.is_not_found() => {}
-            Err(error) if error.is_conflict() => return Ok(Progress::Rest(Some(AFTER_CONFLICT))),
             Err(error) => return Err(Error::new("deleting the task", error)),
         }
         Ok(REST)

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::{AgentTask, AgentTaskStatus};
@@ -26,26 +25,30 @@ use super::{Guarded, Scope, merge};
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
 use crate::metrics::Reconciled;
 
-/// Decisions in one reconcile: settle, claim, create and start are four; the rest is for conflicts.
+/// Decisions in one reconcile: settle, claim, create and start are four; the rest is for what is read in between.
 const MOST_ROUNDS: usize = 12;
-/// When a reconcile that used them all goes on.
-const NEXT_ROUNDS: Duration = Duration::from_secs(1);
 /// A pod that has not started after this is asked about by its Events.
 const EVENTS_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
-/// Why a reconcile failed; it is tried again.
+/// Why a reconcile failed; it is tried again, each time later.
 #[derive(Debug, thiserror::Error)]
-#[error("{what}: {source}")]
-pub(super) struct Error {
-    /// What was tried.
-    what: String,
-    /// What came of it.
-    source: RequestError,
+pub(super) enum Error {
+    /// A request failed.
+    #[error("{what}: {source}")]
+    Request {
+        /// What was tried.
+        what: String,
+        /// What came of it.
+        source: RequestError,
+    },
+    /// Each decision called for another one.
+    #[error("nothing is settled after {MOST_ROUNDS} decisions in a row")]
+    Restless,
 }
 
 impl Error {
     pub(super) fn new(what: impl Into<String>, source: RequestError) -> Self {
-        Self { what: what.into(), source }
+        Self::Request { what: what.into(), source }
     }
 }
 
@@ -59,6 +62,10 @@ pub(super) struct Run<'a> {
     pub(super) earlier: Earlier,
     pub(super) refused: Option<Obstacle>,
     pub(super) is_gone: bool,
+    /// A write was worth another decision at once; the next one is not.
+    pub(super) retried: bool,
+    /// What could not be written, beside what could: the reconcile fails with it at its end.
+    pub(super) postponed: Option<Error>,
 }
 
 pub(super) async fn reconcile(guarded: Arc<Guarded>, scope: Arc<Scope>) -> Result<Action, Error> {
@@ -116,16 +123,23 @@ async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
         earlier: Earlier::Unknown,
         refused: None,
         is_gone: false,
+        retried: false,
+        postponed: None,
     };
     for _ in 0..MOST_ROUNDS {
         let pods = run.pods();
         let decision = run.decide(&pods).await;
         match run.carry_out(decision, &pods).await? {
             Progress::Again => {}
-            Progress::Rest(again) => return Ok(again.map_or_else(Action::await_change, Action::requeue)),
+            Progress::Rest(again) => {
+                return match run.postponed {
+                    Some(error) => Err(error),
+                    None => Ok(again.map_or_else(Action::await_change, Action::requeue)),
+                };
+            }
         }
     }
-    Ok(Action::requeue(NEXT_ROUNDS))
+    Err(Error::Restless)
 }
 
 impl Run<'_> {
@@ -219,13 +233,29 @@ impl Run<'_> {
                 Ok(None)
             }
             Err(error) if error.is_not_found() => Ok(Some(Progress::Rest(None))),
-            // Changed meanwhile, or nobody knows whether it was written: read, compare, go on.
-            Err(error) if error.is_conflict() || error.is_ambiguous() => {
+            // Changed meanwhile, or nobody knows whether it was written: read, compare, decide again.
+            Err(error) if error.is_conflict() || error.is_lost() => {
                 debug!(%error, "the status was not written; reading again");
-                Ok(Some(if self.read().await? { Progress::Again } else { Progress::Rest(None) }))
+                let again = self.retry(Error::new("writing the status", error))?;
+                Ok(Some(if self.read().await? { again } else { Progress::Rest(None) }))
             }
             Err(error) => Err(Error::new("writing the status", error)),
         }
+    }
+
+    /// Lets one write of a reconcile be decided on again at once. The second one waits as all errors do, for what
+    /// disturbs both may disturb the next twenty as well.
+    pub(super) fn retry(&mut self, error: Error) -> Result<Progress, Error> {
+        if std::mem::replace(&mut self.retried, true) { Err(error) } else { Ok(Progress::Again) }
+    }
+
+    /// Lets the other actions be done before the reconcile fails with this.
+    pub(super) fn postpone(&mut self, error: Error) -> Result<Progress, Error> {
+        if self.postponed.is_some() {
+            return Err(error);
+        }
+        self.postponed = Some(error);
+        Ok(Progress::Rest(None))
     }
 
     /// Goes on with a newer state of the task.

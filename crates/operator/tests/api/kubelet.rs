@@ -8,10 +8,12 @@ use agentloop_contract::names::{GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABE
 use agentloop_contract::report::{Change, End, Error, Report};
 use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
 use agentloop_operator::cli::{PullPolicy, RunnerArgs, RunnerInjection};
+use agentloop_operator::client::Clients;
 use agentloop_operator::controller::{self, Setup};
 use agentloop_operator::health::Health;
 use agentloop_operator::metrics::Metrics;
 use agentloop_operator::namespaces::Namespaces;
+use agentloop_operator::write::Writer;
 use futures::TryStreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -37,11 +39,21 @@ impl Operator {
     }
 
     pub fn with_concurrency(world: &World, concurrency: u16) -> Self {
+        let (clients, writer) = (world.clients.clone(), world.writer.clone());
+        Self::run(world, concurrency, clients, writer, Metrics::new())
+    }
+
+    /// With clients of its own, such as those of a faulty server.
+    pub fn over(world: &World, clients: Clients, writer: Writer, metrics: Metrics) -> Self {
+        Self::run(world, 4, clients, writer, metrics)
+    }
+
+    fn run(world: &World, concurrency: u16, clients: Clients, writer: Writer, metrics: Metrics) -> Self {
         let health = Health::default();
         let minute = std::time::Duration::from_mins(1);
         let setup = Setup {
-            writer: world.writer.clone(),
-            clients: world.clients.clone(),
+            writer,
+            clients,
             namespaces: Namespaces::Only([world.namespace.clone()].into()),
             namespace: world.namespace.clone(),
             config_map: "agentloop-config".to_owned(),
@@ -52,7 +64,7 @@ impl Operator {
             },
             concurrency,
             identity: "test".to_owned(),
-            metrics: Metrics::new(),
+            metrics,
             heartbeat: health.heartbeat("the loop", minute, minute),
             health,
             shutdown: CancellationToken::new(),

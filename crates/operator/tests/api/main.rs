@@ -11,12 +11,14 @@
 )]
 
 mod faults;
+mod faulty;
 mod guards;
 mod kubelet;
 mod leader;
 mod loops;
 mod process;
 mod relay;
+mod retries;
 mod specs;
 mod transitions;
 mod uninstall;

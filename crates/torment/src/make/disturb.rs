@@ -49,6 +49,12 @@ pub(super) fn disturb(plan: &mut Plan, rng: &mut Rng, place: u64) {
             }
         }
         Kind::RefusedWrite => refuse(plan, rng, What::Write, every(place / 5, most), place),
+        Kind::RefusedForLong => {
+            let code = one_of(rng, &[409, 429, 500, 503], 500);
+            // A claim, and what becomes of it: two writes an iteration make one status write, and one more.
+            let n = every(place, u32::try_from(count).unwrap_or(1) + 1);
+            plan.at(Moment::Before(What::Status, n), Deed::RefuseStatuses(code, 10_000));
+        }
         Kind::RefusedRead => {
             refuse(plan, rng, What::Read, every(place / 5, u32::try_from(count).unwrap_or(1) + 4), place);
         }

@@ -1,0 +1,84 @@
+//! What the server refuses again and again is asked for less and less often, and the reason is shown.
+
+use std::time::Duration;
+
+use agentloop_core::api::Phase;
+use agentloop_operator::metrics::Metrics;
+use agentloop_operator::write::Writer;
+use http::Method;
+use serde_json::json;
+use tokio::time;
+
+use crate::faulty::{Faulty, Sent};
+use crate::kubelet::{Kubelet, Operator, Work};
+use crate::world::{World, eventually};
+
+/// How long the fault lasts once it has been met.
+const FAULT: Duration = Duration::from_secs(8);
+/// With delays of 0.5, 1, 2, 4 and 8 s, and jitter, five or six are possible; at 12 a second it were a hundred.
+const MOST_FAILURES: usize = 7;
+
+/// A task whose operator meets this answer to some of its writes, until the fault ends and the loop with it.
+///
+/// `at_once`: how many tries one reconcile makes.
+async fn bounded_while(code: u16, at_once: usize, is_hit: fn(&Sent) -> bool) {
+    let world = World::with_tasks().await;
+    let server = Faulty::before(&world).await;
+    server.set(move |sent| is_hit(sent).then_some(code));
+    let metrics = Metrics::new();
+    let clients = server.clients(&world.namespace);
+    let writer = Writer::new(clients.write.clone(), metrics.clone());
+    let _operator = Operator::over(&world, clients, writer, metrics.clone());
+    let _kubelet = Kubelet::start(&world, |_| Work::ready());
+    world.create("refused", json!({})).await;
+    eventually("the fault is met", || async { (server.count(is_hit) > 0).then_some(()) }).await;
+    time::sleep(FAULT).await;
+    let (hits, reads) = (
+        server.count(is_hit),
+        server.count(|sent| sent.method == Method::GET && !sent.path.contains("watch=")),
+    );
+    assert!((2..=MOST_FAILURES * at_once).contains(&hits), "{hits} tries, {code}");
+    assert!(reads <= 4 * MOST_FAILURES, "{reads} reads, {code}");
+    let samples = metrics.encode().expect("metrics");
+    let errors = samples
+        .lines()
+        .find(|line| line.starts_with("controller_runtime_reconcile_total") && line.contains("\"error\""))
+        .and_then(|line| line.rsplit_once(' ')?.1.parse::<usize>().ok());
+    assert!(
+        errors.is_some_and(|errors| errors + 1 >= hits / at_once),
+        "{errors:?} errors of {hits}:\n{samples}"
+    );
+    server.heal();
+    world.until_phase("refused", Phase::Succeeded).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_status_write_that_the_server_fails_to_make_is_tried_ever_more_slowly() {
+    bounded_while(500, 1, Sent::is_status_write).await;
+}
+
+#[tokio::test]
+async fn a_status_write_that_the_server_has_no_room_for_is_tried_ever_more_slowly() {
+    bounded_while(503, 1, Sent::is_status_write).await;
+}
+
+#[tokio::test]
+async fn a_status_write_that_always_meets_a_conflict_is_tried_ever_more_slowly() {
+    bounded_while(409, 2, Sent::is_status_write).await;
+}
+
+#[tokio::test]
+async fn a_status_write_whose_answer_is_always_lost_is_tried_ever_more_slowly() {
+    bounded_while(504, 2, Sent::is_status_write).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_the_server_fails_to_create_is_tried_ever_more_slowly() {
+    bounded_while(500, 1, |sent| sent.method == Method::POST && sent.path.contains("/pods")).await;
+}
+
+#[tokio::test]
+async fn a_patch_of_a_pod_that_always_meets_a_conflict_is_tried_ever_more_slowly() {
+    bounded_while(409, 1, |sent| sent.method == Method::PATCH && sent.path.contains("/pods/")).await;
+}
