@@ -87,6 +87,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
         namespace,
         config_map: args.config_map,
         runner: args.runner,
+        rules: controller::Rules::default(),
         concurrency: args.concurrency.get(),
         identity,
         metrics: metrics.clone(),

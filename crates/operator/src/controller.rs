@@ -9,6 +9,7 @@ mod events;
 mod injection;
 mod latest;
 mod merge;
+mod panics;
 mod reconcile;
 mod sweep;
 mod watch;
@@ -18,6 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use agentloop_core::api::{AgentTask, Phase};
+use agentloop_core::decide::{self, Decision, Observed};
+use agentloop_core::facts::PodFacts;
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::DeserializeGuard;
@@ -29,12 +32,12 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::cli::RunnerArgs;
 use crate::client::Clients;
 use crate::health::{Health, Heartbeat, Stage};
-use crate::metrics::{Metrics, Reconciled};
+use crate::metrics::{Metrics, Place, Reconciled};
 use crate::namespaces::Namespaces;
 use crate::write::Writer;
 
@@ -55,6 +58,8 @@ pub struct Setup {
     pub config_map: String,
     /// How the runner gets into an agent's pod.
     pub runner: RunnerArgs,
+    /// The rules.
+    pub rules: Rules,
     /// How many reconciles may run at the same time.
     pub concurrency: u16,
     /// Who this process is, for events.
@@ -67,6 +72,21 @@ pub struct Setup {
     pub heartbeat: Heartbeat,
     /// Cancelled when the process is to stop: nothing new is begun, what runs may finish.
     pub shutdown: CancellationToken,
+}
+
+/// The rules that the loop carries out.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// What becomes of a task.
+    pub decide: fn(&Observed<'_>) -> Decision,
+    /// What becomes of the pods of a task that is gone.
+    pub stop_all: fn(&[PodFacts]) -> Decision,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { decide: decide::decide, stop_all: decide::stop_all }
+    }
 }
 
 /// How often the loop shows that it goes on.
@@ -93,6 +113,7 @@ struct Shared {
     configuration: configuration::Watched,
     injection: agentloop_core::pod::Injection,
     events: events::Events,
+    rules: Rules,
 }
 
 /// What the reconciles of one watch share.
@@ -131,6 +152,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         heartbeat: setup.heartbeat,
         configuration,
         events,
+        rules: setup.rules,
     });
 
     let tasks = setup.namespaces.apis::<Guarded>(&shared.clients.read);
@@ -160,9 +182,9 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         tokio::select! {
             _ = beats.tick() => {
                 shared.heartbeat.beat();
-                count_phases(&scopes, &shared.metrics);
-                for scope in &scopes {
-                    scope.forget_what_is_gone();
+                if let Err(words) = panics::caught_now(|| look_around(&scopes, &shared.metrics)) {
+                    shared.metrics.panicked(Place::Count);
+                    error!(panic = words, "agentloop panicked while it counted tasks");
                 }
             }
             ended = loops.join_next() => match ended {
@@ -249,6 +271,14 @@ impl Scope {
     async fn synced(&self) {
         self.tasks_synced.wait().await;
         self.pods_synced.wait().await;
+    }
+}
+
+/// What is done at each beat.
+fn look_around(scopes: &[Arc<Scope>], metrics: &Metrics) {
+    count_phases(scopes, metrics);
+    for scope in scopes {
+        scope.forget_what_is_gone();
     }
 }
 

@@ -18,6 +18,9 @@
 //! * [`release`]: the uninstall hook.
 //! * [`shutdown`]: from signals to a graceful end.
 
+#[cfg(not(panic = "unwind"))]
+compile_error!("the operator catches panics of single tasks: build it with panic = \"unwind\"");
+
 pub mod app;
 pub mod cli;
 pub mod client;

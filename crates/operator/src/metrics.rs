@@ -63,6 +63,32 @@ impl Reconciled {
     }
 }
 
+/// Where a panic was caught.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In the reconcile of a task.
+    Reconcile,
+    /// In the sweep of a pod whose task is gone.
+    Sweep,
+    /// In reading the configuration.
+    Configuration,
+    /// In counting the tasks.
+    Count,
+}
+
+impl Place {
+    const ALL: [Self; 4] = [Self::Reconcile, Self::Sweep, Self::Configuration, Self::Count];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Reconcile => "reconcile",
+            Self::Sweep => "sweep",
+            Self::Configuration => "configuration",
+            Self::Count => "count",
+        }
+    }
+}
+
 /// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
@@ -109,6 +135,7 @@ struct All {
     pods_created: Counter,
     writes: Family<Labels<2>, Counter>,
     config_refused: Gauge,
+    panics: Family<Labels<1>, Counter>,
     leader: Gauge,
     tasks: Family<Labels<1>, Gauge>,
 }
@@ -134,6 +161,7 @@ impl Metrics {
             pods_created: Counter::default(),
             writes: Family::default(),
             config_refused: Gauge::default(),
+            panics: Family::default(),
             leader: Gauge::default(),
             tasks: Family::default(),
             registry: Registry::default(),
@@ -141,6 +169,9 @@ impl Metrics {
         all.register(&mut registry);
         for how in Reconciled::ALL {
             drop(all.reconciles.get_or_create(&reconcile_labels(how)));
+        }
+        for place in Place::ALL {
+            drop(all.panics.get_or_create(&[("in", place.label().to_owned())]));
         }
         let metrics = Self { all: Arc::new(All { registry, ..all }) };
         metrics.tasks(|_| 0);
@@ -208,6 +239,11 @@ impl Metrics {
         self.all.config_refused.set(i64::from(refused));
     }
 
+    /// A panic was caught.
+    pub fn panicked(&self, place: Place) {
+        self.all.panics.get_or_create(&[("in", place.label().to_owned())]).inc();
+    }
+
     /// Whether this process leads.
     pub fn leader(&self, leads: bool) {
         self.all.leader.set(i64::from(leads));
@@ -264,6 +300,11 @@ impl All {
             "agentloop_config_refused",
             "1 while the newest configuration is refused",
             self.config_refused.clone(),
+        );
+        registry.register(
+            "agentloop_panics",
+            "Panics that were caught: each is a fault in agentloop",
+            self.panics.clone(),
         );
         registry.register("agentloop_leader", "1 while this process leads", self.leader.clone());
         registry.register(
@@ -354,6 +395,7 @@ mod tests {
         metrics.pod_created();
         metrics.write(Verb::PatchStatus, "conflict");
         metrics.config_refused(true);
+        metrics.panicked(Place::Sweep);
         metrics.leader(true);
         metrics.tasks(|phase| i64::from(phase == Phase::Running) * 3);
         let told = told(&metrics);
@@ -367,6 +409,8 @@ mod tests {
             ("agentloop_pods_created_total", 1.0),
             (r#"agentloop_writes_total{verb="patch_status",result="conflict"}"#, 1.0),
             ("agentloop_config_refused", 1.0),
+            (r#"agentloop_panics_total{in="sweep"}"#, 1.0),
+            (r#"agentloop_panics_total{in="reconcile"}"#, 0.0),
             ("agentloop_leader", 1.0),
             (r#"agentloop_tasks{phase="Running"}"#, 3.0),
             (r#"agentloop_tasks{phase="Pending"}"#, 0.0),

@@ -10,8 +10,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
 use super::events::{Events, Note};
+use super::panics::caught_now;
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, Place};
 
 /// The configuration as it was last seen.
 pub(super) struct Watched {
@@ -55,13 +56,20 @@ async fn follow(
 ) {
     let mut stream = std::pin::pin!(stream);
     let mut listed = None;
+    // Without this task nothing would ever be read again.
+    let take = |map: Option<&ConfigMap>| {
+        if let Err(words) = caught_now(|| take(&seen, &report, map, false)) {
+            report.metrics.panicked(Place::Configuration);
+            error!(panic = words, "agentloop panicked at the configuration; the one before stays in force");
+        }
+    };
     while let Some(event) = stream.next().await {
         match event {
             Ok(watcher::Event::Init) => listed = None,
             Ok(watcher::Event::InitApply(map)) => listed = Some(map),
-            Ok(watcher::Event::InitDone) => take(&seen, &report, listed.take().as_ref(), false),
-            Ok(watcher::Event::Apply(map)) => take(&seen, &report, Some(&map), false),
-            Ok(watcher::Event::Delete(_)) => take(&seen, &report, None, false),
+            Ok(watcher::Event::InitDone) => take(listed.take().as_ref()),
+            Ok(watcher::Event::Apply(map)) => take(Some(&map)),
+            Ok(watcher::Event::Delete(_)) => take(None),
             Err(error) => warn!(%error, "the watch of the configuration is disturbed; it goes on"),
         }
     }

@@ -21,9 +21,10 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::act::Progress;
 use super::events::Note;
+use super::panics::{Fault, caught};
 use super::{Guarded, Scope, merge};
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
-use crate::metrics::Reconciled;
+use crate::metrics::{Place, Reconciled};
 
 /// Decisions in one reconcile: settle, claim, create and start are four; the rest is for what is read in between.
 const MOST_ROUNDS: usize = 12;
@@ -68,7 +69,7 @@ pub(super) struct Run<'a> {
     pub(super) postponed: Option<Error>,
 }
 
-pub(super) async fn reconcile(guarded: Arc<Guarded>, scope: Arc<Scope>) -> Result<Action, Error> {
+pub(super) async fn reconcile(guarded: Arc<Guarded>, scope: Arc<Scope>) -> Result<Action, Fault<Error>> {
     let span = info_span!(
         "reconcile",
         namespace = guarded.namespace().unwrap_or_default(),
@@ -80,7 +81,7 @@ pub(super) async fn reconcile(guarded: Arc<Guarded>, scope: Arc<Scope>) -> Resul
     let _work = scope.shared.heartbeat.begin();
     let _worker = scope.shared.metrics.worker();
     let started = Instant::now();
-    let result = bring_on(&guarded, &scope).instrument(span).await;
+    let result = caught(Box::pin(bring_on(&guarded, &scope)).instrument(span)).await;
     let how = match &result {
         Err(_) => Reconciled::Error,
         Ok(action) if *action == Action::await_change() => Reconciled::Success,
@@ -93,9 +94,27 @@ pub(super) async fn reconcile(guarded: Arc<Guarded>, scope: Arc<Scope>) -> Resul
     result
 }
 
-pub(super) fn on_error(guarded: &Guarded, error: &Error, scope: &Scope) -> Action {
-    warn!(task = %ObjectRef::from_obj(guarded), %error, "the task could not be brought on; trying again");
+pub(super) fn on_error(guarded: &Guarded, fault: &Fault<Error>, scope: &Scope) -> Action {
+    let task = ObjectRef::from_obj(guarded);
+    match fault {
+        Fault::Failed(error) => warn!(%task, %error, "the task could not be brought on; trying again"),
+        Fault::Panicked(words) => {
+            scope.shared.metrics.panicked(Place::Reconcile);
+            error!(%task, panic = words, "agentloop panicked at this task; others go on, and it is tried again");
+            scope.shared.events.publish(guarded.object_ref(&()), panicked(words));
+        }
+    }
     scope.failures.next(guarded)
+}
+
+fn panicked(words: &str) -> Note {
+    Note {
+        warning: true,
+        reason: "Panicked".to_owned(),
+        message: format!(
+            "a fault in agentloop itself stops this task; other tasks go on, and it is tried again. Please report it: {words}"
+        ),
+    }
 }
 
 async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
@@ -161,7 +180,7 @@ impl Run<'_> {
 
     async fn decide(&self, pods: &[PodFacts]) -> Decision {
         let now = Timestamp::now();
-        decide::decide(&Observed {
+        (self.scope.shared.rules.decide)(&Observed {
             task: &self.task,
             pods,
             configuration: &self.configuration,

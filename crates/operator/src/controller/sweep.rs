@@ -12,23 +12,29 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::Scope;
 use super::act::AFTER_CONFLICT;
+use super::panics::{Fault, caught};
 use super::watch::task_of;
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
+use crate::metrics::Place;
 
 /// How often a pod that we hold is looked at while its task is there: nothing tells the sweep that a task has
 /// gone, and a pod that has ended may never change again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
+pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Fault<RequestError>> {
+    caught(look_at(&pod, &scope)).await
+}
+
 /// Looks at one pod: nothing to do where its task is there.
-pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, RequestError> {
-    let (Some(task), Some(task_uid)) = (task_of(&pod), pod.labels().get(LABEL_TASK_UID)) else {
+async fn look_at(pod: &Pod, scope: &Scope) -> Result<Action, RequestError> {
+    let (Some(task), Some(task_uid)) = (task_of(pod), pod.labels().get(LABEL_TASK_UID)) else {
         return Ok(Action::await_change());
     };
-    let facts = PodFacts::of(&pod);
+    let facts = PodFacts::of(pod);
     // Labels are anybody's to copy; a pod that the task neither controls nor holds is somebody else's.
     if !facts.held && !facts.belongs_to(task_uid) {
         return Ok(Action::await_change());
@@ -50,7 +56,7 @@ pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Re
     }
     let _work = scope.shared.heartbeat.begin();
     let mut again = Action::await_change();
-    for action in decide::stop_all(std::slice::from_ref(&facts)).actions {
+    for action in (scope.shared.rules.stop_all)(std::slice::from_ref(&facts)).actions {
         info!(%namespace, pod = facts.name, task = name, ?action, "the task of this pod is gone");
         let done = match &action {
             decide::Action::DeletePod(PodRef { name, uid }) => {
@@ -69,11 +75,20 @@ pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Re
             other => other?,
         }
     }
-    scope.failures.forget(pod.as_ref());
+    scope.failures.forget(pod);
     Ok(again)
 }
 
-pub(super) fn on_error(pod: &Pod, error: &RequestError, scope: &Scope) -> Action {
-    warn!(pod = %ObjectRef::from_obj(pod), %error, "a pod without its task could not be let go; trying again");
+pub(super) fn on_error(pod: &Pod, fault: &Fault<RequestError>, scope: &Scope) -> Action {
+    let named = ObjectRef::from_obj(pod);
+    match fault {
+        Fault::Failed(error) => {
+            warn!(pod = %named, %error, "a pod without its task could not be let go; trying again");
+        }
+        Fault::Panicked(words) => {
+            scope.shared.metrics.panicked(Place::Sweep);
+            error!(pod = %named, panic = words, "agentloop panicked at this pod; others go on, and it is tried again");
+        }
+    }
     scope.failures.next(pod)
 }

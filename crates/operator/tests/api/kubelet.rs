@@ -9,7 +9,7 @@ use agentloop_contract::report::{Change, End, Error, Report};
 use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
 use agentloop_operator::cli::{PullPolicy, RunnerArgs, RunnerInjection};
 use agentloop_operator::client::Clients;
-use agentloop_operator::controller::{self, Setup};
+use agentloop_operator::controller::{self, Rules, Setup};
 use agentloop_operator::health::Health;
 use agentloop_operator::metrics::Metrics;
 use agentloop_operator::namespaces::Namespaces;
@@ -35,25 +35,25 @@ pub struct Operator {
 
 impl Operator {
     pub fn start(world: &World) -> Self {
-        Self::with_concurrency(world, 4)
+        Self::set_up(world, |_| {})
     }
 
     pub fn with_concurrency(world: &World, concurrency: u16) -> Self {
-        let (clients, writer) = (world.clients.clone(), world.writer.clone());
-        Self::run(world, concurrency, clients, writer, Metrics::new())
+        Self::set_up(world, |setup| setup.concurrency = concurrency)
     }
 
     /// With clients of its own, such as those of a faulty server.
     pub fn over(world: &World, clients: Clients, writer: Writer, metrics: Metrics) -> Self {
-        Self::run(world, 4, clients, writer, metrics)
+        Self::set_up(world, |setup| (setup.clients, setup.writer, setup.metrics) = (clients, writer, metrics))
     }
 
-    fn run(world: &World, concurrency: u16, clients: Clients, writer: Writer, metrics: Metrics) -> Self {
+    /// One that `change` has set up otherwise.
+    pub fn set_up(world: &World, change: impl FnOnce(&mut Setup)) -> Self {
         let health = Health::default();
         let minute = std::time::Duration::from_mins(1);
-        let setup = Setup {
-            writer,
-            clients,
+        let mut setup = Setup {
+            writer: world.writer.clone(),
+            clients: world.clients.clone(),
             namespaces: Namespaces::Only([world.namespace.clone()].into()),
             namespace: world.namespace.clone(),
             config_map: "agentloop-config".to_owned(),
@@ -62,13 +62,15 @@ impl Operator {
                 pull_policy: PullPolicy::ByTag,
                 injection: RunnerInjection::ImageVolume,
             },
-            concurrency,
+            rules: Rules::default(),
+            concurrency: 4,
             identity: "test".to_owned(),
-            metrics,
+            metrics: Metrics::new(),
             heartbeat: health.heartbeat("the loop", minute, minute),
             health,
             shutdown: CancellationToken::new(),
         };
+        change(&mut setup);
         Self { running: tokio::spawn(controller::run(setup)) }
     }
 

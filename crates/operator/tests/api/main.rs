@@ -16,6 +16,7 @@ mod guards;
 mod kubelet;
 mod leader;
 mod loops;
+mod panics;
 mod process;
 mod relay;
 mod retries;

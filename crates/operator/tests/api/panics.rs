@@ -1,0 +1,99 @@
+//! A panic at one object touches no other.
+
+use agentloop_contract::names::{FINALIZER_SETTLE, LABEL_TASK, LABEL_TASK_UID};
+use agentloop_core::api::{AgentTask, Phase};
+use agentloop_core::decide::{self, Decision, Observed};
+use agentloop_core::facts::PodFacts;
+use agentloop_operator::controller::Rules;
+use agentloop_operator::metrics::Metrics;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, ListParams};
+use serde_json::json;
+
+use crate::kubelet::{Kubelet, Operator, Work};
+use crate::world::{World, eventually};
+
+/// The rules, but for a task that they cannot stand.
+fn decide_or_panic(observed: &Observed<'_>) -> Decision {
+    assert_ne!(observed.task.name_any(), "bad", "this task is too much");
+    decide::decide(observed)
+}
+
+fn stop_all_or_panic(pods: &[PodFacts]) -> Decision {
+    assert!(pods.iter().all(|pod| pod.name != "bad-pod"), "this pod is too much");
+    decide::stop_all(pods)
+}
+
+fn value(metrics: &Metrics, series: &str) -> f64 {
+    let text = metrics.encode().expect("text");
+    let line = text.lines().find_map(|line| line.strip_prefix(series)).expect("the series");
+    line.trim().parse().expect("a number")
+}
+
+async fn warnings(world: &World, name: &str) -> Vec<Event> {
+    let all = world.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
+    let is_about = |event: &Event| event.regarding.as_ref().and_then(|of| of.name.as_deref()) == Some(name);
+    all.into_iter().filter(|event| event.type_.as_deref() == Some("Warning") && is_about(event)).collect()
+}
+
+#[tokio::test]
+async fn a_task_that_makes_the_rules_panic_is_reported_and_stops_no_other() {
+    let world = World::with_tasks().await;
+    let metrics = Metrics::new();
+    let seen = metrics.clone();
+    world.create("bad", json!({})).await;
+    // With one worker, a turn that a panic kept would keep everybody else waiting.
+    let _operator = Operator::set_up(&world, |setup| {
+        setup.rules = Rules { decide: decide_or_panic, ..Rules::default() };
+        setup.metrics = metrics;
+        setup.concurrency = 1;
+    });
+    let _kubelet = Kubelet::start(&world, |_| Work::ready());
+    let told = eventually("a Warning", || async {
+        warnings(&world, "bad").await.into_iter().find(|event| event.reason.as_deref() == Some("Panicked"))
+    })
+    .await;
+    let note = told.note.expect("words");
+    assert!(note.contains("this task is too much"), "{note}");
+    world.create("good", json!({})).await;
+    world.until_phase("good", Phase::Succeeded).await;
+    eventually("it is tried again", || async {
+        (value(&seen, r#"agentloop_panics_total{in="reconcile"}"#) >= 3.0).then_some(())
+    })
+    .await;
+    let errors = value(&seen, r#"controller_runtime_reconcile_errors_total{controller="agenttask"}"#);
+    assert!(errors >= 3.0, "{errors}");
+    assert_eq!(world.status("bad").await.observed_generation, None, "nothing was written");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_makes_the_sweep_panic_stops_no_other() {
+    let world = World::with_tasks().await;
+    let metrics = Metrics::new();
+    let seen = metrics.clone();
+    for name in ["bad-pod", "good-pod"] {
+        let labels = json!({ LABEL_TASK: "gone", LABEL_TASK_UID: "gone" });
+        world.pod(json!({ "name": name, "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
+    }
+    let _operator = Operator::set_up(&world, |setup| {
+        setup.rules = Rules { stop_all: stop_all_or_panic, ..Rules::default() };
+        setup.metrics = metrics;
+        setup.concurrency = 1;
+    });
+    eventually("the panic is counted", || async {
+        (value(&seen, r#"agentloop_panics_total{in="sweep"}"#) >= 2.0).then_some(())
+    })
+    .await;
+    eventually("the other pod is gone", || async {
+        world.api::<Pod>().get_opt("good-pod").await.expect("an answer").is_none().then_some(())
+    })
+    .await;
+    let bad = world.api::<Pod>().get("bad-pod").await.expect("it is there");
+    assert_eq!(bad.finalizers(), [FINALIZER_SETTLE]);
+    world.writer.release_pod(&world.namespace, "bad-pod", &bad.uid().expect("a uid")).await.expect("free");
+    let _ = world.api::<AgentTask>().delete("bad", &DeleteParams::default()).await;
+    world.end().await;
+}
