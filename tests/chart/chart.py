@@ -19,6 +19,7 @@ DIGEST = "sha256:" + "0123456789abcdef" * 4
 CASES = {
     "defaults": {},
     "named namespaces": {"watch": {"namespaces": ["team-a", "team-b"]}},
+    "taking over": {"takeOver": ["old-system/agentloop", "older/loops-agentloop"]},
     "two replicas": {"replicas": 2, "topologySpreadConstraints": [
         {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}]},
     "settings": {"config": {"hardLimit": 10000, "defaultMaxIterations": 20, "noChangeThreshold": 4,

@@ -127,6 +127,11 @@ class Operator(unittest.TestCase):
         self.assertIsNone(argument(controller(), "watch-namespaces"))
         self.assertEqual(argument(controller(CASES["named namespaces"]), "watch-namespaces"), "team-a,team-b")
 
+    def test_takes_over_the_releases_that_are_named_and_no_other(self):
+        self.assertIsNone(argument(controller(), "take-over"))
+        self.assertEqual(argument(controller(CASES["taking over"]), "take-over"),
+                         "old-system/agentloop,older/loops-agentloop")
+
     def test_has_a_budget_for_disruptions_only_where_two_run(self):
         self.assertEqual(of_kind(render(), "PodDisruptionBudget"), [])
         budget = one(render(CASES["two replicas"]), "PodDisruptionBudget")
@@ -231,7 +236,7 @@ class JobBeforeAnUninstall(unittest.TestCase):
         self.assertEqual(job["args"][0], "release")
         self.assertEqual(argument(job, "namespace"), NAMESPACE)
         self.assertEqual(argument(job, "deployment"), deployment["metadata"]["name"])
-        for flag in ["lease-name", "watch-namespaces"]:
+        for flag in ["lease-name", "watch-namespaces", "take-over"]:
             self.assertEqual(argument(job, flag), argument(operator, flag))
 
     def test_gives_up_before_helm_does(self):

@@ -54,6 +54,8 @@ class AValue(unittest.TestCase):
         self.refused({"watch": {"namespaces": ["Team_A"]}}, "/watch/namespaces/0")
         self.refused({"watch": {"namespaces": ["a", "a"]}}, "/watch/namespaces")
         self.refused({"image": {"digest": "sha256:short"}}, "/image/digest")
+        for name in ["agentloop", "a/b/c", "A/b", "a/", "a,b/c"]:
+            self.refused({"takeOver": [name]}, "/takeOver/0")
         self.refused({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy")
         self.refused({"runner": {"injection": "sidecar"}}, "/runner/injection")
 

@@ -14,5 +14,6 @@ mod message;
 mod obstacles;
 mod pod;
 mod properties;
+mod served;
 mod support;
 mod waiting;

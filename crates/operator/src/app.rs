@@ -80,6 +80,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
     metrics.leader(true);
     health.set(Stage::Syncing);
 
+    let serving = args.take_over.serving(&namespace, &args.lease.lease_name);
     let setup = Setup {
         writer: Writer::new(clients.write.clone(), metrics.clone()),
         clients,
@@ -88,6 +89,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
         config_map: args.config_map,
         runner: args.runner,
         rules: controller::Rules::default(),
+        serving,
         concurrency: args.concurrency.get(),
         identity,
         metrics: metrics.clone(),

@@ -1,10 +1,12 @@
 //! Commands, flags and exit codes.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::time::Duration;
 
+use agentloop_core::decide::served::{BadRelease, Release, Serving};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::namespaces::Namespaces;
@@ -80,6 +82,9 @@ pub struct ControllerArgs {
     /// Leader election.
     #[command(flatten)]
     pub lease: LeaseArgs,
+    /// Releases whose tasks are taken over.
+    #[command(flatten)]
+    pub take_over: TakeOverArgs,
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "AGENTLOOP_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub http_address: SocketAddr,
@@ -188,6 +193,40 @@ impl LeaseArgs {
     }
 }
 
+/// Releases whose tasks are taken over.
+#[derive(Clone, Debug, Args)]
+pub struct TakeOverArgs {
+    /// Releases that are gone for good and whose tasks this one takes over: namespace/name, separated by commas.
+    #[arg(
+        long,
+        env = "AGENTLOOP_TAKE_OVER",
+        default_value = "",
+        value_name = "RELEASES",
+        hide_default_value = true
+    )]
+    pub take_over: Releases,
+}
+
+impl TakeOverArgs {
+    /// What the operator of this namespace and Lease serves.
+    pub fn serving(&self, namespace: &str, lease: &str) -> Serving {
+        Serving { release: Release::new(namespace, lease), take_over: self.take_over.0.clone() }
+    }
+}
+
+/// Releases by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Releases(pub BTreeSet<Release>);
+
+impl FromStr for Releases {
+    type Err = BadRelease;
+
+    fn from_str(text: &str) -> Result<Self, BadRelease> {
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        Ok(Self(names.map(str::parse).collect::<Result<_, _>>()?))
+    }
+}
+
 /// The pod's or the host's name, and a random part: a restarted container is another process under the same name.
 pub fn unique_identity() -> String {
     let given = |variable| std::env::var(variable).ok().filter(|name: &String| !name.is_empty());
@@ -217,6 +256,9 @@ pub struct ReleaseArgs {
     /// Name of the Lease that says which operator works.
     #[arg(long, env = "AGENTLOOP_LEASE_NAME", default_value = "agentloop", value_name = "NAME")]
     pub lease_name: String,
+    /// Releases whose tasks were taken over.
+    #[command(flatten)]
+    pub take_over: TakeOverArgs,
     /// Seconds after which it gives up; keep it below the hook's own timeout. It can be run again.
     #[arg(long, default_value = "240", value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Duration,
@@ -281,10 +323,21 @@ mod tests {
             &["controller", "--runner-image", "r", "--concurrency", "0"],
             &["controller", "--runner-image", "r", "--runner-injection", "magic"],
             &["controller", "--runner-image", "r", "--watch-namespaces", "Team"],
+            &["controller", "--runner-image", "r", "--take-over", "agentloop"],
+            &["controller", "--runner-image", "r", "--take-over", "a/b/c"],
+            &["release", "--take-over", "Old/agentloop"],
             &["release", "--timeout", "0"],
         ] {
             assert_eq!(i32::from(exit::USAGE), parse(args).expect_err("wrong usage").exit_code(), "{args:?}");
         }
+    }
+
+    #[test]
+    fn releases_to_take_over_are_named_between_commas() {
+        let args = controller(&["--take-over", "old/agentloop, older/a.b"]);
+        let named: Vec<&str> = args.take_over.take_over.0.iter().map(Release::as_str).collect();
+        assert_eq!(named, ["old/agentloop", "older/a.b"]);
+        assert_eq!(controller(&[]).take_over.take_over, Releases::default());
     }
 
     #[test]

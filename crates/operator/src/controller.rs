@@ -5,6 +5,7 @@
 
 mod act;
 mod configuration;
+mod elsewhere;
 mod events;
 mod injection;
 mod latest;
@@ -18,7 +19,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::{AgentTask, Phase};
+use agentloop_core::decide::served::Serving;
 use agentloop_core::decide::{self, Decision, Observed};
 use agentloop_core::facts::PodFacts;
 use futures::{FutureExt, StreamExt};
@@ -27,7 +30,7 @@ use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Resource};
+use kube::{Api, Resource, ResourceExt};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time;
@@ -60,6 +63,8 @@ pub struct Setup {
     pub runner: RunnerArgs,
     /// The rules.
     pub rules: Rules,
+    /// Which release this is: the tasks of others are left alone.
+    pub serving: Serving,
     /// How many reconciles may run at the same time.
     pub concurrency: u16,
     /// Who this process is, for events.
@@ -114,6 +119,7 @@ struct Shared {
     injection: agentloop_core::pod::Injection,
     events: events::Events,
     rules: Rules,
+    serving: Serving,
 }
 
 /// What the reconciles of one watch share.
@@ -126,6 +132,7 @@ struct Scope {
     newest_tasks: latest::Latest<AgentTask>,
     newest_pods: latest::Latest<Pod>,
     started: Started,
+    elsewhere: elsewhere::Elsewhere,
     failures: Failures,
     /// Who may work now, first come, first served. kube's own bound takes from what waits in no order, and of
     /// many busy tasks one may never be taken: not even to be suspended.
@@ -153,6 +160,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         configuration,
         events,
         rules: setup.rules,
+        serving: setup.serving,
     });
 
     let tasks = setup.namespaces.apis::<Guarded>(&shared.clients.read);
@@ -218,6 +226,7 @@ fn watch(
         newest_tasks: latest::Latest::default(),
         newest_pods: latest::Latest::default(),
         started: Started::default(),
+        elsewhere: elsewhere::Elsewhere::default(),
         failures: Failures::default(),
         turns: Semaphore::new(concurrency.into()),
         shutdown: shutdown.clone(),
@@ -259,6 +268,9 @@ impl Scope {
         let there: std::collections::HashSet<String> =
             self.tasks.state().iter().filter_map(|task| task.meta().uid.clone()).collect();
         self.started.retain(|uid| there.contains(uid));
+        let has_pods: std::collections::HashSet<String> =
+            self.pods.state().iter().filter_map(|pod| pod.labels().get(LABEL_TASK_UID).cloned()).collect();
+        self.elsewhere.retain(|uid| there.contains(uid) || has_pods.contains(uid));
     }
 
     /// Waits for a turn; `None` where there is none any more, because the process stops.
@@ -284,11 +296,20 @@ fn look_around(scopes: &[Arc<Scope>], metrics: &Metrics) {
 
 fn count_phases(scopes: &[Arc<Scope>], metrics: &Metrics) {
     let mut count: HashMap<Phase, i64> = HashMap::new();
-    for task in scopes.iter().flat_map(|scope| scope.tasks.state()) {
-        let phase = task.0.as_ref().ok().and_then(|task| task.status.as_ref()?.phase);
-        *count.entry(phase.unwrap_or(Phase::Pending)).or_default() += 1;
+    let mut elsewhere = 0;
+    for scope in scopes {
+        for task in scope.tasks.state() {
+            let task = task.0.as_ref().ok();
+            if task.is_some_and(|task| scope.shared.serving.other(task).is_some()) {
+                elsewhere += 1;
+                continue;
+            }
+            let phase = task.and_then(|task| task.status.as_ref()?.phase);
+            *count.entry(phase.unwrap_or(Phase::Pending)).or_default() += 1;
+        }
     }
     metrics.tasks(|phase| count.get(&phase).copied().unwrap_or_default());
+    metrics.tasks_elsewhere(elsewhere);
 }
 
 /// The claims whose pods this process has let start, by the task's uid: iteration and attempt. A restart

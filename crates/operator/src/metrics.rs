@@ -137,6 +137,7 @@ struct All {
     config_refused: Gauge,
     panics: Family<Labels<1>, Counter>,
     leader: Gauge,
+    tasks_elsewhere: Gauge,
     tasks: Family<Labels<1>, Gauge>,
 }
 
@@ -163,6 +164,7 @@ impl Metrics {
             config_refused: Gauge::default(),
             panics: Family::default(),
             leader: Gauge::default(),
+            tasks_elsewhere: Gauge::default(),
             tasks: Family::default(),
             registry: Registry::default(),
         };
@@ -249,6 +251,11 @@ impl Metrics {
         self.all.leader.set(i64::from(leads));
     }
 
+    /// How many tasks of the watched namespaces another release serves.
+    pub fn tasks_elsewhere(&self, count: i64) {
+        self.all.tasks_elsewhere.set(count);
+    }
+
     /// How many tasks are in each phase, as the cache has them.
     pub fn tasks(&self, in_phase: impl Fn(Phase) -> i64) {
         for phase in PHASES {
@@ -307,6 +314,11 @@ impl All {
             self.panics.clone(),
         );
         registry.register("agentloop_leader", "1 while this process leads", self.leader.clone());
+        registry.register(
+            "agentloop_tasks_of_other_releases",
+            "Tasks in watched namespaces that another release serves, and that are left alone",
+            self.tasks_elsewhere.clone(),
+        );
         registry.register(
             "agentloop_tasks",
             "Tasks in each phase, as this process's cache has them",

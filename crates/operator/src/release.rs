@@ -3,24 +3,28 @@
 //! The order is the protocol's, and each step rests on the one before:
 //! 1. the Deployment is scaled to zero, and its pods are gone: nobody claims, nobody starts a pod;
 //! 2. the Lease is taken, so that an operator which somebody scales up again meanwhile stands by;
-//! 3. every claim is marked as released, so that a later installation never runs it again;
+//! 3. every claim is marked as released, so that a later installation never runs it again, and our name leaves the
+//!    tasks, so that any later installation serves them;
 //! 4. only then our finalizers go. A pod whose task could not be marked keeps its own.
+//!
+//! Tasks that another release serves are left alone, and so are their pods.
 //!
 //! Running pods are left to run. Everything may be repeated.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
 use agentloop_contract::names::{FINALIZER_SETTLE, LABEL_TASK_UID};
 use agentloop_core::api::AgentTask;
+use agentloop_core::decide::served::Serving;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DynamicObject, ListParams, PartialObjectMeta, Patch};
 use kube::core::{ApiResource, ParseExpressionError, Selector};
 use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -96,7 +100,9 @@ pub enum Error {
 pub async fn run(args: ReleaseArgs) -> Result<(), Error> {
     let clients = Clients::connect().await?;
     let namespace = own_namespace(args.namespace.as_deref(), &clients);
+    let serving = args.take_over.serving(&namespace, &args.lease_name);
     let hook = Hook {
+        serving,
         writer: Writer::new(clients.write.clone(), Metrics::new()),
         clients,
         namespace,
@@ -125,6 +131,8 @@ pub struct Hook {
     pub deployment: String,
     /// The operator's Lease.
     pub lease: String,
+    /// The operator's release, and those whose tasks it took over. Tasks of others are left alone.
+    pub serving: Serving,
     /// The namespaces that were served.
     pub namespaces: Namespaces,
     /// How long all of it may take.
@@ -233,7 +241,7 @@ impl Hook {
 
     // === step 3: every claim says that it was released ===
 
-    /// The uids of tasks that could not be marked.
+    /// The uids of tasks whose pods keep our finalizer: they could not be marked, or are not ours.
     async fn mark_claims(
         &self,
         tell: &mut (dyn FnMut(String) + Send),
@@ -242,6 +250,7 @@ impl Hook {
         // Read without our types: a task that this version cannot decode must be let go as well.
         let kind = ApiResource::erase::<AgentTask>(&());
         let mut unmarked = BTreeSet::new();
+        let mut elsewhere: BTreeMap<String, usize> = BTreeMap::new();
         for api in self.namespaces.raw_apis(&self.clients.read, &kind) {
             let mut token = None;
             loop {
@@ -256,8 +265,12 @@ impl Hook {
                 for task in list.items {
                     let (named, uid) = (named("AgentTask", &task), task.uid());
                     match self.mark(task).await {
-                        Ok(None) => {}
-                        Ok(Some(claim)) => tell(claim.sentence(&named)),
+                        Ok(Marked::Nothing) => {}
+                        Ok(Marked::Claim(claim)) => tell(claim.sentence(&named)),
+                        Ok(Marked::Elsewhere(release)) => {
+                            *elsewhere.entry(release).or_default() += 1;
+                            unmarked.extend(uid);
+                        }
                         Err(error) => {
                             unmarked.extend(uid);
                             troubles.add(&format!("{named} cannot be marked as released: {error}"));
@@ -269,29 +282,43 @@ impl Hook {
                 }
             }
         }
+        for (release, count) in elsewhere {
+            tell(format!("{count} AgentTask(s) that the release {release} serves are left alone."));
+        }
         Ok(unmarked)
     }
 
-    /// Marks one task's claim, if it has one.
-    async fn mark(&self, mut task: DynamicObject) -> Result<Option<Claim>, RequestError> {
+    /// Marks one task's claim, if it has one, and takes our name out.
+    async fn mark(&self, mut task: DynamicObject) -> Result<Marked, RequestError> {
         let (namespace, name) = (task.namespace().unwrap_or_default(), task.name_any());
         let kind = ApiResource::erase::<AgentTask>(&());
         let api: Api<DynamicObject> = Api::namespaced_with(self.clients.read.clone(), &namespace, &kind);
         loop {
-            let Some(claim) = Claim::of(&task.data) else { return Ok(None) };
-            if claim.released {
-                return Ok(Some(claim));
+            let named = task.data.pointer("/status/servedBy").and_then(Value::as_str);
+            if let Some(other) = named.and_then(|named| self.serving.other_than_us(named)) {
+                return Ok(Marked::Elsewhere(other.to_owned()));
+            }
+            let claim = Claim::of(&task.data);
+            let mut status = Map::new();
+            if claim.as_ref().is_some_and(|claim| !claim.released) {
+                status.insert("active".to_owned(), json!({ "released": true }));
+            }
+            if named.is_some() {
+                status.insert("servedBy".to_owned(), Value::Null);
+            }
+            let marked = claim.map_or(Marked::Nothing, Marked::Claim);
+            if status.is_empty() {
+                return Ok(marked);
             }
             let version = task.resource_version().unwrap_or_default();
-            let released = json!({ "active": { "released": true } });
-            match self.writer.raw_task_status(&namespace, &name, &version, &released).await {
-                Ok(_) => return Ok(Some(claim)),
-                Err(error) if error.is_not_found() => return Ok(None),
+            match self.writer.raw_task_status(&namespace, &name, &version, &Value::Object(status)).await {
+                Ok(_) => return Ok(marked),
+                Err(error) if error.is_not_found() => return Ok(Marked::Nothing),
                 Err(error) => self.pause_before_repeat(error).await?,
             }
             match bounded(READ_TIMEOUT, api.get_opt(&name)).await? {
                 Some(now) => task = now,
-                None => return Ok(None),
+                None => return Ok(Marked::Nothing),
             }
         }
     }
@@ -368,6 +395,17 @@ impl Hook {
         }
         Ok(held)
     }
+}
+
+/// What came of marking a task.
+#[derive(Debug, PartialEq, Eq)]
+enum Marked {
+    /// Nothing was in flight.
+    Nothing,
+    /// This was, and is marked.
+    Claim(Claim),
+    /// This other release serves the task: it was not touched.
+    Elsewhere(String),
 }
 
 /// What a task's status says of an iteration in flight.

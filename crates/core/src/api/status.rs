@@ -97,6 +97,11 @@ pub struct AgentTaskStatus {
     /// When the task Succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
+
+    /// The release of agentloop that serves this task, as namespace/name; every other one leaves it alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317))]
+    pub served_by: Option<String>,
 }
 
 /// Where a loop stands.

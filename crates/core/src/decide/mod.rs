@@ -10,6 +10,7 @@ mod announce;
 mod claimed;
 mod judge;
 mod rules;
+pub mod served;
 mod settle;
 mod show;
 mod tidy;
@@ -99,6 +100,13 @@ pub enum Action {
     ReleasePod(PodRef),
     /// Delete the task: its time to live is over.
     DeleteTask,
+}
+
+impl Action {
+    /// Whether this only reads something, after which the decision is taken again.
+    pub fn is_a_read(&self) -> bool {
+        matches!(self, Self::ReadConfiguration | Self::ListEarlierPods | Self::ReadPod)
+    }
 }
 
 /// A pod by name and uid: every write is bound to both.
@@ -225,9 +233,7 @@ impl Draft<'_> {
 
     /// The shell must read something before anything can be decided.
     fn needs_a_read(&self) -> bool {
-        self.decision.actions.iter().any(|action| {
-            matches!(action, Action::ReadConfiguration | Action::ListEarlierPods | Action::ReadPod)
-        })
+        self.decision.actions.iter().any(Action::is_a_read)
     }
 
     fn pod_of(&self, active: &Active) -> Option<&PodFacts> {

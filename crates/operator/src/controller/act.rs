@@ -201,6 +201,7 @@ impl Run<'_> {
         }
         let stands = claimed(self).is_some_and(|active| active.pod == pod.name)
             && claimed(self) == before
+            && self.scope.shared.serving.other(&self.task).is_none()
             && !self.task.spec.suspend
             && self.task.metadata.deletion_timestamp.is_none();
         if !stands {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::{AgentTask, AgentTaskStatus};
+use agentloop_core::decide::served::Served;
 use agentloop_core::decide::{self, Decision, Earlier, Observed};
 use agentloop_core::facts::{Obstacle, PodFacts, PodState, obstacle_from_events};
 use agentloop_core::pod::INPUT_VOLUME;
@@ -180,17 +181,34 @@ impl Run<'_> {
 
     async fn decide(&self, pods: &[PodFacts]) -> Decision {
         let now = Timestamp::now();
-        (self.scope.shared.rules.decide)(&Observed {
+        let shared = &self.scope.shared;
+        let is_ours = shared.serving.other(&self.task).is_none();
+        let observed = Observed {
             task: &self.task,
             pods,
             configuration: &self.configuration,
-            obstacle: self.obstacle(pods, now).await,
+            obstacle: if is_ours { self.obstacle(pods, now).await } else { None },
             earlier: self.earlier.clone(),
             refused: self.refused.clone(),
             was_started: self.scope.started.has(&self.task),
             is_gone: self.is_gone,
             now,
-        })
+        };
+        let uid = self.task.uid().unwrap_or_default();
+        match shared.serving.decide(&observed, shared.rules.decide) {
+            Served::Here(decision) => {
+                self.scope.elsewhere.forget(&uid);
+                decision
+            }
+            Served::Elsewhere { release, decision } => {
+                if self.scope.elsewhere.note(&uid, &release) {
+                    warn!(release, "another release serves this task; it is left alone");
+                    let note = shared.serving.tell_of(&release);
+                    shared.events.publish(self.task.object_ref(&()), note);
+                }
+                decision
+            }
+        }
     }
 
     /// What the Events of the claimed pod tell, where its status is silent for too long.

@@ -7,7 +7,9 @@ use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::AgentTask;
 use agentloop_core::decide::{self, PodRef};
 use agentloop_core::facts::PodFacts;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -53,6 +55,11 @@ async fn look_at(pod: &Pod, scope: &Scope) -> Result<Action, RequestError> {
         bounded(READ_TIMEOUT, tasks.get_metadata_opt(name)).await?;
     if task.is_some_and(|task| task.uid().as_deref() == Some(task_uid)) {
         return Ok(its_task_is_there());
+    }
+    let served_by = scope.elsewhere.of(task_uid);
+    let left = scope.shared.serving.leaves_pod(served_by.as_deref(), &facts, Timestamp::now());
+    if let Some(left) = left {
+        return Ok(Action::requeue(left));
     }
     let _work = scope.shared.heartbeat.begin();
     let mut again = Action::await_change();

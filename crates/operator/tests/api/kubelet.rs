@@ -7,6 +7,7 @@ use agentloop_contract::gate::Gate;
 use agentloop_contract::names::{GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK};
 use agentloop_contract::report::{Change, End, Error, Report};
 use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
+use agentloop_core::decide::served::{Release, Serving};
 use agentloop_operator::cli::{PullPolicy, RunnerArgs, RunnerInjection};
 use agentloop_operator::client::Clients;
 use agentloop_operator::controller::{self, Rules, Setup};
@@ -63,6 +64,7 @@ impl Operator {
                 injection: RunnerInjection::ImageVolume,
             },
             rules: Rules::default(),
+            serving: serving(&world.namespace, &[]),
             concurrency: 4,
             identity: "test".to_owned(),
             metrics: Metrics::new(),
@@ -83,6 +85,14 @@ impl Operator {
 impl Drop for Operator {
     fn drop(&mut self) {
         self.running.abort();
+    }
+}
+
+/// The release `agentloop` in this namespace, which takes over these.
+pub fn serving(namespace: &str, take_over: &[&str]) -> Serving {
+    Serving {
+        release: Release::new(namespace, "agentloop"),
+        take_over: take_over.iter().map(|name| name.parse().expect("a release")).collect(),
     }
 }
 

@@ -20,6 +20,7 @@ mod panics;
 mod process;
 mod relay;
 mod retries;
+mod releases;
 mod specs;
 mod transitions;
 mod uninstall;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use agentloop_contract::names::{FINALIZER_SETTLE, LABEL_TASK_UID};
 use agentloop_core::api::AgentTask;
+use agentloop_core::decide::served::Serving;
 use agentloop_operator::lease::Election;
 use agentloop_operator::lease::decide::Timings;
 use agentloop_operator::namespaces::Namespaces;
@@ -17,7 +18,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::kubelet::bind;
+use crate::kubelet::{bind, serving};
 use crate::world::{PATIENCE, World, eventually, object, uid};
 
 const OPERATOR: &str = "agentloop";
@@ -30,6 +31,7 @@ fn hook(world: &World, timeout: Duration) -> Hook {
         namespace: world.namespace.clone(),
         deployment: OPERATOR.to_owned(),
         lease: OPERATOR.to_owned(),
+        serving: serving(&world.namespace, &[]),
         namespaces: Namespaces::Only([world.namespace.clone()].into()),
         timeout,
         deadline: Instant::now() + timeout,
@@ -40,6 +42,14 @@ async fn run(world: &World, timeout: Duration) -> (Vec<String>, Result<(), Error
     let mut told = Vec::new();
     let result = hook(world, timeout).run(&mut |line| told.push(line)).await;
     (told, result)
+}
+
+/// Uninstalls this release, whose operator is gone already, and gives back what the hook printed.
+pub async fn uninstalled(world: &World, serving: Serving) -> Vec<String> {
+    let mut told = Vec::new();
+    let hook = Hook { serving, ..hook(world, PATIENCE) };
+    hook.run(&mut |line| told.push(line)).await.unwrap_or_else(|error| panic!("{error}"));
+    told
 }
 
 async fn deployment_with_a_pod(world: &World) {
