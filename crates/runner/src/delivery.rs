@@ -1,4 +1,8 @@
 //! Hands the report over: the container's termination message, written last and in place.
+//!
+//! The report is signed with the key of its pod, where there is one. Nothing signed leaves the runner before that last
+//! write: what is noted on the way stays in memory, and what a failing runner makes of it decides nothing. So an agent
+//! that ends its runner early finds no signed words to leave behind.
 
 use std::{
     fs::File,
@@ -25,6 +29,7 @@ static TARGET: Mutex<Option<Target>> = Mutex::new(None);
 #[derive(Clone)]
 struct Target {
     file: Arc<File>,
+    key: Option<Arc<[u8]>>,
     limit: usize,
     report: Option<Report>,
 }
@@ -39,12 +44,13 @@ fn update(change: impl FnOnce(&mut Target)) {
     }
 }
 
-/// Sets where the report goes, and sees to it that a panic is reported as [`End::RunnerFailed`].
+/// Sets where the report goes and what signs it, and sees to it that a panic is reported as [`End::RunnerFailed`].
 ///
 /// The file is opened before the agent runs and kept open: an agent could take the right to write it away, or leave
 /// the runner no descriptor to open it with (`prlimit` asks only for the same user), and have its own words stand.
-pub fn prepare(file: &Path) -> io::Result<()> {
-    let first = Target { file: Arc::new(open(file)?), limit: CAREFUL_LIMIT, report: None };
+pub fn prepare(file: &Path, key: Option<&[u8]>) -> io::Result<()> {
+    let first =
+        Target { file: Arc::new(open(file)?), key: key.map(Arc::from), limit: CAREFUL_LIMIT, report: None };
     *TARGET.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -55,8 +61,7 @@ pub fn prepare(file: &Path) -> io::Result<()> {
         let known =
             target().and_then(|target| target.report).unwrap_or_else(|| Report::of(End::RunnerFailed));
         let at = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
-        let error = Some(Error::new(&format!("RunnerFailed: internal error{at}")));
-        hand_over(&Report { end: End::RunnerFailed, error, ..known });
+        hand_over(&failed(&known, &format!("internal error{at}")));
         std::process::exit(judge::FAILED);
     }));
     Ok(())
@@ -67,7 +72,19 @@ pub fn limit(bytes: usize) {
     update(|target| target.limit = bytes);
 }
 
-/// Keeps what is known so far, in case that the runner fails.
+/// The report of an iteration that cannot be judged: of what was known, only what decides nothing.
+pub fn failed(known: &Report, why: &str) -> Report {
+    Report {
+        error: Some(Error::new(&format!("RunnerFailed: {why}"))),
+        started_at: known.started_at,
+        finished_at: known.finished_at,
+        usage: known.usage.clone(),
+        fingerprint_before: known.fingerprint_before.clone(),
+        ..Report::of(End::RunnerFailed)
+    }
+}
+
+/// Keeps what is known so far in memory, in case that the runner fails.
 pub fn note(report: &Report) {
     update(|target| target.report = Some(report.clone()));
 }
@@ -75,7 +92,7 @@ pub fn note(report: &Report) {
 /// Writes the report, whole or not at all. What somebody else wrote there is gone in either case.
 pub fn hand_over(report: &Report) {
     let Some(target) = target() else { return };
-    let message = report.encode(target.limit, None);
+    let message = report.encode(target.limit, target.key.as_deref());
     if message.is_none() {
         eprintln!("agentloop-runner: the report does not fit into {} bytes", target.limit);
     }

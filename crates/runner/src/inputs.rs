@@ -1,10 +1,10 @@
 //! What the operator mounts into the pod: the context and the user's prompt.
 
-use std::{fs, io, path::Path};
+use std::{env, fs, io, os::unix::ffi::OsStringExt, path::Path};
 
 use agentloop_contract::{
     context::{Context, VERSION},
-    names::{CONTEXT_FILE, PROMPT_FILE},
+    names::{self, CONTEXT_FILE, PROMPT_FILE},
 };
 
 /// Why the inputs cannot be used.
@@ -16,6 +16,11 @@ pub enum Error {
     /// The context is no context.
     #[error("{CONTEXT_FILE} is no context: {0}")]
     Context(String),
+}
+
+/// The key that the report is signed with; `None` where an older operator, or nobody, made the pod.
+pub fn key() -> Option<Vec<u8>> {
+    env::var_os(names::env::REPORT_KEY).map(OsStringExt::into_vec).filter(|key| !key.is_empty())
 }
 
 /// Reads the context.

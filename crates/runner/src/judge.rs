@@ -101,6 +101,9 @@ pub fn exit_code(end: End, status: Status) -> i32 {
 
 /// The exit code where the agent was not executed, or not judged.
 pub const FAILED: i32 = 125;
+/// The exit code where a process was left that may write over the report: above 128, because an operator that knows of
+/// no signed reports lets none complete or free anything then.
+pub const NOT_ALONE: i32 = 255;
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 //! The command leads a process group of its own. When it has ended, what it left behind is killed: in a container
 //! the kernel would do the same with the end of PID 1, and the workspace must hold still when its fingerprint is taken.
 
+mod launch;
 mod sweep;
 
 use std::{
@@ -17,7 +18,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use launch::Launch;
 use rustix::process::{Pid, Signal};
+pub use sweep::Left;
 
 use crate::{
     output::Output,
@@ -45,6 +48,8 @@ pub struct Rules {
     pub grace: Duration,
     /// A stop is passed on to it; else it may go on for the grace period, to finish if it can.
     pub pass_stop: bool,
+    /// What it is started with.
+    pub launch: Launch,
 }
 
 /// How a process ended.
@@ -66,6 +71,8 @@ pub struct Ended {
     pub interrupted: bool,
     /// What it printed.
     pub output: Arc<Mutex<Output>>,
+    /// What it left behind and could not be ended. Whatever happens from then on may be that process's doing.
+    pub left: Option<Left>,
 }
 
 /// Runs commands, one after the other.
@@ -97,10 +104,10 @@ impl Supervisor {
         &self.events.stopping
     }
 
-    /// Runs a command until nothing of it is left. An error is that of executing it.
+    /// Runs a command until nothing of it is left that could be ended. An error is that of executing it.
     pub fn run(&self, mut command: Command, rules: Rules) -> io::Result<Ended> {
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
+        let mut child = launch::spawn(&mut command, rules.launch)?;
         let leader =
             i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         let pumps = Pumps { group: leader.as_raw_nonzero().get(), ..Pumps::default() };
@@ -116,13 +123,14 @@ impl Supervisor {
             timed_out: false,
             interrupted: false,
             output: Arc::clone(&pumps.output),
+            left: None,
         };
         let mut closed = 0;
         ended.status = self.supervise(leader, rules, &mut ended, &mut closed);
         if !(ended.timed_out || self.stopping()) {
             self.drain(&mut closed, Some(Instant::now() + LINGER), &pumps);
         }
-        sweep::sweep(leader);
+        ended.left = sweep::sweep(leader);
         RUNNING.store(0, Ordering::SeqCst);
         self.drain(&mut closed, None, &pumps);
         Ok(ended)

@@ -22,7 +22,7 @@ use rustix::process::DumpableBehavior;
 use crate::{
     cli, delivery, gate, inputs, judge,
     output::{Output, Said},
-    process::{Ended, Rules, Status, Supervisor},
+    process::{Ended, Launch, Left, Rules, Status, Supervisor},
     prompt, signals,
     workspace::{
         self,
@@ -79,7 +79,8 @@ impl Failure {
 /// Runs one iteration and reports on it; the exit code.
 pub fn run(arguments: &cli::Run) -> i32 {
     shield();
-    if let Err(error) = delivery::prepare(&arguments.termination_log) {
+    let key = inputs::key();
+    if let Err(error) = delivery::prepare(&arguments.termination_log, key.as_deref()) {
         // Without a report nothing that the agent did could ever count.
         eprintln!("agentloop-runner: {} cannot be written: {error}", arguments.termination_log.display());
         return judge::FAILED;
@@ -92,8 +93,8 @@ pub fn run(arguments: &cli::Run) -> i32 {
     code
 }
 
-/// Keeps the agent, which is the same user, out of the runner's memory and descriptors: no program may trace this one,
-/// unless it has `CAP_SYS_PTRACE`.
+/// Keeps the agent, which is the same user, out of the runner's memory, environment and descriptors: no program may
+/// trace this one, unless it has `CAP_SYS_PTRACE`.
 fn shield() {
     if let Err(errno) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         eprintln!("agentloop-runner: the agent may trace the runner: {errno}");
@@ -130,6 +131,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
         timeout: seconds(context.iteration_timeout_seconds),
         grace: grace(&context),
         pass_stop: true,
+        launch: Launch { no_new_privileges: context.no_new_privileges },
     };
     let ended = match supervisor.run(command, rules) {
         Ok(ended) => ended,
@@ -142,16 +144,33 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
         }
     };
     report.finished_at = Some(Timestamp::now());
+    if let Some(left) = &ended.left {
+        keep_transcript(&own, &context, "output.log", &ended);
+        report.usage = lock(&ended).said(Timestamp::now()).usage;
+        return Ok(not_alone(&own, &context, &report, left));
+    }
     let code = judge_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended);
     keep_transcript(&own, &context, "output.log", &ended);
     delivery::note(&report);
     if let (Some(verify), true) = (&context.verify, code.1) {
-        report.verify = run_verify(verify, &own, &context, &supervisor);
+        match run_verify(verify, &own, &context, &supervisor) {
+            Ok(verified) => report.verify = verified,
+            Err(left) => return Ok(not_alone(&own, &context, &report, &left)),
+        }
     }
     let said = lock(&ended).said(Timestamp::now());
     report.error = judge::error(&report, ended.status, &said);
     keep_report(&own, &context, &report);
     Ok((report, code.0))
+}
+
+/// What still runs may have changed, or may yet change, whatever there is to see: nothing is completed by it, and
+/// nothing is free.
+fn not_alone(own: &Own, context: &Context, known: &Report, left: &Left) -> (Report, i32) {
+    eprintln!("agentloop-runner: {left}");
+    let failed = delivery::failed(known, &left.to_string());
+    keep_report(own, context, &failed);
+    (failed, judge::NOT_ALONE)
 }
 
 /// Fills in what the agent itself brought about; the exit code, and whether the verify command decides now.
@@ -239,22 +258,37 @@ fn command<'a>(mut words: impl Iterator<Item = &'a OsStr>, context: &Context) ->
         .env(env::ITERATION, context.iteration.to_string())
         .env(env::MAX_ITERATIONS, context.max_iterations.to_string())
         .env(env::WORKSPACE, &context.workspace)
+        // Who knows it can sign a report.
+        .env_remove(env::REPORT_KEY)
         .stdin(Stdio::null());
     command
 }
 
-/// Runs the verify command; `None` where it was not allowed to finish.
-fn run_verify(verify: &Verify, own: &Own, context: &Context, supervisor: &Supervisor) -> Option<Verified> {
+/// Runs the verify command; `None` where it was not allowed to finish. An error where something of it could not be ended.
+fn run_verify(
+    verify: &Verify,
+    own: &Own,
+    context: &Context,
+    supervisor: &Supervisor,
+) -> Result<Option<Verified>, Left> {
     let mut command = command(verify.command.iter().map(AsRef::as_ref), context);
     command.current_dir(&context.workspace);
-    let rules = Rules { timeout: seconds(verify.timeout_seconds), grace: grace(context), pass_stop: false };
+    let rules = Rules {
+        timeout: seconds(verify.timeout_seconds),
+        grace: grace(context),
+        pass_stop: false,
+        launch: Launch::default(),
+    };
     match supervisor.run(command, rules) {
         Ok(ended) => {
             keep_transcript(own, context, "verify.log", &ended);
             // Cut short by a stop, it has said nothing; where it had finished by then, it has.
             let cut = ended.interrupted && matches!(ended.status, Status::Killed(_));
             let said = lock(&ended).said(Timestamp::now());
-            (!cut).then(|| judge::verified(ended.status, ended.timed_out, &said))
+            match ended.left {
+                Some(left) => Err(left),
+                None => Ok((!cut).then(|| judge::verified(ended.status, ended.timed_out, &said))),
+            }
         }
         Err(error) => {
             let name = verify.command.first().map_or("", String::as_str);
@@ -263,7 +297,7 @@ fn run_verify(verify: &Verify, own: &Own, context: &Context, supervisor: &Superv
                 ..Said::default()
             };
             eprintln!("agentloop-runner: {}", said.text);
-            Some(judge::verified(Status::Exited(127), false, &said))
+            Ok(Some(judge::verified(Status::Exited(127), false, &said)))
         }
     }
 }
@@ -276,7 +310,9 @@ fn not_started(command: &[std::ffi::OsString], error: io::Error) -> Failure {
             Failure::NotFound(format!("{name} is there, but the interpreter or loader that it names is not"))
         }
         io::ErrorKind::NotFound => Failure::NotFound(format!("{name} is not in the agent's image")),
-        io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock => Failure::Spawn(error),
+        io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock | io::ErrorKind::Other => {
+            Failure::Spawn(error)
+        }
         _ => Failure::NotExecutable(format!("{name} cannot be executed: {error}")),
     }
 }

@@ -4,7 +4,11 @@
 
 use std::{env, fs, process::Command};
 
-use agentloop_contract::report::{End, Report};
+use agentloop_contract::{
+    gate::Gate,
+    mac::{Signature, check},
+    report::{Change, End, Refusal, RefusalKind, Report, Verified},
+};
 use agentloop_runner::delivery;
 
 const LOG: &str = "TEST_TERMINATION_LOG";
@@ -12,10 +16,25 @@ const LOG: &str = "TEST_TERMINATION_LOG";
 /// The test's own name: it starts itself again, as the runner that fails.
 const NAME: &str = "an_internal_error_is_reported_without_its_words";
 
+/// All that could complete a task or make an iteration free.
+fn everything() -> Report {
+    Report {
+        exit_code: Some(0),
+        changed: Change::Unchanged,
+        untouched: true,
+        gate: Some(Gate { ready: true, ..Gate::default() }),
+        verify: Some(Verified { passed: true, exit_code: Some(0), timed_out: false, last_lines: Vec::new() }),
+        provider_refused: Some(Refusal { kind: RefusalKind::RateLimited, until: None, unavailable: false }),
+        started_at: Some(jiff::Timestamp::UNIX_EPOCH),
+        ..Report::of(End::Exited)
+    }
+}
+
 #[test]
 fn an_internal_error_is_reported_without_its_words() {
     if let Some(log) = env::var_os(LOG) {
-        delivery::prepare(log.as_ref()).expect("prepared");
+        delivery::prepare(log.as_ref(), Some(b"key")).expect("prepared");
+        delivery::note(&everything());
         panic!("words of the agent");
     }
     let folder = tempfile::tempdir().expect("temporary folder");
@@ -26,9 +45,14 @@ fn an_internal_error_is_reported_without_its_words() {
         .output()
         .expect("runs");
     assert_eq!(output.status.code(), Some(125));
-    let report = Report::decode(&fs::read_to_string(&log).expect("report")).expect("whole");
-    let summary = report.error.map(|error| error.summary).unwrap_or_default();
-    assert_eq!(report.end, End::RunnerFailed);
+    let message = fs::read_to_string(&log).expect("report");
+    assert_eq!(check(&message, b"key"), Signature::Valid);
+    let report = Report::decode(&message).expect("whole");
+    let error = report.error.clone();
+    let summary = error.as_ref().map(|error| error.summary.clone()).unwrap_or_default();
+    // When it began is known; nothing else of it says anything.
+    let rest = Report { error, started_at: everything().started_at, ..Report::of(End::RunnerFailed) };
+    assert_eq!(report, rest);
     assert!(
         summary.starts_with("RunnerFailed: internal error at ") && !summary.contains("words"),
         "{summary}"

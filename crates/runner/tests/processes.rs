@@ -260,9 +260,8 @@ fn as_pid_1_on_a_read_only_root_it_can_be_told_to_stop() {
                   trap 'exit 0' TERM; while :; do sleep 0.05; done";
     let running = pod.start_with(&before, &["sh", "-c", script]);
     running.until("up");
-    let children = format!("/proc/{0}/task/{0}/children", running.child.id());
-    let init = fs::read_to_string(children).expect("children");
-    let status = std::process::Command::new("kill").args(["-s", "TERM", init.trim()]).status().expect("kill");
+    let init = running.first_child();
+    let status = std::process::Command::new("kill").args(["-s", "TERM", &init]).status().expect("kill");
     assert!(status.success());
     let outcome = running.outcome();
     assert_eq!((outcome.code, outcome.report().end), (Some(143), End::Interrupted), "{outcome:?}");

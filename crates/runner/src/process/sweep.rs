@@ -2,19 +2,27 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
+    fmt, fs,
     time::{Duration, Instant},
 };
 
 use rustix::{
     io::Errno,
-    process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, kill_process_group},
+    process::{
+        Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, kill_process_group,
+        test_kill_process, test_kill_process_group,
+    },
 };
 
 use super::Status;
 
-/// How long killed processes may take to be gone. One that waits for a device, or runs as another user, may stay.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How long killed processes may take to be gone: one with much memory takes seconds, one that waits for a device may
+/// stay for good.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same where all that is left belongs to other users, whom we cannot kill: they may end by themselves.
+const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(3);
+/// Processes that are named where some are left.
+const NAMED: usize = 3;
 
 /// Orphans become children of ours, as they are of PID 1 anyway.
 pub(super) fn adopt_orphans() {
@@ -46,51 +54,102 @@ pub(super) fn reap(leader: Pid) -> Option<Status> {
     None
 }
 
-/// Kills and reaps everything that the ended leader left behind.
-pub(super) fn sweep(leader: Pid) {
-    let deadline = Instant::now() + PATIENCE;
+/// Kills and reaps everything that the ended leader left behind; what is still there then, or nothing.
+pub(super) fn sweep(leader: Pid) -> Option<Left> {
+    let begun = Instant::now();
     loop {
         let _ = kill_process_group(leader, Signal::KILL);
         if getpid() == Pid::INIT {
             // Everything but ourselves.
             let _ = kill_process_group(Pid::INIT, Signal::KILL);
         } else {
-            for pid in descendants() {
-                let _ = kill_process(pid, Signal::KILL);
+            for process in others() {
+                let _ = kill_process(process.pid, Signal::KILL);
             }
         }
-        loop {
+        let children = loop {
             match rustix::process::wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) => {}
-                Err(Errno::CHILD) => return,
-                _ => break,
+                Err(Errno::CHILD) => break false,
+                _ => break true,
             }
+        };
+        if !children && alone() {
+            return None;
         }
-        if Instant::now() >= deadline {
-            eprintln!("agentloop-runner: processes that the command left behind could not be killed");
-            return;
+        let others = others();
+        let foreign = |process: &Process| test_kill_process(process.pid) == Err(Errno::PERM);
+        let foreign = !others.is_empty() && others.iter().all(foreign);
+        if begun.elapsed() >= if foreign { PATIENCE_WITH_OTHERS } else { PATIENCE } {
+            return Some(Left { foreign, others });
         }
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// Our children, their children, and so on.
-fn descendants() -> Vec<Pid> {
+/// Whether nothing else runs that we answer for. What `/proc` shows is not enough where it hides other users.
+fn alone() -> bool {
+    let seen = getpid() == Pid::INIT && test_kill_process_group(Pid::INIT) != Err(Errno::SRCH);
+    !seen && others().is_empty()
+}
+
+/// Processes that could not be ended.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Left {
+    foreign: bool,
+    others: Vec<Process>,
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = if self.foreign { " of another user" } else { "" };
+        write!(f, "processes{whose} could not be ended")?;
+        for (number, process) in self.others.iter().take(NAMED).enumerate() {
+            let Process { pid, parent, user, name } = process;
+            let before = if number == 0 { ": " } else { ", " };
+            write!(f, "{before}pid {}, uid {user}, \"{name}\"", pid.as_raw_nonzero())?;
+            if *parent == 0 {
+                write!(f, " (started from outside the container)")?;
+            }
+        }
+        if let more @ 1.. = self.others.len().saturating_sub(NAMED) {
+            write!(f, " and {more} more")?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Process {
+    pid: Pid,
+    /// 0 where it is in another PID namespace.
+    parent: i32,
+    user: String,
+    name: String,
+}
+
+/// As process 1 all other processes, else our children, their children, and so on; those that ended are left out.
+fn others() -> Vec<Process> {
     let own = getpid().as_raw_nonzero().get();
     // A /proc of another PID namespace has other numbers: killing by them would hit strangers.
     if fs::read_link("/proc/self").ok().and_then(|link| link.to_str()?.parse().ok()) != Some(own) {
         return Vec::new();
     }
-    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    let mut all: Vec<Process> = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        // "pid (name) state ppid …", where the name may hold anything, brackets too.
-        let stat = fs::read(entry.path().join("stat")).unwrap_or_default();
-        let stat = String::from_utf8_lossy(&stat).into_owned();
-        let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
-        if let Some(parent) = parent {
-            children.entry(parent).or_default().push(pid);
+        let status = fs::read(entry.path().join("status")).unwrap_or_default();
+        let process = Pid::from_raw(pid).zip(parse(&String::from_utf8_lossy(&status)));
+        if let Some((pid, (parent, user, name))) = process.filter(|(other, _)| *other != getpid()) {
+            all.push(Process { pid, parent, user, name });
         }
+    }
+    if getpid() == Pid::INIT {
+        return all;
+    }
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for process in &all {
+        children.entry(process.parent).or_default().push(process.pid.as_raw_nonzero().get());
     }
     let mut found = HashSet::new();
     let mut next = vec![own];
@@ -101,5 +160,52 @@ fn descendants() -> Vec<Pid> {
             }
         }
     }
-    found.into_iter().filter_map(Pid::from_raw).collect()
+    all.retain(|process| found.contains(&process.pid.as_raw_nonzero().get()));
+    all
+}
+
+/// Parent, user and name of a process that has not ended, from its `/proc/PID/status`, where each is a line and a
+/// newline in a name is escaped.
+fn parse(status: &str) -> Option<(i32, String, String)> {
+    let field = |name: &str| {
+        status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    };
+    if field("State")?.starts_with(['Z', 'X']) {
+        return None;
+    }
+    let user = field("Uid")?.split_whitespace().next()?;
+    Some((field("PPid")?.parse().ok()?, user.to_owned(), field("Name")?.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_named_within_bounds() {
+        let process = |pid, parent| Process {
+            pid: Pid::from_raw(pid).expect("a number"),
+            parent,
+            user: "0".to_owned(),
+            name: "sleep".to_owned(),
+        };
+        let others = vec![process(7, 1), process(8, 0)];
+        assert_eq!(
+            Left { foreign: true, others }.to_string(),
+            "processes of another user could not be ended: pid 7, uid 0, \"sleep\", pid 8, uid 0, \"sleep\" (started from \
+             outside the container)"
+        );
+        let others = (2..100).map(|pid| process(pid, 1)).collect();
+        let words = Left { foreign: false, others }.to_string();
+        assert!(words.len() < 200 && words.ends_with(" and 95 more"), "{words}");
+        assert_eq!(Left { foreign: false, others: Vec::new() }.to_string(), "processes could not be ended");
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_no_process() {
+        let status = "Name:\ta (b)\\n\nUmask:\t0022\nState:\tS (sleeping)\nPPid:\t4\nUid:\t1000\t0\t0\t0\n";
+        assert_eq!(parse(status), Some((4, "1000".to_owned(), "a (b)\\n".to_owned())));
+        assert_eq!(parse(&status.replace("S (sl", "Z (zo")), None);
+        assert_eq!(parse("Name: x"), None);
+    }
 }

@@ -184,6 +184,12 @@ impl Running<'_> {
         self
     }
 
+    /// The runner as the tests see it, where it is process 1 of a namespace: the only child of what made that.
+    pub fn first_child(&self) -> String {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        fs::read_to_string(children).expect("children").trim().to_owned()
+    }
+
     /// Until the agent has made a file in the workspace.
     #[track_caller]
     pub fn until(&self, name: &str) -> &Self {

@@ -1,0 +1,196 @@
+//! Whether a report can be believed: who can sign one, and who else could have had a hand in it.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+
+mod common;
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use agentloop_contract::{
+    mac::{Signature, check},
+    report::{Change, End},
+};
+use common::{AS_PID_1, Outcome, Pod, containers, gate, give, is_root};
+
+const KEY: &str = "0123456789abcdef0123456789abcdef";
+
+/// As the operator starts the runner: with the key as the last variable.
+const KEYED: [&str; 2] = ["env", "AGENTLOOP_REPORT_KEY=0123456789abcdef0123456789abcdef"];
+
+fn signature(outcome: &Outcome) -> Signature {
+    check(&outcome.message, KEY.as_bytes())
+}
+
+#[test]
+fn a_report_is_signed_where_the_pod_has_a_key() {
+    let pod = Pod::new();
+    let outcome = pod.start_with(&KEYED, &["true"]).outcome();
+    assert_eq!((signature(&outcome), outcome.report().end), (Signature::Valid, End::Exited), "{outcome:?}");
+    assert_eq!(signature(&pod.with("attempt", 1).exec(&["true"])), Signature::Absent);
+    let without = ["env", "AGENTLOOP_REPORT_KEY="];
+    assert_eq!(check(&Pod::new().start_with(&without, &["true"]).outcome().message, b""), Signature::Absent);
+}
+
+#[test]
+fn a_report_that_something_prevented_is_signed_too() {
+    for (pod, end) in [
+        (Pod::new().with("workspace", "/nowhere"), End::RunnerFailed),
+        (Pod::new().with("iteration", "x"), End::RunnerFailed),
+        (Pod::new(), End::CommandNotFound),
+    ] {
+        let outcome = pod.start_with(&KEYED, &["/no/agent"]).outcome();
+        assert_eq!((signature(&outcome), outcome.report().end), (Signature::Valid, end), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_signature_counts_against_the_limit() {
+    let script = "printf '<COMPLETION_GATE>\\nready: true\\nreason: '; head -c 5000 /dev/zero | tr '\\0' x; \
+                  printf '\\n</COMPLETION_GATE>\\n'";
+    let outcome =
+        Pod::new().with("reportLimitBytes", 550).start_with(&KEYED, &["sh", "-c", script]).outcome();
+    assert!(outcome.message.len() <= 550, "{}", outcome.message.len());
+    assert_eq!(signature(&outcome), Signature::Valid);
+    assert!(outcome.report().gate.is_some_and(|gate| gate.ready));
+}
+
+#[test]
+fn neither_the_agent_nor_the_verify_command_has_the_key() {
+    let look = "env | grep -c REPORT_KEY; tr '\\0' '\\n' </proc/self/environ | grep -c REPORT_KEY";
+    let pod = Pod::new().with("policy", "ExitCode").verify(&format!("({look}) >seen; true"));
+    let outcome = pod.start_with(&KEYED, &["sh", "-c", &format!("{look}; true")]).outcome();
+    assert_eq!(outcome.stdout, "0\n0\n");
+    assert_eq!(pod.read("workspace/seen"), "0\n0\n");
+    assert!(outcome.report().verify.is_some_and(|verify| verify.passed));
+    let files =
+        std::process::Command::new("grep").args(["-r", KEY]).arg(pod.path("")).output().expect("grep");
+    assert!(files.stdout.is_empty(), "{files:?}");
+}
+
+#[test]
+fn a_runner_that_is_killed_has_signed_nothing() {
+    let pod = Pod::new();
+    let script = format!("{}; kill -s KILL $PPID", gate(true));
+    let outcome = pod.start_with(&KEYED, &["sh", "-c", &script]).outcome();
+    assert_eq!((outcome.code, outcome.message.as_str()), (None, ""), "{outcome:?}");
+    // Nor while the verify command runs.
+    let pod = Pod::new().with("policy", "ExitCode").verify("kill -s KILL $PPID");
+    let outcome = pod.start_with(&KEYED, &["true"]).outcome();
+    assert_eq!((outcome.code, outcome.message.as_str()), (None, ""), "{outcome:?}");
+}
+
+/// A user without rights who may become root, as with sudo in many images.
+const AS_SUDOER: [&str; 4] = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
+
+/// A pod of that user, with a program in its folder that runs others as root.
+fn with_sudo() -> (Pod, String) {
+    let pod = Pod::new();
+    let sudo = pod.path("sudo");
+    let found = std::process::Command::new("sh").args(["-c", "command -v setpriv"]).output().expect("sh");
+    fs::copy(String::from_utf8_lossy(&found.stdout).trim(), &sudo).expect("copy");
+    fs::set_permissions(&sudo, fs::Permissions::from_mode(0o4755)).expect("chmod");
+    for name in ["workspace", "scratch", "termination-log"] {
+        give(&pod.path(name), "54321");
+    }
+    (pod, format!("{} --reuid=0 --regid=0 --clear-groups", sudo.display()))
+}
+
+#[test]
+fn an_agent_gains_no_privileges_where_it_is_not_to() {
+    if !is_root() {
+        return;
+    }
+    let run = |set: bool| {
+        let (pod, sudo) = with_sudo();
+        let pod = pod
+            .with("noNewPrivileges", set)
+            .with("policy", "Verify")
+            .verify("grep NoNewPrivs /proc/self/status >verify");
+        let script =
+            format!("{sudo} id -u 2>/dev/null; grep NoNewPrivs /proc/self/status /proc/$PPID/status");
+        let outcome = pod.start_with(&AS_SUDOER, &["sh", "-c", &script]).outcome();
+        (outcome.stdout.replace(|c: char| !c.is_ascii_digit(), ""), pod.read("workspace/verify"))
+    };
+    // The agent's own user, the agent's flag; never the verify command's. The runner's status is closed or without it.
+    let (denied, verify) = run(true);
+    assert!(denied.starts_with('1'), "{denied}");
+    assert_eq!(verify, "NoNewPrivs:\t0\n");
+    let (allowed, _) = run(false);
+    assert!(allowed.starts_with("00"), "{allowed}: a folder for tests that allows setuid is needed");
+}
+
+#[test]
+fn what_outlives_the_agent_as_another_user_completes_nothing_and_frees_nothing() {
+    if !containers() {
+        return;
+    }
+    let refused = r#"{"type":"system","subtype":"init"}\n{"type":"result","is_error":true,"api_error_status":429,"result":"no"}\n"#;
+    for (before, policy, words, exit) in [
+        (&AS_PID_1[..], "Gate", gate(true), 0),
+        (&AS_PID_1[..], "Verify", "true".to_owned(), 0),
+        (&[], "ExitCode", "true".to_owned(), 0),
+        (&AS_PID_1[..], "Gate", format!("printf '{refused}'"), 1),
+    ] {
+        let (pod, sudo) = with_sudo();
+        let pod = pod.with("policy", policy).verify("touch asked");
+        // Not a child of the agent's when it ends, in a session of its own, and not to be reached by its user.
+        let script = format!(
+            "setsid sh -c '{sudo} sh -c \"touch $AGENTLOOP_WORKSPACE/up; exec sleep 20\" &' >/dev/null 2>&1 & \
+             while ! test -f $AGENTLOOP_WORKSPACE/up; do sleep 0.02; done; {words}; exit {exit}"
+        );
+        let before = [before, &KEYED, &AS_SUDOER].concat();
+        let outcome = pod.start_with(&before, &["sh", "-c", &script]).outcome();
+        let report = outcome.report();
+        assert_eq!((report.end, signature(&outcome)), (End::RunnerFailed, Signature::Valid), "{outcome:?}");
+        assert_eq!((report.gate, report.verify, report.provider_refused), (None, None, None));
+        assert_eq!((report.changed, report.untouched, outcome.code), (Change::Unknown, false, Some(255)));
+        assert!(!pod.path("workspace/asked").exists());
+        let error = report.error.expect("an error").summary;
+        assert!(
+            error.starts_with("RunnerFailed: processes of another user could not be ended: pid ")
+                && error.contains(", uid 0, \"sleep\""),
+            "{error}"
+        );
+        assert!(outcome.stderr.contains("processes of another user"), "{outcome:?}");
+        assert!(pod.path("workspace/.agentloop/iterations/0007/report.json").exists());
+    }
+}
+
+#[test]
+fn what_outlives_the_verify_command_as_another_user_completes_nothing() {
+    if !containers() {
+        return;
+    }
+    let (pod, sudo) = with_sudo();
+    let pod = pod.with("policy", "Verify").verify(&format!(
+        "{sudo} sh -c 'touch up; exec sleep 20' >/dev/null 2>&1 & while ! test -f up; do sleep 0.02; done"
+    ));
+    let before = [&AS_PID_1[..], &KEYED, &AS_SUDOER].concat();
+    let report = pod.start_with(&before, &["true"]).outcome().report();
+    assert_eq!((report.end, report.verify), (End::RunnerFailed, None));
+}
+
+#[test]
+fn what_was_started_from_outside_the_container_counts_too() {
+    if !containers() {
+        return;
+    }
+    let (pod, _) = with_sudo();
+    let before = [&AS_PID_1[..], &AS_SUDOER].concat();
+    let script =
+        "touch $AGENTLOOP_WORKSPACE/up; while ! test -f $AGENTLOOP_WORKSPACE/go; do sleep 0.02; done";
+    let running = pod.start_with(&before, &["sh", "-c", script]);
+    running.until("up");
+    // As `kubectl debug --target` does: another user joins.
+    let inside = running.first_child();
+    let mut joined = std::process::Command::new("nsenter")
+        .args(["--target", &inside, "--pid", "sh", "-c"])
+        .arg(format!("touch {0}; chown 54321 {0}; exec sleep 20", pod.path("workspace/go").display()))
+        .spawn()
+        .expect("nsenter, of util-linux");
+    let outcome = running.outcome();
+    let _ = joined.kill();
+    let _ = joined.wait();
+    assert_eq!(outcome.report().end, End::RunnerFailed, "{outcome:?}");
+    assert!(outcome.error().contains("started from outside the container"), "{outcome:?}");
+}
