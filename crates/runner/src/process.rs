@@ -107,6 +107,11 @@ impl Supervisor {
     /// Runs a command until nothing of it is left that could be ended. An error is that of executing it.
     pub fn run(&self, mut command: Command, rules: Rules) -> io::Result<Ended> {
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Signals that were meant for an earlier command; an order to stop still holds.
+        let pending: Vec<Event> = self.events.receiver.try_iter().collect();
+        for order in pending.into_iter().filter(|event| matches!(event, Event::Stop(_))) {
+            let _ = self.events.sender.send(order);
+        }
         let mut child = launch::spawn(&mut command, rules.launch)?;
         let leader =
             i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;

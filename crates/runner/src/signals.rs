@@ -1,4 +1,10 @@
 //! Signals as events, so that one loop sees signals, ended processes and closed pipes in order.
+//!
+//! A polite stop is an order of the kubelet's only where the kubelet can have sent it. Where the runner is process 1, an
+//! order comes from outside its PID namespace, and the kernel shows such a sender as number 0. Nothing inside can look
+//! like that: the kernel fills in the sender of `kill`, and refuses to have it filled in by others. `sigqueue` and its
+//! kin may name any sender, but show by their code what they are. Where the runner is not process 1
+//! (`shareProcessNamespace`), the container runtime may be seen with a number, and every stop is an order.
 
 use std::{
     io,
@@ -9,9 +15,11 @@ use std::{
     },
 };
 
+use rustix::process::{Pid, getpid};
 use signal_hook::{
     consts::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH},
-    iterator::Signals,
+    iterator::{SignalsInfo, exfiltrator::WithOrigin},
+    low_level::siginfo::{Cause, Origin, Sent},
 };
 
 /// What the loop waits for.
@@ -19,9 +27,9 @@ use signal_hook::{
 pub enum Event {
     /// A child has ended, or so it seems.
     Child,
-    /// We were told to stop, by this signal.
+    /// We were ordered to stop, by this signal.
     Stop(i32),
-    /// Any other signal, which is the agent's.
+    /// Any other signal, which is the agent's; a polite stop too, where it is no order.
     Other(i32),
     /// A pipe of the command with this process group has no writer any more.
     Closed(i32),
@@ -41,14 +49,16 @@ pub struct Events {
 pub fn listen() -> io::Result<Events> {
     let (sender, receiver) = channel();
     let stopping = Arc::new(AtomicBool::new(false));
-    let mut signals =
-        Signals::new([SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
+    let mut signals = SignalsInfo::<WithOrigin>::new([
+        SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH,
+    ])?;
+    let first = getpid() == Pid::INIT;
     let (to, stop) = (sender.clone(), Arc::clone(&stopping));
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            let event = match signal {
+        for origin in signals.forever() {
+            let event = match origin.signal {
                 SIGCHLD => Event::Child,
-                SIGTERM | SIGINT => {
+                signal @ (SIGTERM | SIGINT) if !first || from_outside(&origin) => {
                     stop.store(true, Ordering::SeqCst);
                     Event::Stop(signal)
                 }
@@ -60,4 +70,9 @@ pub fn listen() -> io::Result<Events> {
         }
     })?;
     Ok(Events { receiver, sender, stopping })
+}
+
+/// Whether a process outside our PID namespace sent the signal, by `kill`.
+fn from_outside(origin: &Origin) -> bool {
+    origin.cause == Cause::Sent(Sent::User) && origin.process.is_some_and(|sender| sender.pid == 0)
 }

@@ -1,0 +1,121 @@
+//! Who may order the runner to stop: the kubelet, and not the agent.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+
+mod common;
+
+use std::{fs, process::Command};
+
+use agentloop_contract::report::End;
+use common::{AS_PID_1, Pod, containers};
+
+#[test]
+fn a_polite_stop_from_inside_is_no_order() {
+    if !containers() {
+        return;
+    }
+    let script = "trap '' TERM INT; kill -s TERM 1; kill -s INT 1; kill -s TERM -1; sleep 0.2; exit 3";
+    let outcome = Pod::new().start_with(&AS_PID_1, &["sh", "-c", script]).outcome();
+    assert_eq!((outcome.code, outcome.report().end), (Some(3), End::Exited), "{outcome:?}");
+    assert_eq!(outcome.report().exit_code, Some(3));
+}
+
+#[test]
+fn a_polite_stop_from_inside_is_passed_on_like_any_other_signal() {
+    if !containers() {
+        return;
+    }
+    // As in a container without a runner, where it is the agent that this stops.
+    for (signal, code) in [("TERM", 6), ("INT", 7)] {
+        let script =
+            "trap 'exit 6' TERM; trap 'exit 7' INT; sh -c \"kill -s $0 1\"; while :; do sleep 0.05; done";
+        let outcome = Pod::new().start_with(&AS_PID_1, &["sh", "-c", script, signal]).outcome();
+        assert_eq!((outcome.code, outcome.report().end), (Some(code), End::Exited), "{outcome:?}");
+    }
+    let outcome = Pod::new().start_with(&AS_PID_1, &["sh", "-c", "kill 1; exec sleep 1000"]).outcome();
+    assert_eq!((outcome.code, outcome.error().as_str()), (Some(143), "signal 15"), "{outcome:?}");
+}
+
+#[test]
+fn what_the_agent_signalled_before_its_end_does_not_hit_the_verify_command() {
+    if !containers() {
+        return;
+    }
+    for _ in 0..5 {
+        let pod = Pod::new().with("policy", "ExitCode").verify("sleep 0.2");
+        let script = "trap '' TERM USR1; kill -s TERM 1; kill -s USR1 1";
+        let report = pod.start_with(&AS_PID_1, &["sh", "-c", script]).outcome().report();
+        assert_eq!(report.verify.map(|verify| verify.passed), Some(true));
+    }
+}
+
+#[test]
+fn where_the_runner_is_not_process_1_every_polite_stop_is_an_order() {
+    let outcome = Pod::new().run("trap 'exit 0' TERM; kill -s TERM $PPID; while :; do sleep 0.05; done");
+    assert_eq!((outcome.code, outcome.report().end), (Some(143), End::Interrupted), "{outcome:?}");
+}
+
+/// Sends signals that claim to come from outside, by every call that lets a sender claim anything.
+const FORGER: &str = r#"
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(void) {
+    int codes[] = {SI_QUEUE, SI_TIMER, SI_MESGQ, SI_ASYNCIO, SI_SIGIO, SI_TKILL, SI_USER, SI_KERNEL, 1};
+    int signals[] = {SIGTERM, SIGINT}, sent = 0, refused = 0;
+    signal(SIGTERM, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    int pidfd = syscall(434 /* pidfd_open */, 1, 0);
+    for (int s = 0; s < 2; s++) {
+        for (unsigned c = 0; c < sizeof codes / sizeof *codes; c++) {
+            siginfo_t info;
+            memset(&info, 0, sizeof info);
+            info.si_signo = signals[s];
+            info.si_code = codes[c];
+            info.si_pid = 0;
+            info.si_uid = 0;
+            int calls = 3;
+            for (int call = 0; call < calls; call++) {
+                long result = call == 0   ? syscall(SYS_rt_sigqueueinfo, 1, signals[s], &info)
+                              : call == 1 ? syscall(SYS_rt_tgsigqueueinfo, 1, 1, signals[s], &info)
+                                          : syscall(424 /* pidfd_send_signal */, pidfd, signals[s], &info, 0);
+                if (result == 0) sent++; else refused++;
+                usleep(2000);
+            }
+        }
+        syscall(SYS_tgkill, 1, 1, signals[s]);
+        // A pipe that signals its "owner" when it can be read.
+        int ends[2];
+        if (pipe(ends)) return 9;
+        fcntl(ends[0], F_SETOWN, 1);
+        fcntl(ends[0], F_SETSIG, signals[s]);
+        fcntl(ends[0], F_SETFL, O_ASYNC);
+        if (write(ends[1], "x", 1) != 1) return 9;
+        usleep(2000);
+    }
+    printf("%d sent, %d refused\n", sent, refused);
+    return 3;
+}
+"#;
+
+#[test]
+fn a_forged_sender_is_no_outside() {
+    if !containers() {
+        return;
+    }
+    let pod = Pod::new();
+    let (source, program) = (pod.path("forger.c"), pod.path("forger"));
+    fs::write(&source, FORGER).expect("write");
+    let status = Command::new("cc").arg("-o").args([&program, &source]).status().expect("cc");
+    assert!(status.success());
+    let program = program.display().to_string();
+    let outcome = pod.start_with(&AS_PID_1, &["sh", "-c", &format!("trap '' TERM INT; {program}; exit $?")]).outcome();
+    // The kernel lets the first five codes pass, by three calls, for two signals; and no other.
+    assert_eq!(outcome.stdout, "30 sent, 24 refused\n", "{outcome:?}");
+    assert_eq!((outcome.code, outcome.report().end), (Some(3), End::Exited), "{outcome:?}");
+}
