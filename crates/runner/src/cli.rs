@@ -7,7 +7,7 @@ use std::{
 
 use agentloop_contract::names;
 
-use crate::{install, run};
+use crate::{install, run, secrets};
 
 const USAGE: &str = "usage: agentloop-runner run [--input DIR] [--scratch DIR] [--termination-log FILE] -- COMMAND [ARGUMENT]...
        agentloop-runner install DIR
@@ -39,7 +39,7 @@ pub fn main(arguments: impl Iterator<Item = OsString>) -> i32 {
         (Some("install"), [folder]) => match install::install(Path::new(folder)) {
             Ok(()) => 0,
             Err(error) => {
-                eprintln!("agentloop-runner: cannot install into {}: {error}", folder.display());
+                secrets::log(format_args!("cannot install into {}: {error}", folder.display()));
                 1
             }
         },

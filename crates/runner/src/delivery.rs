@@ -18,7 +18,7 @@ use rustix::{
     process::{Pid, Signal},
 };
 
-use crate::{judge, process::RUNNING};
+use crate::{judge, process::RUNNING, secrets};
 
 /// The limit until the context has told the real one: it fits a pod of eight containers.
 const CAREFUL_LIMIT: usize = 1024;
@@ -52,9 +52,8 @@ pub fn prepare(file: &Path, key: Option<&[u8]>) -> io::Result<()> {
     let first =
         Target { file: Arc::new(open(file)?), key: key.map(Arc::from), limit: CAREFUL_LIMIT, report: None };
     *TARGET.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
-    let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        before(panic);
+        secrets::log(panic);
         if let Some(group) = Pid::from_raw(RUNNING.load(Ordering::SeqCst)) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
@@ -89,15 +88,17 @@ pub fn note(report: &Report) {
     update(|target| target.report = Some(report.clone()));
 }
 
-/// Writes the report, whole or not at all. What somebody else wrote there is gone in either case.
+/// Writes the report, whole or not at all and without credentials. What somebody else wrote there is gone in any case.
 pub fn hand_over(report: &Report) {
     let Some(target) = target() else { return };
+    let mut report = report.clone();
+    secrets::own().report(&mut report);
     let message = report.encode(target.limit, target.key.as_deref());
     if message.is_none() {
-        eprintln!("agentloop-runner: the report does not fit into {} bytes", target.limit);
+        secrets::log(format_args!("the report does not fit into {} bytes", target.limit));
     }
     if let Err(error) = overwrite(&target.file, message.unwrap_or_default().as_bytes()) {
-        eprintln!("agentloop-runner: the report cannot be written: {error}");
+        secrets::log(format_args!("the report cannot be written: {error}"));
     }
 }
 

@@ -6,6 +6,8 @@
 //! [`inputs`]* → [`prompt`] → [`workspace`]* (before) → [`process`]* with [`output`] and [`gate`] → [`workspace`]*
 //! (after) → [`process`]* (verify) → [`judge`] → [`delivery`]*
 //!
+//! What anything but the agent says passes [`secrets`] first.
+//!
 //! [`run`] is that sequence, [`cli`] the commands around it, [`install`] how the program gets into a foreign image.
 
 pub mod cli;
@@ -18,5 +20,6 @@ pub mod output;
 pub mod process;
 pub mod prompt;
 pub mod run;
+pub mod secrets;
 pub mod signals;
 pub mod workspace;

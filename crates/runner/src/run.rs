@@ -23,7 +23,7 @@ use crate::{
     cli, delivery, gate, inputs, judge,
     output::{Output, Said},
     process::{Ended, Launch, Left, Rules, Status, Supervisor},
-    prompt, signals,
+    prompt, secrets, signals,
     workspace::{
         self,
         fingerprint::{self, Difference, Fingerprint, Limits},
@@ -71,7 +71,7 @@ impl Failure {
             Self::Interrupted => return (Report::of(End::Interrupted), 143),
             _ => (End::RunnerFailed, judge::FAILED),
         };
-        let error = Some(Error::new(&format!("{end:?}: {self}")));
+        let error = Some(Error::new(&secrets::own().mask(&format!("{end:?}: {self}"))));
         (Report { error, ..Report::of(end) }, code)
     }
 }
@@ -79,14 +79,16 @@ impl Failure {
 /// Runs one iteration and reports on it; the exit code.
 pub fn run(arguments: &cli::Run) -> i32 {
     shield();
+    // While nothing else runs that could take threads or memory away.
+    let _ = secrets::own();
     let key = inputs::key();
     if let Err(error) = delivery::prepare(&arguments.termination_log, key.as_deref()) {
         // Without a report nothing that the agent did could ever count.
-        eprintln!("agentloop-runner: {} cannot be written: {error}", arguments.termination_log.display());
+        secrets::log(format_args!("{} cannot be written: {error}", arguments.termination_log.display()));
         return judge::FAILED;
     }
     let (report, code) = iteration(arguments).unwrap_or_else(|failure| {
-        eprintln!("agentloop-runner: {failure}");
+        secrets::log(&failure);
         failure.report()
     });
     delivery::hand_over(&report);
@@ -97,13 +99,14 @@ pub fn run(arguments: &cli::Run) -> i32 {
 /// trace this one, unless it has `CAP_SYS_PTRACE`.
 fn shield() {
     if let Err(errno) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        eprintln!("agentloop-runner: the agent may trace the runner: {errno}");
+        secrets::log(format_args!("the agent may trace the runner: {errno}"));
     }
 }
 
 fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     let supervisor = Supervisor::new(signals::listen().map_err(Failure::Signals)?);
-    let context = inputs::context(&arguments.input)?;
+    let mut context = inputs::context(&arguments.input)?;
+    secrets::own().context(&mut context);
     delivery::limit(context.report_limit_bytes);
     let prompt = inputs::prompt(&arguments.input)?;
     let prompt = prompt
@@ -137,19 +140,20 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
         Ok(ended) => ended,
         Err(error) => {
             let failure = not_started(&arguments.command, error);
-            eprintln!("agentloop-runner: {failure}");
+            secrets::log(&failure);
             let (failed, code) = failure.report();
             keep_report(&own, &context, &failed);
             return Ok((failed, code));
         }
     };
     report.finished_at = Some(Timestamp::now());
+    let said = said(&ended);
     if let Some(left) = &ended.left {
         keep_transcript(&own, &context, "output.log", &ended);
-        report.usage = lock(&ended).said(Timestamp::now()).usage;
+        report.usage.clone_from(&said.usage);
         return Ok(not_alone(&own, &context, &report, left));
     }
-    let code = judge_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended);
+    let code = judge_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended, &said);
     keep_transcript(&own, &context, "output.log", &ended);
     delivery::note(&report);
     if let (Some(verify), true) = (&context.verify, code.1) {
@@ -158,7 +162,6 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
             Err(left) => return Ok(not_alone(&own, &context, &report, &left)),
         }
     }
-    let said = lock(&ended).said(Timestamp::now());
     report.error = judge::error(&report, ended.status, &said);
     keep_report(&own, &context, &report);
     Ok((report, code.0))
@@ -167,7 +170,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
 /// What still runs may have changed, or may yet change, whatever there is to see: nothing is completed by it, and
 /// nothing is free.
 fn not_alone(own: &Own, context: &Context, known: &Report, left: &Left) -> (Report, i32) {
-    eprintln!("agentloop-runner: {left}");
+    secrets::log(left);
     let failed = delivery::failed(known, &left.to_string());
     keep_report(own, context, &failed);
     (failed, judge::NOT_ALONE)
@@ -181,6 +184,7 @@ fn judge_agent(
     (path, root): (&Path, &OwnedFd),
     before: &Fingerprint,
     ended: &Ended,
+    said: &Said,
 ) -> (i32, bool) {
     report.end = match (ended.timed_out, ended.interrupted) {
         (true, _) => End::TimedOut,
@@ -191,7 +195,6 @@ fn judge_agent(
         Status::Exited(code) => report.exit_code = Some(code),
         Status::Killed(signal) => report.signal = Some(signal),
     }
-    let said = lock(ended).said(Timestamp::now());
     let found = gate::find(&said.text);
     // Before the verify command, so that what it builds does not count as the agent's work.
     let difference = if workspace::is_at(root, path) {
@@ -199,7 +202,7 @@ fn judge_agent(
         report.fingerprint_after = after.hex();
         before.difference(&after, MOST_NAMES)
     } else {
-        eprintln!("agentloop-runner: something else stands in the place of the workspace");
+        secrets::log(format_args!("something else stands in the place of the workspace"));
         Difference::UNKNOWN
     };
     (report.changed, report.files_changed, report.files) =
@@ -209,9 +212,9 @@ fn judge_agent(
         Ok(gate) => report.gate = Some(gate),
         Err(why) => report.no_gate = Some(why),
     }
-    report.provider_refused = judge::refused(context, ended.status, &said);
-    report.error = judge::error(report, ended.status, &said);
-    report.usage = said.usage;
+    report.provider_refused = judge::refused(context, ended.status, said);
+    report.error = judge::error(report, ended.status, said);
+    report.usage.clone_from(&said.usage);
     (judge::exit_code(report.end, ended.status), verify)
 }
 
@@ -233,7 +236,7 @@ fn fingerprint(
     let limits = Limits { stop: Some(supervisor.stop_flag()), after_stop, ..Limits::default() };
     let print = fingerprint::take(root, OsStr::new(&context.workspace).as_bytes(), &ignore, limits);
     if let Some(why) = print.incomplete() {
-        eprintln!("agentloop-runner: whether the workspace changes is not known for certain: {why}");
+        secrets::log(format_args!("whether the workspace changes is not known for certain: {why}"));
     }
     print
 }
@@ -284,7 +287,7 @@ fn run_verify(
             keep_transcript(own, context, "verify.log", &ended);
             // Cut short by a stop, it has said nothing; where it had finished by then, it has.
             let cut = ended.interrupted && matches!(ended.status, Status::Killed(_));
-            let said = lock(&ended).said(Timestamp::now());
+            let said = said(&ended);
             match ended.left {
                 Some(left) => Err(left),
                 None => Ok((!cut).then(|| judge::verified(ended.status, ended.timed_out, &said))),
@@ -296,7 +299,7 @@ fn run_verify(
                 text: format!("the verify command {name} cannot be started: {error}"),
                 ..Said::default()
             };
-            eprintln!("agentloop-runner: {}", said.text);
+            secrets::log(&said.text);
             Ok(Some(judge::verified(Status::Exited(127), false, &said)))
         }
     }
@@ -327,15 +330,22 @@ fn keep_transcript(own: &Own, context: &Context, name: &str, ended: &Ended) {
 }
 
 fn keep_report(own: &Own, context: &Context, report: &Report) {
-    let json = serde_json::to_vec_pretty(report).unwrap_or_default();
+    let mut report = report.clone();
+    secrets::own().report(&mut report);
+    let json = serde_json::to_vec_pretty(&report).unwrap_or_default();
     kept(own.write(context, "report.json", &[&json, b"\n"]));
 }
 
 /// An iteration does not fail because its transcript cannot be kept.
 fn kept(result: Result<(), own::Error>) {
     if let Err(error) = result {
-        eprintln!("agentloop-runner: the transcript cannot be kept: {error}");
+        secrets::log(format_args!("the transcript cannot be kept: {error}"));
     }
+}
+
+/// What a command said, without credentials.
+fn said(ended: &Ended) -> Said {
+    secrets::own().said(lock(ended).said(Timestamp::now()))
 }
 
 fn lock(ended: &Ended) -> MutexGuard<'_, Output> {

@@ -114,7 +114,8 @@ fn a_forged_sender_is_no_outside() {
     let status = Command::new("cc").arg("-o").args([&program, &source]).status().expect("cc");
     assert!(status.success());
     let program = program.display().to_string();
-    let outcome = pod.start_with(&AS_PID_1, &["sh", "-c", &format!("trap '' TERM INT; {program}; exit $?")]).outcome();
+    let outcome =
+        pod.start_with(&AS_PID_1, &["sh", "-c", &format!("trap '' TERM INT; {program}; exit $?")]).outcome();
     // The kernel lets the first five codes pass, by three calls, for two signals; and no other.
     assert_eq!(outcome.stdout, "30 sent, 24 refused\n", "{outcome:?}");
     assert_eq!((outcome.code, outcome.report().end), (Some(3), End::Exited), "{outcome:?}");
