@@ -5,6 +5,7 @@
 
 mod launch;
 mod sweep;
+mod terminal;
 
 use std::{
     io::{self, Read, Write},
@@ -21,6 +22,7 @@ use std::{
 pub use launch::Launch;
 use rustix::process::{Pid, Signal};
 pub use sweep::Left;
+use terminal::Terminal;
 
 use crate::{
     output::Output,
@@ -78,6 +80,7 @@ pub struct Ended {
 /// Runs commands, one after the other.
 pub struct Supervisor {
     events: Events,
+    terminal: Option<Terminal>,
 }
 
 /// A polite stop is under way, or nothing is.
@@ -91,7 +94,7 @@ impl Supervisor {
     /// Takes over the events, and what orphans the commands leave.
     pub fn new(events: Events) -> Self {
         sweep::adopt_orphans();
-        Self { events }
+        Self { events, terminal: Terminal::open() }
     }
 
     /// Whether we were told to stop.
@@ -117,6 +120,7 @@ impl Supervisor {
             i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         let pumps = Pumps { group: leader.as_raw_nonzero().get(), ..Pumps::default() };
         RUNNING.store(pumps.group, Ordering::SeqCst);
+        self.terminal.iter().for_each(|terminal| terminal.give(leader));
         if let Some(pipe) = child.stdout.take() {
             pumps.start(pipe, io::stdout, Output::stdout, self.events.sender.clone());
         }
@@ -137,6 +141,7 @@ impl Supervisor {
         }
         ended.left = sweep::sweep(leader);
         RUNNING.store(0, Ordering::SeqCst);
+        self.terminal.iter().for_each(Terminal::take_back);
         self.drain(&mut closed, None, &pumps);
         Ok(ended)
     }
@@ -188,7 +193,9 @@ impl Supervisor {
                 }
                 Ok(Event::Other(number)) => pass(leader, number),
                 Ok(Event::Closed(group)) => *closed += u32::from(group == leader.as_raw_nonzero().get()),
-                Ok(Event::Child) | Err(RecvTimeoutError::Timeout) => {}
+                Ok(Event::Child) | Err(RecvTimeoutError::Timeout) => {
+                    self.terminal.iter().for_each(|terminal| terminal.wake(leader));
+                }
                 // Cannot be: we hold a sender ourselves.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(POLL),
             }

@@ -17,6 +17,7 @@ pub struct Launch {
 pub(super) fn spawn(command: &mut Command, launch: Launch) -> io::Result<Child> {
     let started = thread::scope(|scope| {
         let launcher = thread::Builder::new().name("launch".to_owned()).spawn_scoped(scope, || {
+            super::terminal::unblock()?;
             if launch.no_new_privileges {
                 let set = rustix::thread::set_no_new_privs(true);
                 set.map_err(|errno| io::Error::other(format!("no_new_privs cannot be set: {errno}")))?;

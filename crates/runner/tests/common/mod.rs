@@ -145,7 +145,7 @@ impl Pod {
         Running { pod: self, child }
     }
 
-    fn write_context(&self) {
+    pub fn write_context(&self) {
         fs::write(self.path("input/context.json"), self.context.to_string()).expect("context");
     }
 

@@ -1,0 +1,69 @@
+//! The terminal of a container with `tty: true`.
+//!
+//! The agent has a process group of its own. Where that is not the terminal's foreground group, the kernel stops the
+//! agent as soon as it reads the terminal or sets it up. So the runner, which the container runtime made the leader of
+//! the terminal's session, puts the agent into the foreground, and takes the foreground back afterwards. Meanwhile it is
+//! in the background itself: its threads block SIGTTOU, or they could neither write nor take the foreground back.
+
+use std::{fs::File, io};
+
+use nix::sys::signal::{SigSet, Signal as Blocked};
+use rustix::{
+    fs::{Mode, OFlags},
+    process::{Pid, Signal, WaitId, WaitIdOptions, getpgrp, getpid, getsid, kill_process_group, waitid},
+    termios::{tcgetpgrp, tcsetpgrp},
+};
+
+/// The controlling terminal, where it is the runner's to give away.
+pub(super) struct Terminal {
+    file: File,
+}
+
+impl Terminal {
+    /// The terminal, where the runner leads its session and stands in its foreground. Threads that are started from now
+    /// on may write to it from the background.
+    pub(super) fn open() -> Option<Self> {
+        if getsid(None) != Ok(getpid()) {
+            return None;
+        }
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
+        let file = File::from(rustix::fs::open("/dev/tty", flags, Mode::empty()).ok()?);
+        (tcgetpgrp(&file) == Ok(getpgrp())).then_some(())?;
+        background_output().thread_block().ok()?;
+        Some(Self { file })
+    }
+
+    /// Puts a process group into the foreground. It may have touched the terminal before: then it stands still, and is
+    /// woken.
+    pub(super) fn give(&self, group: Pid) {
+        if tcsetpgrp(&self.file, group).is_ok() {
+            let _ = kill_process_group(group, Signal::CONT);
+        }
+    }
+
+    /// Wakes the leader of the foreground group, where the kernel stopped it for being in the background: it touched the
+    /// terminal at the very moment when the foreground was given to it.
+    pub(super) fn wake(&self, leader: Pid) {
+        let stopped = waitid(WaitId::Pid(leader), WaitIdOptions::STOPPED | WaitIdOptions::NOHANG);
+        let signal = stopped.ok().flatten().and_then(|status| status.stopping_signal());
+        let for_the_terminal =
+            signal.is_some_and(|signal| [Signal::TTIN.as_raw(), Signal::TTOU.as_raw()].contains(&signal));
+        if for_the_terminal && tcgetpgrp(&self.file) == Ok(leader) {
+            let _ = kill_process_group(leader, Signal::CONT);
+        }
+    }
+
+    /// Takes the foreground back.
+    pub(super) fn take_back(&self) {
+        let _ = tcsetpgrp(&self.file, getpgrp());
+    }
+}
+
+/// What a thread that starts commands does first: they are to begin with no signal blocked.
+pub(super) fn unblock() -> io::Result<()> {
+    Ok(background_output().thread_unblock()?)
+}
+
+fn background_output() -> SigSet {
+    SigSet::from(Blocked::SIGTTOU)
+}

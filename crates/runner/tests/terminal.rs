@@ -1,0 +1,88 @@
+//! Containers with `tty: true`: the agent may use its terminal.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use agentloop_contract::report::{End, Report};
+use common::{Pod, RUNNER, gate, wait_for};
+
+/// Runs a shell script as the agent, with the runner as the leader of a terminal's session; what the terminal showed.
+#[track_caller]
+fn run(pod: &Pod, script: &str) -> (Report, String) {
+    run_after("exec", pod, script)
+}
+
+#[track_caller]
+fn run_after(before: &str, pod: &Pod, script: &str) -> (Report, String) {
+    pod.write_context();
+    let quoted: Vec<String> = [RUNNER.to_owned()]
+        .into_iter()
+        .chain(pod.arguments(&["sh", "-c", script]))
+        .map(|word| format!("'{}'", word.replace('\'', "'\\''")))
+        .collect();
+    let shown = pod.path("shown");
+    let mut child = Command::new("script")
+        .args(["--quiet", "--flush", "--command", &format!("{before} {}; exit", quoted.join(" "))])
+        .arg(&shown)
+        .env("SHELL", "/bin/sh")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("script, of util-linux");
+    wait_for("the runner's end", || child.try_wait().expect("wait").is_some());
+    let shown = std::fs::read(&shown).expect("what was shown");
+    let report = Report::decode(&pod.read("termination-log")).expect("a report");
+    (report, String::from_utf8_lossy(&shown).into_owned())
+}
+
+#[test]
+fn an_agent_may_set_up_its_terminal() {
+    let (report, _) = run(&Pod::new(), &format!("stty sane </dev/tty && {}", gate(true)));
+    assert_eq!((report.end, report.exit_code), (End::Exited, Some(0)));
+    assert!(report.gate.is_some_and(|gate| gate.ready));
+}
+
+#[test]
+fn an_agent_that_touches_its_terminal_at_once_is_not_left_standing() {
+    // Before the foreground is the agent's it may be stopped, and just then: the runner wakes it.
+    for script in ["exec stty sane </dev/tty", "kill -s TTOU $$; exit 0", "kill -s TTIN 0; exit 0"] {
+        let (report, _) = run(&Pod::new().with("iterationTimeoutSeconds", 20), script);
+        assert_eq!((report.end, report.exit_code), (End::Exited, Some(0)), "{script}");
+    }
+}
+
+#[test]
+fn an_agent_that_keeps_others_from_writing_to_its_terminal_is_heard_all_the_same() {
+    let (report, shown) =
+        run(&Pod::new(), "stty tostop </dev/tty; echo =$((40+2))=; sleep 0.2; echo =$((50+3))= >&2; exit 3");
+    assert_eq!((report.end, report.exit_code), (End::Exited, Some(3)));
+    assert!(shown.contains("=42=") && shown.contains("=53="), "{shown}");
+}
+
+#[test]
+fn the_verify_command_may_set_up_the_terminal_too() {
+    let pod = Pod::new().with("policy", "ExitCode").verify("stty sane </dev/tty");
+    let (report, _) = run(&pod, "stty -echo </dev/tty");
+    assert_eq!(report.verify.map(|verify| verify.passed), Some(true));
+}
+
+#[test]
+fn what_an_agent_starts_with_a_terminal_begins_with_no_signal_blocked() {
+    let (_, shown) = run(&Pod::new(), "grep ^Sig''Blk /proc/self/status");
+    assert!(shown.contains("SigBlk:\t0000000000000000"), "{shown}");
+}
+
+#[test]
+fn the_foreground_is_the_agents_only_where_the_runner_leads_the_session() {
+    // The group of a process, and the one in the foreground of its terminal.
+    let agents = "set -- $(cat /proc/$$/stat); test $5 = $8";
+    let runners = "set -- $(cat /proc/$PPID/stat); test $5 = $8";
+    assert_eq!(run(&Pod::new(), agents).0.exit_code, Some(0));
+    assert_eq!(run(&Pod::new(), runners).0.exit_code, Some(1));
+    // Started by hand, from a shell whose jobs are the shell's.
+    assert_eq!(run_after("", &Pod::new(), agents).0.exit_code, Some(1));
+    assert_eq!(run_after("", &Pod::new(), runners).0.exit_code, Some(0));
+}
