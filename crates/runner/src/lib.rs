@@ -22,4 +22,5 @@ pub mod prompt;
 pub mod run;
 pub mod secrets;
 pub mod signals;
+pub mod start;
 pub mod workspace;

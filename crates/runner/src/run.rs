@@ -14,7 +14,7 @@ use std::{
 use agentloop_contract::{
     context::{Context, Verify},
     names::{CONTEXT_FILE, env},
-    report::{End, Error, Report, Verified},
+    report::{Change, End, Error, Report, Verified},
 };
 use jiff::Timestamp;
 use rustix::process::DumpableBehavior;
@@ -24,6 +24,7 @@ use crate::{
     output::{Output, Said},
     process::{Ended, Launch, Left, Rules, Status, Supervisor},
     prompt, secrets, signals,
+    start::Start,
     workspace::{
         self,
         fingerprint::{self, Difference, Fingerprint, Limits},
@@ -120,7 +121,8 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
         return Err(own::Error::AlreadyRan.into());
     }
     let before = fingerprint(&root, &context, &supervisor, Duration::ZERO);
-    let command = agent_command(arguments, &context, prompt.as_deref())?;
+    let start = Start::now(&context, arguments.command.first().map_or(OsStr::new(""), AsRef::as_ref));
+    let command = agent_command(arguments, &start, &context, prompt.as_deref())?;
     if supervisor.stopping() {
         return Err(Failure::Interrupted);
     }
@@ -154,6 +156,9 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
         return Ok(not_alone(&own, &context, &report, left));
     }
     let code = judge_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended, &said);
+    if report.changed == Change::Unchanged {
+        report.started_in = start.outside;
+    }
     keep_transcript(&own, &context, "output.log", &ended);
     delivery::note(&report);
     if let (Some(verify), true) = (&context.verify, code.1) {
@@ -241,9 +246,22 @@ fn fingerprint(
     print
 }
 
-/// The agent's command, in the folder that its image or template chose.
-fn agent_command(arguments: &cli::Run, context: &Context, prompt: Option<&Path>) -> Result<Command, Failure> {
-    let mut command = command(arguments.command.iter().map(AsRef::as_ref), context);
+/// The agent's command, in the folder that its image or template chose, or in the workspace.
+fn agent_command(
+    arguments: &cli::Run,
+    start: &Start,
+    context: &Context,
+    prompt: Option<&Path>,
+) -> Result<Command, Failure> {
+    let words = arguments.command.iter().skip(1).map(AsRef::as_ref);
+    let mut command = command(std::iter::once(start.program.as_os_str()).chain(words), context);
+    if let Some(folder) = &start.folder {
+        command.current_dir(folder);
+        // Some shells and programs ask it first.
+        if std::env::var_os("PWD").is_some() {
+            command.env("PWD", folder);
+        }
+    }
     command.env(env::CONTEXT_FILE, arguments.input.join(CONTEXT_FILE)).env_remove(env::PROMPT_FILE);
     if let Some(prompt) = prompt {
         let open = |path: &Path| File::open(path);

@@ -1,0 +1,79 @@
+//! Where the agent starts.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+
+mod common;
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use agentloop_contract::report::{Change, End};
+use common::Pod;
+
+/// As a container whose image and template name no folder.
+const AT_THE_ROOT: [&str; 3] = ["env", "--chdir=/", "PWD=/"];
+
+fn workspace(pod: &Pod) -> String {
+    fs::canonicalize(pod.path("workspace")).expect("workspace").display().to_string()
+}
+
+#[test]
+fn an_agent_starts_in_the_workspace_where_nothing_names_a_folder() {
+    let pod = Pod::new().with("startInWorkspace", true);
+    let outcome = pod.start_with(&AT_THE_ROOT, &["sh", "-c", "pwd -P; printenv PWD"]).outcome();
+    assert_eq!(outcome.stdout, format!("{0}\n{0}\n", workspace(&pod)));
+    assert_eq!((outcome.report().changed, outcome.report().started_in), (Change::Unchanged, None));
+}
+
+#[test]
+fn a_folder_that_the_image_or_the_template_names_stays() {
+    // The image's: the container does not start in the root.
+    let pod = Pod::new().with("startInWorkspace", true);
+    let outcome = pod.start_with(&["env", "--chdir=/usr"], &["pwd"]).outcome();
+    assert_eq!((outcome.stdout.as_str(), outcome.report().started_in.as_deref()), ("/usr\n", Some("/usr")));
+    // The template's, be it the root.
+    let outcome = Pod::new().start_with(&AT_THE_ROOT, &["pwd"]).outcome();
+    assert_eq!((outcome.stdout.as_str(), outcome.report().started_in.as_deref()), ("/\n", Some("/")));
+}
+
+#[test]
+fn where_the_agent_started_is_told_only_where_it_matters() {
+    let started_in = |folder: &str, script: &str| {
+        let pod = Pod::new();
+        let folder = folder.replace("WORKSPACE", &workspace(&pod));
+        fs::create_dir(pod.path("workspace/below")).expect("folder");
+        let chdir = format!("--chdir={folder}");
+        pod.start_with(&["env", &chdir], &["sh", "-c", script]).outcome().report().started_in
+    };
+    assert_eq!(started_in("/usr", "true").as_deref(), Some("/usr"));
+    assert_eq!(started_in("/usr", "touch $AGENTLOOP_WORKSPACE/new"), None);
+    assert_eq!(started_in("WORKSPACE", "true"), None);
+    assert_eq!(started_in("WORKSPACE/below", "true"), None);
+    assert!(started_in("WORKSPACE/..", "true").is_some());
+}
+
+#[test]
+fn a_relative_command_is_looked_up_where_the_container_started() {
+    let pod = Pod::new().with("startInWorkspace", true);
+    // The same name in the workspace is another program.
+    let agent = pod.path("agent");
+    for (path, words) in [(agent.clone(), "the image's"), (pod.path("workspace/agent"), "the workspace's")] {
+        fs::write(&path, format!("#!/bin/sh\necho {words:?} $(pwd -P) \"$@\"\n")).expect("write");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+    let relative = agent.display().to_string().trim_start_matches('/').to_owned();
+    let expected = format!("the image's {} x\n", workspace(&pod));
+    let outcome = pod.start_with(&AT_THE_ROOT, &[&relative, "x"]).outcome();
+    assert_eq!(outcome.stdout, expected, "{outcome:?}");
+    let path = format!("PATH={}:/usr/bin:/bin", relative.trim_end_matches("/agent"));
+    let before = [&AT_THE_ROOT[..], &[&path]].concat();
+    let outcome = pod.with("attempt", 1).start_with(&before, &["agent", "x"]).outcome();
+    assert_eq!(outcome.stdout, expected, "{outcome:?}");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_told_by_the_name_that_it_was_given() {
+    let pod = Pod::new().with("startInWorkspace", true);
+    let outcome = pod.start_with(&AT_THE_ROOT, &["./no/agent"]).outcome();
+    assert_eq!(outcome.report().end, End::CommandNotFound);
+    assert!(outcome.error().contains("./no/agent is not in the agent's image"), "{outcome:?}");
+}
