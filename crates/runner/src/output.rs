@@ -35,6 +35,15 @@ pub struct Said {
     pub refused: Option<Refusal>,
     /// What the agent's own stream tells of its cost.
     pub usage: Option<Usage>,
+    /// How the last turn ended, where the agent's own stream came to its final event.
+    pub ended: Option<TurnEnd>,
+}
+
+/// How the turn ended that an agent's stream tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnEnd {
+    /// The turn failed.
+    pub failed: bool,
 }
 
 impl Output {
@@ -48,6 +57,15 @@ impl Output {
     pub fn stderr(&mut self, bytes: &[u8]) {
         self.transcript.push(bytes);
         self.stderr.push(bytes);
+    }
+
+    /// How the turn ended, where the agent has printed its final event: Claude Code's `result`, Codex'
+    /// `turn.completed` or `turn.failed`. `None` again once another turn begins after it. Plain text has no such event.
+    ///
+    /// An agent may run on for a while after that, with hooks for example; one that stays silent hangs. Of a last line
+    /// without a line feed only [`Self::said`] knows.
+    pub fn has_ended(&self) -> Option<TurnEnd> {
+        self.stdout.has_ended()
     }
 
     /// What all of it says. The time is needed for "try again in 5 minutes".

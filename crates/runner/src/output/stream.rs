@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Said, refusal, tail::Tail, until};
+use super::{Said, TurnEnd, refusal, tail::Tail, until};
 
 /// Bytes of a line that is parsed; a longer one says nothing, and is not kept.
 const LINE_BYTES: usize = 4 << 20;
@@ -67,6 +67,8 @@ impl Default for Line {
 struct Events {
     opened: bool,
     ended: bool,
+    /// The last event of a turn was the last one so far: nothing has begun after it.
+    final_event: bool,
     failed: Option<String>,
     /// Status of the refused request, where it is told.
     status: Option<i64>,
@@ -158,6 +160,7 @@ impl Stream {
 
     fn event(&mut self, kind: &str, event: &Value) {
         self.began.get_or_insert(known(kind));
+        self.events.follow(kind, event);
         if let Some(text) = self.events.take(kind, event) {
             self.carried.clear();
             self.carried.push(text.as_bytes());
@@ -166,12 +169,22 @@ impl Stream {
         }
     }
 
+    /// How the turn ended, where the agent has printed its final event and nothing of another turn since.
+    pub fn has_ended(&self) -> Option<TurnEnd> {
+        let failed = self.events.failed.is_some();
+        (self.events.final_event && self.believed()).then_some(TurnEnd { failed })
+    }
+
+    /// Whether the events are the agent's own, and no quotation in the text of an agent that prints plain text.
+    fn believed(&self) -> bool {
+        self.events.ended && (self.began == Some(true) || !self.plain_after || self.events.opened)
+    }
+
     /// What the whole output says.
     pub fn said(&mut self, now: Timestamp) -> Said {
         self.end_line();
         let events = &self.events;
-        let believed = events.ended && (self.began == Some(true) || !self.plain_after || events.opened);
-        if !believed {
+        if !self.believed() {
             let text =
                 if events.opened && self.began == Some(true) { String::new() } else { self.plain.text() };
             return Said { text, usage: self.events.usage(), ..Said::default() };
@@ -186,6 +199,7 @@ impl Stream {
             failed: events.failed.clone(),
             refused,
             usage: self.events.usage(),
+            ended: self.has_ended(),
         }
     }
 }
@@ -211,6 +225,17 @@ fn known(kind: &str) -> bool {
 }
 
 impl Events {
+    /// Notes whether the agent has printed its final event. Events that belong to no turn, such as those of limits and
+    /// hooks, change nothing.
+    fn follow(&mut self, kind: &str, event: &Value) {
+        match kind {
+            "result" | "turn.completed" | "turn.failed" => self.final_event = true,
+            "system" if event.get("subtype").and_then(Value::as_str) != Some("init") => {}
+            "rate_limit_event" => {}
+            _ => self.final_event = false,
+        }
+    }
+
     /// Takes an event; the final text, where it carries one.
     fn take(&mut self, kind: &str, event: &Value) -> Option<String> {
         let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);

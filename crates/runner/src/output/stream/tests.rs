@@ -164,6 +164,27 @@ fn a_failed_turn_of_codex_tells_the_refusal_in_its_message_alone() {
     assert_eq!((said.refused, said.failed.as_deref()), (None, Some("stream disconnected before completion")));
 }
 
+#[test]
+fn a_stream_has_ended_with_its_final_event_until_another_turn_begins() {
+    let ended = |lines: &[&str]| {
+        let mut stream = Stream::default();
+        stream.push((lines.join("\n") + "\n").as_bytes());
+        stream.has_ended().map(|end| end.failed)
+    };
+    let failed = r#"{"type":"turn.failed","error":{"message":"x"}}"#;
+    let hook = r#"{"type":"system","subtype":"hook_response","session_id":"s1"}"#;
+    assert_eq!(ended(&[INIT, ASSISTANT]), None);
+    assert_eq!(ended(&[INIT, &result("x"), hook]), Some(false));
+    assert_eq!(ended(&[INIT, &result("x").replace("\"is_error\":false", "\"is_error\":true")]), Some(true));
+    assert_eq!(ended(&[INIT, &result("x"), INIT]), None);
+    assert_eq!(ended(&[INIT, &result("x"), ASSISTANT]), None);
+    assert_eq!(ended(&[THREAD, &message("x")]), None);
+    assert_eq!(ended(&[THREAD, &message("x"), COMPLETED]), Some(false));
+    assert_eq!(ended(&[THREAD, failed]), Some(true));
+    assert_eq!(ended(&[THREAD, failed, r#"{"type":"turn.started"}"#]), None);
+    assert_eq!(ended(&["a log:", failed, "that was it"]), None);
+}
+
 /// What `codex exec --json` 0.169.0 printed, line by line.
 #[test]
 fn streams_of_codex_as_it_printed_them_are_understood() {
