@@ -1,8 +1,9 @@
 //! A claimed pod that is gone: created where it may never have been, charged where it may have run.
 
 use agentloop_core::{
-    api::{AgentTask, Outcome},
+    api::{AgentTask, Outcome, WaitReason},
     decide::{Action, Decision, Earlier, Observed, decide},
+    facts::Obstacle,
     settings::Configuration,
 };
 use serde_json::{Value, json};
@@ -61,5 +62,47 @@ fn a_pod_that_this_process_let_start_is_charged_once_the_server_says_that_it_is_
 fn a_pod_that_vanishes_from_a_lost_node_is_charged_whoever_let_it_start() {
     let task = claimed(&json!({ "reason": "NodeLost", "since": "2026-01-01T00:30:00Z" }));
     assert_eq!(decided(&task, false, false).actions, [Action::ReadPod]);
+    is_charged(&decided(&task, false, true));
+}
+
+/// The claimed pod was read and is there, but its owner or its labels say that it is not this task's.
+fn estranged(task: &AgentTask) -> Decision {
+    let detail = "pod x-3-0 was this task's".to_owned();
+    decide(&Observed {
+        task,
+        pods: &[],
+        configuration: &Configuration::absent(),
+        obstacle: None,
+        earlier: Earlier::None,
+        refused: Some(Obstacle { reason: WaitReason::NameConflict, detail }),
+        was_started: true,
+        is_gone: false,
+        now: "2026-01-01T01:00:00Z".parse().unwrap(),
+    })
+}
+
+#[test]
+fn a_pod_that_is_no_longer_the_tasks_is_waited_for_and_not_read_all_the_time() {
+    let mut task = claimed(&Value::Null);
+    let decision = estranged(&task);
+    let status = decision.status.expect("a wait");
+    assert_eq!(decision.actions, []);
+    assert_eq!(status.iterations, 2, "nothing is charged: it may still run");
+    assert_eq!(status.active, task.status.as_ref().unwrap().active);
+    assert_eq!(status.reason.as_deref(), Some("NameConflict"));
+    task.status = Some(status);
+    let meanwhile = decided(&task, true, false);
+    assert_eq!((meanwhile.status, meanwhile.actions), (None, vec![]));
+    assert!(meanwhile.again.is_some_and(|again| again.as_secs() >= 9), "{:?}", meanwhile.again);
+}
+
+#[test]
+fn that_its_node_was_lost_is_not_forgotten_while_its_pod_is_no_longer_the_tasks() {
+    let mut task = claimed(&json!({ "reason": "NodeLost", "since": "2026-01-01T00:59:00Z" }));
+    let decision = estranged(&task);
+    let waiting = decision.status.clone().unwrap().waiting.unwrap();
+    assert_eq!(waiting.reason, WaitReason::NodeLost);
+    assert!(waiting.not_before.is_some());
+    task.status = decision.status;
     is_charged(&decided(&task, false, true));
 }

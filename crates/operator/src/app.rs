@@ -25,8 +25,6 @@ use crate::write::Writer;
 const GRACE: Duration = Duration::from_secs(10);
 /// How long the loop may be silent: several of its beats.
 const SILENCE: Duration = Duration::from_mins(1);
-/// How long one reconcile may take: all its requests at their bounds, with a margin.
-const RECONCILE: Duration = Duration::from_mins(3);
 
 /// Why the operator ended other than by being told to.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +92,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
         identity,
         metrics: metrics.clone(),
         health: health.clone(),
-        heartbeat: health.heartbeat("the reconcile loop", SILENCE, RECONCILE),
+        heartbeat: health.heartbeat("the reconcile loop", SILENCE, controller::RECONCILE),
         shutdown: shutdown.child_token(),
     };
     metrics.max_workers(setup.concurrency);

@@ -13,9 +13,11 @@ mod merge;
 mod panics;
 mod reconcile;
 mod sweep;
+mod told;
 mod watch;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use agentloop_core::api::{AgentTask, Phase};
 use agentloop_core::decide::served::Serving;
 use agentloop_core::decide::{self, Decision, Observed};
 use agentloop_core::facts::PodFacts;
+use futures::future::{join_all, select_all};
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::DeserializeGuard;
@@ -41,7 +44,7 @@ use crate::cli::RunnerArgs;
 use crate::client::Clients;
 use crate::health::{Health, Heartbeat, Stage};
 use crate::metrics::{Metrics, Place, Reconciled};
-use crate::namespaces::Namespaces;
+use crate::namespaces::{ALL, Namespaces};
 use crate::write::Writer;
 
 /// A task as the API server sent it, decoded or not: one that cannot be decoded must not hide the others.
@@ -94,8 +97,15 @@ impl Default for Rules {
     }
 }
 
+/// How long one reconcile may take. It begins nothing new after a minute, and its longest step (the Events, a volume
+/// claim's owner, a write and a read) takes 60 seconds where every request is answered at the last moment.
+pub const RECONCILE: Duration = Duration::from_mins(3);
+
 /// How often the loop shows that it goes on.
 pub const BEAT: Duration = Duration::from_secs(10);
+
+/// How long a namespace's first list may take before the others are ready without it.
+const FIRST_LIST: Duration = Duration::from_mins(1);
 
 /// First and longest delay after a reconcile that failed.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -118,6 +128,7 @@ struct Shared {
     configuration: configuration::Watched,
     injection: agentloop_core::pod::Injection,
     events: events::Events,
+    told: told::Told,
     rules: Rules,
     serving: Serving,
 }
@@ -125,6 +136,12 @@ struct Shared {
 /// What the reconciles of one watch share.
 struct Scope {
     shared: Arc<Shared>,
+    /// The namespace, or `all namespaces`.
+    namespace: String,
+    /// When its watches began.
+    since: time::Instant,
+    /// It was found so at the last look.
+    is_unlisted: AtomicBool,
     tasks: Store<Guarded>,
     tasks_synced: watch::Synced,
     pods: Store<Pod>,
@@ -152,6 +169,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         events.clone(),
     );
     let shared = Arc::new(Shared {
+        told: told::Told::new(setup.clients.read.clone()),
         injection: injection::choose(&setup.clients.read, &setup.runner).await,
         clients: setup.clients,
         writer: setup.writer,
@@ -175,10 +193,13 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
     let synced = {
         let (scopes, health, shared) = (scopes.clone(), setup.health.clone(), shared.clone());
         async move {
-            for scope in &scopes {
-                scope.synced().await;
-            }
             shared.configuration.synced().await;
+            let settled = join_all(scopes.iter().map(|scope| scope.settled()));
+            // One that is not answered at all is not waited for either.
+            drop(time::timeout(FIRST_LIST, settled).await);
+            // One namespace that may not be listed keeps nobody else from being served.
+            select_all(scopes.iter().map(|scope| Box::pin(scope.synced()))).await;
+            show_troubles(&scopes, &shared.metrics, &health);
             health.set(Stage::Working);
             info!("caches have synced");
         }
@@ -190,7 +211,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         tokio::select! {
             _ = beats.tick() => {
                 shared.heartbeat.beat();
-                if let Err(words) = panics::caught_now(|| look_around(&scopes, &shared.metrics)) {
+                if let Err(words) = panics::caught_now(|| look_around(&scopes, &shared, &setup.health)) {
                     shared.metrics.panicked(Place::Count);
                     error!(panic = words, "agentloop panicked while it counted tasks");
                 }
@@ -215,10 +236,14 @@ fn watch(
     loops: &mut JoinSet<Option<String>>,
 ) -> Arc<Scope> {
     let name = format!("tasks at {}", tasks.resource_url());
+    let namespace = tasks.namespace().unwrap_or(ALL).to_owned();
     let (task_store, task_changes, tasks_synced) = watch::tasks(tasks);
     let (pods, watch_of_pods) = watch::pods(pods);
     let scope = Arc::new(Scope {
         shared: shared.clone(),
+        namespace,
+        since: time::Instant::now(),
+        is_unlisted: AtomicBool::new(false),
         tasks: task_store.clone(),
         tasks_synced,
         pods: pods.store.clone(),
@@ -284,14 +309,66 @@ impl Scope {
         self.tasks_synced.wait().await;
         self.pods_synced.wait().await;
     }
+
+    /// Waits until both caches are filled and the configuration was seen; false where the process stops before.
+    async fn is_ready(&self) -> bool {
+        let ready = async {
+            self.synced().await;
+            self.shared.configuration.synced().await;
+        };
+        tokio::select! {
+            () = ready => true,
+            () = self.shutdown.cancelled() => false,
+        }
+    }
+
+    /// Waits until both caches are filled, or it is known why one cannot be.
+    async fn settled(&self) {
+        self.tasks_synced.settled().await;
+        self.pods_synced.settled().await;
+    }
+
+    /// Why the caches cannot be filled.
+    fn trouble(&self) -> Option<String> {
+        let told = self.tasks_synced.trouble().or_else(|| self.pods_synced.trouble());
+        let is_full = self.tasks_synced.is_full() && self.pods_synced.is_full();
+        let is_slow = !is_full && self.since.elapsed() >= FIRST_LIST;
+        told.or_else(|| is_slow.then(|| "no answer to the first list yet".to_owned()))
+    }
 }
 
 /// What is done at each beat.
-fn look_around(scopes: &[Arc<Scope>], metrics: &Metrics) {
-    count_phases(scopes, metrics);
+fn look_around(scopes: &[Arc<Scope>], shared: &Shared, health: &Health) {
+    count_phases(scopes, &shared.metrics);
+    show_troubles(scopes, &shared.metrics, health);
+    shared.told.forget_what_is_old();
     for scope in scopes {
         scope.forget_what_is_gone();
     }
+}
+
+/// Says which namespaces cannot be listed, and why.
+fn show_troubles(scopes: &[Arc<Scope>], metrics: &Metrics, health: &Health) {
+    let mut unlisted = Vec::new();
+    for scope in scopes {
+        let trouble = scope.trouble();
+        metrics.unlisted(&scope.namespace, trouble.is_some());
+        let was_listed = !scope.is_unlisted.swap(trouble.is_some(), Ordering::Relaxed);
+        match trouble {
+            Some(why) => {
+                if was_listed {
+                    error!(
+                        namespace = scope.namespace,
+                        why, "the namespace cannot be listed; others are served"
+                    );
+                }
+                unlisted.push(format!("{}: {why}", scope.namespace));
+            }
+            None if !was_listed => info!(namespace = scope.namespace, "the namespace is listed again"),
+            None => {}
+        }
+    }
+    health.unlisted(unlisted);
 }
 
 fn count_phases(scopes: &[Arc<Scope>], metrics: &Metrics) {

@@ -38,6 +38,7 @@ pub struct Health {
 struct Shared {
     stage: AtomicU8,
     next: AtomicU64,
+    unlisted: Mutex<Vec<String>>,
     beats: Mutex<BTreeMap<u64, Pulse>>,
 }
 
@@ -92,14 +93,23 @@ impl Health {
         Ok(())
     }
 
+    /// Says which namespaces cannot be listed, each with the reason.
+    pub fn unlisted(&self, namespaces: Vec<String>) {
+        *self.shared.unlisted.lock().unwrap_or_else(PoisonError::into_inner) = namespaces;
+    }
+
     /// Fails with what is not there yet.
-    pub fn ready(&self) -> Result<&'static str, &'static str> {
+    pub fn ready(&self) -> Result<String, String> {
+        let mut unlisted = self.shared.unlisted.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+        if !unlisted.is_empty() {
+            unlisted.insert_str(0, "; these namespaces cannot be listed:\n");
+        }
         match self.stage() {
-            Stage::Working => Ok("working"),
-            Stage::StandingBy => Ok("standing by: another operator leads"),
-            Stage::Starting => Err("starting"),
-            Stage::Syncing => Err("caches have not synced yet"),
-            Stage::Stopping => Err("stopping"),
+            Stage::Working => Ok(format!("working{unlisted}")),
+            Stage::StandingBy => Ok("standing by: another operator leads".to_owned()),
+            Stage::Starting => Err("starting".to_owned()),
+            Stage::Syncing => Err(format!("caches have not synced yet{unlisted}")),
+            Stage::Stopping => Err("stopping".to_owned()),
         }
     }
 }

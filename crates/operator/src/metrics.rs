@@ -1,5 +1,6 @@
 //! What Prometheus sees. The names of controller-runtime stand where they are true, so that dashboards made for Go
-//! operators work. No label has more values than the code has variants: nothing is counted by task or namespace.
+//! operators work. No label has more values than the code has variants, or than the configuration names: nothing is
+//! counted by task, or by a namespace that anybody may make.
 
 mod process;
 
@@ -138,6 +139,7 @@ struct All {
     panics: Family<Labels<1>, Counter>,
     leader: Gauge,
     tasks_elsewhere: Gauge,
+    unlisted: Family<Labels<1>, Gauge>,
     tasks: Family<Labels<1>, Gauge>,
 }
 
@@ -165,6 +167,7 @@ impl Metrics {
             panics: Family::default(),
             leader: Gauge::default(),
             tasks_elsewhere: Gauge::default(),
+            unlisted: Family::default(),
             tasks: Family::default(),
             registry: Registry::default(),
         };
@@ -251,6 +254,12 @@ impl Metrics {
         self.all.leader.set(i64::from(leads));
     }
 
+    /// Whether a namespace that is watched by its name cannot be listed.
+    pub fn unlisted(&self, namespace: &str, is_unlisted: bool) {
+        let gauge = self.all.unlisted.get_or_create(&[("namespace", namespace.to_owned())]);
+        gauge.set(i64::from(is_unlisted));
+    }
+
     /// How many tasks of the watched namespaces another release serves.
     pub fn tasks_elsewhere(&self, count: i64) {
         self.all.tasks_elsewhere.set(count);
@@ -314,6 +323,11 @@ impl All {
             self.panics.clone(),
         );
         registry.register("agentloop_leader", "1 while this process leads", self.leader.clone());
+        registry.register(
+            "agentloop_namespace_unlisted",
+            "1 while tasks or pods of this watched namespace cannot be listed",
+            self.unlisted.clone(),
+        );
         registry.register(
             "agentloop_tasks_of_other_releases",
             "Tasks in watched namespaces that another release serves, and that are left alone",
@@ -409,6 +423,7 @@ mod tests {
         metrics.config_refused(true);
         metrics.panicked(Place::Sweep);
         metrics.leader(true);
+        metrics.unlisted("team-a", true);
         metrics.tasks(|phase| i64::from(phase == Phase::Running) * 3);
         let told = told(&metrics);
         for (series, value) in [
@@ -424,6 +439,7 @@ mod tests {
             (r#"agentloop_panics_total{in="sweep"}"#, 1.0),
             (r#"agentloop_panics_total{in="reconcile"}"#, 0.0),
             ("agentloop_leader", 1.0),
+            (r#"agentloop_namespace_unlisted{namespace="team-a"}"#, 1.0),
             (r#"agentloop_tasks{phase="Running"}"#, 3.0),
             (r#"agentloop_tasks{phase="Pending"}"#, 0.0),
         ] {

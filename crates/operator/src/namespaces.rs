@@ -8,6 +8,9 @@ use kube::api::DynamicObject;
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource};
 
+/// What all namespaces together are called.
+pub const ALL: &str = "all namespaces";
+
 /// The namespaces in which tasks are served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Namespaces {
@@ -50,7 +53,7 @@ fn checked(name: &str) -> Result<String, BadNamespace> {
 impl std::fmt::Display for Namespaces {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::All => out.write_str("all namespaces"),
+            Self::All => out.write_str(ALL),
             Self::Only(names) => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 out.write_str(&names.join(", "))

@@ -35,6 +35,10 @@ fn without_pod(draft: &mut Draft<'_>, active: &Active) {
         // A cache may be older than the pod: only the API server itself can say that it is gone.
         if observed.is_gone {
             settle::charge_as_lost(draft, active);
+        } else if let Some(refused) = &observed.refused {
+            estranged(draft, refused);
+        } else if let Some(until) = draft.held_until().filter(|_| waits_for_its_pod(draft)) {
+            draft.again_at(until);
         } else {
             draft.act(Action::ReadPod);
         }
@@ -61,6 +65,21 @@ fn without_pod(draft: &mut Draft<'_>, active: &Active) {
 fn may_have_run(draft: &Draft<'_>, active: &Active) -> bool {
     let was_lost = draft.status.waiting.as_ref().is_some_and(|w| w.reason == WaitReason::NodeLost);
     active.released || was_lost || draft.observed.was_started
+}
+
+/// The pod is there, and is not the task's any more: somebody changed its owner references or labels. What became of
+/// it cannot be told, and it may run, so nothing follows it. That its node was lost must not be forgotten over this.
+fn estranged(draft: &mut Draft<'_>, refused: &Obstacle) {
+    let reason = match &draft.status.waiting {
+        Some(waiting) if waiting.reason == WaitReason::NodeLost => WaitReason::NodeLost,
+        _ => refused.reason,
+    };
+    refuse(draft, &Obstacle { reason, ..refused.clone() });
+}
+
+fn waits_for_its_pod(draft: &Draft<'_>) -> bool {
+    let reason = draft.status.waiting.as_ref().map(|waiting| waiting.reason);
+    matches!(reason, Some(WaitReason::NameConflict | WaitReason::NodeLost))
 }
 
 /// The API server refuses the pod: the next try comes after as long as this has lasted already, within

@@ -128,14 +128,41 @@ impl Run<'_> {
         let api: Api<Pod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
         let read = bounded(READ_TIMEOUT, api.get_opt(&name)).await;
         let pod = read.map_err(|error| Error::new(format!("reading pod {name}"), error))?;
-        let ours = pod.filter(|pod| {
-            pod.owner_references().iter().any(|owner| Some(&owner.uid) == self.task.uid().as_ref())
-        });
-        match ours {
-            Some(pod) => self.scope.newest_pods.remember(&Arc::new(pod)),
-            None => self.is_gone = true,
+        match pod {
+            Some(pod) if self.is_claimed(&PodFacts::of(&pod)) => {
+                self.scope.newest_pods.remember(&Arc::new(pod));
+            }
+            Some(pod) if self.may_be_estranged(&pod) => {
+                let detail = format!(
+                    "pod {name} was this task's until its owner references or labels were changed: put them back, or delete it"
+                );
+                self.refused = Some(Obstacle { reason: WaitReason::NameConflict, detail });
+            }
+            // Names are unique: where somebody else's pod has it, ours is gone.
+            Some(_) | None => self.is_gone = true,
         }
         Ok(Progress::Again)
+    }
+
+    /// Whether the rules will take this pod for the claimed one. Whatever is remembered as the answer to a read must
+    /// pass this: else the rules would ask for the same read again and again.
+    fn is_claimed(&self, pod: &PodFacts) -> bool {
+        let uid = self.task.uid().unwrap_or_default();
+        let active = self.task.status.as_ref().and_then(|status| status.active.as_ref());
+        active.is_some_and(|active| {
+            pod.name == active.pod
+                && pod.task_uid.as_deref() == Some(uid.as_str())
+                && pod.is_of(&uid, active.iteration, active.attempt)
+        })
+    }
+
+    /// Whether something of this pod still says that it is, or was, the claimed one: its agent may be at work.
+    fn may_be_estranged(&self, pod: &Pod) -> bool {
+        let uid = self.task.uid();
+        let facts = PodFacts::of(pod);
+        facts.held
+            || facts.task_uid == uid
+            || pod.owner_references().iter().any(|o| Some(&o.uid) == uid.as_ref())
     }
 
     async fn create_pod(&mut self) -> Result<Progress, Error> {
@@ -181,10 +208,7 @@ impl Run<'_> {
         let Some(pod) = read.map_err(|error| Error::new(format!("reading pod {name}"), error))? else {
             return self.retry(Error::new(format!("creating pod {name}"), error));
         };
-        let facts = PodFacts::of(&pod);
-        let active = self.task.status.as_ref().and_then(|status| status.active.as_ref());
-        let uid = self.task.uid().unwrap_or_default();
-        if active.is_some_and(|active| facts.is_of(&uid, active.iteration, active.attempt)) {
+        if self.is_claimed(&PodFacts::of(&pod)) {
             self.scope.newest_pods.remember(&Arc::new(pod));
             return Ok(Progress::Again);
         }

@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::{AgentTask, AgentTaskStatus};
 use agentloop_core::decide::served::Served;
 use agentloop_core::decide::{self, Decision, Earlier, Observed};
-use agentloop_core::facts::{Obstacle, PodFacts, PodState, obstacle_from_events};
-use agentloop_core::pod::INPUT_VOLUME;
+use agentloop_core::facts::{Obstacle, PodFacts, PodState};
 use agentloop_core::settings::Configuration;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Event, Pod};
-use kube::api::ListParams;
+use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
@@ -29,6 +28,11 @@ use crate::metrics::{Place, Reconciled};
 
 /// Decisions in one reconcile: settle, claim, create and start are four; the rest is for what is read in between.
 const MOST_ROUNDS: usize = 12;
+/// How long a reconcile goes on with new steps. The longest step takes less than this again, all its requests at
+/// their bounds: so a reconcile ends within [`RECONCILE`](super::RECONCILE).
+const LONGEST: Duration = Duration::from_mins(1);
+/// When one that took longer goes on.
+const LATER: Duration = Duration::from_secs(1);
 /// A pod that has not started after this is asked about by its Events.
 const EVENTS_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
@@ -68,6 +72,8 @@ pub(super) struct Run<'a> {
     pub(super) retried: bool,
     /// What could not be written, beside what could: the reconcile fails with it at its end.
     pub(super) postponed: Option<Error>,
+    /// When it began.
+    since: Instant,
 }
 
 pub(super) async fn reconcile(guarded: Arc<Guarded>, scope: Arc<Scope>) -> Result<Action, Fault<Error>> {
@@ -76,6 +82,10 @@ pub(super) async fn reconcile(guarded: Arc<Guarded>, scope: Arc<Scope>) -> Resul
         namespace = guarded.namespace().unwrap_or_default(),
         task = guarded.name_any()
     );
+    // Before anything that others wait for is taken: where a cache may not be filled this takes as long as that lasts.
+    if !scope.is_ready().await {
+        return Ok(Action::await_change());
+    }
     let Some(_turn) = scope.turn().await else { return Ok(Action::await_change()) };
     // It may have changed while others had their turns.
     let guarded = scope.tasks.get(&ObjectRef::from_obj(guarded.as_ref())).unwrap_or(guarded);
@@ -132,8 +142,6 @@ async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
             return Ok(Action::await_change());
         }
     };
-    scope.synced().await;
-    scope.shared.configuration.synced().await;
     let mut run = Run {
         scope,
         namespace: task.namespace().unwrap_or_default(),
@@ -145,11 +153,13 @@ async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
         is_gone: false,
         retried: false,
         postponed: None,
+        since: Instant::now(),
     };
     for _ in 0..MOST_ROUNDS {
         let pods = run.pods();
         let decision = run.decide(&pods).await;
         match run.carry_out(decision, &pods).await? {
+            Progress::Again if run.is_late() => return Ok(Action::requeue(LATER)),
             Progress::Again => {}
             Progress::Rest(again) => {
                 return match run.postponed {
@@ -211,30 +221,24 @@ impl Run<'_> {
         }
     }
 
+    /// Nothing more is begun: what is left is decided on anew.
+    fn is_late(&self) -> bool {
+        self.since.elapsed() >= LONGEST
+    }
+
     /// What the Events of the claimed pod tell, where its status is silent for too long.
     async fn obstacle(&self, pods: &[PodFacts], now: Timestamp) -> Option<Obstacle> {
         let active = self.task.status.as_ref()?.active.as_ref()?;
         let uid = self.task.uid()?;
         let pod = pods.iter().find(|pod| pod.is_of(&uid, active.iteration, active.attempt))?;
         let is_silent = pod.state == PodState::Starting(None) && pod.bound && pod.deletion.is_none();
-        if !is_silent || pod.created.is_none_or(|created| now.duration_since(created) < EVENTS_AFTER) {
+        if !is_silent {
             return None;
         }
-        let events: Api<Event> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
-        let of_pod = ListParams::default().fields(&format!("involvedObject.uid={}", pod.uid));
-        let mut events = match bounded(READ_TIMEOUT, events.list(&of_pod)).await {
-            Ok(events) => events.items,
-            Err(error) => {
-                debug!(%error, "the pod's Events cannot be read");
-                return None;
-            }
-        };
-        let last = |event: &Event| {
-            event.last_timestamp.as_ref().map(|time| time.0).or(event.event_time.as_ref().map(|time| time.0))
-        };
-        events.sort_by_key(|event| std::cmp::Reverse(last(event)));
-        let told = events.iter().filter_map(|e| Some((e.reason.as_deref()?, e.message.as_deref()?)));
-        obstacle_from_events(told, INPUT_VOLUME)
+        let silent = now.duration_since(pod.created?).checked_sub(EVENTS_AFTER)?;
+        // Negative: not yet.
+        let silent = Duration::try_from(silent).ok()?;
+        self.scope.shared.told.of(&self.namespace, &pod.uid, silent).await
     }
 
     /// Writes the status, then acts. A status that could not be written lets nothing be done.
@@ -249,6 +253,9 @@ impl Run<'_> {
         }
         let mut progress = Progress::Rest(decision.again);
         for action in &decision.actions {
+            if self.is_late() {
+                return Ok(progress.and(Progress::Rest(Some(LATER))));
+            }
             debug!(?action, "acting");
             progress = progress.and(self.act(action, pods).await?);
         }

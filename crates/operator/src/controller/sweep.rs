@@ -43,7 +43,9 @@ async fn look_at(pod: &Pod, scope: &Scope) -> Result<Action, RequestError> {
     }
     let its_task_is_there = || if facts.held { Action::requeue(LOOK_AGAIN) } else { Action::await_change() };
     let (name, namespace) = (task.name.as_str(), pod.namespace().unwrap_or_default());
-    scope.synced().await;
+    if !scope.is_ready().await {
+        return Ok(Action::await_change());
+    }
     let cached = scope.tasks.get(&task);
     if cached.is_some_and(|task| task.uid().as_deref() == Some(task_uid)) {
         return Ok(its_task_is_there());

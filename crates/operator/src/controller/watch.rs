@@ -7,9 +7,11 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
+use std::time::Duration;
 
 use agentloop_contract::names::{LABEL_TASK, LABEL_TASK_UID};
 use agentloop_core::api::AgentTask;
+use agentloop_core::message::cut_bytes;
 use futures::channel::mpsc::{self, UnboundedReceiver};
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1::Pod;
@@ -18,18 +20,77 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::Guarded;
 
+/// How far a cache has come.
+#[derive(Clone, Default)]
+struct Filling {
+    /// It holds all that there is, or did once.
+    full: bool,
+    /// Why it could not be filled, or followed, when that was last tried.
+    trouble: Option<(Instant, String)>,
+}
+
+/// A trouble that was not met again for so long is over: each try comes within half a minute of the one before.
+const TROUBLE_LASTS: Duration = Duration::from_secs(90);
+/// Bytes of a trouble's own words.
+const TROUBLE_BYTES: usize = 300;
+
 /// Becomes true once a cache holds all that there is.
 #[derive(Clone)]
-pub(super) struct Synced(watch::Receiver<bool>);
+pub(super) struct Synced(watch::Receiver<Filling>);
 
 impl Synced {
     pub(super) async fn wait(&self) {
         // An error says that the watch is gone, which is the end of the process anyway.
-        drop(self.0.clone().wait_for(|synced| *synced).await);
+        drop(self.0.clone().wait_for(|filling| filling.full).await);
+    }
+
+    /// Waits until the cache is full, or it is known why it is not.
+    pub(super) async fn settled(&self) {
+        drop(self.0.clone().wait_for(|filling| filling.full || filling.trouble.is_some()).await);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.0.borrow().full
+    }
+
+    /// Why the cache cannot be filled, or followed.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let filling = self.0.borrow();
+        let (since, words) = filling.trouble.as_ref()?;
+        (since.elapsed() < TROUBLE_LASTS).then(|| words.clone())
+    }
+}
+
+/// What an event of a watch says of its cache.
+fn follow<K>(filling: &watch::Sender<Filling>, event: &Event<K>) {
+    filling.send_if_modified(|filling| match event {
+        Ok(event) => {
+            let is_full = matches!(event, watcher::Event::InitDone);
+            let is_news = filling.trouble.take().is_some() || (is_full && !filling.full);
+            filling.full |= is_full;
+            is_news
+        }
+        Err(error) => {
+            filling.trouble = Some((Instant::now(), cut_bytes(&words(error), TROUBLE_BYTES)));
+            true
+        }
+    });
+}
+
+/// The server's own words, where it has answered.
+fn words(error: &watcher::Error) -> String {
+    use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
+    match error {
+        WatchError(status)
+        | InitialListFailed(kube::Error::Api(status))
+        | WatchStartFailed(kube::Error::Api(status))
+        | WatchFailed(kube::Error::Api(status)) => status.message.clone(),
+        other => other.to_string(),
     }
 }
 
@@ -45,14 +106,15 @@ where
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let (store, writer) = reflector::store();
-    let (full, synced) = watch::channel(false);
+    let (filling, synced) = watch::channel(Filling::default());
     // Nothing here asks who wrote which field, and it is often the bigger half of an object.
     let objects =
         watcher(api, config).default_backoff().modify(|object| object.meta_mut().managed_fields = None);
-    let events = reflector::reflector(writer, objects).inspect(move |event| match event {
-        Ok(watcher::Event::InitDone) => drop(full.send_replace(true)),
-        Ok(_) => {}
-        Err(error) => warn!(%error, "a watch is disturbed; it goes on"),
+    let events = reflector::reflector(writer, objects).inspect(move |event| {
+        follow(&filling, event);
+        if let Err(error) = event {
+            warn!(%error, "a watch is disturbed; it goes on");
+        }
     });
     (store, events, Synced(synced))
 }

@@ -1,0 +1,194 @@
+//! What the operator costs the API server, and what it does where it may not see everything.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use agentloop_core::api::Phase;
+use agentloop_operator::client::Clients;
+use agentloop_operator::health::Health;
+use agentloop_operator::metrics::Metrics;
+use agentloop_operator::namespaces::Namespaces;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::client::ClientBuilder;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+use tower::util::MapRequestLayer;
+
+use crate::kubelet::{Kubelet, Operator, Work, bind, end, run, set_status};
+use crate::world::{World, config, eventually, object};
+
+/// What was asked of the API server, as `METHOD path?query`.
+#[derive(Clone, Default)]
+struct Asked(Arc<Mutex<Vec<String>>>);
+
+impl Asked {
+    /// A client that notes down its requests.
+    async fn client(&self) -> Client {
+        let asked = self.0.clone();
+        let note = MapRequestLayer::new(move |request: http::Request<kube::client::Body>| {
+            asked.lock().expect("not poisoned").push(format!("{} {}", request.method(), request.uri()));
+            request
+        });
+        ClientBuilder::try_from(config().await).expect("a client").with_layer(&note).build()
+    }
+
+    fn count(&self, is_meant: impl Fn(&str) -> bool) -> usize {
+        self.0.lock().expect("not poisoned").iter().filter(|request| is_meant(request)).count()
+    }
+}
+
+#[tokio::test]
+async fn the_events_of_all_slow_pods_of_a_namespace_are_listed_together() {
+    let world = World::with_tasks().await;
+    let asked = Asked::default();
+    let client = asked.client().await;
+    let _operator = Operator::set_up(&world, |setup| setup.clients.read = client);
+    let (pods, names) = (world.api::<Pod>(), ["a", "b", "c", "d", "e", "f"]);
+    let mut slow = Vec::new();
+    for name in names {
+        world.create(name, json!({})).await;
+        let pod = world.started_pod(name).await;
+        bind(&pods, &pod.name_any()).await;
+        let creating = json!({ "waiting": { "reason": "ContainerCreating" } });
+        let agent = json!({ "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": creating });
+        set_status(&pods, &pod.name_any(), json!({ "phase": "Pending", "containerStatuses": [agent] })).await;
+        slow.push(pod);
+    }
+    let told = |pod: &Pod, reason: &str, message: &str| {
+        object::<Event>(json!({
+            "metadata": { "generateName": "told-" },
+            "involvedObject": { "kind": "Pod", "namespace": world.namespace, "name": pod.name_any(), "uid": pod.uid() },
+            "type": "Warning", "reason": reason, "message": message, "lastTimestamp": jiff::Timestamp::now().to_string(),
+        }))
+    };
+    let events = world.api::<Event>();
+    let mount = told(&slow[0], "FailedMount", "MountVolume.SetUp failed for volume \"data\": no such disk");
+    events.create(&PostParams::default(), &mount).await.expect("an Event");
+    let status = world.until("a", "VolumePending", |s| s.reason.as_deref() == Some("VolumePending")).await;
+    assert!(status.message.expect("words").contains("no such disk"));
+    // One that comes later is seen as well.
+    let sandbox = told(&slow[5], "FailedCreatePodSandBox", "no network");
+    events.create(&PostParams::default(), &sandbox).await.expect("an Event");
+    world.until("f", "StartFailed", |s| s.reason.as_deref() == Some("StartFailed")).await;
+    let lists = asked.count(|request| request.contains("/events?"));
+    assert!((1..=5).contains(&lists), "{lists} lists of Events for {} pods", names.len());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_pod_whose_owner_reference_was_edited_is_waited_for_quietly_and_taken_back() {
+    let world = World::with_tasks().await;
+    let asked = Asked::default();
+    let client = asked.client().await;
+    let _operator = Operator::set_up(&world, |setup| setup.clients.read = client);
+    world.configure(json!({ "startRetryMinSeconds": "3", "startRetryMaxSeconds": "3" })).await;
+    let task = world.create("edited", json!({})).await;
+    let pods = world.api::<Pod>();
+    let pod = world.started_pod("edited").await.name_any();
+    bind(&pods, &pod).await;
+    run(&pods, &pod).await;
+    let controls = async |yes: bool| {
+        let owner = json!({ "apiVersion": "agentloop.dev/v1alpha1", "kind": "AgentTask", "name": "edited",
+            "uid": task.uid(), "controller": yes });
+        let patch = Patch::Merge(json!({ "metadata": { "ownerReferences": [owner] } }));
+        pods.patch(&pod, &PatchParams::default(), &patch).await.expect("edited");
+    };
+    controls(false).await;
+    let gets =
+        || asked.count(|request| request.starts_with("GET") && request.contains(&format!("/pods/{pod}")));
+    let status = world.until("edited", "NameConflict", |s| s.reason.as_deref() == Some("NameConflict")).await;
+    assert!(status.message.expect("words").contains("put them back"), "it says what to do");
+    let (before, version) = (gets(), world.status("edited").await);
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    let more = gets() - before;
+    assert!(more <= 4, "{more} reads of the pod in 7 s");
+    assert_eq!(world.status("edited").await.iterations, version.iterations);
+    assert_eq!(pods.get(&pod).await.expect("there").metadata.deletion_timestamp, None);
+
+    controls(true).await;
+    end(&pods, &pod, &Work::ready()).await;
+    let status = world.until_phase("edited", Phase::Succeeded).await;
+    assert_eq!(status.iterations, 1);
+    world.end().await;
+}
+
+/// Lets `user` do all that an operator must in this world's namespace, but for these resources.
+async fn grant(world: &World, user: &str, without: &[&str]) {
+    let rules: Vec<Value> = [
+        ("", "pods"),
+        ("", "persistentvolumeclaims"),
+        ("", "configmaps"),
+        ("", "events"),
+        ("events.k8s.io", "events"),
+        ("agentloop.dev", "agenttasks"),
+        ("agentloop.dev", "agenttasks/status"),
+        ("agentloop.dev", "agenttasks/finalizers"),
+    ]
+    .into_iter()
+    .filter(|(_, resource)| !without.contains(resource))
+    .map(|(group, resource)| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["*"] }))
+    .collect();
+    let (name, params) = ("operator", PatchParams::apply("test").force());
+    let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": { "name": name }, "rules": rules });
+    world.api::<Role>().patch(name, &params, &Patch::Apply(&role)).await.expect("a role");
+    let group = "rbac.authorization.k8s.io";
+    let binding = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
+        "metadata": { "name": name }, "roleRef": { "apiGroup": group, "kind": "Role", "name": name },
+        "subjects": [{ "apiGroup": group, "kind": "User", "name": user }] });
+    world.api::<RoleBinding>().patch(name, &params, &Patch::Apply(&binding)).await.expect("a binding");
+}
+
+#[tokio::test]
+async fn a_namespace_that_may_not_be_listed_is_named_and_keeps_nobody_else_waiting() {
+    let (open, closed) = (World::with_tasks().await, World::new().await);
+    let user = format!("operator-of-{}", open.namespace);
+    grant(&open, &user, &[]).await;
+    grant(&closed, &user, &["pods"]).await;
+    let mut limited = config().await;
+    limited.auth_info.impersonate = Some(user.clone());
+    let clients = Clients::from_config(limited).expect("clients");
+    // A right takes effect a moment after it is given.
+    eventually("the rights are there", || async {
+        let may = |world: &World| Api::<Pod>::namespaced(clients.read.clone(), &world.namespace);
+        may(&open).list(&ListParams::default()).await.ok()
+    })
+    .await;
+    let (health, metrics) = (Health::default(), Metrics::new());
+    let heartbeat = health.heartbeat("the loop", Duration::from_mins(1), Duration::from_secs(3));
+    let both = Namespaces::Only([open.namespace.clone(), closed.namespace.clone()].into());
+    let _kubelets = [Kubelet::start(&open, |_| Work::ready()), Kubelet::start(&closed, |_| Work::ready())];
+    closed.create("waits", json!({})).await;
+    let _operator = Operator::set_up(&open, |setup| {
+        setup.clients = clients;
+        setup.namespaces = both;
+        setup.health = health.clone();
+        setup.heartbeat = heartbeat;
+        setup.metrics = metrics.clone();
+        setup.concurrency = 1;
+    });
+    let ready = eventually("ready", || async { health.ready().ok() }).await;
+    let line = format!("{}: pods is forbidden", closed.namespace);
+    assert!(ready.starts_with("working") && ready.contains(&line), "{ready}");
+    let series = format!("agentloop_namespace_unlisted{{namespace=\"{}\"}}", closed.namespace);
+    let unlisted = || metrics.encode().expect("text").contains(&format!("{series} 1\n"));
+    assert!(unlisted());
+    open.create("served", json!({})).await;
+    open.until_phase("served", Phase::Succeeded).await;
+    // Longer than a piece of work may take.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(health.alive(), Ok(()), "what waits for a cache is no work that hangs");
+    assert_eq!(closed.status("waits").await.observed_generation, None);
+
+    grant(&closed, &user, &[]).await;
+    closed.until_phase("waits", Phase::Succeeded).await;
+    eventually("nothing is named any more", || async {
+        (health.ready().as_deref() == Ok("working") && !unlisted()).then_some(())
+    })
+    .await;
+    let _ = closed.api::<Pod>().delete("none", &DeleteParams::default()).await;
+    closed.end().await;
+    open.end().await;
+}
