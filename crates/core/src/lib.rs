@@ -13,6 +13,7 @@
 //! * [`facts`]: what one pod tells, and no more.
 //! * [`decide`]: the decision: what the status becomes and what is done.
 //! * [`pod`]: the pod of one iteration, and the volume claim of a task.
+//! * [`refused`]: what it means that the API server refuses a pod.
 //! * [`message`]: every sentence and command that a person reads.
 
 pub mod api;
@@ -20,4 +21,5 @@ pub mod decide;
 pub mod facts;
 pub mod message;
 pub mod pod;
+pub mod refused;
 pub mod settings;

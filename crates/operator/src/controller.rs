@@ -14,6 +14,7 @@ mod panics;
 mod reconcile;
 mod sweep;
 mod told;
+mod unsettled;
 mod watch;
 
 use std::collections::HashMap;
@@ -150,6 +151,7 @@ struct Scope {
     newest_pods: latest::Latest<Pod>,
     started: Started,
     elsewhere: elsewhere::Elsewhere,
+    unsettled: unsettled::Unsettled,
     failures: Failures,
     /// Who may work now, first come, first served. kube's own bound takes from what waits in no order, and of
     /// many busy tasks one may never be taken: not even to be suspended.
@@ -252,6 +254,7 @@ fn watch(
         newest_pods: latest::Latest::default(),
         started: Started::default(),
         elsewhere: elsewhere::Elsewhere::default(),
+        unsettled: unsettled::Unsettled::default(),
         failures: Failures::default(),
         turns: Semaphore::new(concurrency.into()),
         shutdown: shutdown.clone(),
@@ -293,6 +296,7 @@ impl Scope {
         let there: std::collections::HashSet<String> =
             self.tasks.state().iter().filter_map(|task| task.meta().uid.clone()).collect();
         self.started.retain(|uid| there.contains(uid));
+        self.unsettled.retain(|uid| there.contains(uid));
         let has_pods: std::collections::HashSet<String> =
             self.pods.state().iter().filter_map(|pod| pod.labels().get(LABEL_TASK_UID).cloned()).collect();
         self.elsewhere.retain(|uid| there.contains(uid) || has_pods.contains(uid));

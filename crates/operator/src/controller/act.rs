@@ -8,11 +8,12 @@ use agentloop_core::api::WaitReason;
 use agentloop_core::decide::{Action, Earlier, PodRef};
 use agentloop_core::facts::{Obstacle, PodFacts};
 use agentloop_core::pod;
+use agentloop_core::refused::{self, Refusal};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use tracing::info;
+use tracing::{debug, info};
 
 use super::reconcile::{Error, Run};
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
@@ -30,6 +31,9 @@ const REST: Progress = Progress::Rest(None);
 
 /// When the sweep looks again after a conflict: the cache has seen what it was about by then.
 pub(super) const AFTER_CONFLICT: Duration = Duration::from_secs(1);
+
+/// When to try again what a new namespace does not have yet.
+const NOT_YET: Duration = Duration::from_millis(500);
 
 impl Progress {
     /// What both leave to do.
@@ -169,8 +173,8 @@ impl Run<'_> {
         let task = self.task.clone();
         let Some(status) = &task.status else { return Ok(REST) };
         let (Some(active), Some(thresholds)) = (&status.active, &status.thresholds) else { return Ok(REST) };
-        if let Some(obstacle) = self.ensure_claim().await? {
-            return Ok(self.refuse(obstacle));
+        if let Some(progress) = self.ensure_claim().await? {
+            return Ok(progress);
         }
         let injection = &self.scope.shared.injection;
         let built = pod::build(&task, active, thresholds, &status.breaker, &status.history, injection);
@@ -184,6 +188,7 @@ impl Run<'_> {
         match self.scope.shared.writer.create_raw::<Pod>(&self.namespace, &body).await {
             Ok(created) => {
                 self.scope.shared.metrics.pod_created();
+                self.scope.unsettled.forget(&self.task.uid().unwrap_or_default());
                 self.scope.newest_pods.remember(&Arc::new(created));
                 Ok(Progress::Again)
             }
@@ -192,6 +197,38 @@ impl Run<'_> {
                 Some(obstacle) => Ok(self.refuse(obstacle)),
                 None => Err(Error::new(format!("creating pod {}", active.pod), error)),
             },
+            Err(error) if error.already_exists() => self.adopt(&active.pod).await,
+            Err(error) => self.refused(error, &format!("pod {}", active.pod), ""),
+        }
+    }
+
+    /// The create of `what` failed. Where no answer came in time the object may have been made: the next try finds it,
+    /// or a watch does before.
+    fn refused(&mut self, error: RequestError, what: &str, prefix: &str) -> Result<Progress, Error> {
+        let uid = self.task.uid().unwrap_or_default();
+        let refusal = match error.status() {
+            Some(status) => {
+                let lasted = self.scope.unsettled.since(&uid);
+                refused::refusal(status.code, &status.message, lasted)
+            }
+            // A webhook has 10 s by default, longer than a write may take.
+            None if matches!(error, RequestError::TimedOut(_)) => {
+                let detail = format!("{error}; an admission webhook may be slow");
+                Some(Refusal::Stands(Obstacle { reason: WaitReason::PodRejected, detail }))
+            }
+            None => None,
+        };
+        match refusal {
+            Some(Refusal::NotYet) => {
+                debug!(%error, "the namespace is new; trying again at once");
+                self.scope.unsettled.note(&uid);
+                Ok(Progress::Rest(Some(NOT_YET)))
+            }
+            Some(Refusal::Stands(told)) => {
+                let detail = format!("{prefix}{}", told.detail);
+                Ok(self.refuse(Obstacle { detail, ..told }))
+            }
+            None => Err(Error::new(format!("creating {what}"), error)),
         }
     }
 
@@ -251,8 +288,9 @@ impl Run<'_> {
         Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace)
     }
 
-    /// Makes the workspace's volume claim where the task asks for one and it is not there.
-    async fn ensure_claim(&self) -> Result<Option<Obstacle>, Error> {
+    /// Makes the workspace's volume claim where the task asks for one and it is not there. An answer says that it is
+    /// refused.
+    async fn ensure_claim(&mut self) -> Result<Option<Progress>, Error> {
         let Some(body) = pod::claim(&self.task) else { return Ok(None) };
         let name = pod::claim_name(&self.name, &self.task.uid().unwrap_or_default());
         let what = format!("the workspace's volume claim {name}");
@@ -263,10 +301,10 @@ impl Run<'_> {
         match self.scope.shared.writer.create_raw::<PersistentVolumeClaim>(&self.namespace, &body).await {
             Ok(_) => Ok(None),
             Err(error) if error.already_exists() => Ok(None),
-            Err(error) => match refusal(&error) {
-                Some(told) => Ok(Some(Obstacle { detail: format!("{what}: {}", told.detail), ..told })),
-                None => Err(Error::new(format!("creating {what}"), error)),
-            },
+            Err(error) => {
+                let prefix = format!("{what}: ");
+                self.refused(error, &what, &prefix).map(Some)
+            }
         }
     }
 
@@ -298,28 +336,6 @@ impl Run<'_> {
             Err(error) if !error.is_not_found() => Err(Error::new(format!("setting {what}"), error)),
             _ => Ok(()),
         }
-    }
-}
-
-/// A refusal that may stand for a while; `None` where it is worth trying again at once.
-///
-/// Where no answer came in time the object may have been made: the next try finds it, or a watch does before.
-fn refusal(error: &RequestError) -> Option<Obstacle> {
-    let rejected = |detail| Some(Obstacle { reason: WaitReason::PodRejected, detail });
-    let Some(status) = error.status() else {
-        // A webhook has 10 s by default, longer than a write may take.
-        let is_slow = matches!(error, RequestError::TimedOut(_));
-        return is_slow.then(|| format!("{error}; an admission webhook may be slow")).and_then(rejected);
-    };
-    let detail = status.message.clone();
-    match status.code {
-        // The server tells a webhook that does not answer as a fault of its own.
-        500 if detail.contains("failed calling webhook") => rejected(detail),
-        403 if detail.contains("exceeded quota") => {
-            Some(Obstacle { reason: WaitReason::QuotaExceeded, detail })
-        }
-        400 | 403 | 404 | 405 | 413 | 415 | 422 | 429 | 504 => rejected(detail),
-        _ => None,
     }
 }
 

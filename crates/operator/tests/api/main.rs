@@ -17,6 +17,7 @@ mod kubelet;
 mod leader;
 mod load;
 mod loops;
+mod newborn;
 mod panics;
 mod process;
 mod relay;
