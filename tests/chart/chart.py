@@ -20,6 +20,7 @@ CASES = {
     "defaults": {},
     "named namespaces": {"watch": {"namespaces": ["team-a", "team-b"]}},
     "taking over": {"takeOver": ["old-system/agentloop", "older/loops-agentloop"]},
+    "uninstalled by other tools": {"uninstallJob": "always"},
     "two replicas": {"replicas": 2, "topologySpreadConstraints": [
         {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}]},
     "settings": {"config": {"hardLimit": 10000, "defaultMaxIterations": 20, "noChangeThreshold": 4,
@@ -62,14 +63,15 @@ def helm(*args, values=None):
         return command(os.environ["HELM"], *args, "--values", file.name)
 
 
-def render(values=None):
-    """The objects that Helm makes, hooks included; each call returns its own."""
-    return json.loads(_render(json.dumps(values or {})))
+def render(values=None, has=("apiregistration.k8s.io/v1",)):
+    """The objects that Helm makes where the cluster has these APIs, hooks included; each call returns its own."""
+    return json.loads(_render(json.dumps(values or {}), tuple(has)))
 
 
 @functools.cache
-def _render(values):
-    answer = helm("template", RELEASE, CHART, "--namespace", NAMESPACE, values=json.loads(values))
+def _render(values, has):
+    apis = [word for api in has for word in ("--api-versions", api)]
+    answer = helm("template", RELEASE, CHART, "--namespace", NAMESPACE, *apis, values=json.loads(values))
     if answer.returncode:
         raise Refused(answer.stderr)
     return json.dumps([o for o in yaml.safe_load_all(answer.stdout) if o])

@@ -11,8 +11,8 @@ import unittest
 import kubernetes_validate
 import yaml
 
-from chart import (CASES, CHART, DIGEST, NAMESPACE, REPOSITORY, argument, controller, every_case, helm, of_kind,
-                   one, pod_specs, pod_template, render)
+from chart import (CASES, CHART, DIGEST, NAMESPACE, RELEASE, REPOSITORY, argument, controller, every_case, helm,
+                   of_kind, one, pod_specs, pod_template, render)
 
 VERSIONS = ["1.33", "1.34", "1.35", "1.36", "1.37"]
 CRD = "agenttasks.agentloop.dev"
@@ -238,6 +238,21 @@ class JobBeforeAnUninstall(unittest.TestCase):
         self.assertEqual(argument(job, "deployment"), deployment["metadata"]["name"])
         for flag in ["lease-name", "watch-namespaces", "take-over"]:
             self.assertEqual(argument(job, flag), argument(operator, flag))
+
+    def test_is_left_out_with_its_rights_for_whoever_renders_the_chart_and_applies_the_result(self):
+        for values in [{}, CASES["named namespaces"], {"uninstallJob": "auto"}]:
+            objects = render(values, has=[])
+            self.assertEqual(of_kind(objects, "Job"), [])
+            self.assertEqual([o for o in objects if "agentloop-release" in o["metadata"]["name"]], [])
+
+    def test_acts_only_where_helm_installed_unless_it_is_asked_for(self):
+        def given(objects):
+            return argument(pod_template(one(objects, "Job"))["spec"]["containers"][0], "if-helm-release")
+
+        self.assertEqual(given(render()), RELEASE)
+        for apis in [[], ["apiregistration.k8s.io/v1"]]:
+            self.assertIsNone(given(render({"uninstallJob": "always"}, has=apis)))
+        self.assertEqual(of_kind(render({"uninstallJob": "never"}), "Job"), [])
 
     def test_gives_up_before_helm_does(self):
         self.assertLess(one(render(), "Job")["spec"]["activeDeadlineSeconds"], 300)

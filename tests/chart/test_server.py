@@ -7,7 +7,7 @@ import json
 import os
 import unittest
 
-from chart import CASES, CHART, NAMESPACE, RELEASE, command, every_case, helm, of_kind, pod_template
+from chart import CASES, CHART, NAMESPACE, RELEASE, command, every_case, helm, of_kind, pod_template, render
 
 CRD = "agenttasks.agentloop.dev"
 PLACES = [NAMESPACE, "team-a", "team-b", "elsewhere"]
@@ -131,6 +131,23 @@ class ARelease(unittest.TestCase):
         succeed(upgrade({"watch": {"namespaces": ["short-lived"]}}))
         succeed(kubectl("delete", "namespace", "short-lived", "--timeout=120s"))
         uninstall_without_hook()
+
+    def test_has_the_job_before_an_uninstall_and_what_the_job_knows_helm_by(self):
+        succeed(upgrade())
+        hooks = succeed(helm("get", "hooks", RELEASE, "--namespace", NAMESPACE)).stdout
+        self.assertIn(f"--if-helm-release={RELEASE}", hooks)
+        annotations = json.loads(kubectl("get", "deployment", RELEASE, "-n", NAMESPACE, "-o", "json").stdout)["metadata"]["annotations"]
+        self.assertEqual(annotations["meta.helm.sh/release-name"], RELEASE)
+        self.assertEqual(annotations["meta.helm.sh/release-namespace"], NAMESPACE)
+
+    def test_that_is_rendered_and_applied_runs_no_job(self):
+        objects = render(has=[])
+        apply(objects)
+        self.addCleanup(lambda: kubectl("delete", "-f", "-", "--ignore-not-found", given=json.dumps(
+            {"apiVersion": "v1", "kind": "List", "items": objects})))
+        self.assertEqual(kubectl("get", "jobs", "-n", NAMESPACE, "-o", "name").stdout, "")
+        self.assertEqual(self.replicas(), "1")
+        self.assertNotIn("meta.helm.sh", kubectl("get", "deployment", RELEASE, "-n", NAMESPACE, "-o", "yaml").stdout)
 
     def test_whose_uninstall_failed_half_way_is_whole_and_can_be_rolled_back(self):
         succeed(upgrade())

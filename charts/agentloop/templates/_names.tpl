@@ -33,6 +33,16 @@
 {{ include "agentloop.fullname" . }}-release
 {{- end }}
 
+{{/* Whether the Job before an uninstall is made. To whoever renders the chart and applies the result, it is a Job like any
+     other, and would run at once: so it is left out where Helm does not talk to a cluster. No API server is without
+     this API, and Helm's own list of what clusters have, which "helm template" goes by, does not hold it. */}}
+{{- define "agentloop.hasUninstallJob" -}}
+{{- $job := .Values.uninstallJob -}}
+{{- if or (eq $job "always") (and (eq $job "auto") (.Capabilities.APIVersions.Has "apiregistration.k8s.io/v1")) -}}
+yes
+{{- end -}}
+{{- end }}
+
 {{- define "agentloop.labels" -}}
 {{ include "agentloop.selector" . }}
 app.kubernetes.io/part-of: agentloop

@@ -259,6 +259,9 @@ pub struct ReleaseArgs {
     /// Releases whose tasks were taken over.
     #[command(flatten)]
     pub take_over: TakeOverArgs,
+    /// Do nothing unless Helm installed the Deployment, as this release.
+    #[arg(long, env = "AGENTLOOP_IF_HELM_RELEASE", value_name = "NAME")]
+    pub if_helm_release: Option<String>,
     /// Seconds after which it gives up; keep it below the hook's own timeout. It can be run again.
     #[arg(long, default_value = "240", value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Duration,

@@ -38,6 +38,10 @@ use crate::metrics::{Metrics, Verb};
 use crate::namespaces::Namespaces;
 use crate::write::Writer;
 
+/// What Helm puts on all that it installs: the release's name, and its namespace.
+const HELM_RELEASE: &str = "meta.helm.sh/release-name";
+const HELM_NAMESPACE: &str = "meta.helm.sh/release-namespace";
+
 /// Between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(500);
 /// Objects in one answer.
@@ -109,6 +113,7 @@ pub async fn run(args: ReleaseArgs) -> Result<(), Error> {
         deployment: args.deployment,
         lease: args.lease_name,
         namespaces: args.watch_namespaces,
+        helm_release: args.if_helm_release,
         timeout: args.timeout,
         deadline: Instant::now() + args.timeout,
     };
@@ -135,6 +140,9 @@ pub struct Hook {
     pub serving: Serving,
     /// The namespaces that were served.
     pub namespaces: Namespaces,
+    /// Nothing is done unless Helm installed the Deployment as this release. The Job before an uninstall is rendered
+    /// with everything else, and whoever applies it like everything else does not mean to uninstall.
+    pub helm_release: Option<String>,
     /// How long all of it may take.
     pub timeout: Duration,
     /// When that time is over.
@@ -144,6 +152,12 @@ pub struct Hook {
 impl Hook {
     /// Lets go of everything; each thing done is told as one line.
     pub async fn run(&self, tell: &mut (dyn FnMut(String) + Send)) -> Result<(), Error> {
+        if let Some(release) = &self.helm_release
+            && !self.is_helms(release).await?
+        {
+            tell(self.applied_by_hand(release));
+            return Ok(());
+        }
         self.stop_operator(tell).await?;
         let election = self.take_lease().await?;
         let mut troubles = Troubles::default();
@@ -158,6 +172,32 @@ impl Hook {
         }
         done?;
         troubles.into_result()
+    }
+
+    // === before all: is this an uninstall? ===
+
+    /// Whether Helm installed the Deployment as this release: Helm marks what it installs, and templates do not hold
+    /// these marks. One that is not there contradicts nothing.
+    async fn is_helms(&self, release: &str) -> Result<bool, Error> {
+        let api: Api<Deployment> = Api::namespaced(self.clients.read.clone(), &self.namespace);
+        let read = bounded(READ_TIMEOUT, api.get_opt(&self.deployment)).await;
+        let doing = || format!("reading Deployment {}/{}", self.namespace, self.deployment);
+        let found = read.map_err(|source| Error::Request { doing: doing(), source })?;
+        let mark = |deployment: &Deployment, name| deployment.annotations().get(name).cloned();
+        Ok(found.is_none_or(|deployment| {
+            mark(&deployment, HELM_RELEASE).as_deref() == Some(release)
+                && mark(&deployment, HELM_NAMESPACE).as_deref() == Some(self.namespace.as_str())
+        }))
+    }
+
+    fn applied_by_hand(&self, release: &str) -> String {
+        let Self { namespace, deployment, .. } = self;
+        format!(
+            "Nothing is done: Deployment {namespace}/{deployment} does not bear Helm's mark of the release {release} \
+             ({HELM_RELEASE}), so this Job was applied with everything else, and is no uninstall. Delete this Job. To \
+             uninstall, run it on purpose: helm template {release} CHART --namespace {namespace} --set uninstallJob=always \
+             --show-only templates/release-rbac.yaml --show-only templates/release-job.yaml | kubectl create -f -"
+        )
     }
 
     // === step 1: nobody works ===

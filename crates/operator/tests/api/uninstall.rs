@@ -32,6 +32,7 @@ fn hook(world: &World, timeout: Duration) -> Hook {
         deployment: OPERATOR.to_owned(),
         lease: OPERATOR.to_owned(),
         serving: serving(&world.namespace, &[]),
+        helm_release: None,
         namespaces: Namespaces::Only([world.namespace.clone()].into()),
         timeout,
         deadline: Instant::now() + timeout,
@@ -155,6 +156,54 @@ async fn where_the_deployment_is_gone_already_tasks_are_let_go_all_the_same() {
     assert!(told.iter().any(|line| line.contains("no operator to stop")), "{told:#?}");
     assert_eq!(released(&world, "busy").await, Some(true));
     assert!(finalizers(&world, "busy-1").await.is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_was_applied_with_everything_else_does_nothing() {
+    let world = World::with_tasks().await;
+    deployment_with_a_pod(&world).await;
+    let busy = world.task("busy", claim("busy-1")).await;
+    pod_of(&world, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
+    let replicas = async || {
+        let deployment = world.api::<Deployment>().get(OPERATOR).await.expect("the deployment");
+        deployment.spec.replicas
+    };
+    let marked = |release: &str, namespace: &str| {
+        Patch::Merge(json!({ "metadata": { "annotations": {
+            "meta.helm.sh/release-name": release, "meta.helm.sh/release-namespace": namespace } } }))
+    };
+    let as_helms = async || {
+        let mut told = Vec::new();
+        let hook = Hook { helm_release: Some("loops".to_owned()), ..hook(&world, PATIENCE) };
+        hook.run(&mut |line| told.push(line)).await.unwrap_or_else(|error| panic!("{error}"));
+        told
+    };
+    // Nobody's, another release's, and the same name in another namespace.
+    let marks = [("", ""), ("other", world.namespace.as_str()), ("loops", "elsewhere")];
+    for (release, namespace) in marks {
+        if !release.is_empty() {
+            let patch = marked(release, namespace);
+            world.api::<Deployment>().patch(OPERATOR, &PatchParams::default(), &patch).await.expect("marked");
+        }
+        let told = as_helms().await;
+        assert!(told.len() == 1 && told[0].starts_with("Nothing is done"), "{told:#?}");
+        assert!(told[0].contains("--set uninstallJob=always"), "{told:#?}");
+        assert_eq!(replicas().await, Some(1));
+        assert_eq!(released(&world, "busy").await, Some(false));
+        assert_eq!(finalizers(&world, "busy-1").await, [FINALIZER_SETTLE]);
+    }
+
+    let helms = marked("loops", &world.namespace);
+    world.api::<Deployment>().patch(OPERATOR, &PatchParams::default(), &helms).await.expect("marked");
+    as_helms().await;
+    assert_eq!(replicas().await, Some(0));
+    assert_eq!(released(&world, "busy").await, Some(true));
+    assert!(finalizers(&world, "busy-1").await.is_empty());
+
+    // Somebody deleted the Deployment by hand before the uninstall.
+    world.api::<Deployment>().delete(OPERATOR, &DeleteParams::default()).await.expect("deleted");
+    assert!(as_helms().await.iter().any(|line| line.contains("no operator to stop")));
     world.end().await;
 }
 
