@@ -15,8 +15,8 @@ use crate::client::{Clients, ConnectError};
 use crate::controller::{self, Setup};
 use crate::health::{Health, Stage};
 use crate::http::{BindError, Server};
-use crate::lease::Election;
 use crate::lease::decide::{Loss, Timings};
+use crate::lease::{Election, Seen};
 use crate::metrics::Metrics;
 use crate::shutdown;
 use crate::write::Writer;
@@ -62,12 +62,16 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
     let identity = args.lease.identity();
     let namespace = own_namespace(args.namespace.as_deref(), &clients);
     let leadership = if args.lease.leader_election {
-        health.set(Stage::StandingBy);
         let name = &args.lease.lease_name;
         let mut election =
             Election::new(clients.write.clone(), &namespace, name, &identity, Timings::default());
         let beat = health.heartbeat("leader election", SILENCE, SILENCE);
-        if !election.acquire(&shutdown, || beat.beat()).await {
+        let seen = |seen| match seen {
+            Seen::Looking => beat.beat(),
+            Seen::Held => health.set(Stage::StandingBy),
+            Seen::Nothing => health.set(Stage::Unable),
+        };
+        if !election.acquire(&shutdown, seen).await {
             return Ok(());
         }
         Some(Leadership::keep(election, &health))

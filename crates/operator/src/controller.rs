@@ -17,7 +17,7 @@ mod told;
 mod unsettled;
 mod watch;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -293,12 +293,18 @@ fn watch(
 impl Scope {
     /// Keeps what is remembered of tasks as small as the cache of tasks.
     fn forget_what_is_gone(&self) {
-        let there: std::collections::HashSet<String> =
+        let there: HashSet<String> =
             self.tasks.state().iter().filter_map(|task| task.meta().uid.clone()).collect();
         self.started.retain(|uid| there.contains(uid));
         self.unsettled.retain(|uid| there.contains(uid));
-        let has_pods: std::collections::HashSet<String> =
+        let has_pods: HashSet<String> =
             self.pods.state().iter().filter_map(|pod| pod.labels().get(LABEL_TASK_UID).cloned()).collect();
+        let tasks = self.tasks.state();
+        let pods = self.pods.state();
+        self.failures.retain(|| {
+            let tasks = tasks.iter().map(|task| Failures::key(task.as_ref()));
+            tasks.chain(pods.iter().map(|pod| Failures::key(pod.as_ref()))).collect()
+        });
         self.elsewhere.retain(|uid| there.contains(uid) || has_pods.contains(uid));
     }
 
@@ -434,6 +440,15 @@ impl Failures {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&Self::key(object));
     }
 
+    /// Forgets the objects that are not there any more; `there` is asked for only where something is remembered.
+    fn retain(&self, there: impl FnOnce() -> HashSet<String>) {
+        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !failures.is_empty() {
+            let there = there();
+            failures.retain(|key, _| there.contains(key));
+        }
+    }
+
     /// The delay before the next try: doubled with each failure, with some jitter, so that many tasks that failed
     /// together do not come back together.
     fn next<K: Resource<DynamicType = ()>>(&self, object: &K) -> Action {
@@ -448,5 +463,32 @@ impl Failures {
 impl Shared {
     fn measure(&self, started: time::Instant, how: Reconciled) {
         self.metrics.reconciled(how, started.elapsed());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str) -> Pod {
+        let mut pod = Pod::default();
+        pod.metadata.name = Some(name.to_owned());
+        pod.metadata.namespace = Some("team".to_owned());
+        pod
+    }
+
+    #[test]
+    fn an_object_that_vanished_while_it_failed_is_forgotten() {
+        let failures = Failures::default();
+        for name in ["stays", "vanished"] {
+            failures.next(&pod(name));
+            failures.next(&pod(name));
+        }
+        failures.retain(|| HashSet::from([Failures::key(&pod("stays"))]));
+        let kept: Vec<(String, u32)> =
+            failures.0.lock().unwrap().iter().map(|(key, count)| (key.clone(), *count)).collect();
+        assert_eq!(kept, [(Failures::key(&pod("stays")), 2)]);
+        failures.forget(&pod("stays"));
+        failures.retain(|| panic!("nothing is remembered"));
     }
 }

@@ -26,6 +26,8 @@ pub enum Stage {
     Working = 3,
     /// It was told to stop.
     Stopping = 4,
+    /// It can neither see who leads nor lead.
+    Unable = 5,
 }
 
 /// The state of the whole process; cheap to clone.
@@ -64,6 +66,7 @@ impl Health {
             2 => Stage::Syncing,
             3 => Stage::Working,
             4 => Stage::Stopping,
+            5 => Stage::Unable,
             _ => Stage::Starting,
         }
     }
@@ -109,6 +112,7 @@ impl Health {
             Stage::StandingBy => Ok("standing by: another operator leads".to_owned()),
             Stage::Starting => Err("starting".to_owned()),
             Stage::Syncing => Err(format!("caches have not synced yet{unlisted}")),
+            Stage::Unable => Err("the lease can be neither read nor taken: the log says why".to_owned()),
             Stage::Stopping => Err("stopping".to_owned()),
         }
     }
@@ -219,6 +223,8 @@ mod tests {
         assert!(health.ready().is_err());
         health.set(Stage::StandingBy);
         assert!(health.ready().is_ok());
+        health.set(Stage::Unable);
+        assert!(health.ready().is_err(), "it could not take over");
         health.set(Stage::Syncing);
         assert!(health.ready().is_err());
         health.set(Stage::Working);

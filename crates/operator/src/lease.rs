@@ -25,6 +25,17 @@ use crate::client::{RequestError, bounded, post_params};
 /// One request's bound: a hung one leaves time for another before the renewal is due.
 const REQUEST: Duration = Duration::from_secs(3);
 
+/// What a candidate sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Nothing yet: it is about to look.
+    Looking,
+    /// Another holds the Lease.
+    Held,
+    /// The Lease can be neither read nor taken.
+    Nothing,
+}
+
 /// A candidate for one Lease; after [`Election::acquire`], its holder.
 pub struct Election {
     api: Api<Lease>,
@@ -54,14 +65,15 @@ impl Election {
 
     /// Waits until the Lease is ours; false where `stop` came first.
     ///
-    /// Errors are tried again for ever, for a stand-by has nothing better to do. `beat` is called at each look.
-    pub async fn acquire(&mut self, stop: &CancellationToken, beat: impl Fn()) -> bool {
+    /// Errors are tried again for ever, for a stand-by has nothing better to do. `seen` is called before each
+    /// look, and after it with what came of it.
+    pub async fn acquire(&mut self, stop: &CancellationToken, seen: impl Fn(Seen)) -> bool {
         let mut said = String::new();
         loop {
             if stop.is_cancelled() {
                 return false;
             }
-            beat();
+            seen(Seen::Looking);
             // Not given up half way: a write that was sent might make us a holder who never renews.
             let next = match self.look().await {
                 Ok(Step::Renew | Step::Acquire { .. }) => {
@@ -69,6 +81,7 @@ impl Election {
                     return true;
                 }
                 Ok(Step::Wait(until)) => {
+                    seen(Seen::Held);
                     let holder = self.holder();
                     if said != holder {
                         info!(lease = self.name, holder, "standing by: another operator holds the lease");
@@ -82,9 +95,12 @@ impl Election {
                     let words = error.to_string();
                     if error.is_conflict() || error.already_exists() {
                         debug!(%error, "another candidate was faster");
-                    } else if said != words {
-                        warn!(lease = self.name, %error, "the lease cannot be taken yet");
-                        said = words;
+                    } else {
+                        seen(Seen::Nothing);
+                        if said != words {
+                            warn!(lease = self.name, %error, "the lease cannot be taken yet");
+                            said = words;
+                        }
                     }
                     self.pause()
                 }

@@ -264,7 +264,7 @@ impl Hook {
             time::sleep_until(deadline).await;
             over.cancel();
         });
-        let taken = election.acquire(&late, || {}).await;
+        let taken = election.acquire(&late, |_| {}).await;
         timer.abort();
         if taken {
             return Ok(election);

@@ -9,11 +9,15 @@ use tokio::time;
 use tracing::debug;
 
 pub(super) use agentloop_core::decide::Note;
+use agentloop_core::message::cut_bytes;
 
 use crate::NAME;
 
 /// How long an Event may take to be written.
 const LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of an Event's words, and of its reason, that the API server takes.
+const NOTE_BYTES: usize = 1024;
+const REASON_BYTES: usize = 128;
 
 /// Publishes Events.
 #[derive(Clone)]
@@ -28,18 +32,40 @@ impl Events {
     pub(super) fn publish(&self, regarding: ObjectReference, note: Note) {
         let recorder = self.0.clone();
         tokio::spawn(async move {
-            let event = Event {
-                type_: if note.warning { EventType::Warning } else { EventType::Normal },
-                reason: note.reason,
-                note: Some(note.message),
-                action: "Reconcile".to_owned(),
-                secondary: None,
-            };
-            match time::timeout(LIMIT, recorder.publish(&event, &regarding)).await {
+            match time::timeout(LIMIT, recorder.publish(&event(&note), &regarding)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%error, "an Event was not written"),
                 Err(_) => debug!("an Event was not written in time"),
             }
         });
+    }
+}
+
+/// The Event, with as many words as the API server takes: one with more is refused, and nobody sees any of it.
+fn event(note: &Note) -> Event {
+    Event {
+        type_: if note.warning { EventType::Warning } else { EventType::Normal },
+        reason: cut_bytes(&note.reason, REASON_BYTES),
+        note: Some(cut_bytes(&note.message, NOTE_BYTES)),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_never_has_more_words_than_the_server_takes() {
+        for word in ["x", "\u{1f980}", "<", "\u{7}"] {
+            let note = Note { warning: true, reason: word.repeat(200), message: word.repeat(2000) };
+            let event = event(&note);
+            assert!(event.reason.len() <= 128, "{}", event.reason.len());
+            let note = event.note.unwrap();
+            assert!(note.len() <= 1024 && note.ends_with('…'), "{note}");
+        }
+        let short = Note { warning: false, reason: "Started".to_owned(), message: "iteration 1".to_owned() };
+        assert_eq!(event(&short).note.as_deref(), Some("iteration 1"));
     }
 }

@@ -32,7 +32,7 @@ fn candidate(world: &World, client: &Client, identity: &str, duration: u64) -> E
 
 async fn acquired(election: &mut Election) {
     let never = CancellationToken::new();
-    assert!(time::timeout(PATIENCE, election.acquire(&never, || {})).await.expect("in time"));
+    assert!(time::timeout(PATIENCE, election.acquire(&never, |_| {})).await.expect("in time"));
 }
 
 async fn holder(world: &World) -> Option<String> {
@@ -50,7 +50,7 @@ async fn of_two_candidates_one_leads_and_the_other_follows_at_once_when_it_stops
 
     let mut second = candidate(&world, client, "second", 600);
     let never = CancellationToken::new();
-    let wait = time::timeout(Duration::from_secs(1), second.acquire(&never, || {}));
+    let wait = time::timeout(Duration::from_secs(1), second.acquire(&never, |_| {}));
     assert!(wait.await.is_err(), "the second one stands by");
     assert_eq!(second.holder(), "first");
 
@@ -73,7 +73,7 @@ async fn of_candidates_that_start_together_exactly_one_leads() {
     for n in 0..4 {
         let mut election = candidate(&world, &world.clients.write, &format!("candidate-{n}"), 600);
         let stop = stop.clone();
-        racing.spawn(async move { election.acquire(&stop, || {}).await });
+        racing.spawn(async move { election.acquire(&stop, |_| {}).await });
     }
     let first = racing.join_next().await.expect("four of them").expect("no panic");
     assert!(first);

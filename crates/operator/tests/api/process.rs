@@ -2,15 +2,18 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};
+use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 
-use crate::world::{PATIENCE, World, eventually, kubeconfig_path};
+use crate::relay::Relay;
+use crate::world::{PATIENCE, World, config, eventually, kubeconfig_path};
 
 fn agentloop() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_agentloop"));
@@ -25,8 +28,12 @@ struct Running {
 
 impl Running {
     fn controller(world: &World) -> Self {
+        Self::with_kubeconfig(world, &kubeconfig_path())
+    }
+
+    fn with_kubeconfig(world: &World, kubeconfig: &Path) -> Self {
         let mut child = agentloop()
-            .env("KUBECONFIG", kubeconfig_path())
+            .env("KUBECONFIG", kubeconfig)
             .args([
                 "controller",
                 "--http-address",
@@ -126,6 +133,35 @@ async fn an_operator_that_loses_its_lease_ends_with_a_code_of_its_own() {
     let usurp = Patch::Merge(json!({ "spec": { "holderIdentity": "usurper" } }));
     world.api::<Lease>().patch("agentloop", &PatchParams::default(), &usurp).await.expect("written");
     assert_eq!(operator.ended().await, Some(3));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn one_that_cannot_see_who_leads_says_so_and_is_not_ready() {
+    let world = World::with_tasks().await;
+    let relay = Relay::to(&config().await).await;
+    let through = relay.through(&config().await);
+    let mut kubeconfig = Kubeconfig::read_from(kubeconfig_path()).expect("a kubeconfig");
+    for cluster in kubeconfig.clusters.iter_mut().filter_map(|cluster| cluster.cluster.as_mut()) {
+        cluster.server = Some(through.cluster_url.to_string());
+        cluster.tls_server_name.clone_from(&through.tls_server_name);
+    }
+    let path = std::env::temp_dir().join(format!("{}.kubeconfig", world.namespace));
+    std::fs::write(&path, serde_json::to_string(&kubeconfig).expect("JSON")).expect("written");
+
+    let leader = Running::controller(&world);
+    leader.ready("working").await;
+    let follower = Running::with_kubeconfig(&world, &path);
+    follower.ready("standing by: another operator leads").await;
+    assert!(follower.get("/readyz").starts_with("HTTP/1.1 200"));
+    relay.cut();
+    follower.ready("the lease can be neither read nor taken").await;
+    assert!(follower.get("/readyz").starts_with("HTTP/1.1 503"));
+    // Nobody leads, and nothing is seen from the start: it does not say that somebody does.
+    let blind = Running::with_kubeconfig(&world, &path);
+    blind.ready("the lease can be neither read nor taken").await;
+    assert!(blind.get("/livez").starts_with("HTTP/1.1 200"), "a restart would help nothing");
+    std::fs::remove_file(path).expect("removed");
     world.end().await;
 }
 

@@ -241,7 +241,7 @@ async fn an_operator_outside_the_deployment_stops_the_hook_by_its_lease() {
     let world = World::with_tasks().await;
     let timings = Timings { duration: Duration::from_mins(10), ..Timings::default() };
     let mut stray = Election::new(world.clients.write.clone(), &world.namespace, OPERATOR, "stray", timings);
-    assert!(stray.acquire(&CancellationToken::new(), || {}).await);
+    assert!(stray.acquire(&CancellationToken::new(), |_| {}).await);
     let busy = world.task("busy", claim("busy-1")).await;
     pod_of(&world, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
 

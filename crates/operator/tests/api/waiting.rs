@@ -5,6 +5,7 @@ use std::time::Duration;
 use agentloop_core::api::{AgentTask, Phase};
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, ResourceQuota};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -182,6 +183,23 @@ async fn a_configuration_that_is_refused_holds_new_tasks_and_no_others() {
 
     world.configure(json!({ "hardLimit": "7" })).await;
     world.until_phase("after", Phase::Succeeded).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_configuration_with_many_mistakes_is_told_in_an_event_that_the_server_takes() {
+    let world = World::with_tasks().await;
+    let mistakes: serde_json::Map<String, Value> =
+        (0..60).map(|n| (format!("notASetting{n:02}"), json!("x".repeat(300)))).collect();
+    world.configure(Value::Object(mistakes)).await;
+    let _operator = Operator::start(&world);
+    let note = eventually("an Event on the ConfigMap", || async {
+        let events = world.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
+        let refused = |event: &Event| event.reason.as_deref() == Some("ConfigInvalid");
+        events.into_iter().find(refused).and_then(|event| event.note)
+    })
+    .await;
+    assert!(note.contains("notASetting00") && note.ends_with('…'), "{note}");
     world.end().await;
 }
 
