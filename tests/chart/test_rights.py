@@ -79,7 +79,7 @@ class TheOperator(unittest.TestCase):
         self.assertEqual(own, {
             ("/configmaps", ("agentloop-config",), frozenset({"get", "list", "watch"})),
             ("coordination.k8s.io/leases", (), frozenset({"create"})),
-            ("coordination.k8s.io/leases", ("agentloop",), frozenset({"get", "update", "patch"})),
+            ("coordination.k8s.io/leases", ("agentloop",), frozenset({"get", "update"})),
             ("events.k8s.io/events", (), frozenset({"create", "patch"})),
         })
 

@@ -204,9 +204,9 @@ class Rights(unittest.TestCase):
         return kubectl("auth", "can-i", verb, target, *where, *extra, "--as", account(who)).stdout.strip() == "yes"
 
     def operate(self, namespace):
-        needed = {"agenttasks.agentloop.dev": "get list watch patch delete", "agenttasks.agentloop.dev:status": "get patch",
+        needed = {"agenttasks.agentloop.dev": "get list watch delete", "agenttasks.agentloop.dev:status": "patch",
                   "agenttasks.agentloop.dev:finalizers": "update", "pods": "get list watch create patch delete",
-                  "persistentvolumeclaims": "get list watch create patch", "events": "list",
+                  "persistentvolumeclaims": "get create patch", "events": "list",
                   "events.events.k8s.io": "create patch"}
         return {self.may(RELEASE, verb, resource, namespace) for resource, verbs in needed.items()
                 for verb in verbs.split()}

@@ -5,10 +5,10 @@
 - apiGroups: [agentloop.dev]
   resources: [agenttasks]
   # delete: a task whose ttlSecondsAfterFinished has run out
-  verbs: [get, list, watch, patch, delete]
+  verbs: [get, list, watch, delete]
 - apiGroups: [agentloop.dev]
   resources: [agenttasks/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [agentloop.dev]
   resources: [agenttasks/finalizers]
   # where OwnerReferencesPermissionEnforcement is on, a pod may only then block its task's deletion
@@ -18,7 +18,7 @@
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [events]
   # why a pod's volume is not there is told nowhere else
@@ -57,7 +57,7 @@
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   resourceNames: [{{ include "agentloop.leaseName" . }}]
-  verbs: [get, update, patch]
+  verbs: [get, update]
 {{- end }}
 
 {{/* The Job before an uninstall, wherever the operator looked after tasks. */}}
@@ -67,10 +67,10 @@
   verbs: [get, list]
 - apiGroups: [agentloop.dev]
   resources: [agenttasks/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, patch]
+  verbs: [list, patch]
 {{- end }}
 
 {{/* The same Job, in its own namespace: it ends the operator and sees its pods go. */}}
@@ -82,10 +82,10 @@
 - apiGroups: [apps]
   resources: [deployments/scale]
   resourceNames: [{{ include "agentloop.fullname" . }}]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list]
+  verbs: [list]
 {{ include "agentloop.rules.lease" . }}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]

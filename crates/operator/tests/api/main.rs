@@ -23,6 +23,7 @@ mod process;
 mod relay;
 mod releases;
 mod retries;
+mod rights;
 mod specs;
 mod transitions;
 mod uninstall;

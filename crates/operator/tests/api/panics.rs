@@ -1,7 +1,7 @@
 //! A panic at one object touches no other.
 
 use agentloop_contract::names::{FINALIZER_SETTLE, LABEL_TASK, LABEL_TASK_UID};
-use agentloop_core::api::{AgentTask, Phase};
+use agentloop_core::api::Phase;
 use agentloop_core::decide::{self, Decision, Observed};
 use agentloop_core::facts::PodFacts;
 use agentloop_operator::controller::Rules;
@@ -9,7 +9,7 @@ use agentloop_operator::metrics::Metrics;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::ListParams;
 use serde_json::json;
 
 use crate::kubelet::{Kubelet, Operator, Work};
@@ -94,6 +94,5 @@ async fn a_pod_that_makes_the_sweep_panic_stops_no_other() {
     let bad = world.api::<Pod>().get("bad-pod").await.expect("it is there");
     assert_eq!(bad.finalizers(), [FINALIZER_SETTLE]);
     world.writer.release_pod(&world.namespace, "bad-pod", &bad.uid().expect("a uid")).await.expect("free");
-    let _ = world.api::<AgentTask>().delete("bad", &DeleteParams::default()).await;
     world.end().await;
 }

@@ -5,10 +5,13 @@ use std::time::Duration;
 use agentloop_contract::names::{FINALIZER_SETTLE, LABEL_TASK_UID};
 use agentloop_core::api::AgentTask;
 use agentloop_core::decide::served::Serving;
+use agentloop_operator::client::Clients;
 use agentloop_operator::lease::Election;
 use agentloop_operator::lease::decide::Timings;
+use agentloop_operator::metrics::Metrics;
 use agentloop_operator::namespaces::Namespaces;
 use agentloop_operator::release::{Error, Hook};
+use agentloop_operator::write::Writer;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -51,6 +54,14 @@ pub async fn uninstalled(world: &World, serving: Serving) -> Vec<String> {
     let hook = Hook { serving, ..hook(world, PATIENCE) };
     hook.run(&mut |line| told.push(line)).await.unwrap_or_else(|error| panic!("{error}"));
     told
+}
+
+/// Uninstalls an operator that is at work, through these clients.
+pub async fn uninstall_through(world: &World, clients: Clients) {
+    deployment_with_a_pod(world).await;
+    let writer = Writer::new(clients.write.clone(), Metrics::new());
+    let hook = Hook { clients, writer, ..hook(world, PATIENCE) };
+    hook.run(&mut |_| {}).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
 async fn deployment_with_a_pod(world: &World) {

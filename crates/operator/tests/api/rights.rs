@@ -1,0 +1,219 @@
+//! The chart grants what is used, and no more: its rules are compared with what was asked of the API server.
+
+use std::collections::BTreeSet;
+
+use agentloop_core::api::{AgentTask, Phase};
+use agentloop_core::pod::pod_name;
+use agentloop_operator::client::Clients;
+use agentloop_operator::lease::Election;
+use agentloop_operator::lease::decide::Timings;
+use agentloop_operator::metrics::Metrics;
+use agentloop_operator::write::Writer;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::kubelet::{Kubelet, Operator, Work, bind, run, set_status};
+use crate::load::Asked;
+use crate::uninstall::uninstall_through;
+use crate::world::{World, eventually};
+
+const RULES: &str = include_str!("../../../../charts/agentloop/templates/_rules.tpl");
+
+/// `verb group/resource`, as a rule names it.
+type Rights = BTreeSet<String>;
+
+fn rights(pairs: &[&str]) -> Rights {
+    pairs.iter().map(|right| (*right).to_owned()).collect()
+}
+
+/// The rights that these parts of the chart grant.
+fn granted(parts: &[&str]) -> Rights {
+    let mut found = Rights::new();
+    for part in parts {
+        let start = format!("{{{{- define \"agentloop.rules.{part}\" -}}}}");
+        let body = RULES.split_once(&start).expect("the part").1.split_once("{{- end }}").expect("its end").0;
+        // What Helm would fill in are names, or another part.
+        let lines = body.lines().filter(|line| !line.starts_with("{{") && !line.contains("resourceNames"));
+        let yaml = lines.collect::<Vec<_>>().join("\n");
+        let rules: Vec<Value> = serde_saphyr::from_str(&yaml).expect("rules");
+        let words = |rule: &Value, key: &str| -> Vec<String> {
+            serde_json::from_value(rule[key].clone()).expect("a list of words")
+        };
+        for rule in &rules {
+            for group in words(rule, "apiGroups") {
+                for resource in words(rule, "resources") {
+                    found
+                        .extend(words(rule, "verbs").iter().map(|verb| format!("{verb} {group}/{resource}")));
+                }
+            }
+        }
+    }
+    found
+}
+
+/// The right that a request needs; none for what everybody may ask.
+fn needed(request: &str) -> Option<String> {
+    let (method, url) = request.split_once(' ')?;
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    let path =
+        path.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map_or(path, |(_, path)| path);
+    let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
+    let group = match parts.next()? {
+        "api" => "",
+        "apis" => parts.next()?,
+        _ => return None,
+    };
+    parts.next()?;
+    let mut rest: Vec<&str> = parts.collect();
+    if rest.len() > 2 && rest[0] == "namespaces" {
+        rest.drain(..2);
+    }
+    let (resource, name, sub) = (rest.first()?, rest.get(1), rest.get(2));
+    let verb = match (method, name) {
+        ("GET", Some(_)) => "get",
+        ("GET", None) if query.contains("watch=") => "watch",
+        ("GET", None) => "list",
+        ("POST", _) => "create",
+        ("PUT", _) => "update",
+        ("PATCH", _) => "patch",
+        ("DELETE", Some(_)) => "delete",
+        _ => "deletecollection",
+    };
+    let sub = sub.map(|sub| format!("/{sub}")).unwrap_or_default();
+    Some(format!("{verb} {group}/{resource}{sub}"))
+}
+
+fn used(asked: &Asked) -> Rights {
+    asked.all().iter().filter_map(|request| needed(request)).collect()
+}
+
+async fn clients(world: &World, asked: &Asked) -> Clients {
+    let client = asked.client().await;
+    Clients { read: client.clone(), write: client, namespace: world.namespace.clone() }
+}
+
+/// Whatever makes the operator ask for something that it does not ask for elsewhere.
+async fn live(world: &World) {
+    // A life from claim to deletion, with a volume of its own.
+    let volume = json!({ "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } } } });
+    let workspace = json!({ "volumeClaimTemplate": volume, "whenDeleted": "Retain" });
+    let spec = json!({ "workspace": workspace, "maxIterations": 2, "podHistoryLimit": 0, "suspend": true });
+    world.create("life", spec).await;
+    for suspend in [true, false, true, false] {
+        world.patch("life", json!({ "suspend": suspend })).await;
+        world
+            .until("life", "it obeys", |s| s.phase.is_some_and(|p| suspend == (p == Phase::Suspended)))
+            .await;
+    }
+    world.until_phase("life", Phase::IterationLimitReached).await;
+    world.patch("life", json!({ "workspace": { "whenDeleted": "Delete" }, "maxIterations": 3 })).await;
+    world.until_phase("life", Phase::Succeeded).await;
+    world.patch("life", json!({ "ttlSecondsAfterFinished": 0 })).await;
+    eventually("its time to live is over", || async {
+        world.api::<AgentTask>().get_opt("life").await.expect("an answer").is_none().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_operator_uses_every_right_that_the_chart_grants_and_no_other() {
+    let world = World::with_tasks().await;
+    world.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
+    let asked = Asked::default();
+    let clients = clients(&world, &asked).await;
+
+    let timings = Timings::default();
+    let mut election = Election::new(clients.write.clone(), &world.namespace, "agentloop", "first", timings);
+    assert!(election.acquire(&CancellationToken::new(), |_| {}).await);
+    election.release().await;
+    assert!(world.api::<Lease>().get_opt("agentloop").await.expect("an answer").is_some());
+
+    let writer = Writer::new(clients.write.clone(), Metrics::new());
+    let _operator = Operator::set_up(&world, |setup| {
+        setup.clients = clients;
+        setup.writer = writer;
+    });
+    {
+        let _kubelet = Kubelet::start(&world, |n| if n == 3 { Work::ready() } else { Work::changed() });
+        live(&world).await;
+        // Somebody else's pod has the name.
+        let task = world.create("named", json!({ "suspend": true })).await;
+        let name = pod_name("named", &task.uid().expect("a uid"), 1, 0);
+        world.pod(json!({ "name": name }), &[]).await;
+        world.patch("named", json!({ "suspend": false })).await;
+        world.until("named", "NameConflict", |s| s.reason.as_deref() == Some("NameConflict")).await;
+        world.force_delete(&name).await;
+    }
+    // A configuration that is read because the task knows a newer one.
+    let newer = Patch::Merge(json!({ "status": { "thresholds": { "configVersion": "999999999" } } }));
+    world.create("newer", json!({ "suspend": true })).await;
+    world.until("newer", "its thresholds", |s| s.thresholds.is_some()).await;
+    world.api::<AgentTask>().patch_status("newer", &PatchParams::default(), &newer).await.expect("written");
+    world.patch("newer", json!({ "suspend": false })).await;
+    // A pod of which only Events could tell more.
+    world.create("slow", json!({})).await;
+    let pod = world.started_pod("slow").await.name_any();
+    bind(&world.api(), &pod).await;
+    eventually("all rights were used", || async {
+        let expected = expected_of_operator();
+        expected.is_subset(&used(&asked)).then_some(())
+    })
+    .await;
+    assert_eq!(
+        used(&asked).difference(&granted(&["tasks", "self", "lease"])).collect::<Vec<_>>(),
+        Vec::<&String>::new()
+    );
+    world.end().await;
+}
+
+/// What is granted, but for what no request of a test shows.
+fn expected_of_operator() -> Rights {
+    let unseen = rights(&[
+        // Asked of the operator by an admission plugin that is off here.
+        "update agentloop.dev/agenttasks/finalizers",
+        // Where the API server sends lists as a stream, the first watch is the list.
+        "list agentloop.dev/agenttasks",
+        "list /configmaps",
+    ]);
+    granted(&["tasks", "self", "lease"]).difference(&unseen).cloned().collect()
+}
+
+#[tokio::test]
+async fn the_job_before_an_uninstall_uses_every_right_that_the_chart_grants_and_no_other() {
+    let world = World::with_tasks().await;
+    let asked = Asked::default();
+    let clients = clients(&world, &asked).await;
+    {
+        let _operator = Operator::start(&world);
+        world.create("busy", json!({})).await;
+        let pod = world.started_pod("busy").await.name_any();
+        bind(&world.api(), &pod).await;
+        run(&world.api(), &pod).await;
+    }
+    // As an operator leaves it that was told to stop.
+    let mut election =
+        Election::new(world.clients.write.clone(), &world.namespace, "agentloop", "gone", Timings::default());
+    assert!(election.acquire(&CancellationToken::new(), |_| {}).await);
+    election.release().await;
+    uninstall_through(&world, clients).await;
+    let granted = granted(&["release.tasks", "release.self", "lease"]);
+    let unseen = rights(&[
+        // After a conflict.
+        "get agentloop.dev/agenttasks",
+        // Where there is no Lease yet.
+        "create coordination.k8s.io/leases",
+    ]);
+    assert_eq!(used(&asked).difference(&granted).collect::<Vec<_>>(), Vec::<&String>::new());
+    let expected: Rights = granted.difference(&unseen).cloned().collect();
+    assert_eq!(expected.difference(&used(&asked)).collect::<Vec<_>>(), Vec::<&String>::new());
+    set_status(
+        &world.api(),
+        &world.status("busy").await.active.expect("a claim").pod,
+        json!({ "phase": "Failed" }),
+    )
+    .await;
+    world.end().await;
+}
