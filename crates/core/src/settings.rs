@@ -96,6 +96,13 @@ impl Configuration {
         }
     }
 
+    /// The same for an operator that has just started and knows of no configuration before. Where this one is refused,
+    /// its delays hold as far as they are no mistakes themselves: they bound nothing, and a start must not have every
+    /// task wait otherwise than it did.
+    pub fn read_first(data: &BTreeMap<String, String>, version: Option<String>) -> Self {
+        Self::read(data, version, &delays(data))
+    }
+
     /// Whether a configuration of version `other` is newer than this one.
     ///
     /// Versions of one kind of object can be compared as numbers (KEP-5504). A version that is no number
@@ -163,6 +170,34 @@ const KEYS: &[Key] = &[
 ];
 
 const PAUSED: &str = "paused";
+
+/// The keys that say how long something is waited for, and nothing else.
+const DELAYS: &[&str] = &[
+    "startRetryMinSeconds",
+    "startRetryMaxSeconds",
+    "rateLimitMinSeconds",
+    "rateLimitMaxSeconds",
+    "sidecarGraceSeconds",
+];
+
+/// The defaults, with the delays of `data` that can be read. Of a shortest delay above the longest one, both are the
+/// longer.
+fn delays(data: &BTreeMap<String, String>) -> Settings {
+    let mut settings = Settings::default();
+    for (name, text) in data {
+        let key = KEYS.iter().find(|key| canonical(key.name) == canonical(name));
+        let value = text.trim().parse::<i64>().ok();
+        if let (Some(key), Some(value)) = (key, value)
+            && DELAYS.contains(&key.name)
+            && (key.min..=key.max).contains(&value)
+        {
+            (key.set)(&mut settings, value);
+        }
+    }
+    settings.start_retry_max_seconds = settings.start_retry_max_seconds.max(settings.start_retry_min_seconds);
+    settings.rate_limit_max_seconds = settings.rate_limit_max_seconds.max(settings.rate_limit_min_seconds);
+    settings
+}
 
 /// A key's name without case and underscores, so that `hard_limit` is `hardLimit`.
 fn canonical(name: &str) -> String {
@@ -302,6 +337,30 @@ mod tests {
         let message = configuration.newest.expect_err("refused").to_string();
         assert!(message.contains(words), "{message:?} does not say {words:?}");
         assert_eq!(configuration.last_good, Settings::default());
+    }
+
+    #[test]
+    fn an_operator_that_starts_under_a_refused_configuration_keeps_its_delays_and_takes_no_bound_from_it() {
+        let pairs = [
+            ("hardLimit", "9"),
+            ("noChangeThreshold", "7"),
+            ("hardLimits", "x"),
+            ("start_retry_min_seconds", "60"),
+            ("rateLimitMinSeconds", "4000"),
+            ("rateLimitMaxSeconds", "-1"),
+            ("sidecarGraceSeconds", "soon"),
+        ];
+        let read = Configuration::read_first(&data(&pairs), None);
+        assert!(read.newest.is_err());
+        let expected = Settings {
+            start_retry_min_seconds: 60,
+            rate_limit_min_seconds: 4000,
+            rate_limit_max_seconds: 4000,
+            ..Settings::default()
+        };
+        assert_eq!(read.last_good, expected);
+        let good = Configuration::read_first(&data(&[("hardLimit", "9")]), None);
+        assert_eq!(good.newest, Ok(good.last_good));
     }
 
     #[test]

@@ -83,13 +83,15 @@ fn take(
     consistent: bool,
 ) {
     seen.send_if_modified(|slot| {
-        let last_good = slot.as_ref().map(|known| known.last_good.clone()).unwrap_or_default();
         // Never remembered as consistent: it was so when it was read, and may be old at the next decision.
         let read = match map {
             None => Configuration::absent(),
             Some(map) => {
                 let data = map.data.clone().unwrap_or_default();
-                Configuration::read(&data, map.resource_version(), &last_good)
+                match slot.as_ref() {
+                    Some(known) => Configuration::read(&data, map.resource_version(), &known.last_good),
+                    None => Configuration::read_first(&data, map.resource_version()),
+                }
             }
         };
         if slot.as_ref() == Some(&read) {
