@@ -56,7 +56,8 @@ impl Lab {
         Ok(Self::at(cluster, namespace, operator))
     }
 
-    /// Installs one more operator for the same namespace, with a Lease of its own: so both work at once.
+    /// Installs one more operator for the same namespace, with a Lease of its own: both are at work, and each task is
+    /// served by one of them.
     /// The test must remove it.
     pub async fn rival(&self) -> Result<Operator> {
         Operator::own(&self.cluster, &self.namespace, "-b", &[]).await

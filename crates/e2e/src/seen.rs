@@ -24,6 +24,11 @@ impl Seen {
         self.text("/metadata/uid")
     }
 
+    /// The release that serves it.
+    pub fn served_by(&self) -> &str {
+        self.text("/status/servedBy")
+    }
+
     /// Where the loop stands; empty before the operator has seen the task.
     pub fn phase(&self) -> &str {
         self.text("/status/phase")

@@ -73,19 +73,30 @@ async fn an_operator_whose_lease_is_taken_away_again_and_again_counts_as_one_wit
 }
 
 #[tokio::test]
-async fn two_operators_that_both_work_all_the_time_count_as_one() -> Result<()> {
+async fn of_two_releases_over_one_namespace_one_serves_each_task_and_both_count_as_one() -> Result<()> {
     Lab::own("two", &[])
         .await?
         .run(async |lab| {
             let rival = lab.rival().await?;
             lab.create(&Task::new("shared", &["change", "new-blocker"]).claim().max(8)).await?;
             lab.create(&Task::new("watched", &["change", "idle-until=2", "ready"]).claim().max(8)).await?;
-            lab.until_running("watched", 1).await?;
+            let served_by = lab.until_running("watched", 1).await?.served_by().to_owned();
+            let known = [&lab.operator, &rival].map(|of| format!("{}/{}", of.namespace, of.release));
+            ensure!(known.contains(&served_by), "{served_by} serves it, and not one of {known:?}");
+            eventually(PATIENCE, "the other release says whose the task is", async || {
+                let of_task = "involvedObject.name=watched,reason=ServedByAnother";
+                let told =
+                    ["get", "events", "--field-selector", of_task, "-o", "jsonpath={.items[*].message}"];
+                let told = lab.kubectl(&told).await.map_err(|error| error.to_string())?.text;
+                if told.contains(&format!("takeOver=[{served_by}]")) { Ok(()) } else { Err(told) }
+            })
+            .await?;
             lab.patch("watched", json!({ "suspend": true })).await?;
             lab.until_state("watched", PATIENCE, "Suspended").await?;
             lab.patch("watched", json!({ "suspend": false })).await?;
             let seen = lab.until_state("watched", iterations(2), DONE).await?;
             lab.exactly(&seen, 2)?;
+            ensure!(seen.served_by() == served_by, "{} serves it now", seen.served_by());
             let seen = lab.until_state("shared", iterations(8), LIMIT).await?;
             lab.exactly(&seen, 8)?;
             journal(lab, "shared", 8).await?;
