@@ -127,6 +127,10 @@ class Operator(unittest.TestCase):
         self.assertIsNone(argument(controller(), "watch-namespaces"))
         self.assertEqual(argument(controller(CASES["named namespaces"]), "watch-namespaces"), "team-a,team-b")
 
+    def test_is_known_to_its_tasks_by_the_releases_name_whatever_its_objects_are_called(self):
+        for case in ["defaults", "other names"]:
+            self.assertEqual(argument(controller(CASES[case]), "release"), RELEASE)
+
     def test_takes_over_the_releases_that_are_named_and_no_other(self):
         self.assertIsNone(argument(controller(), "take-over"))
         self.assertEqual(argument(controller(CASES["taking over"]), "take-over"),
@@ -236,7 +240,7 @@ class JobBeforeAnUninstall(unittest.TestCase):
         self.assertEqual(job["args"][0], "release")
         self.assertEqual(argument(job, "namespace"), NAMESPACE)
         self.assertEqual(argument(job, "deployment"), deployment["metadata"]["name"])
-        for flag in ["lease-name", "watch-namespaces", "take-over"]:
+        for flag in ["lease-name", "release", "watch-namespaces", "take-over"]:
             self.assertEqual(argument(job, flag), argument(operator, flag))
 
     def test_is_left_out_with_its_rights_for_whoever_renders_the_chart_and_applies_the_result(self):

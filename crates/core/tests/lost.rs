@@ -65,6 +65,12 @@ fn a_pod_that_vanishes_from_a_lost_node_is_charged_whoever_let_it_start() {
     is_charged(&decided(&task, false, true));
 }
 
+#[test]
+fn a_wait_that_is_not_about_the_pod_does_not_keep_it_from_being_looked_for() {
+    let waiting = json!({ "reason": "PodRejected", "since": "2026-01-01T00:59:00Z", "notBefore": "2026-01-01T01:05:00Z" });
+    assert_eq!(decided(&claimed(&waiting), true, false).actions, [Action::ReadPod]);
+}
+
 /// The claimed pod was read and is there, but its owner or its labels say that it is not this task's.
 fn estranged(task: &AgentTask) -> Decision {
     let detail = "pod x-3-0 was this task's".to_owned();

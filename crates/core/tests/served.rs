@@ -120,6 +120,27 @@ fn a_task_that_bears_our_name_already_is_not_written_for_it() {
 }
 
 #[test]
+fn a_task_of_which_nothing_else_is_to_be_written_is_adopted_all_the_same() {
+    let ours = serving("a/agentloop", &[]);
+    let mut settled = task(&json!({}), &json!({ "iterations": 2, "startTime": "2026-01-01T00:00:00Z" }));
+    settled.spec.suspend = true;
+    settled.status = here(decided(&ours, &settled, &[], Earlier::None)).status;
+    settled.status.as_mut().unwrap().served_by = None;
+    let decision = here(decided(&ours, &settled, &[], Earlier::None));
+    assert_eq!(named(&decision), Some("a/agentloop"));
+    settled.status = decision.status;
+    assert_eq!(here(decided(&ours, &settled, &[], Earlier::None)).status, None);
+}
+
+#[test]
+fn a_task_that_is_being_deleted_is_not_written_for_its_name() {
+    let ours = serving("a/agentloop", &[]);
+    let leaving = task(&json!({ "deletionTimestamp": start().to_string() }), &json!({ "iterations": 2 }));
+    let decision = here(decided(&ours, &leaving, &[ended_pod(None)], Earlier::None));
+    assert_eq!((decision.status, decision.actions.len()), (None, 2));
+}
+
+#[test]
 fn a_task_of_another_release_is_left_alone_whatever_its_pods_do() {
     let ours = serving("b/agentloop", &["c/agentloop"]);
     let theirs = task(&json!({}), &claimed_by("a/agentloop"));

@@ -82,7 +82,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
     metrics.leader(true);
     health.set(Stage::Syncing);
 
-    let serving = args.take_over.serving(&namespace, &args.lease.lease_name);
+    let serving = args.serving.serving(&namespace, &args.lease.lease_name);
     let setup = Setup {
         writer: Writer::new(clients.write.clone(), metrics.clone()),
         clients,

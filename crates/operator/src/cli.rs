@@ -82,9 +82,9 @@ pub struct ControllerArgs {
     /// Leader election.
     #[command(flatten)]
     pub lease: LeaseArgs,
-    /// Releases whose tasks are taken over.
+    /// Which release this is.
     #[command(flatten)]
-    pub take_over: TakeOverArgs,
+    pub serving: ServingArgs,
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env = "AGENTLOOP_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub http_address: SocketAddr,
@@ -193,9 +193,12 @@ impl LeaseArgs {
     }
 }
 
-/// Releases whose tasks are taken over.
+/// Which release this is, and whose tasks it takes over.
 #[derive(Clone, Debug, Args)]
-pub struct TakeOverArgs {
+pub struct ServingArgs {
+    /// Name of this release, under which its tasks bear its namespace and name [default: the Lease's].
+    #[arg(long, env = "AGENTLOOP_RELEASE", value_name = "NAME")]
+    pub release: Option<String>,
     /// Releases that are gone for good and whose tasks this one takes over: namespace/name, separated by commas.
     #[arg(
         long,
@@ -207,10 +210,11 @@ pub struct TakeOverArgs {
     pub take_over: Releases,
 }
 
-impl TakeOverArgs {
+impl ServingArgs {
     /// What the operator of this namespace and Lease serves.
     pub fn serving(&self, namespace: &str, lease: &str) -> Serving {
-        Serving { release: Release::new(namespace, lease), take_over: self.take_over.0.clone() }
+        let name = self.release.as_deref().filter(|name| !name.is_empty()).unwrap_or(lease);
+        Serving { release: Release::new(namespace, name), take_over: self.take_over.0.clone() }
     }
 }
 
@@ -256,9 +260,9 @@ pub struct ReleaseArgs {
     /// Name of the Lease that says which operator works.
     #[arg(long, env = "AGENTLOOP_LEASE_NAME", default_value = "agentloop", value_name = "NAME")]
     pub lease_name: String,
-    /// Releases whose tasks were taken over.
+    /// Which release this is.
     #[command(flatten)]
-    pub take_over: TakeOverArgs,
+    pub serving: ServingArgs,
     /// Do nothing unless Helm installed the Deployment, as this release.
     #[arg(long, env = "AGENTLOOP_IF_HELM_RELEASE", value_name = "NAME")]
     pub if_helm_release: Option<String>,
@@ -338,9 +342,17 @@ mod tests {
     #[test]
     fn releases_to_take_over_are_named_between_commas() {
         let args = controller(&["--take-over", "old/agentloop, older/a.b"]);
-        let named: Vec<&str> = args.take_over.take_over.0.iter().map(Release::as_str).collect();
+        let named: Vec<&str> = args.serving.take_over.0.iter().map(Release::as_str).collect();
         assert_eq!(named, ["old/agentloop", "older/a.b"]);
-        assert_eq!(controller(&[]).take_over.take_over, Releases::default());
+        assert_eq!(controller(&[]).serving.take_over, Releases::default());
+    }
+
+    #[test]
+    fn a_release_is_called_as_it_is_told_or_as_its_lease() {
+        let called = |args: &[&str]| controller(args).serving.serving("ns", "lease").release.to_string();
+        assert_eq!(called(&[]), "ns/lease");
+        assert_eq!(called(&["--release", ""]), "ns/lease");
+        assert_eq!(called(&["--release", "loops"]), "ns/loops");
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub enum Error {
 pub async fn run(args: ReleaseArgs) -> Result<(), Error> {
     let clients = Clients::connect().await?;
     let namespace = own_namespace(args.namespace.as_deref(), &clients);
-    let serving = args.take_over.serving(&namespace, &args.lease_name);
+    let serving = args.serving.serving(&namespace, &args.lease_name);
     let hook = Hook {
         serving,
         writer: Writer::new(clients.write.clone(), Metrics::new()),

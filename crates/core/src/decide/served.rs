@@ -26,7 +26,7 @@ const LEFT_TO_ITS_RELEASE: SignedDuration = SignedDuration::from_secs(60);
 /// Event that says whose it is must not.
 const LOOK_AGAIN: Duration = Duration::from_mins(30);
 
-/// A release: the operator's namespace and the name of its Lease. All replicas have it, and every restart.
+/// A release: the operator's namespace and the release's own name. All replicas have it, and every restart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release(String);
 
