@@ -12,20 +12,21 @@ use std::{
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI32, AtomicU64, Ordering},
         mpsc::{RecvTimeoutError, Sender},
     },
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 pub use launch::Launch;
 use rustix::process::{Pid, Signal};
 pub use sweep::Left;
 use terminal::Terminal;
 
 use crate::{
-    output::Output,
+    output::{Output, Said},
     signals::{Event, Events},
 };
 
@@ -50,6 +51,9 @@ pub struct Rules {
     pub grace: Duration,
     /// A stop is passed on to it; else it may go on for the grace period, to finish if it can.
     pub pass_stop: bool,
+    /// How long it may stay silent after the final event of its own stream; then it is stopped. For ever where there is
+    /// none.
+    pub exit_grace: Option<Duration>,
     /// What it is started with.
     pub launch: Launch,
 }
@@ -69,6 +73,9 @@ pub struct Ended {
     pub status: Status,
     /// We stopped it because its time was over.
     pub timed_out: bool,
+    /// We stopped it, after the final event of its stream, because it stayed silent or its time was over: what it had
+    /// said by then. How it ended says nothing then.
+    pub finished: Option<Said>,
     /// We were told to stop before it had ended, and before its time was over.
     pub interrupted: bool,
     /// What it printed.
@@ -130,13 +137,14 @@ impl Supervisor {
         let mut ended = Ended {
             status: Status::Exited(0),
             timed_out: false,
+            finished: None,
             interrupted: false,
             output: Arc::clone(&pumps.output),
             left: None,
         };
         let mut closed = 0;
-        ended.status = self.supervise(leader, rules, &mut ended, &mut closed);
-        if !(ended.timed_out || self.stopping()) {
+        ended.status = self.supervise(leader, rules, &pumps, &mut ended, &mut closed);
+        if !(ended.timed_out || ended.finished.is_some() || self.stopping()) {
             self.drain(&mut closed, Some(Instant::now() + LINGER), &pumps);
         }
         ended.left = sweep::sweep(leader);
@@ -147,11 +155,19 @@ impl Supervisor {
     }
 
     /// Until the leader has ended. It is left a zombie, so that its group's number is not given to others.
-    fn supervise(&self, leader: Pid, rules: Rules, ended: &mut Ended, closed: &mut u32) -> Status {
+    fn supervise(
+        &self,
+        leader: Pid,
+        rules: Rules,
+        pumps: &Pumps,
+        ended: &mut Ended,
+        closed: &mut u32,
+    ) -> Status {
         // An error means that the group is gone already.
         let signal = |signal| _ = rustix::process::kill_process_group(leader, signal);
         let now = Instant::now();
         let mut phase = Phase::Running { until: now.checked_add(rules.timeout) };
+        let mut silent = Silent { since: now, bytes: 0 };
         if self.stopping() && !rules.pass_stop {
             ended.interrupted = true;
             phase = Phase::Stopping { kill: now + rules.grace };
@@ -162,12 +178,16 @@ impl Supervisor {
             }
             let now = Instant::now();
             let due = match phase {
-                Phase::Running { until: Some(until) } | Phase::Stopping { kill: until } => until,
-                Phase::Running { until: None } => now + POLL,
+                Phase::Running { until } => {
+                    let end = rules.exit_grace.and_then(|grace| silent.until(pumps, now, grace));
+                    until.into_iter().chain(end).min().unwrap_or(now + POLL)
+                }
+                Phase::Stopping { kill } => kill,
             };
             if now >= due {
                 phase = if let Phase::Running { .. } = phase {
-                    ended.timed_out = true;
+                    ended.finished = rules.exit_grace.and_then(|_| pumps.finished());
+                    ended.timed_out = ended.finished.is_none();
                     signal(Signal::TERM);
                     Phase::Stopping { kill: now + rules.grace }
                 } else {
@@ -224,6 +244,22 @@ impl Supervisor {
     }
 }
 
+/// How long nothing has been printed.
+struct Silent {
+    since: Instant,
+    bytes: u64,
+}
+
+impl Silent {
+    /// When a command that has printed its final event has been silent for long enough.
+    fn until(&mut self, pumps: &Pumps, now: Instant, grace: Duration) -> Option<Instant> {
+        if pumps.bytes() != self.bytes {
+            *self = Self { since: now, bytes: pumps.bytes() };
+        }
+        pumps.output().has_ended().and_then(|_| self.since.checked_add(grace))
+    }
+}
+
 fn pass(leader: Pid, number: i32) {
     if let Some(signal) = Signal::from_named_raw(number) {
         // The group may be gone already.
@@ -242,6 +278,16 @@ struct Pumps {
 impl Pumps {
     fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    fn output(&self) -> MutexGuard<'_, Output> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was said, where the final event is part of it.
+    fn finished(&self) -> Option<Said> {
+        let said = self.output().said(Timestamp::now());
+        said.ended.is_some().then_some(said)
     }
 
     /// Passes on what comes out of a pipe, unchanged and at once, and keeps what is kept of it.

@@ -136,6 +136,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
         timeout: seconds(context.iteration_timeout_seconds),
         grace: grace(&context),
         pass_stop: true,
+        exit_grace: Some(seconds(context.exit_grace_seconds)),
         launch: Launch { no_new_privileges: context.no_new_privileges },
     };
     let ended = match supervisor.run(command, rules) {
@@ -150,6 +151,9 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     };
     report.finished_at = Some(Timestamp::now());
     let said = said(&ended);
+    if ended.finished.is_some() {
+        secrets::log("the agent printed its final event and did not exit: it was ended");
+    }
     if let Some(left) = &ended.left {
         keep_transcript(&own, &context, "output.log", &ended);
         report.usage.clone_from(&said.usage);
@@ -167,7 +171,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
             Err(left) => return Ok(not_alone(&own, &context, &report, &left)),
         }
     }
-    report.error = judge::error(&report, ended.status, &said);
+    report.error = judge::error(&report, status_of_error(&ended), &said);
     keep_report(&own, &context, &report);
     Ok((report, code.0))
 }
@@ -196,7 +200,8 @@ fn judge_agent(
         (false, true) => End::Interrupted,
         (false, false) => End::Exited,
     };
-    match ended.status {
+    let status = own_status(report.end, ended, said);
+    match status {
         Status::Exited(code) => report.exit_code = Some(code),
         Status::Killed(signal) => report.signal = Some(signal),
     }
@@ -212,15 +217,31 @@ fn judge_agent(
     };
     (report.changed, report.files_changed, report.files) =
         (difference.changed, difference.files, difference.names);
-    let verify = judge::asks_verify(context, report.end, ended.status, &found);
+    let verify = judge::asks_verify(context, report.end, status, &found);
     match found {
         Ok(gate) => report.gate = Some(gate),
         Err(why) => report.no_gate = Some(why),
     }
-    report.provider_refused = judge::refused(context, ended.status, said);
-    report.error = judge::error(report, ended.status, said);
+    report.provider_refused = judge::refused(context, status, said);
+    report.error = judge::error(report, status_of_error(ended), said);
     report.usage.clone_from(&said.usage);
-    (judge::exit_code(report.end, ended.status), verify)
+    (judge::exit_code(report.end, status), verify)
+}
+
+/// How the agent ended by its own word: a stream whose last turn failed is no success, whatever its program exits with;
+/// and where that did not exit after its final event, the stream says it all.
+fn own_status(end: End, ended: &Ended, said: &Said) -> Status {
+    let failed = said.failed.is_some() || said.ended.is_some_and(|turn| turn.failed);
+    match ended.status {
+        _ if ended.finished.is_some() => Status::Exited(i32::from(failed)),
+        Status::Exited(0) if end == End::Exited && failed => Status::Exited(1),
+        status => status,
+    }
+}
+
+/// What an error is told by: not by a signal of ours.
+fn status_of_error(ended: &Ended) -> Status {
+    if ended.finished.is_some() { Status::Exited(0) } else { ended.status }
 }
 
 fn write_prompt(scratch: &Path, text: &[u8]) -> Result<PathBuf, Failure> {
@@ -298,6 +319,7 @@ fn run_verify(
         timeout: seconds(verify.timeout_seconds),
         grace: grace(context),
         pass_stop: false,
+        exit_grace: None,
         launch: Launch::default(),
     };
     match supervisor.run(command, rules) {
@@ -361,9 +383,10 @@ fn kept(result: Result<(), own::Error>) {
     }
 }
 
-/// What a command said, without credentials.
+/// What a command said, without credentials. What it printed because it was stopped does not count.
 fn said(ended: &Ended) -> Said {
-    secrets::own().said(lock(ended).said(Timestamp::now()))
+    let said = ended.finished.clone().unwrap_or_else(|| lock(ended).said(Timestamp::now()));
+    secrets::own().said(said)
 }
 
 fn lock(ended: &Ended) -> MutexGuard<'_, Output> {
