@@ -68,6 +68,20 @@ fn neither_the_agent_nor_the_verify_command_has_the_key() {
 }
 
 #[test]
+fn an_agent_that_is_root_as_most_images_have_it_does_not_read_the_key_either() {
+    if !is_root() {
+        return;
+    }
+    // What container runtimes give by default.
+    let capabilities = "--bounding-set=-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,\
+                        +setfcap,+setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write";
+    let before = [&KEYED[..], &["setpriv", capabilities]].concat();
+    let script = "id -u; cat /proc/$PPID/environ 2>/dev/null | tr '\\0' '\\n' | grep -c REPORT_KEY";
+    let outcome = Pod::new().start_with(&before, &["sh", "-c", script]).outcome();
+    assert_eq!(outcome.stdout, "0\n0\n", "{outcome:?}");
+}
+
+#[test]
 fn a_runner_that_is_killed_has_signed_nothing() {
     let pod = Pod::new();
     let script = format!("{}; kill -s KILL $PPID", gate(true));
