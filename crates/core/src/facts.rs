@@ -5,16 +5,17 @@
 
 mod ending;
 mod obstacle;
+mod origin;
 
 use agentloop_contract::{
     names::{
-        ANNOTATION_COMPLETION_HASH, ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START, LABEL_ATTEMPT,
-        LABEL_ITERATION, LABEL_TASK_UID, RUNNER_FILE,
+        ANNOTATION_AGENT, ANNOTATION_COMPLETION_HASH, ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START,
+        LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK_UID, RUNNER_FILE,
     },
     report::Report,
 };
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodCondition, PodStatus};
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodCondition, PodStatus};
 
 pub use obstacle::obstacle_from_events;
 
@@ -93,8 +94,13 @@ pub enum Ending {
 /// How an agent that ran has ended.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AgentEnd {
-    /// The runner's report, where it is whole and agrees with the container's exit code.
+    /// The runner's report, if it is whole and comes from the runner as far as the pod can show.
     pub report: Option<Report>,
+    /// The pod has a key for reports: its runner can sign, and looks at the workspace closely.
+    pub keyed: bool,
+    /// The report is the runner's whatever the container's exit code: it is signed with a key that nothing
+    /// but the runner could read.
+    pub authentic: bool,
     /// The container's exit code.
     pub exit_code: Option<i32>,
     /// The container's or the pod's reason, such as `OOMKilled` or `Evicted`.
@@ -161,16 +167,23 @@ impl PodFacts {
     }
 }
 
-/// The container that runs the agent: the one whose command is the runner.
+/// The container that runs the agent: the one that the operator named when it made the pod, and whose
+/// command is still the runner. In the pod of an older operator it is the first with that command.
 ///
-/// Not the only one, and not the one named `agent`: webhooks add containers, and the template may have
-/// changed since.
-fn agent_name(pod: &Pod) -> Option<&str> {
-    let is_agent = |command: &Option<Vec<String>>| {
-        command.as_ref().and_then(|c| c.first()).is_some_and(|program| program == RUNNER_FILE)
+/// The command alone does not tell: a template may have a second container that runs the runner's file.
+/// The name `agent` does not tell either: the template may have changed since.
+fn agent(pod: &Pod) -> Option<&Container> {
+    let runs_runner = |container: &&Container| {
+        container.command.as_ref().and_then(|c| c.first()).is_some_and(|program| program == RUNNER_FILE)
     };
+    let name = pod.metadata.annotations.as_ref().and_then(|notes| notes.get(ANNOTATION_AGENT));
+    let is_named = |container: &&Container| name.is_none_or(|name| container.name == *name);
     let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
-    containers.iter().find(|c| is_agent(&c.command)).map(|c| c.name.as_str())
+    containers.iter().find(|container| is_named(container) && runs_runner(container))
+}
+
+fn agent_name(pod: &Pod) -> Option<&str> {
+    agent(pod).map(|container| container.name.as_str())
 }
 
 fn agent_status<'a>(pod: &Pod, status: &'a PodStatus) -> Option<&'a ContainerStatus> {

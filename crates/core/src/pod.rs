@@ -7,9 +7,10 @@ use agentloop_contract::{
     context::{self, Context},
     gate::Gate,
     names::{
-        ANNOTATION_COMPLETION_HASH, ANNOTATION_CONTEXT, ANNOTATION_PROMPT, ANNOTATION_TEMPLATE_HASH,
-        CONTEXT_FILE, FINALIZER_SETTLE, GATE_START, INPUT_DIR, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK,
-        LABEL_TASK_UID, PROMPT_FILE, RUNNER_DIR, RUNNER_FILE, SCRATCH_DIR, TERMINATION_LOG, env,
+        ANNOTATION_AGENT, ANNOTATION_COMPLETION_HASH, ANNOTATION_CONTEXT, ANNOTATION_PROMPT,
+        ANNOTATION_TEMPLATE_HASH, CONTEXT_FILE, FINALIZER_SETTLE, GATE_START, INPUT_DIR, LABEL_ATTEMPT,
+        LABEL_ITERATION, LABEL_TASK, LABEL_TASK_UID, PROMPT_FILE, RUNNER_DIR, RUNNER_FILE, SCRATCH_DIR,
+        TERMINATION_LOG, env,
     },
     report,
 };
@@ -215,11 +216,12 @@ pub fn build(
     }
     let init_count = list_len(pod_spec, "initContainers");
     let count = list_len(pod_spec, "containers").saturating_add(init_count);
-    wrap_agent(pod_spec, task, active, thresholds)?;
+    let agent = wrap_agent(pod_spec, task, active, thresholds)?;
 
     let context = context_of(task, active, thresholds, streaks, history, grace, report::limit_bytes(count));
     let meta = object(root.entry("metadata").or_insert_with(|| json!({})));
     metadata(meta, task, active, &context);
+    object(meta.entry("annotations").or_insert_with(|| json!({}))).insert(ANNOTATION_AGENT.to_owned(), agent);
     Ok(pod)
 }
 
@@ -260,7 +262,7 @@ fn wrap_agent(
     task: &AgentTask,
     active: &Active,
     thresholds: &Thresholds,
-) -> Result<(), BadTemplate> {
+) -> Result<Value, BadTemplate> {
     let containers = list(pod_spec, "containers");
     let named = containers.iter().position(|c| c.get("name").and_then(Value::as_str) == Some("agent"));
     let only = (containers.len() == 1).then_some(0);
@@ -293,7 +295,7 @@ fn wrap_agent(
         json!({ "name": INPUT_VOLUME, "mountPath": INPUT_DIR, "readOnly": true }),
         json!({ "name": SCRATCH_VOLUME, "mountPath": SCRATCH_DIR }),
     ]);
-    Ok(())
+    Ok(agent.get("name").cloned().unwrap_or_default())
 }
 
 fn volumes(task: &AgentTask, injection: &Injection) -> [Value; 4] {

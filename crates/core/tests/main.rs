@@ -15,5 +15,6 @@ mod obstacles;
 mod pod;
 mod properties;
 mod served;
+mod reports;
 mod support;
 mod waiting;

@@ -152,9 +152,10 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
         report::Change::Unknown => Change::Unknown,
     };
     // A container that a signal ended may bear a report of its agent's making: the runner had no chance to
-    // write over it. Such a report neither completes a task nor makes an iteration free.
-    let ended_by_itself = end.exit_code.is_some_and(|code| code <= 128);
-    let done = ended_by_itself && is_asked && is_done(spec, report);
+    // write over it. Such a report neither completes a task nor makes an iteration free, unless the runner
+    // signed it.
+    let is_believed = end.authentic || end.exit_code.is_some_and(|code| code <= 128);
+    let done = is_believed && is_asked && is_done(spec, report);
     let unauthenticated =
         report.provider_refused.as_ref().is_some_and(|r| r.kind == RefusalKind::Unauthenticated);
     // An agent that was told to stop exits as it likes: that is no verdict of its own.
@@ -173,13 +174,19 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
         .provider_refused
         .as_ref()
         .filter(|refusal| refusal.kind == RefusalKind::RateLimited && verdict.is_none());
-    let is_free = changed == Change::Unchanged && report.end == End::Exited && ended_by_itself;
+    // A runner that can sign also says whether anything at all was touched, whatever counts as a change.
+    let is_untouched = match end.keyed {
+        true => report.untouched && changed != Change::Changed,
+        false => changed == Change::Unchanged,
+    };
+    let is_free = is_untouched && report.end == End::Exited && is_believed;
     if let Some(refusal) = refusal.filter(|_| is_free) {
         let detail = report.error.as_ref().map_or_else(String::new, |error| error.summary.clone());
         return Judgement::Refused { until: refusal.until, detail };
     }
     // The agent was killed for memory and its runner lived to tell: one cause, whatever was printed last.
-    let out_of_memory = end.reason.as_deref() == Some(OOM_KILLED) && !ended_by_itself;
+    let was_killed = report.signal.is_some() || report.exit_code.is_some_and(|code| code > 128);
+    let out_of_memory = end.reason.as_deref() == Some(OOM_KILLED) && was_killed;
     let outcome = match report.end {
         End::Exited if out_of_memory => Outcome::Killed,
         End::Exited if refusal.is_some() => Outcome::ProviderRefused,

@@ -1,13 +1,15 @@
 //! What became of the agent in a pod that has ended.
 
-use agentloop_contract::report::{End, Report};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
-use super::{AgentEnd, Ending, agent_status, condition};
+use super::{
+    AgentEnd, Ending, agent_status, condition,
+    origin::{self, Origin},
+};
 
 /// How far the clocks of a node and of the API server may lie apart.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(10);
@@ -33,11 +35,12 @@ pub(super) fn ending(pod: &Pod, status: &PodStatus, bound: bool) -> Ending {
     let deadline = pod_reason.as_deref() == Some("DeadlineExceeded");
     let exit_code = terminated.map(|end| end.exit_code);
     let finished = terminated.and_then(|end| started(end.finished_at.as_ref()));
+    let message = terminated.and_then(|end| end.message.as_deref()).unwrap_or_default();
+    let Origin { report, keyed, authentic } = origin::read(super::agent(pod), message, exit_code);
     Ending::Ran(Box::new(AgentEnd {
-        report: terminated
-            .and_then(|end| end.message.as_deref())
-            .and_then(|message| Report::decode(message).ok())
-            .filter(|report| agrees(report, exit_code)),
+        report,
+        keyed,
+        authentic,
         exit_code,
         disrupted: was_disrupted(pod, status, finished) || (pod_reason.is_some() && !deadline),
         deadline,
@@ -56,19 +59,6 @@ fn was_disrupted(pod: &Pod, status: &PodStatus, finished: Option<Timestamp>) -> 
         .map(|condition| condition.last_transition_time.as_ref().map(|time| time.0));
     let came_first = |asked: Timestamp| finished.is_none_or(|finished| asked <= finished + CLOCKS_DIFFER);
     deleted.is_some_and(came_first) || target.is_some_and(|asked| asked.is_none_or(came_first))
-}
-
-/// A report counts only with the exit code that goes with it: whoever writes a report and then has the
-/// runner killed leaves another.
-fn agrees(report: &Report, container: Option<i32>) -> bool {
-    let expected = match report.end {
-        End::Exited => report.exit_code.or(report.signal.map(|signal| 128 + signal)),
-        End::TimedOut => Some(124),
-        End::Interrupted => Some(143),
-        End::CommandNotFound => return matches!(container, Some(126 | 127)),
-        End::AlreadyRan | End::RunnerFailed => return container != Some(0),
-    };
-    expected == container
 }
 
 /// Proof, in all that the kubelet tells of a container, that it never started. A kubelet that lost sight
