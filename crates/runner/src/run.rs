@@ -29,6 +29,7 @@ use crate::{
         self,
         fingerprint::{self, Difference, Fingerprint, Limits},
         ignore,
+        look::Look,
         own::{self, Own},
     },
 };
@@ -127,10 +128,11 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
         return Err(Failure::Interrupted);
     }
     own.mark(&context)?;
+    let before = Before { fingerprint: before, look: look(&root, &supervisor) };
 
     let mut report = Report::of(End::Exited);
     report.started_at = Some(Timestamp::now());
-    report.fingerprint_before = before.hex();
+    report.fingerprint_before = before.fingerprint.hex();
     delivery::note(&report);
     let rules = Rules {
         timeout: seconds(context.iteration_timeout_seconds),
@@ -185,13 +187,20 @@ fn not_alone(own: &Own, context: &Context, known: &Report, left: &Left) -> (Repo
     (failed, judge::NOT_ALONE)
 }
 
+/// The workspace as it was before the agent.
+struct Before {
+    fingerprint: Fingerprint,
+    /// Taken last: from here on the runner writes nothing to the workspace until the agent has ended.
+    look: Look,
+}
+
 /// Fills in what the agent itself brought about; the exit code, and whether the verify command decides now.
 fn judge_agent(
     report: &mut Report,
     context: &Context,
     supervisor: &Supervisor,
     (path, root): (&Path, &OwnedFd),
-    before: &Fingerprint,
+    before: &Before,
     ended: &Ended,
     said: &Said,
 ) -> (i32, bool) {
@@ -210,7 +219,9 @@ fn judge_agent(
     let difference = if workspace::is_at(root, path) {
         let after = fingerprint(root, context, supervisor, WHEN_STOPPING);
         report.fingerprint_after = after.hex();
-        before.difference(&after, MOST_NAMES)
+        let difference = before.fingerprint.difference(&after, MOST_NAMES);
+        report.untouched = difference.changed != Change::Changed && untouched(root, supervisor, &before.look);
+        difference
     } else {
         secrets::log(format_args!("something else stands in the place of the workspace"));
         Difference::UNKNOWN
@@ -258,13 +269,33 @@ fn fingerprint(
     supervisor: &Supervisor,
     after_stop: Duration,
 ) -> Fingerprint {
-    let ignore = ignore::Rules::parse(b"", context.ignore.join("\n").as_bytes());
+    let ignore = ignore::Ignore {
+        task: ignore::Rules::parse(b"", context.ignore.join("\n").as_bytes()),
+        user: ignore::Rules::default(),
+    };
     let limits = Limits { stop: Some(supervisor.stop_flag()), after_stop, ..Limits::default() };
     let print = fingerprint::take(root, OsStr::new(&context.workspace).as_bytes(), &ignore, limits);
     if let Some(why) = print.incomplete() {
         secrets::log(format_args!("whether the workspace changes is not known for certain: {why}"));
     }
     print
+}
+
+fn look(root: &OwnedFd, supervisor: &Supervisor) -> Look {
+    let look = Look::before(root, Limits { stop: Some(supervisor.stop_flag()), ..Limits::default() });
+    if let Some(why) = look.incomplete() {
+        secrets::log(format_args!("this attempt is charged, even if the provider refuses it: {why}"));
+    }
+    look
+}
+
+fn untouched(root: &OwnedFd, supervisor: &Supervisor, before: &Look) -> bool {
+    // What cannot come to yes need not be looked at again.
+    before.incomplete().is_none() && {
+        let limits =
+            Limits { stop: Some(supervisor.stop_flag()), after_stop: WHEN_STOPPING, ..Limits::default() };
+        before.is_untouched(&Look::after(root, limits))
+    }
 }
 
 /// The agent's command, in the folder that its image or template chose, or in the workspace.

@@ -3,16 +3,18 @@
 //! The agent may have put anything here, so nothing is opened by a path that could lead out of the workspace: every
 //! name is opened below its folder's descriptor, and links are never followed.
 
+mod bounds;
 pub mod fingerprint;
 mod git;
 pub mod ignore;
+pub mod look;
 pub mod own;
 mod walk;
 
 use std::{os::fd::OwnedFd, path::Path};
 
 use rustix::{
-    fs::{AtFlags, FileType, Mode, OFlags, Stat},
+    fs::{Access, AtFlags, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
 
@@ -54,14 +56,18 @@ fn open_below(folder: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
 
 /// Reads a regular file of at most `limit` bytes; a longer one is an error.
 fn read_file(folder: &OwnedFd, name: &[u8], limit: usize) -> Result<Vec<u8>, Errno> {
-    let file = rustix::fs::openat(folder, name, FILE, Mode::empty())?;
-    if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
+    read_open(&rustix::fs::openat(folder, name, FILE, Mode::empty())?, limit)
+}
+
+/// Reads a regular file that is open.
+fn read_open(file: &OwnedFd, limit: usize) -> Result<Vec<u8>, Errno> {
+    if FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
     }
     let mut bytes = Vec::new();
     let mut buffer = vec![0; 64 << 10];
     loop {
-        match rustix::io::read(&file, &mut buffer) {
+        match rustix::io::read(file, &mut buffer) {
             Ok(0) => return Ok(bytes),
             Ok(length) => bytes.extend_from_slice(buffer.get(..length).unwrap_or_default()),
             Err(Errno::INTR) => {}
@@ -73,17 +79,21 @@ fn read_file(folder: &OwnedFd, name: &[u8], limit: usize) -> Result<Vec<u8>, Err
     }
 }
 
-/// The names in a folder, `.` and `..` left out; more than `most` are an error.
-fn names(folder: &OwnedFd, most: usize) -> Result<Vec<Vec<u8>>, Errno> {
+/// The names in a folder, `.` and `..` left out; more than `most`, or more than `room` bytes of them, are an error.
+fn names(folder: &OwnedFd, most: usize, room: usize) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
+    let mut bytes = 0_usize;
     for entry in rustix::fs::Dir::read_from(folder)? {
-        if names.len() > most {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        // Its bytes, and what a list of them takes for each.
+        bytes = bytes.saturating_add(name.len() + 32);
+        if names.len() >= most || bytes > room {
             return Err(Errno::FBIG);
         }
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(name);
-        }
+        names.push(name);
     }
     Ok(names)
 }
@@ -92,4 +102,14 @@ fn names(folder: &OwnedFd, most: usize) -> Result<Vec<Vec<u8>>, Errno> {
 fn kind(folder: &OwnedFd, name: &[u8]) -> Option<FileType> {
     let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     Some(FileType::from_raw_mode(stat.st_mode))
+}
+
+/// Whether somebody who is the same user as we are could change what is in a folder that we may not read.
+fn may_change(parent: &OwnedFd, name: &[u8], stat: &Stat) -> bool {
+    let may = |access| rustix::fs::accessat(parent, name, access, AtFlags::empty()).is_ok();
+    stat.st_uid == rustix::process::geteuid().as_raw() || may(Access::WRITE_OK) || may(Access::EXEC_OK)
+}
+
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }

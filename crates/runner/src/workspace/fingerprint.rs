@@ -10,16 +10,13 @@
 //! same user, could not have changed it either, such as a volume's `lost+found`.
 
 use std::{
-    fmt::Write as _,
-    os::fd::OwnedFd,
-    sync::atomic::AtomicBool,
-    time::{Duration, Instant},
+    collections::BTreeMap, fmt::Write as _, os::fd::OwnedFd, sync::atomic::AtomicBool, time::Duration,
 };
 
 use agentloop_contract::report::Change;
 use sha2::{Digest, Sha256};
 
-use super::{ignore::Rules, walk};
+use super::{ignore::Ignore, walk};
 
 /// Bounds of one fingerprint.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +55,10 @@ pub struct Fingerprint {
     pub(super) sum: Sum,
     /// Sum over what may differ without a change.
     pub(super) doubts: Sum,
+    /// Remote-tracking branches that are where a local branch is.
+    pub(super) pushed: BTreeMap<Vec<u8>, [u8; 32]>,
+    /// Lock files of git's, by their paths.
+    pub(super) locks: Vec<Vec<u8>>,
     /// The first thing that could not be read and may have changed.
     pub(super) blind: Option<String>,
     /// Why it was not finished.
@@ -92,9 +93,8 @@ impl Difference {
 }
 
 /// Takes the fingerprint of a workspace, which is mounted at `path`.
-pub fn take(root: &OwnedFd, path: &[u8], ignore: &Rules, limits: Limits<'_>) -> Fingerprint {
-    let deadline = Instant::now().checked_add(limits.time);
-    let mut print = walk::walk(root, path, ignore, limits, deadline);
+pub fn take(root: &OwnedFd, path: &[u8], ignore: &Ignore, limits: Limits<'_>) -> Fingerprint {
+    let mut print = walk::walk(root, path, ignore, limits);
     if let Some(entries) = &mut print.entries {
         entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
     }
@@ -110,6 +110,14 @@ impl Fingerprint {
     /// Why this is not a whole fingerprint.
     pub fn incomplete(&self) -> Option<&str> {
         self.gave_up.as_deref().or(self.blind.as_deref())
+    }
+
+    /// Lock files of git's that were there, at most a few, sorted.
+    pub fn locks(&self) -> Vec<String> {
+        let mut locks: Vec<String> =
+            self.locks.iter().map(|lock| String::from_utf8_lossy(lock).into_owned()).collect();
+        locks.sort();
+        locks
     }
 
     /// Thirty-two hex digits; `None` where it was not finished.
@@ -131,7 +139,11 @@ impl Fingerprint {
         if self.gave_up.is_some() || later.gave_up.is_some() {
             return Difference::UNKNOWN;
         }
-        if self.sum == later.sum {
+        // One that is there no longer was left behind by a fetch or by a commit, which is a change of its own.
+        let pushed = later.pushed.iter().filter(|(name, to)| self.pushed.get(*name) != Some(*to));
+        let pushed = pushed.map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+        let mut pushed: Vec<String> = pushed.take(most).collect();
+        if self.sum == later.sum && pushed.is_empty() {
             let blind = self.blind.is_some() || later.blind.is_some() || self.doubts != later.doubts;
             let changed = if blind { Change::Unknown } else { Change::Unchanged };
             return Difference { changed, files: (!blind).then_some(0), names: Vec::new() };
@@ -150,6 +162,7 @@ impl Fingerprint {
             }
         }
         names.extend(others);
+        names.append(&mut pushed);
         names.truncate(most);
         Difference { changed: Change::Changed, files: Some(files), names }
     }

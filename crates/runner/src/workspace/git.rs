@@ -5,20 +5,18 @@
 //! fetching what others did is not.
 
 mod index;
+mod refs;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    os::fd::OwnedFd,
-};
+use std::os::fd::OwnedFd;
 
-use rustix::fs::FileType;
+use rustix::{fs::FileType, io::Errno};
 use sha2::{Digest, Sha256};
 
-use self::index::Index;
-use super::{ignore::Rules, kind, names, open_below, open_folder, read_file};
+use self::index::{Index, Unread};
+use super::{bounds::Bounds, ignore::Rules, join, kind, names, open_below, open_folder, read_file};
 
 /// A larger index or `packed-refs` is not read; the answer is then "unknown".
-const LARGE: usize = 128 << 20;
+pub(super) const LARGE: usize = 128 << 20;
 /// HEAD, a branch, `config`, patterns.
 const SMALL: usize = 1 << 20;
 /// What the references of one repository may take in memory.
@@ -28,16 +26,61 @@ const MOST_NAMES: usize = 500_000;
 /// Folders deep that branches' names or submodules may be.
 const DEPTH: usize = 16;
 
-/// The state of one or more `.git` folders, in named parts.
+/// Lock files that are named; more of them say nothing more.
+pub(super) const MOST_LOCKS: usize = 20;
+/// Files that git makes while it writes others, and does not remove when it is killed.
+const LOCKS: [&[u8]; 6] = [
+    b"index.lock",
+    b"HEAD.lock",
+    b"config.lock",
+    b"config.worktree.lock",
+    b"packed-refs.lock",
+    b"shallow.lock",
+];
+
+/// What a repository's own folder has at its top, beside names that end as in [`is_gits`].
+const NAMES: [&[u8]; 23] = [
+    b"HEAD",
+    b"branches",
+    b"config",
+    b"config.worktree",
+    b"description",
+    b"gc.log",
+    b"gc.pid",
+    b"gitk.cache",
+    b"hooks",
+    b"index",
+    b"info",
+    b"lfs",
+    b"logs",
+    b"modules",
+    b"objects",
+    b"packed-refs",
+    b"rebase-apply",
+    b"rebase-merge",
+    b"refs",
+    b"reftable",
+    b"rr-cache",
+    b"shallow",
+    b"worktrees",
+];
+
+/// The state of one or more repositories' own folders, in named parts.
 pub(super) struct State<'a> {
-    /// Whether to go on; where not, the fingerprint has given up, and what is missing here does not matter.
-    on: &'a dyn Fn() -> bool,
+    bounds: &'a Bounds<'a>,
     /// What differs where something was changed.
     pub(super) parts: Vec<(Vec<u8>, [u8; 32])>,
+    /// Remote-tracking branches that are where a local branch is: one that comes to it was pushed, one that leaves it
+    /// was fetched.
+    pub(super) pushed: Vec<(Vec<u8>, [u8; 32])>,
     /// What may differ without a change: equal means unchanged, another means unknown.
     pub(super) doubts: Vec<[u8; 32]>,
     /// Something could not be read.
     pub(super) blind: Option<String>,
+    /// Lock files.
+    pub(super) locks: Vec<Vec<u8>>,
+    /// Where linked worktrees keep their state, and what that names as their `.git` file.
+    trees: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// Which files a repository tracks, and what it ignores in all its folders.
@@ -61,63 +104,96 @@ impl Repository {
     }
 }
 
-impl Repository {
-    /// About what it takes in memory.
-    pub(super) fn bytes(&self) -> usize {
-        self.tracked.iter().map(|path| path.len() + 64).sum::<usize>() + self.exclude.bytes()
-    }
-}
-
 /// Whether a folder is a repository's own folder.
 pub(super) fn is_git(folder: &OwnedFd) -> bool {
     kind(folder, b"HEAD").is_some() && kind(folder, b"objects") == Some(FileType::Directory)
 }
 
-/// Reads a `.git` folder. The repository is `None` where what it tracks cannot be told; then nothing may be ignored.
+/// Whether a folder is one that git keeps an index in: a repository's own, or that of a linked worktree.
+pub(super) fn holds_index(folder: &OwnedFd) -> bool {
+    is_git(folder) || (kind(folder, b"HEAD").is_some() && kind(folder, b"commondir").is_some())
+}
+
+/// A hash over all that an index says, but not over what `git status` refreshes; `None` where that cannot be told.
+pub(super) fn index_digest(bytes: &[u8]) -> Option<[u8; 32]> {
+    // A linked worktree does not say itself how long names are; an index can be read in one way alone.
+    [20, 32].iter().find_map(|object| Index::strict(bytes, *object))
+}
+
+/// Whether a folder of another name than `.git` is a repository's own folder, so that it is safe to look at its state
+/// alone: it is bare, or a `.git` file elsewhere names it.
+pub(super) fn is_bare(folder: &OwnedFd) -> bool {
+    is_git(folder)
+        && kind(folder, b"refs") == Some(FileType::Directory)
+        && read_file(folder, b"HEAD", SMALL).is_ok_and(|head| {
+            let head = head.trim_ascii();
+            head.starts_with(b"ref: refs/") || (head.len() >= 40 && head.iter().all(u8::is_ascii_hexdigit))
+        })
+}
+
+/// Whether a name at the top of a repository's own folder is git's.
+pub(super) fn is_gits(name: &[u8]) -> bool {
+    NAMES.contains(&name) || [&b"_HEAD"[..], b".lock", b"MSG", b"_MODE"].iter().any(|end| name.ends_with(end))
+}
+
+/// What was read of a repository.
+pub(super) struct Read<'a> {
+    /// Its state.
+    pub(super) state: State<'a>,
+    /// `None` where what it tracks cannot be told; then nothing may be ignored.
+    pub(super) repository: Option<Repository>,
+    /// Folders elsewhere in the workspace that belong to it: its linked worktrees.
+    pub(super) others: Vec<Vec<u8>>,
+}
+
+/// Reads a repository's own folder, which lies at `at`; its files begin at `base`.
+///
+/// `workspace` is where the root is mounted, for absolute names.
 pub(super) fn read<'a>(
     git: &OwnedFd,
+    at: &[u8],
     base: &[u8],
-    on: &'a dyn Fn() -> bool,
-) -> (State<'a>, Option<Repository>) {
-    let mut state = State::new(on);
+    workspace: &[u8],
+    bounds: &'a Bounds<'a>,
+) -> Read<'a> {
+    let mut state = State::new(bounds);
     let object = object_bytes(git);
-    let index = state.git(git, b"", object);
-    for name in state.folders(git, b"worktrees") {
-        if !on() {
-            break;
-        }
-        let path = [b"worktrees/", name.as_slice()].concat();
-        if let Ok(folder) = open_below(git, &path) {
-            state.file(&folder, &[&path[..], b"/"].concat(), b"HEAD");
-            state.index(&folder, &[&path[..], b"/"].concat(), object);
-        }
-    }
+    state.git(git, b"");
+    let index = state.index(git, b"", object);
+    state.worktrees(git, b"", object);
     state.modules(git, b"modules/", DEPTH);
-    let repository = index.map(|paths| repository(git, base, paths));
-    (state, repository)
+    let others = std::mem::take(&mut state.trees)
+        .into_iter()
+        .filter_map(|(from, link)| {
+            let file = within(workspace, &join(at, &from), link.trim_ascii())?;
+            Some(file.strip_suffix(b".git")?.strip_suffix(b"/")?.to_vec())
+        })
+        .collect();
+    Read { state, repository: index.map(|paths| repository(git, base, paths)), others }
 }
 
 /// Reads what a linked worktree or a submodule tracks and ignores: its `.git` is a file that names the real folder.
-/// Their state is read with the repository that they belong to.
-///
-/// `workspace` is where the root is mounted, for absolute names.
+/// Their state is read with the repository that they belong to; where that lies comes second.
 pub(super) fn read_linked(
     root: &OwnedFd,
     workspace: &[u8],
     base: &[u8],
     link: &[u8],
-    on: &dyn Fn() -> bool,
-) -> Option<Repository> {
+    bounds: &Bounds<'_>,
+) -> Option<(Repository, Vec<u8>)> {
     let target = link.strip_prefix(b"gitdir: ")?.trim_ascii();
     let path = within(workspace, base, target)?;
     let git = open_below(root, &path).ok()?;
-    let mut state = State::new(on);
-    let common = match read_file(&git, b"commondir", SMALL) {
-        Ok(common) => open_below(root, &within(workspace, &path, common.trim_ascii())?).ok()?,
-        Err(_) => open_below(root, &path).ok()?,
+    let mut state = State::new(bounds);
+    let (common, at) = match read_file(&git, b"commondir", SMALL) {
+        Ok(common) => {
+            let at = within(workspace, &path, common.trim_ascii())?;
+            (open_below(root, &at).ok()?, at)
+        }
+        Err(_) => (open_below(root, &path).ok()?, path),
     };
     let paths = state.index(&git, b"", object_bytes(&common))?;
-    Some(repository(&common, base, paths))
+    Some((repository(&common, base, paths), at))
 }
 
 fn repository(common: &OwnedFd, base: &[u8], tracked: Vec<Vec<u8>>) -> Repository {
@@ -153,32 +229,23 @@ fn object_bytes(git: &OwnedFd) -> usize {
     if sha256 { 32 } else { 20 }
 }
 
-/// References and what they point to.
-#[derive(Default)]
-struct Refs {
-    at: BTreeMap<Vec<u8>, [u8; 32]>,
-    bytes: usize,
-}
-
-impl Refs {
-    fn insert(&mut self, name: Vec<u8>, at: &[u8]) {
-        self.bytes = self.bytes.saturating_add(name.len() + 128);
-        self.at.insert(name, digest(&[at]));
-    }
-
-    fn full(&self) -> bool {
-        self.bytes > REFS_BYTES
-    }
-}
-
 impl<'a> State<'a> {
-    fn new(on: &'a dyn Fn() -> bool) -> Self {
-        Self { on, parts: Vec::new(), doubts: Vec::new(), blind: None }
+    fn new(bounds: &'a Bounds<'a>) -> Self {
+        Self {
+            bounds,
+            parts: Vec::new(),
+            pushed: Vec::new(),
+            doubts: Vec::new(),
+            blind: None,
+            locks: Vec::new(),
+            trees: Vec::new(),
+        }
     }
 
-    /// HEAD, references and index of one `.git` folder; what it tracks.
-    fn git(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) -> Option<Vec<Vec<u8>>> {
+    /// HEAD and references of one `.git` folder.
+    fn git(&mut self, git: &OwnedFd, prefix: &[u8]) {
         self.file(git, prefix, b"HEAD");
+        self.lock_files(git, prefix);
         self.refs(git, prefix);
         if let Ok(tables) =
             open_folder(git, b"reftable").and_then(|folder| read_file(&folder, b"tables.list", SMALL))
@@ -186,13 +253,12 @@ impl<'a> State<'a> {
             // Every update of a reference, of a reflog too, makes a new table.
             self.doubts.push(digest(&[prefix, b"reftable", &tables]));
         }
-        self.index(git, prefix, object)
     }
 
     /// The names in a folder of a `.git` folder; none where it is not there.
     fn folders(&mut self, git: &OwnedFd, name: &[u8]) -> Vec<Vec<u8>> {
-        let Ok(folder) = open_folder(git, name) else { return Vec::new() };
-        let mut list = names(&folder, MOST_NAMES).unwrap_or_else(|errno| {
+        let Ok(folder) = open_below(git, name) else { return Vec::new() };
+        let mut list = names(&folder, MOST_NAMES, REFS_BYTES).unwrap_or_else(|errno| {
             self.blind(b"", name, errno);
             Vec::new()
         });
@@ -203,7 +269,7 @@ impl<'a> State<'a> {
     fn file(&mut self, folder: &OwnedFd, prefix: &[u8], name: &[u8]) {
         match read_file(folder, name, SMALL) {
             Ok(bytes) => self.part(prefix, name, &bytes),
-            Err(rustix::io::Errno::NOENT) => {}
+            Err(Errno::NOENT) => {}
             Err(errno) => self.blind(prefix, name, errno),
         }
     }
@@ -212,110 +278,108 @@ impl<'a> State<'a> {
         self.parts.push(([prefix, name].concat(), digest(&[bytes])));
     }
 
-    fn blind(&mut self, prefix: &[u8], name: &[u8], errno: rustix::io::Errno) {
+    fn blind(&mut self, prefix: &[u8], name: &[u8], errno: Errno) {
         let path = [b".git/", prefix, name].concat();
         self.blind.get_or_insert_with(|| format!("{}: {errno}", String::from_utf8_lossy(&path)));
     }
 
     /// What an index says; `None` where that cannot be told.
     fn index(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) -> Option<Vec<Vec<u8>>> {
-        let bytes = match read_file(git, b"index", LARGE) {
-            Ok(bytes) => bytes,
-            Err(rustix::io::Errno::NOENT) => return Some(Vec::new()),
-            Err(errno) => {
-                self.blind(prefix, b"index", errno);
-                return None;
+        let Some(bytes) = self.index_file(git, prefix)? else { return Some(Vec::new()) };
+        match Index::parse(&bytes, object, &|bytes| self.bounds.hold(bytes)) {
+            Ok(index) => {
+                self.part(prefix, b"index", &index.digest);
+                return Some(index.paths);
             }
-        };
-        if let Some(index) = Index::parse(&bytes, object) {
-            self.part(prefix, b"index", &index.digest);
-            return Some(index.paths);
+            // The walk is over.
+            Err(Unread::TooLarge) => {}
+            Err(Unread::Malformed) => self.doubts.push(digest(&[prefix, b"index", &bytes])),
         }
-        self.doubts.push(digest(&[prefix, b"index", &bytes]));
         None
     }
 
-    /// Branches and tags, loose or packed.
-    fn refs(&mut self, git: &OwnedFd, prefix: &[u8]) {
-        let mut refs = Refs::default();
-        match read_file(git, b"packed-refs", LARGE) {
-            Ok(packed) => {
-                for line in packed.split(|byte| *byte == b'\n').filter(|line| !line.starts_with(b"#")) {
-                    if refs.full() {
-                        break;
-                    }
-                    if let Some(at) = line.iter().position(|byte| *byte == b' ') {
-                        let (object, name) = line.split_at(at);
-                        refs.insert(name.trim_ascii().to_vec(), object);
-                    }
-                }
-            }
-            Err(rustix::io::Errno::NOENT) => {}
-            Err(errno) => self.blind(prefix, b"packed-refs", errno),
-        }
-        for kind in [&b"refs/heads"[..], b"refs/tags", b"refs/remotes"] {
-            if let Ok(folder) = open_below(git, kind) {
-                loose(&folder, kind, &mut refs, DEPTH, self.on);
+    /// The same where it does not matter here what is tracked.
+    fn index_alone(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) {
+        if let Some(Some(bytes)) = self.index_file(git, prefix) {
+            match Index::digest(&bytes, object) {
+                Some(digest) => self.part(prefix, b"index", &digest),
+                None => self.doubts.push(digest(&[prefix, b"index", &bytes])),
             }
         }
-        if refs.full() {
-            self.blind(prefix, b"refs", rustix::io::Errno::FBIG);
-            return;
-        }
-        let local: BTreeSet<[u8; 32]> =
-            refs.at.iter().filter(|(name, _)| name.starts_with(b"refs/heads/")).map(|(_, at)| *at).collect();
-        for (name, at) in refs.at {
-            let counts = name.starts_with(b"refs/heads/") || name.starts_with(b"refs/tags/");
-            if counts || (name.starts_with(b"refs/remotes/") && local.contains(&at)) {
-                self.part(prefix, &name, &at);
+    }
+
+    /// The bytes of an index; `Some(None)` where there is none, `None` where it cannot be read.
+    #[allow(clippy::option_option, reason = "absent and unreadable are two things")]
+    fn index_file(&mut self, git: &OwnedFd, prefix: &[u8]) -> Option<Option<Vec<u8>>> {
+        match read_file(git, b"index", LARGE) {
+            Ok(bytes) => Some(Some(bytes)),
+            Err(Errno::NOENT) => Some(None),
+            Err(errno) => {
+                self.blind(prefix, b"index", errno);
+                None
             }
+        }
+    }
+
+    /// The linked worktrees of the repository whose own folder lies at `prefix` in another.
+    fn worktrees(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) {
+        for name in self.folders(git, &[prefix, b"worktrees"].concat()) {
+            if !self.bounds.on() {
+                return;
+            }
+            let at = [prefix, b"worktrees/", &name].concat();
+            let Ok(folder) = open_below(git, &at) else { continue };
+            let path = [&at[..], b"/"].concat();
+            self.file(&folder, &path, b"HEAD");
+            self.lock_files(&folder, &path);
+            // What it tracks is read again where it lies.
+            self.index_alone(&folder, &path, object);
+            if let Ok(link) = read_file(&folder, b"gitdir", SMALL)
+                && self.bounds.hold(at.len() + link.len() + 128)
+            {
+                self.trees.push((at, link));
+            }
+            self.modules(git, &[&path[..], b"modules/"].concat(), DEPTH);
+        }
+    }
+
+    fn lock_files(&mut self, git: &OwnedFd, prefix: &[u8]) {
+        for name in LOCKS {
+            if kind(git, name).is_some() {
+                self.lock(prefix, name);
+            }
+        }
+    }
+
+    fn lock(&mut self, prefix: &[u8], name: &[u8]) {
+        if self.locks.len() < MOST_LOCKS {
+            self.locks.push([prefix, name].concat());
         }
     }
 
     /// The `.git` folders of submodules, which lie in that of the repository around them.
     fn modules(&mut self, git: &OwnedFd, path: &[u8], depth: usize) {
         if depth == 0 {
-            self.blind(path, b"", rustix::io::Errno::NAMETOOLONG);
+            self.blind(path, b"", Errno::NAMETOOLONG);
             return;
         }
         let own = path.strip_suffix(b"/").unwrap_or(path);
         let Ok(folder) = open_below(git, own) else { return };
         for name in self.folders(&folder, b".") {
-            if !(self.on)() {
+            if !self.bounds.on() {
                 return;
             }
             let Ok(module) = open_folder(&folder, &name) else { continue };
             let path = [path, name.as_slice(), b"/"].concat();
             if is_git(&module) {
-                self.git(&module, &path, object_bytes(&module));
+                let object = object_bytes(&module);
+                self.git(&module, &path);
+                self.index_alone(&module, &path, object);
+                self.worktrees(git, &path, object);
                 self.modules(git, &[path.as_slice(), b"modules/"].concat(), depth - 1);
             } else {
                 self.modules(git, &path, depth - 1);
             }
-        }
-    }
-}
-
-/// Adds the references in a folder; they take the place of packed ones.
-fn loose(folder: &OwnedFd, path: &[u8], refs: &mut Refs, depth: usize, on: &dyn Fn() -> bool) {
-    let list = names(folder, MOST_NAMES).unwrap_or_else(|_| {
-        refs.bytes = usize::MAX;
-        Vec::new()
-    });
-    for name in list {
-        if refs.full() || !on() {
-            return;
-        }
-        if name.ends_with(b".lock") {
-            continue;
-        }
-        let path = [path, b"/", &name].concat();
-        if let Ok(below) = open_folder(folder, &name) {
-            if depth > 0 {
-                loose(&below, &path, refs, depth - 1, on);
-            }
-        } else if let Ok(at) = read_file(folder, &name, SMALL) {
-            refs.insert(path, at.trim_ascii());
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Walks a workspace: one thread reads folders, others read files.
 
 use std::{
+    collections::BTreeSet,
     os::fd::{AsFd, OwnedFd},
     rc::Rc,
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::Ordering,
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    time::Instant,
 };
 
 use agentloop_contract::names::WORKSPACE_DIR;
@@ -20,10 +20,11 @@ use sha2::{Digest, Sha256};
 
 use super::{
     FILE,
+    bounds::Bounds,
     fingerprint::{Entry, Fingerprint, Limits},
-    git::{self, Repository},
-    ignore::Rules,
-    kind, names, open_folder, read_file,
+    git::{self, MOST_LOCKS, Read, Repository},
+    ignore::{Effort, Ignore, Rules},
+    join, kind, may_change, names, open_below, open_folder, read_file,
 };
 
 /// Folders within folders; each holds a descriptor while it is walked.
@@ -43,68 +44,27 @@ struct Batch {
     files: Vec<(Vec<u8>, Vec<u8>, Stat)>,
 }
 
-/// What all threads share.
-struct Shared<'a> {
-    limits: Limits<'a>,
-    deadline: Option<Instant>,
-    count: AtomicUsize,
-    bytes: AtomicUsize,
-    over: AtomicBool,
-    why: Mutex<Option<String>>,
-    /// When the stop was noticed.
-    stopped: OnceLock<Instant>,
-}
-
-impl Shared<'_> {
-    fn give_up(&self, why: &str) {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_owned());
-        self.over.store(true, Ordering::Relaxed);
-    }
-
-    /// So many bytes more were needed. What is let go is not taken off: this bounds the most that is held at once.
-    fn hold(&self, bytes: usize) {
-        if self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) > self.limits.bytes {
-            self.give_up(&format!("names and patterns take more than {} MiB", self.limits.bytes >> 20));
-        }
-    }
-
-    /// Whether to go on.
-    fn on(&self) -> bool {
-        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            self.give_up(&format!("not finished within {} s", self.limits.time.as_secs()));
-        }
-        if self.limits.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
-            && self.stopped.get_or_init(Instant::now).elapsed() >= self.limits.after_stop
-        {
-            self.give_up("told to stop");
-        }
-        !self.over.load(Ordering::Relaxed)
-    }
-}
-
 /// Takes a fingerprint; its entries are in no order.
-pub(super) fn walk(
-    root: &OwnedFd,
-    path: &[u8],
-    ignore: &Rules,
-    limits: Limits<'_>,
-    deadline: Option<Instant>,
-) -> Fingerprint {
-    let shared = Shared {
-        limits,
-        deadline,
-        count: AtomicUsize::new(0),
-        bytes: AtomicUsize::new(0),
-        over: AtomicBool::new(false),
-        why: Mutex::new(None),
-        stopped: OnceLock::new(),
-    };
+pub(super) fn walk(root: &OwnedFd, path: &[u8], ignore: &Ignore, limits: Limits<'_>) -> Fingerprint {
+    let shared = Bounds::new(limits);
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
     let (sender, receiver) = sync_channel(WAITING);
     let receiver = Mutex::new(receiver);
     let mut prints = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..threads).map(|_| scope.spawn(|| read_files(&receiver, &shared))).collect();
-        let mut walker = Walker::new(root, path, ignore, &shared, sender);
+        let on = || shared.on();
+        let mut walker = Walker {
+            root,
+            workspace: path,
+            ignore,
+            effort: Effort::while_on(&on),
+            shared: &shared,
+            sender,
+            stack: Vec::new(),
+            print: Print::new(&shared),
+            seen: BTreeSet::new(),
+            others: BTreeSet::new(),
+        };
         walker.run();
         let mut prints = vec![walker.finish()];
         for reader in readers {
@@ -120,12 +80,14 @@ pub(super) fn walk(
         whole.sum.merge(&print.sum);
         whole.doubts.merge(&print.doubts);
         whole.blind = whole.blind.or(print.blind);
+        whole.pushed.extend(print.pushed);
+        whole.locks.extend(print.locks);
         whole.entries = whole.entries.zip(print.entries).map(|(mut all, more)| {
             all.extend(more);
             all
         });
     }
-    whole.gave_up = shared.why.into_inner().unwrap_or_else(PoisonError::into_inner);
+    whole.gave_up = shared.why();
     whole
 }
 
@@ -149,52 +111,50 @@ struct Scope {
 }
 
 impl Scope {
-    fn ignores(&self, path: &[u8], folder: bool) -> bool {
+    fn ignores(&self, path: &[u8], folder: bool, user: &Rules, effort: &Effort<'_>) -> bool {
         let mut scope = Some(self);
         while let Some(at) = scope {
-            if let Some(ignored) = at.rules.as_ref().and_then(|rules| rules.verdict(path, folder)) {
+            let verdict = at.rules.as_ref().and_then(|rules| rules.verdict(path, folder, effort));
+            if let Some(ignored) = verdict {
                 return ignored;
             }
             scope = at.parent.as_deref();
         }
-        let exclude = self.repository.as_ref().and_then(|(_, repo)| repo.exclude.verdict(path, folder));
-        exclude == Some(true)
+        self.repository.as_ref().is_some_and(|(base, repository)| {
+            let own = repository.exclude.verdict(path, folder, effort);
+            own.or_else(|| user.verdict_below(base, path, folder, effort)) == Some(true)
+        })
     }
 
     fn tracks(&self, path: &[u8], folder: bool) -> bool {
         self.repository.as_ref().is_some_and(|(base, repository)| {
-            let below = if base.is_empty() {
-                Some(path)
-            } else {
-                path.strip_prefix(&base[..]).and_then(|p| p.strip_prefix(b"/"))
-            };
-            below.is_some_and(|below| repository.tracks(below, folder))
+            below(path, base).is_some_and(|below| repository.tracks(below, folder))
         })
     }
+}
+
+/// A path relative to a folder that it lies in.
+fn below<'a>(path: &'a [u8], folder: &[u8]) -> Option<&'a [u8]> {
+    if folder.is_empty() { Some(path) } else { path.strip_prefix(folder)?.strip_prefix(b"/") }
 }
 
 /// The thread that reads folders.
 struct Walker<'a> {
     root: &'a OwnedFd,
     workspace: &'a [u8],
-    ignore: &'a Rules,
-    shared: &'a Shared<'a>,
+    ignore: &'a Ignore,
+    effort: Effort<'a>,
+    shared: &'a Bounds<'a>,
     sender: SyncSender<Batch>,
     stack: Vec<Pending>,
     print: Print<'a>,
+    /// Linked worktrees and repositories' own folders that were met.
+    seen: BTreeSet<Vec<u8>>,
+    /// The same, known from what others say of them; they may lie where nobody looks, below an ignored folder.
+    others: BTreeSet<Vec<u8>>,
 }
 
-impl<'a> Walker<'a> {
-    fn new(
-        root: &'a OwnedFd,
-        workspace: &'a [u8],
-        ignore: &'a Rules,
-        shared: &'a Shared<'a>,
-        sender: SyncSender<Batch>,
-    ) -> Self {
-        Self { root, workspace, ignore, shared, sender, stack: Vec::new(), print: Print::new(shared) }
-    }
-
+impl Walker<'_> {
     fn finish(self) -> Fingerprint {
         self.print.whole
     }
@@ -204,6 +164,41 @@ impl<'a> Walker<'a> {
             Ok(root) => self.folder(&Arc::new(root), b"", &Rc::default(), 0, None),
             Err(errno) => self.shared.give_up(&format!("the workspace cannot be read: {errno}")),
         }
+        self.walk();
+        while let Some(path) = self.others.pop_first() {
+            if !self.shared.on() {
+                return;
+            }
+            let levels = path.split(|byte| *byte == b'/').count();
+            if self.is_left_out(&path) || levels > DEPTH {
+                continue;
+            }
+            // Removed by hand, or never there.
+            let Ok(folder) = open_below(self.root, &path) else { continue };
+            if kind(&folder, b".git").is_none() && !git::is_git(&folder) {
+                continue;
+            }
+            self.folder(&Arc::new(folder), &path, &Rc::default(), levels, None);
+            self.walk();
+        }
+    }
+
+    /// Whether a folder was met already, lies in one of git's own that was, or is not to be looked at.
+    fn is_left_out(&self, path: &[u8]) -> bool {
+        let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
+        ends.chain([path.len()]).filter_map(|end| path.get(..end)).any(|above| {
+            above == WORKSPACE_DIR.as_bytes()
+                || self.ignore.task.verdict(above, true, &self.effort) == Some(true)
+                || (self.seen.contains(above) && (above == path || self.is_own(above)))
+        })
+    }
+
+    /// Whether a folder that was met is a repository's own.
+    fn is_own(&self, path: &[u8]) -> bool {
+        open_below(self.root, path).is_ok_and(|folder| git::is_git(&folder))
+    }
+
+    fn walk(&mut self) {
         while let Some(pending) = self.stack.pop() {
             if !self.shared.on() {
                 return;
@@ -229,11 +224,9 @@ impl<'a> Walker<'a> {
         depth: usize,
         ignored: Option<u8>,
     ) {
-        let list = match names(folder, self.shared.limits.entries) {
+        let list = match names(folder, self.shared.limits.entries, self.shared.room()) {
             Ok(list) => list,
-            Err(Errno::FBIG) => {
-                return self.shared.give_up(&format!("more than {} files", self.shared.limits.entries));
-            }
+            Err(Errno::FBIG) => return self.shared.give_up("a folder has too many names"),
             Err(errno) => return self.print.blind(path, errno),
         };
         let (scope, ignored) = match self.repository(folder, path, &list) {
@@ -241,8 +234,12 @@ impl<'a> Walker<'a> {
             None => (Rc::clone(scope), ignored),
         };
         let scope = self.patterns(folder, path, &list, scope);
+        let own = self.own_folder(folder, path, &list, &scope);
         let mut files = Vec::new();
         for name in list {
+            if own && git::is_gits(&name) {
+                continue;
+            }
             let stat = match rustix::fs::statat(&**folder, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
                 // Gone since the folder was read.
@@ -255,19 +252,24 @@ impl<'a> Walker<'a> {
             let child = join(path, &name);
             self.shared.hold(child.len() + 64);
             let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-            if child == WORKSPACE_DIR.as_bytes() || self.ignore.verdict(&child, is_folder) == Some(true) {
+            if child == WORKSPACE_DIR.as_bytes()
+                || self.ignore.task.verdict(&child, is_folder, &self.effort) == Some(true)
+            {
                 continue;
             }
             if name == b".git" && is_folder && open_folder(folder, &name).is_ok_and(|git| git::is_git(&git)) {
                 // Taken already, by `repository`.
                 continue;
             }
-            let hidden = ignored.is_some() || scope.ignores(&child, is_folder);
+            let hidden =
+                ignored.is_some() || scope.ignores(&child, is_folder, &self.ignore.user, &self.effort);
             let tracked = hidden && scope.tracks(&child, is_folder);
             if is_folder {
                 let levels = ignored.unwrap_or(2);
-                let search =
-                    levels > 0 && (levels > 1 || kind(folder, &[&name[..], b"/.git"].concat()).is_some());
+                let search = levels > 0
+                    && (levels > 1
+                        || kind(folder, &[&name[..], b"/.git"].concat()).is_some()
+                        || open_folder(folder, &name).is_ok_and(|folder| git::is_bare(&folder)));
                 if hidden && !tracked && !search {
                     continue;
                 }
@@ -309,36 +311,74 @@ impl<'a> Walker<'a> {
     /// Where a repository begins in this folder, its state is taken, and its rules are the only ones from here on.
     fn repository(&mut self, folder: &Arc<OwnedFd>, path: &[u8], list: &[Vec<u8>]) -> Option<Rc<Scope>> {
         if !list.iter().any(|name| name == b".git")
-            || self.ignore.verdict(&join(path, b".git"), true) == Some(true)
+            || self.ignore.task.verdict(&join(path, b".git"), true, &self.effort) == Some(true)
         {
             return None;
         }
-        let shared = self.shared;
-        let on = || shared.on();
         let repository = match open_folder(folder, b".git") {
-            Ok(git) if git::is_git(&git) => {
-                let (state, repository) = git::read(&git, path, &on);
-                let at = join(path, b".git");
-                for (name, digest) in state.parts {
-                    self.print.add(&join(&at, &name), "git", 0, &digest, false);
-                }
-                for doubt in state.doubts {
-                    self.print.whole.doubts.add(&hash(&at, "doubt", 0, &doubt));
-                }
-                if let Some(why) = state.blind {
-                    self.print.whole.blind.get_or_insert(why);
-                }
-                repository
-            }
+            Ok(git) if git::is_git(&git) => self.state(&git, &join(path, b".git"), path),
             Ok(_) => return None,
             Err(_) => {
                 let link = read_file(folder, b".git", PATTERNS).ok()?;
-                git::read_linked(self.root, self.workspace, path, &link, &on)
+                let linked = git::read_linked(self.root, self.workspace, path, &link, self.shared);
+                self.see(path);
+                linked.map(|(repository, own)| {
+                    if self.shared.hold(own.len() + 64) {
+                        self.others.insert(own);
+                    }
+                    repository
+                })
             }
         };
-        shared.hold(repository.as_ref().map_or(0, Repository::bytes));
+        self.shared.hold(repository.as_ref().map_or(0, |repository| repository.exclude.bytes()));
         let repository = repository.map(|repository| (path.to_vec(), Rc::new(repository)));
         Some(Rc::new(Scope { repository, ..Scope::default() }))
+    }
+
+    /// Takes the state of the repository whose own folder lies at `at`; what it tracks in `base`.
+    fn state(&mut self, git: &OwnedFd, at: &[u8], base: &[u8]) -> Option<Repository> {
+        self.see(at);
+        let Read { state, repository, others } = git::read(git, at, base, self.workspace, self.shared);
+        for (name, digest) in state.parts {
+            self.print.add(&join(at, &name), "git", 0, &digest, false);
+        }
+        for (name, to) in state.pushed {
+            let name = join(at, &name);
+            self.shared.hold(name.len() + 128);
+            self.print.whole.pushed.insert(name, to);
+        }
+        for doubt in state.doubts {
+            self.print.whole.doubts.add(&hash(at, "doubt", 0, &doubt));
+        }
+        if let Some(why) = state.blind {
+            self.print.whole.blind.get_or_insert(why);
+        }
+        let locks = state.locks.iter().map(|lock| join(at, lock));
+        let room = MOST_LOCKS.saturating_sub(self.print.whole.locks.len());
+        self.print.whole.locks.extend(locks.take(room));
+        self.others.extend(others);
+        repository
+    }
+
+    fn see(&mut self, path: &[u8]) {
+        if self.shared.hold(path.len() + 64) {
+            self.seen.insert(path.to_vec());
+        }
+    }
+
+    /// Whether a folder is a repository's own, such as a bare one; then its state is taken. One that the repository
+    /// around it tracks is a sample of such a folder, and its files are files.
+    fn own_folder(&mut self, folder: &OwnedFd, path: &[u8], list: &[Vec<u8>], scope: &Scope) -> bool {
+        let has = |name: &[u8]| list.iter().any(|own| own == name);
+        let own = has(b"HEAD")
+            && has(b"objects")
+            && has(b"refs")
+            && (path.is_empty() || !scope.tracks(path, true))
+            && git::is_bare(folder);
+        if own {
+            self.state(folder, path, path);
+        }
+        own
     }
 
     /// The scope with the patterns of this folder.
@@ -360,7 +400,7 @@ impl<'a> Walker<'a> {
 }
 
 /// A thread that reads files.
-fn read_files(receiver: &Mutex<Receiver<Batch>>, shared: &Shared<'_>) -> Fingerprint {
+fn read_files(receiver: &Mutex<Receiver<Batch>>, shared: &Bounds<'_>) -> Fingerprint {
     let mut print = Print::new(shared);
     let mut buffer = vec![0; 128 << 10];
     loop {
@@ -378,13 +418,13 @@ fn read_files(receiver: &Mutex<Receiver<Batch>>, shared: &Shared<'_>) -> Fingerp
 
 /// A thread's part of the fingerprint.
 struct Print<'a> {
-    shared: &'a Shared<'a>,
+    shared: &'a Bounds<'a>,
     whole: Fingerprint,
     user: u32,
 }
 
 impl<'a> Print<'a> {
-    fn new(shared: &'a Shared<'a>) -> Self {
+    fn new(shared: &'a Bounds<'a>) -> Self {
         let whole = Fingerprint { entries: Some(Vec::new()), ..Fingerprint::default() };
         Self { shared, whole, user: rustix::process::geteuid().as_raw() }
     }
@@ -393,10 +433,7 @@ impl<'a> Print<'a> {
     fn add(&mut self, path: &[u8], kind: &str, mode: u32, content: &[u8], file: bool) {
         let digest = hash(path, kind, mode, content);
         self.whole.sum.add(&digest);
-        let count = self.shared.count.fetch_add(1, Ordering::Relaxed);
-        if count >= self.shared.limits.entries {
-            self.shared.give_up(&format!("more than {} files", self.shared.limits.entries));
-        }
+        let count = self.shared.count();
         if count >= self.shared.limits.kept || self.shared.bytes.load(Ordering::Relaxed) > KEPT_BYTES {
             self.whole.entries = None;
         } else if let Some(entries) = &mut self.whole.entries {
@@ -473,10 +510,8 @@ impl<'a> Print<'a> {
             // Removed, or replaced by something that is no folder.
             Errno::NOENT => {}
             Errno::ACCESS | Errno::PERM => {
-                let owner =
-                    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map(|stat| stat.st_uid);
-                let may = |access| rustix::fs::accessat(parent, name, access, AtFlags::empty()).is_ok();
-                if owner != Ok(self.user) && !may(Access::WRITE_OK) && !may(Access::EXEC_OK) {
+                let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
+                if stat.is_ok_and(|stat| !may_change(parent, name, &stat)) {
                     return;
                 }
                 self.blind(path, errno);
@@ -484,10 +519,6 @@ impl<'a> Print<'a> {
             errno => self.blind(path, errno),
         }
     }
-}
-
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
 fn hash(path: &[u8], kind: &str, mode: u32, content: &[u8]) -> [u8; 32] {

@@ -3,20 +3,24 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use super::*;
-use crate::workspace;
+use crate::workspace::{
+    self,
+    ignore::{Effort, Rules},
+};
 
 /// A workspace that is removed at the end.
 struct Space {
     folder: tempfile::TempDir,
-    ignore: Rules,
+    ignore: Ignore,
 }
 
 impl Space {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().expect("temporary folder"), ignore: Rules::default() }
+        Self { folder: tempfile::tempdir().expect("temporary folder"), ignore: Ignore::default() }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -166,7 +170,7 @@ fn fifos_sockets_and_devices_are_not_opened() {
 #[test]
 fn our_own_folder_and_ignored_patterns_do_not_count() {
     let mut space = Space::new();
-    space.ignore = Rules::parse(b"", b"*.log\n/cache/\n");
+    space.ignore.task = Rules::parse(b"", b"*.log\n/cache/\n");
     space.write("a/f", "1");
     space.changes_nothing(|s| {
         s.write(".agentloop/ran/x", "").write("a/b.log", "1").write("cache/x", "1");
@@ -457,7 +461,10 @@ fn what_git_ignores_is_ignored_and_nothing_else() {
 fn ignored_with_parents(rules: &Rules, path: &Path) -> bool {
     let mut ancestors: Vec<_> = path.ancestors().filter(|a| *a != Path::new("")).collect();
     ancestors.reverse();
-    ancestors.iter().any(|at| rules.verdict(at.as_os_str().as_encoded_bytes(), *at != path) == Some(true))
+    ancestors.iter().any(|at| {
+        rules.verdict(at.as_os_str().as_encoded_bytes(), *at != path, &Effort::while_on(&|| true))
+            == Some(true)
+    })
 }
 
 fn ignored_by_git<'a>(space: &Space, names: &'a [String]) -> Vec<&'a String> {
@@ -511,4 +518,195 @@ fn a_repository_with_too_many_worktrees_is_given_up_in_time() {
     }
     let print = space.print_within(Limits { time: Duration::from_secs(1), ..Limits::default() });
     assert!(print.incomplete().is_some_and(|why| why.contains("within")), "{:?}", print.incomplete());
+}
+
+#[test]
+fn work_in_linked_worktrees_below_ignored_folders_is_seen() {
+    for (options, place) in [
+        (&[][..], ".claude/worktrees/topic"),
+        (&[], "ignored/a/b/c/d/e"),
+        (&[], ".worktrees/feature/login"),
+        (&["-c", "worktree.useRelativePaths=true"], ".claude/worktrees/topic"),
+    ] {
+        let space = Space::new();
+        space.repository(".").write(".gitignore", ".claude/\n.worktrees/\nignored/\n");
+        space.git(".", &[options, &["worktree", "add", "-q", "-b", "topic", place]].concat());
+        space.write(&format!("{place}/.gitignore"), "*.tmp\n");
+        let file = format!("{place}/a.txt");
+        assert_eq!(space.changes(|s| _ = s.write(&file, "work")).names, [file.as_str()], "{place}");
+        space.changes(|s| _ = s.write(&format!("{place}/new"), "1"));
+        space.changes(|s| s.git(place, &["commit", "-qam", "work"]));
+        space.changes_nothing(|s| {
+            s.write(&format!("{place}/x.tmp"), "1").git(place, &["status"]);
+            s.write(&format!("{place}/../beside"), "1");
+        });
+        // What is left of it when its folder was removed by hand.
+        fs::remove_dir_all(space.path(place)).expect("remove");
+        space.changes_nothing(|_| ());
+    }
+}
+
+#[test]
+fn worktrees_of_submodules_and_of_repositories_elsewhere_are_seen_wherever_they_lie() {
+    let other = Space::new();
+    other.repository("origin");
+    let space = Space::new();
+    space.repository("r").write("r/.gitignore", "deep/\n").repository("zz");
+    space.git("r", &["submodule", "--quiet", "add", &other.path("origin").display().to_string(), "sub"]);
+    space.git("r/sub", &["worktree", "add", "-q", "-b", "side", "../deep/of/a/sub"]);
+    space.git("zz", &["worktree", "add", "-q", "-b", "side", "../r/deep/of/another"]);
+    for place in ["r/deep/of/a/sub", "r/deep/of/another"] {
+        space.changes(|s| _ = s.write(&format!("{place}/new"), "1"));
+        space.changes(|s| s.git(place, &["add", "new"]));
+        space.changes(|s| s.git(place, &["commit", "-qm", "x"]));
+        space.changes_nothing(|s| s.git(place, &["status"]));
+    }
+}
+
+#[test]
+fn a_worktree_that_the_task_ignores_is_not_searched() {
+    let mut space = Space::new();
+    space.ignore.task = Rules::parse(b"", b"/trees/\n");
+    space.repository("r");
+    space.git("r", &["worktree", "add", "-q", "-b", "topic", "../trees/topic"]);
+    space.changes_nothing(|s| _ = s.write("trees/topic/new", "1"));
+}
+
+/// A bare repository with a worktree beside or in it, as [`layouts`] make it.
+struct Layout {
+    space: Space,
+    others: Space,
+    bare: &'static str,
+}
+
+fn layouts() -> Vec<Layout> {
+    // Beside the worktrees with a `.git` file, without one, as the workspace itself, and below an ignored folder.
+    [(".bare", true), ("store.git", false), (".", false), ("r/hidden/deep/down/x.git", false)]
+        .into_iter()
+        .map(|(bare, link)| {
+            let others = Space::new();
+            others.repository("seed");
+            others.git("seed", &["clone", "-q", "--bare", ".", "../up.git"]);
+            let space = Space::new();
+            if bare.starts_with('r') {
+                space.repository("r").write("r/.gitignore", "hidden/\n");
+            }
+            space.git(".", &["clone", "-q", "--bare", &others.path("up.git").display().to_string(), bare]);
+            if link {
+                space.write(".git", &format!("gitdir: ./{bare}\n"));
+            }
+            space.git(bare, &["config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*"]);
+            let tree = space.path("main").display().to_string();
+            space.git(bare, &["worktree", "add", "-q", &tree, "main"]);
+            space.git("main", &["fetch", "-q"]);
+            Layout { space, others, bare }
+        })
+        .collect()
+}
+
+#[test]
+fn a_bare_repository_is_read_as_a_repository() {
+    for Layout { space, others, bare } in layouts() {
+        space.changes_nothing(|s| {
+            let file = fs::File::open(s.path("main/a.txt")).expect("open");
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000)).expect("touch");
+            s.git("main", &["status"]);
+            s.git("main", &["gc", "-q"]);
+        });
+        others.git("seed", &["commit", "-q", "--allow-empty", "-m", "theirs"]);
+        others.git("seed", &["push", "-q", "../up.git", "main"]);
+        space.changes_nothing(|s| s.git("main", &["fetch", "-q"]));
+        space.changes(|s| _ = s.write("main/a.txt", "2"));
+        space.changes(|s| s.git("main", &["commit", "-qam", "mine"]));
+        space.changes(|s| s.git("main", &["push", "-qf", "origin", "main"]));
+        space.changes(|s| s.git(bare, &["branch", "side"]));
+        // What is no part of a repository is a file like any other.
+        space.changes(|s| _ = s.write(&format!("{bare}/notes.txt"), "1"));
+    }
+}
+
+#[test]
+fn a_folder_that_only_looks_like_a_repository_or_is_a_tracked_sample_of_one_hides_nothing() {
+    let space = Space::new();
+    space.write("d/HEAD", "not one").write("d/objects/x", "1").write("d/refs/x", "1");
+    space.changes(|s| _ = s.write("d/objects/x", "2"));
+    space.repository(".");
+    space.git(".", &["init", "-q", "--bare", "samples/one.git"]);
+    space.write("samples/one.git/objects/x", "1").write("samples/one.git/refs/heads/y", "1");
+    space.git(
+        ".",
+        &["add", "-f", "samples/one.git/HEAD", "samples/one.git/objects", "samples/one.git/config"],
+    );
+    space.changes(|s| _ = s.write("samples/one.git/objects/x", "2"));
+}
+
+#[test]
+fn a_fetch_after_a_push_of_ones_own_is_no_change_and_another_push_is() {
+    let others = Space::new();
+    others.repository("seed");
+    others.git("seed", &["clone", "-q", "--bare", ".", "../up.git"]);
+    let space = Space::new();
+    space.git("", &["clone", "-q", &others.path("up.git").display().to_string(), "r"]);
+    // The remote-tracking branch is where the local one is, and leaves it.
+    others.git("seed", &["commit", "-q", "--allow-empty", "-m", "theirs"]);
+    others.git("seed", &["push", "-q", "../up.git", "main"]);
+    space.changes_nothing(|s| s.git("r", &["fetch", "-q"]));
+    space.git("r", &["pull", "-q", "--rebase"]);
+    space.git("r", &["commit", "-q", "--allow-empty", "-m", "mine"]);
+    let push = space.changes(|s| s.git("r", &["push", "-q"]));
+    assert_eq!((push.files, push.names), (Some(0), vec!["r/.git/refs/remotes/origin/main".to_owned()]));
+}
+
+#[test]
+fn locks_that_git_left_behind_are_named() {
+    let space = Space::new();
+    space.repository("r");
+    space.git("r", &["worktree", "add", "-q", "-b", "side", "../tree"]);
+    assert_eq!(space.print().locks(), Vec::<String>::new());
+    let locks = [
+        "r/.git/config.lock",
+        "r/.git/index.lock",
+        "r/.git/refs/heads/main.lock",
+        "r/.git/worktrees/tree/index.lock",
+    ];
+    for lock in locks {
+        space.write(lock, "");
+    }
+    space.write("r/package.lock", "").write("r/.git/objects/x.lock", "");
+    assert_eq!(space.print().locks(), locks);
+    for number in 0..50 {
+        space.write(&format!("r/.git/refs/heads/{number}.lock"), "");
+    }
+    assert_eq!(space.print().locks().len(), 20);
+}
+
+/// Two million names of 255 bytes would be read before anybody asked.
+#[test]
+fn names_that_take_too_much_memory_are_given_up_while_they_are_read() {
+    let space = Space::new();
+    for number in 0..200 {
+        space.write(&format!("{number:0>200}"), "");
+    }
+    let print = space.print_within(Limits { bytes: 20_000, ..Limits::default() });
+    assert_eq!(print.incomplete(), Some("a folder has too many names"));
+}
+
+/// A set of which every beginning looks like that of a class; each of very many patterns tries it at each byte.
+#[test]
+fn patterns_made_to_be_slow_are_given_up_in_time() {
+    let space = Space::new();
+    space.repository(".").write(&"a".repeat(250), "");
+    for pattern in [
+        format!("*[{}", "[:".repeat(2000)),
+        format!("*[{}]", "[:".repeat(2000)),
+        format!("{}b", "*a".repeat(2000)),
+        "**/".repeat(1300) + "b",
+    ] {
+        let text = format!("{pattern}\n").repeat((1 << 20) / (pattern.len() + 1) - 1);
+        space.write(".gitignore", &text);
+        let started = Instant::now();
+        let print = space.print_within(Limits { time: Duration::from_secs(2), ..Limits::default() });
+        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        assert!(print.incomplete().is_none_or(|why| why.contains("within")), "{:?}", print.incomplete());
+    }
 }

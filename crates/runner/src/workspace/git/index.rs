@@ -13,78 +13,131 @@ pub(in crate::workspace) struct Index {
     pub(in crate::workspace) paths: Vec<Vec<u8>>,
 }
 
+/// Why an index is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::workspace) enum Unread {
+    /// It is damaged, or of a kind that does not list its entries itself (a split index).
+    Malformed,
+    /// Its paths take more memory than there is room for.
+    TooLarge,
+}
+
 /// Times, device, inode and owner come first in an entry; the mode at this place.
 const MODE: std::ops::Range<usize> = 24..28;
 /// The object's name begins here.
 const OBJECT: usize = 40;
 const EXTENDED: u16 = 0x4000;
 const STAGE: u16 = 0x3000;
+const ASSUME_VALID: u16 = 0x8000;
 
 /// How many times as long as the index its paths may be together.
 const UNPACKED: usize = 4;
 
+/// What a path takes in memory beside its bytes, about.
+const PATH_BYTES: usize = 64;
+/// Extensions that are made of times and inodes, or of where things stand in the file.
+const VOLATILE: [&[u8]; 4] = [b"UNTR", b"FSMN", b"EOIE", b"IEOT"];
+
 impl Index {
-    /// Reads an index whose object names have `object` bytes. `None` where it is damaged, or of a kind that does not
-    /// list its entries itself (a split index).
-    pub(in crate::workspace) fn parse(bytes: &[u8], object: usize) -> Option<Self> {
-        let mut rest = bytes.strip_prefix(b"DIRC")?;
-        let version = take_u32(&mut rest)?;
-        if !(2..=4).contains(&version) {
+    /// Reads an index whose object names have `object` bytes, and asks `hold` for the memory of each path before it is
+    /// kept.
+    pub(in crate::workspace) fn parse(
+        bytes: &[u8],
+        object: usize,
+        hold: &dyn Fn(usize) -> bool,
+    ) -> Result<Self, Unread> {
+        let mut paths = Vec::new();
+        let mut full = false;
+        let hashes = read(bytes, object, &mut |path| {
+            full = !hold(path.len() + PATH_BYTES);
+            if !full {
+                paths.push(path.to_vec());
+            }
+            !full
+        });
+        let (digest, _) = hashes.ok_or(if full { Unread::TooLarge } else { Unread::Malformed })?;
+        paths.dedup();
+        Ok(Self { digest, paths })
+    }
+
+    /// Its [`digest`](Self::digest) alone, which takes no memory.
+    pub(in crate::workspace) fn digest(bytes: &[u8], object: usize) -> Option<[u8; 32]> {
+        read(bytes, object, &mut |_| true).map(|(digest, _)| digest)
+    }
+
+    /// A hash over everything but what git takes from the files themselves to compare them faster (times, inodes,
+    /// owners, lengths, and caches made of these).
+    pub(in crate::workspace) fn strict(bytes: &[u8], object: usize) -> Option<[u8; 32]> {
+        read(bytes, object, &mut |_| true).map(|(_, strict)| strict)
+    }
+}
+
+/// Reads an index, and shows each path to `keep` until that says no; its two hashes.
+fn read(bytes: &[u8], object: usize, keep: &mut dyn FnMut(&[u8]) -> bool) -> Option<([u8; 32], [u8; 32])> {
+    let mut rest = bytes.strip_prefix(b"DIRC")?;
+    let version = take_u32(&mut rest)?;
+    if !(2..=4).contains(&version) {
+        return None;
+    }
+    let count = take_u32(&mut rest)?;
+    let mut hash = Sha256::new();
+    let mut strict = Sha256::new();
+    let mut path = Vec::new();
+    let mut total = 0_usize;
+    for _ in 0..count {
+        let start = rest;
+        let head = take(&mut rest, OBJECT + object)?;
+        let mut flags = take_u16(&mut rest)?;
+        let mut extended = 0;
+        if flags & EXTENDED != 0 && version >= 3 {
+            extended = take_u16(&mut rest)?;
+        }
+        if version == 4 {
+            let kept = path.len().checked_sub(take_varint(&mut rest)?)?;
+            path.truncate(kept);
+        } else {
+            path.clear();
+        }
+        let length = rest.iter().position(|byte| *byte == 0)?;
+        path.extend_from_slice(take(&mut rest, length)?);
+        let padding = if version == 4 {
+            take(&mut rest, 1)?
+        } else {
+            // One to eight NUL bytes, so that the entry's length is a multiple of eight.
+            let used = start.len() - rest.len();
+            take(&mut rest, 8 - used % 8)?
+        };
+        // In version 4 each path may repeat the one before it: a few bytes would be unpacked to any length.
+        total = total.saturating_add(path.len());
+        if total / UNPACKED > bytes.len() || !keep(&path) {
             return None;
         }
-        let count = take_u32(&mut rest)?;
-        let mut hash = Sha256::new();
-        let mut paths: Vec<Vec<u8>> = Vec::new();
-        let mut path = Vec::new();
-        let mut total = 0;
-        for _ in 0..count {
-            let start = rest;
-            let head = take(&mut rest, OBJECT + object)?;
-            let mut flags = take_u16(&mut rest)?;
-            let mut extended = 0;
-            if flags & EXTENDED != 0 && version >= 3 {
-                extended = take_u16(&mut rest)?;
-            }
-            if version == 4 {
-                let kept = path.len().checked_sub(take_varint(&mut rest)?)?;
-                path.truncate(kept);
-            } else {
-                path.clear();
-            }
-            let length = rest.iter().position(|byte| *byte == 0)?;
-            path.extend_from_slice(take(&mut rest, length)?);
-            if version == 4 {
-                take(&mut rest, 1)?;
-            } else {
-                // One to eight NUL bytes, so that the entry's length is a multiple of eight.
-                let used = start.len() - rest.len();
-                take(&mut rest, 8 - used % 8)?;
-            }
-            // In version 4 each path may repeat the one before it: a few bytes would be unpacked to any length.
-            total += path.len();
-            if total / UNPACKED > bytes.len() {
-                return None;
-            }
-            flags &= STAGE;
-            hash.update(u64::try_from(path.len()).ok()?.to_le_bytes());
-            hash.update(&path);
-            hash.update(head.get(MODE)?);
-            hash.update(head.get(OBJECT..)?);
-            hash.update(flags.to_le_bytes());
-            hash.update(extended.to_le_bytes());
-            paths.push(path.clone());
-        }
-        while rest.len() > object {
-            let name = take(&mut rest, 4)?;
-            let length = take_u32(&mut rest)?;
-            take(&mut rest, usize::try_from(length).ok()?)?;
-            if name == b"link" {
-                return None;
-            }
-        }
-        paths.dedup();
-        Some(Self { digest: hash.finalize().into(), paths })
+        strict.update((flags & ASSUME_VALID).to_le_bytes());
+        strict.update(padding);
+        flags &= STAGE;
+        hash.update(u64::try_from(path.len()).ok()?.to_le_bytes());
+        hash.update(&path);
+        hash.update(head.get(MODE)?);
+        hash.update(head.get(OBJECT..)?);
+        hash.update(flags.to_le_bytes());
+        hash.update(extended.to_le_bytes());
     }
+    while rest.len() > object {
+        let name = take(&mut rest, 4)?;
+        let length = take_u32(&mut rest)?;
+        let content = take(&mut rest, usize::try_from(length).ok()?)?;
+        if name == b"link" {
+            return None;
+        }
+        if !VOLATILE.contains(&name) {
+            strict.update(name);
+            strict.update(length.to_le_bytes());
+            strict.update(content);
+        }
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    strict.update(digest);
+    Some((digest, strict.finalize().into()))
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {
@@ -128,7 +181,25 @@ mod tests {
             index.extend([0; OBJECT + 20 + 2 + 1]);
             index.extend(b"a\0");
         }
-        assert_eq!(Index::parse(&index, 20), None);
+        assert_eq!(Index::parse(&index, 20, &|_| true), Err(Unread::Malformed));
+    }
+
+    /// A version 4 index of 128 MiB unpacks to four times as much.
+    #[test]
+    fn paths_are_dropped_as_soon_as_they_take_too_much_memory() {
+        let count = 1000_u32;
+        let mut index = [b"DIRC".as_slice(), &4_u32.to_be_bytes(), &count.to_be_bytes()].concat();
+        for _ in 0..count {
+            index.extend([0; OBJECT + 20 + 2 + 1]);
+            index.extend(b"a\0");
+        }
+        let asked = std::cell::Cell::new(0);
+        let hold = |bytes| {
+            asked.set(asked.get() + bytes);
+            asked.get() < 1000
+        };
+        assert_eq!(Index::parse(&index, 20, &hold), Err(Unread::TooLarge));
+        assert!(asked.get() < 2000, "{} bytes", asked.get());
     }
 
     proptest::proptest! {
@@ -137,7 +208,7 @@ mod tests {
             let mut index = b"DIRC\0\0\0".to_vec();
             index.extend([version, 0, 0, 0, count]);
             index.extend(bytes);
-            let _ = Index::parse(&index, 20);
+            let _ = Index::parse(&index, 20, &|_| true);
         }
     }
 }

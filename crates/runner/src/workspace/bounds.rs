@@ -1,0 +1,86 @@
+//! What a walk over the workspace may take: time, entries, memory. What is shared by its threads.
+
+use std::{
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use super::fingerprint::Limits;
+
+/// The bounds of one walk, and how much of them is used up.
+pub(super) struct Bounds<'a> {
+    pub(super) limits: Limits<'a>,
+    deadline: Option<Instant>,
+    pub(super) count: AtomicUsize,
+    pub(super) bytes: AtomicUsize,
+    over: AtomicBool,
+    why: Mutex<Option<String>>,
+    /// When the stop was noticed.
+    stopped: OnceLock<Instant>,
+}
+
+impl<'a> Bounds<'a> {
+    /// Bounds that begin to run now.
+    pub(super) fn new(limits: Limits<'a>) -> Self {
+        Self {
+            limits,
+            deadline: Instant::now().checked_add(limits.time),
+            count: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+            why: Mutex::new(None),
+            stopped: OnceLock::new(),
+        }
+    }
+
+    /// Ends the walk; the first reason is kept.
+    pub(super) fn give_up(&self, why: &str) {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_owned());
+        self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// One more entry was met; how many came before it.
+    pub(super) fn count(&self) -> usize {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        if count >= self.limits.entries {
+            self.give_up(&format!("more than {} files", self.limits.entries));
+        }
+        count
+    }
+
+    /// So many bytes more were needed; whether they are within the bound. What is dropped is not taken off: this bounds
+    /// the most that is held at once.
+    pub(super) fn hold(&self, bytes: usize) -> bool {
+        let held = self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if held > self.limits.bytes {
+            self.give_up(&format!("names and patterns take more than {} MiB", self.limits.bytes >> 20));
+        }
+        held <= self.limits.bytes
+    }
+
+    /// How many bytes more may be held.
+    pub(super) fn room(&self) -> usize {
+        self.limits.bytes.saturating_sub(self.bytes.load(Ordering::Relaxed))
+    }
+
+    /// Whether the walk continues.
+    pub(super) fn on(&self) -> bool {
+        if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            self.give_up(&format!("not finished within {} s", self.limits.time.as_secs()));
+        }
+        if self.limits.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+            && self.stopped.get_or_init(Instant::now).elapsed() >= self.limits.after_stop
+        {
+            self.give_up("told to stop");
+        }
+        !self.over.load(Ordering::Relaxed)
+    }
+
+    /// Why the walk was ended; `None` if it was not.
+    pub(super) fn why(self) -> Option<String> {
+        self.why.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}

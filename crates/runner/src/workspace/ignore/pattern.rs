@@ -1,0 +1,288 @@
+//! One pattern, read once: what is matched against thousands of names is made of bytes, sets and stars.
+
+use super::Effort;
+
+/// One line of a gitignore file.
+#[derive(Clone, Debug)]
+pub(super) struct Pattern {
+    /// It takes back what an earlier one says.
+    pub(super) negated: bool,
+    folders_only: bool,
+    /// It has a slash: matched against the whole path, not the last name.
+    anchored: bool,
+    segments: Vec<Segment>,
+}
+
+/// What stands between two slashes.
+#[derive(Clone, Debug)]
+enum Segment {
+    /// `**`: any number of folders; at the end, one name at least.
+    Folders,
+    Name(Vec<u8>),
+    Glob(Vec<Token>),
+}
+
+#[derive(Clone, Debug)]
+enum Token {
+    Byte(u8),
+    /// `?`
+    One,
+    /// `*`
+    Star,
+    /// `[a-z]`
+    Set(Box<Bytes>),
+    /// A set that never ends, or a backslash with nothing after it.
+    Never,
+}
+
+impl Pattern {
+    /// Reads a line; `None` if it is a comment or says nothing.
+    pub(super) fn parse(line: &[u8]) -> Option<Self> {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.starts_with(b"#") {
+            return None;
+        }
+        let line = without_trailing_spaces(line);
+        let (negated, line) = line.strip_prefix(b"!").map_or((false, line), |rest| (true, rest));
+        let (folders_only, line) = line.strip_suffix(b"/").map_or((false, line), |rest| (true, rest));
+        let anchored = line.contains(&b'/');
+        let line = line.strip_prefix(b"/").unwrap_or(line);
+        if line.is_empty() {
+            return None;
+        }
+        let segments = line.split(|byte| *byte == b'/').map(Segment::parse).collect();
+        Some(Self { negated, folders_only, anchored, segments })
+    }
+
+    /// About what it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        64 + self.segments.iter().map(Segment::bytes).sum::<usize>()
+    }
+
+    pub(super) fn matches(&self, names: &[&[u8]], folder: bool, effort: &Effort<'_>) -> bool {
+        if self.folders_only && !folder {
+            return false;
+        }
+        match (self.anchored, self.segments.as_slice(), names.last()) {
+            (false, [segment], Some(name)) => segment.matches(name, effort),
+            _ => path_matches(&self.segments, names, effort),
+        }
+    }
+}
+
+/// Trailing spaces do not count, unless a backslash stands before them.
+fn without_trailing_spaces(line: &[u8]) -> &[u8] {
+    let mut line = line;
+    while let Some(rest) = line.strip_suffix(b" ") {
+        let escapes = rest.iter().rev().take_while(|byte| **byte == b'\\').count();
+        if escapes % 2 == 1 {
+            break;
+        }
+        line = rest;
+    }
+    line
+}
+
+impl Segment {
+    fn parse(text: &[u8]) -> Self {
+        if text == b"**" {
+            return Self::Folders;
+        }
+        if !text.iter().any(|byte| b"*?[\\".contains(byte)) {
+            return Self::Name(text.to_vec());
+        }
+        let mut tokens = Vec::new();
+        let mut at = 0;
+        while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
+            let (token, length) = match rest {
+                [b'*', ..] => (Token::Star, 1),
+                [b'?', ..] => (Token::One, 1),
+                [b'\\', escaped, ..] => (Token::Byte(*escaped), 2),
+                [b'[', set @ ..] => match Bytes::parse(set) {
+                    Some((bytes, length)) => (Token::Set(Box::new(bytes)), length + 1),
+                    None => (Token::Never, rest.len()),
+                },
+                [literal, ..] if *literal != b'\\' => (Token::Byte(*literal), 1),
+                _ => (Token::Never, rest.len()),
+            };
+            at += length;
+            if matches!((&token, tokens.last()), (Token::Star, Some(Token::Star))) {
+                continue;
+            }
+            tokens.push(token);
+        }
+        Self::Glob(tokens)
+    }
+
+    fn bytes(&self) -> usize {
+        let own = match self {
+            Self::Folders => 0,
+            Self::Name(name) => name.len(),
+            Self::Glob(tokens) => {
+                tokens.capacity() * size_of::<Token>()
+                    + tokens.iter().filter(|token| matches!(token, Token::Set(_))).count() * 48
+            }
+        };
+        own + 64
+    }
+
+    /// Whether it matches one name.
+    fn matches(&self, name: &[u8], effort: &Effort<'_>) -> bool {
+        match self {
+            // As a pattern of its own it is anything.
+            Self::Folders => effort.spend(1),
+            Self::Name(own) => effort.spend(1) && own == name,
+            Self::Glob(tokens) => {
+                effort.spend(tokens.len().saturating_mul(name.len()).max(1)) && glob_matches(tokens, name)
+            }
+        }
+    }
+}
+
+fn path_matches(pattern: &[Segment], names: &[&[u8]], effort: &Effort<'_>) -> bool {
+    let (mut p, mut n) = (0, 0);
+    // Where to continue when what follows the last `**` does not match: one name further.
+    let mut retry: Option<(usize, usize)> = None;
+    while let Some(name) = names.get(n) {
+        match pattern.get(p) {
+            Some(Segment::Folders) if p + 1 == pattern.len() => return true,
+            Some(Segment::Folders) => {
+                retry = Some((p + 1, n));
+                p += 1;
+            }
+            Some(segment) if segment.matches(name, effort) => {
+                p += 1;
+                n += 1;
+            }
+            _ => match &mut retry {
+                Some((after, from)) if effort.spend(1) => {
+                    *from += 1;
+                    (p, n) = (*after, *from);
+                }
+                _ => return false,
+            },
+        }
+    }
+    p == pattern.len()
+}
+
+fn glob_matches(pattern: &[Token], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    let mut retry: Option<(usize, usize)> = None;
+    while let Some(&byte) = name.get(n) {
+        let matched = match pattern.get(p) {
+            Some(Token::Star) => {
+                p += 1;
+                retry = Some((p, n));
+                continue;
+            }
+            Some(Token::One) => true,
+            Some(Token::Byte(own)) => *own == byte,
+            Some(Token::Set(set)) => set.has(byte),
+            Some(Token::Never) | None => false,
+        };
+        if matched {
+            p += 1;
+            n += 1;
+            continue;
+        }
+        match &mut retry {
+            Some((after, from)) => {
+                *from += 1;
+                (p, n) = (*after, *from);
+            }
+            None => return false,
+        }
+    }
+    pattern.get(p..).is_some_and(|rest| rest.iter().all(|token| matches!(token, Token::Star)))
+}
+
+/// The bytes that a set in brackets matches.
+#[derive(Clone, Debug)]
+struct Bytes([u128; 2]);
+
+impl Bytes {
+    /// Reads a set, without the first of its brackets; also its length. `None` where it never ends or names a class that
+    /// there is not: git then matches nothing.
+    fn parse(set: &[u8]) -> Option<(Self, usize)> {
+        let negated = matches!(set.first(), Some(b'!' | b'^'));
+        let mut bytes = Self([0; 2]);
+        let mut at = usize::from(negated);
+        let mut first = true;
+        // The next `]` of a class; it is looked for once, however many beginnings of classes stand before it.
+        let mut close = 0;
+        loop {
+            let rest = set.get(at..)?;
+            if let [b']', ..] = rest
+                && !first
+            {
+                if negated {
+                    bytes.0 = bytes.0.map(|half| !half);
+                }
+                return Some((bytes, at + 1));
+            }
+            first = false;
+            if let [b'[', b':', ..] = rest {
+                let begin = at + 2;
+                if close < begin {
+                    close = begin + set.get(begin..)?.iter().position(|byte| *byte == b']')?;
+                }
+                if let Some(class) = set.get(begin..close).and_then(|class| class.strip_suffix(b":")) {
+                    bytes.add_class(class)?;
+                    at = close + 1;
+                    continue;
+                }
+            }
+            let (low, length) = set_byte(rest)?;
+            at += length;
+            match set.get(at..)? {
+                [b'-', next, ..] if *next != b']' => {
+                    let (high, length) = set_byte(set.get(at + 1..)?)?;
+                    (low..=high).for_each(|byte| bytes.add(byte));
+                    at += 1 + length;
+                }
+                _ => bytes.add(low),
+            }
+        }
+    }
+
+    fn has(&self, byte: u8) -> bool {
+        let [low, high] = self.0;
+        let half = if byte < 128 { low } else { high };
+        half & (1 << (byte % 128)) != 0
+    }
+
+    fn add(&mut self, byte: u8) {
+        let [low, high] = &mut self.0;
+        let half = if byte < 128 { low } else { high };
+        *half |= 1 << (byte % 128);
+    }
+
+    fn add_class(&mut self, class: &[u8]) -> Option<()> {
+        let member: fn(&u8) -> bool = match class {
+            b"alnum" => u8::is_ascii_alphanumeric,
+            b"alpha" => u8::is_ascii_alphabetic,
+            b"blank" => |byte| matches!(byte, b' ' | b'\t'),
+            b"cntrl" => u8::is_ascii_control,
+            b"digit" => u8::is_ascii_digit,
+            b"graph" => u8::is_ascii_graphic,
+            b"lower" => u8::is_ascii_lowercase,
+            b"print" => |byte| byte.is_ascii_graphic() || *byte == b' ',
+            b"punct" => u8::is_ascii_punctuation,
+            b"space" => |byte| byte.is_ascii_whitespace() || *byte == 0x0b,
+            b"upper" => u8::is_ascii_uppercase,
+            b"xdigit" => u8::is_ascii_hexdigit,
+            _ => return None,
+        };
+        (0..=u8::MAX).filter(member).for_each(|byte| self.add(byte));
+        Some(())
+    }
+}
+
+fn set_byte(set: &[u8]) -> Option<(u8, usize)> {
+    match set {
+        [b'\\', escaped, ..] => Some((*escaped, 2)),
+        [byte, ..] => Some((*byte, 1)),
+        [] => None,
+    }
+}

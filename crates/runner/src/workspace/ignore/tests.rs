@@ -1,0 +1,62 @@
+use super::*;
+
+/// As much effort as it takes.
+pub(super) fn effort() -> Effort<'static> {
+    Effort::while_on(&|| true)
+}
+
+fn ignored(patterns: &str, path: &str) -> bool {
+    let (path, folder) = path.strip_suffix('/').map_or((path, false), |path| (path, true));
+    Rules::parse(b"", patterns.as_bytes()).verdict(path.as_bytes(), folder, &effort()) == Some(true)
+}
+
+#[test]
+fn a_pattern_without_a_slash_matches_at_any_depth() {
+    assert!(ignored("*.o", "a.o") && ignored("*.o", "a/b/c.o") && !ignored("*.o", "a.ox"));
+    assert!(ignored("build/", "x/build/") && !ignored("build/", "x/build"));
+}
+
+#[test]
+fn a_pattern_with_a_slash_matches_from_its_folder() {
+    assert!(ignored("/a", "a") && !ignored("/a", "b/a"));
+    assert!(ignored("a/b", "a/b") && !ignored("a/b", "x/a/b"));
+    let rules = Rules::parse(b"sub", b"/a\n");
+    assert_eq!(rules.verdict(b"sub/a", false, &effort()), Some(true));
+    assert_eq!(rules.verdict(b"a", false, &effort()), None);
+    assert_eq!(rules.verdict(b"subway/a", false, &effort()), None);
+}
+
+#[test]
+fn two_stars_stand_for_folders() {
+    assert!(ignored("**/a", "a") && ignored("**/a", "x/y/a"));
+    assert!(ignored("a/**", "a/b/c") && !ignored("a/**", "a/"));
+    assert!(ignored("a/**/b", "a/b") && ignored("a/**/b", "a/x/y/b") && !ignored("a/**/b", "a/x/c"));
+    assert!(ignored("**/x/**/y", "q/x/x/r/y"));
+}
+
+#[test]
+fn the_last_match_wins() {
+    assert!(!ignored("*.o\n!keep.o", "keep.o") && ignored("!keep.o\n*.o", "keep.o"));
+}
+
+#[test]
+fn sets_escapes_and_comments_are_read() {
+    assert!(ignored("[a-c]x", "bx") && !ignored("[!a-c]x", "bx") && ignored("[]-]x", "]x"));
+    assert!(ignored("[[:digit:]]", "7") && !ignored("[[:digit:]]", "x"));
+    assert!(ignored("\\#a", "#a") && !ignored("#a", "#a") && ignored("\\!a", "!a") && ignored("a\\*", "a*"));
+    assert!(ignored("a   ", "a") && ignored("a\\ ", "a ") && ignored("a\r", "a"));
+    assert!(!ignored("[a", "a") && !ignored("", "a") && !ignored("/", "a"));
+}
+
+#[test]
+fn a_pattern_made_to_be_slow_is_not() {
+    assert!(!ignored(&"*a".repeat(50), &("a".repeat(4000) + "b")));
+    assert!(!ignored(&"**/a/".repeat(50), &("a/".repeat(1500) + "b/")));
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_pattern_makes_it_panic(pattern in "[]\\[*?!^a-c:/\\\\ -]{0,20}", path in "[]\\[a-c/-]{1,12}") {
+        ignored(&pattern, &path);
+    }
+}

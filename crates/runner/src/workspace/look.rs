@@ -1,0 +1,334 @@
+//! Whether anything in the workspace was touched, without any rule of what counts as change: an attempt is free only if
+//! nothing was.
+//!
+//! A look covers kind, mode, owner, links, size, times and inode of everything in the workspace: what is ignored, all of
+//! `.git`, and the runner's own folder, in which the runner writes nothing between two looks. No content is read. The
+//! time of the last change of status (ctime), which no program can set, changes with content, names, permissions,
+//! owners and extended attributes.
+//!
+//! One exception: a mere `git status` rewrites the index, and so touches the folder that holds it. An index is compared
+//! by its entries, and that folder by all but its times, as long as the index was in fact rewritten. Both are then
+//! compared by their extended attributes too, which no other time would cover.
+//!
+//! What cannot be compared in this way is not untouched.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::OwnedFd,
+    rc::Rc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rustix::{
+    fs::{AtFlags, FileType, Mode, Stat},
+    io::Errno,
+};
+use sha2::{Digest, Sha256};
+
+use super::{
+    FILE,
+    bounds::Bounds,
+    fingerprint::{Limits, Sum},
+    git, names, open_folder, read_open,
+};
+
+/// Folders within folders; each may hold a descriptor while it is looked at.
+const DEPTH: usize = 400;
+/// A look that takes longer is given up: it is taken before every iteration, and most need it for nothing.
+const TIME: Duration = Duration::from_secs(30);
+/// File systems take the time from a clock that stands still for up to this long.
+const TICK: Duration = Duration::from_millis(20);
+/// The same where whole seconds are all that a file system keeps, or two of them.
+const COARSE_TICK: Duration = Duration::from_secs(2);
+/// A change may seem to be this far in the future, because a file server's clock is ahead of ours.
+const AHEAD: Duration = Duration::from_secs(2);
+/// A folder or an index with longer extended attributes cannot be compared.
+const ATTRIBUTES: usize = 64 << 10;
+
+/// What was seen of a workspace.
+#[derive(Debug, Default)]
+pub struct Look {
+    /// Sum over everything but the indexes of git and the times of their folders.
+    sum: Sum,
+    /// Those, by their folders' paths.
+    indexes: BTreeMap<Vec<u8>, IndexSeen>,
+    /// When anything was changed last.
+    newest: Duration,
+    /// Why this is not a whole look.
+    failed: Option<String>,
+}
+
+/// A folder of git's with an index in it.
+#[derive(Debug, PartialEq, Eq)]
+struct IndexSeen {
+    /// The folder's times and size.
+    folder: [u8; 32],
+    /// The index as a file.
+    file: [u8; 32],
+    /// What the index says, and the attributes of both.
+    entries: [u8; 32],
+}
+
+impl Look {
+    /// Looks at a workspace before the agent starts, and waits until a change would have another time than the last one.
+    pub fn before(root: &OwnedFd, limits: Limits<'_>) -> Self {
+        let mut look = Self::take(root, limits);
+        if look.failed.is_none() && !wait_past(look.newest) {
+            look.failed = Some("something in the workspace was changed in the future".to_owned());
+        }
+        look
+    }
+
+    /// Looks at a workspace when the agent has ended.
+    pub fn after(root: &OwnedFd, limits: Limits<'_>) -> Self {
+        Self::take(root, limits)
+    }
+
+    /// A look that was not taken.
+    pub fn none(why: &str) -> Self {
+        Self { failed: Some(why.to_owned()), ..Self::default() }
+    }
+
+    /// Why this is not a whole look.
+    pub fn incomplete(&self) -> Option<&str> {
+        self.failed.as_deref()
+    }
+
+    /// Whether nothing was touched between this look and a later one.
+    pub fn is_untouched(&self, later: &Self) -> bool {
+        self.failed.is_none()
+            && later.failed.is_none()
+            && self.sum == later.sum
+            && self.indexes.len() == later.indexes.len()
+            && self.indexes.iter().zip(&later.indexes).all(|((path, before), (same, after))| {
+                path == same
+                    && before.entries == after.entries
+                    && (before.folder == after.folder || before.file != after.file)
+            })
+    }
+
+    fn take(root: &OwnedFd, limits: Limits<'_>) -> Self {
+        let bounds = Bounds::new(Limits { time: TIME.min(limits.time), ..limits });
+        let mut looker = Looker { bounds: &bounds, look: Self::default(), stack: Vec::new() };
+        if let Err((path, errno)) = looker.run(root) {
+            bounds.give_up(&format!("{}: {errno}", String::from_utf8_lossy(&path)));
+        }
+        let look = looker.look;
+        Self { failed: bounds.why(), ..look }
+    }
+}
+
+/// Waits until the clock that files get their times from is past a time; false if that is in the future.
+fn wait_past(newest: Duration) -> bool {
+    let tick = if newest.subsec_nanos() == 0 { COARSE_TICK } else { TICK };
+    loop {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let wait = newest.saturating_add(tick).saturating_sub(now);
+        if wait.is_zero() {
+            return true;
+        }
+        if wait > tick + AHEAD {
+            return false;
+        }
+        std::thread::sleep(wait);
+    }
+}
+
+/// A folder to look at.
+struct Pending {
+    parent: Rc<OwnedFd>,
+    name: Vec<u8>,
+    path: Vec<u8>,
+    depth: usize,
+}
+
+/// What could not be looked at, and why.
+type Failure = (Vec<u8>, Errno);
+
+struct Looker<'a> {
+    bounds: &'a Bounds<'a>,
+    look: Look,
+    stack: Vec<Pending>,
+}
+
+impl Looker<'_> {
+    fn run(&mut self, root: &OwnedFd) -> Result<(), Failure> {
+        let root = open_folder(root, b".").map_err(|errno| (Vec::new(), errno))?;
+        self.folder(&Rc::new(root), b"", 0)?;
+        while let Some(Pending { parent, name, path, depth }) = self.stack.pop() {
+            if !self.bounds.on() {
+                return Ok(());
+            }
+            match open_folder(&parent, &name) {
+                Ok(folder) => self.folder(&Rc::new(folder), &path, depth)?,
+                Err(Errno::ACCESS | Errno::PERM) => self.closed(&parent, &name, &path)?,
+                Err(errno) => return Err((path, errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// A folder that we may not read, and so neither may the agent, who is the same user: unless it may write there, or
+    /// give itself the right to.
+    fn closed(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), Failure> {
+        let stat = stat(parent, name).map_err(|errno| (path.to_vec(), errno))?;
+        if super::may_change(parent, name, &stat) {
+            return Err((path.to_vec(), Errno::ACCESS));
+        }
+        self.add(path, &stat);
+        Ok(())
+    }
+
+    fn folder(&mut self, folder: &Rc<OwnedFd>, path: &[u8], depth: usize) -> Result<(), Failure> {
+        let here = |errno| (path.to_vec(), errno);
+        let own = rustix::fs::fstat(&**folder).map_err(here)?;
+        let list = names(folder, self.bounds.limits.entries, self.bounds.room()).map_err(here)?;
+        let mut index = false;
+        if list.iter().any(|name| name == b"index") && git::holds_index(folder) {
+            index = self.index(folder, &own, path).map_err(here)?;
+        }
+        if !index {
+            self.add(path, &own);
+        }
+        for name in list {
+            if index && name == b"index" {
+                continue;
+            }
+            let child = super::join(path, &name);
+            let stat = stat(folder, &name).map_err(|errno| (child.clone(), errno))?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => {
+                    self.bounds.hold(child.len() + 128);
+                    self.bounds.count();
+                    if depth >= DEPTH {
+                        self.bounds.give_up(&format!("folders are more than {DEPTH} deep"));
+                        return Ok(());
+                    }
+                    self.stack.push(Pending {
+                        parent: Rc::clone(folder),
+                        name,
+                        path: child,
+                        depth: depth + 1,
+                    });
+                }
+                // What is written to a device is kept elsewhere.
+                FileType::BlockDevice | FileType::CharacterDevice => return Err((child, Errno::NODEV)),
+                _ => {
+                    self.bounds.count();
+                    self.add(&child, &stat);
+                }
+            }
+            if !self.bounds.on() {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes an index by what it says, and its folder without its times; false where the index cannot be read so.
+    fn index(&mut self, folder: &OwnedFd, own: &Stat, path: &[u8]) -> Result<bool, Errno> {
+        let file = match rustix::fs::openat(folder, b"index".as_slice(), FILE, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::LOOP | Errno::ACCESS | Errno::PERM) => return Ok(false),
+            Err(errno) => return Err(errno),
+        };
+        let stat = rustix::fs::fstat(&file)?;
+        let bytes = match read_open(&file, git::LARGE) {
+            Ok(bytes) => bytes,
+            Err(Errno::INVAL | Errno::FBIG) => return Ok(false),
+            Err(errno) => return Err(errno),
+        };
+        let Some(says) = git::index_digest(&bytes) else { return Ok(false) };
+        let mut entries = Sha256::new();
+        entries.update(says);
+        entries.update(stat.st_mode.to_le_bytes());
+        entries.update(stat.st_uid.to_le_bytes());
+        entries.update(stat.st_gid.to_le_bytes());
+        entries.update(attributes(&file)?);
+        entries.update(attributes(folder)?);
+        let seen = IndexSeen {
+            folder: digest(&[&times(own), &own.st_size.to_le_bytes()]),
+            file: digest(&[&times(&stat), &lasting(&stat)]),
+            entries: entries.finalize().into(),
+        };
+        self.newer(own);
+        self.newer(&stat);
+        self.bounds.hold(path.len() + 256);
+        self.look.sum.add(&digest(&[path, b"index", &lasting(own)]));
+        self.look.indexes.insert(path.to_vec(), seen);
+        Ok(true)
+    }
+
+    fn add(&mut self, path: &[u8], stat: &Stat) {
+        self.newer(stat);
+        self.look.sum.add(&digest(&[path, &lasting(stat), &times(stat), &stat.st_size.to_le_bytes()]));
+    }
+
+    fn newer(&mut self, stat: &Stat) {
+        let seconds = u64::try_from(stat.st_ctime).unwrap_or(0);
+        let nanoseconds = u32::try_from(stat.st_ctime_nsec).unwrap_or(0);
+        self.look.newest = self.look.newest.max(Duration::new(seconds, nanoseconds.min(999_999_999)));
+    }
+}
+
+fn stat(folder: &OwnedFd, name: &[u8]) -> Result<Stat, Errno> {
+    rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// All but times and size.
+fn lasting(stat: &Stat) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    bytes.extend(stat.st_dev.to_le_bytes());
+    bytes.extend(stat.st_ino.to_le_bytes());
+    bytes.extend(stat.st_mode.to_le_bytes());
+    bytes.extend(stat.st_nlink.to_le_bytes());
+    bytes.extend(stat.st_uid.to_le_bytes());
+    bytes.extend(stat.st_gid.to_le_bytes());
+    bytes.extend(stat.st_rdev.to_le_bytes());
+    bytes
+}
+
+fn times(stat: &Stat) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(32);
+    bytes.extend(stat.st_mtime.to_le_bytes());
+    bytes.extend(stat.st_mtime_nsec.to_le_bytes());
+    bytes.extend(stat.st_ctime.to_le_bytes());
+    bytes.extend(stat.st_ctime_nsec.to_le_bytes());
+    bytes
+}
+
+/// Names and values of all extended attributes, in one hash.
+fn attributes(file: &OwnedFd) -> Result<[u8; 32], Errno> {
+    let mut list = vec![0_u8; ATTRIBUTES];
+    let length = match rustix::fs::flistxattr(file, list.as_mut_slice()) {
+        Ok(length) => length,
+        Err(Errno::NOTSUP) => 0,
+        Err(errno) => return Err(errno),
+    };
+    let mut names: Vec<&[u8]> = list
+        .get(..length)
+        .unwrap_or_default()
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .collect();
+    names.sort_unstable();
+    let mut hash = Sha256::new();
+    let mut value = vec![0_u8; ATTRIBUTES];
+    for name in names {
+        let length = rustix::fs::fgetxattr(file, name, value.as_mut_slice())?;
+        hash.update(digest(&[name, value.get(..length).unwrap_or_default()]));
+    }
+    Ok(hash.finalize().into())
+}
+
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests;
