@@ -14,7 +14,7 @@ mod message;
 mod obstacles;
 mod pod;
 mod properties;
-mod served;
 mod reports;
+mod served;
 mod support;
 mod waiting;

@@ -193,11 +193,6 @@ impl Run<'_> {
                 Ok(Progress::Again)
             }
             Err(error) if error.already_exists() => self.adopt(&active.pod, error).await,
-            Err(error) => match refusal(&error) {
-                Some(obstacle) => Ok(self.refuse(obstacle)),
-                None => Err(Error::new(format!("creating pod {}", active.pod), error)),
-            },
-            Err(error) if error.already_exists() => self.adopt(&active.pod).await,
             Err(error) => self.refused(error, &format!("pod {}", active.pod), ""),
         }
     }
