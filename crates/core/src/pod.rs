@@ -54,8 +54,20 @@ pub struct Injection {
 /// Why no pod can be made from a task's template. Validation refuses such templates at `kubectl apply`;
 /// an object can escape it where the definition was replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("spec.template: {0}")]
-pub struct BadTemplate(pub &'static str);
+pub enum BadTemplate {
+    /// The pod's template.
+    #[error("spec.template: {0}")]
+    Pod(String),
+    /// The volume claim's template.
+    #[error("spec.workspace.volumeClaimTemplate: {0}")]
+    Claim(String),
+}
+
+impl BadTemplate {
+    fn pod(why: impl ToString) -> Self {
+        Self::Pod(why.to_string())
+    }
+}
 
 /// Eight hex digits of the SHA-256 of a task's uid: keeps tasks of one name apart.
 pub fn uid_hash(uid: &str) -> String {
@@ -86,8 +98,7 @@ pub fn claim_name(task: &str, uid: &str) -> String {
 /// A hash of all of a task's spec that its pods are made from. A pod that has not started is replaced
 /// when it changes.
 pub fn template_hash(spec: &AgentTaskSpec) -> String {
-    let made_from = json!([
-        spec.template,
+    let rest = json!([
         spec.prompt,
         spec.prompt_from,
         spec.loop_context,
@@ -96,8 +107,11 @@ pub fn template_hash(spec: &AgentTaskSpec) -> String {
         spec.iteration_timeout_seconds,
         spec.workspace.mount_path,
         spec.workspace.ignore,
-    ]);
-    hex(made_from.to_string().as_bytes(), 8)
+    ])
+    .to_string();
+    // Over the canonical text: another order of keys makes no other pod.
+    let made_from = format!("[{},{}", spec.template.0.canonical(), rest.get(1..).unwrap_or_default());
+    hex(made_from.as_bytes(), 8)
 }
 
 /// A hash of the goal and of what completes the task. A report is judged by what its pod was made from:
@@ -131,9 +145,12 @@ fn labels(task: &AgentTask) -> Map<String, Value> {
 
 /// The volume claim that a task asks for, or `None` where it asks for none. It belongs to the task only
 /// where it is to be deleted with it.
-pub fn claim(task: &AgentTask) -> Option<Value> {
-    let template = &task.spec.workspace.volume_claim_template.as_ref()?.0;
-    let mut claim = template.clone();
+///
+/// # Errors
+/// The template is more than any claim needs.
+pub fn claim(task: &AgentTask) -> Result<Option<Value>, BadTemplate> {
+    let Some(template) = &task.spec.workspace.volume_claim_template else { return Ok(None) };
+    let mut claim = template.0.parse().map_err(|why| BadTemplate::Claim(why.to_string()))?;
     let root = object(&mut claim);
     root.insert("apiVersion".to_owned(), json!("v1"));
     root.insert("kind".to_owned(), json!("PersistentVolumeClaim"));
@@ -142,7 +159,7 @@ pub fn claim(task: &AgentTask) -> Option<Value> {
     meta.insert("namespace".to_owned(), json!(task.namespace()));
     object(meta.entry("labels").or_insert_with(|| json!({}))).extend(labels(task));
     meta.insert("ownerReferences".to_owned(), claim_owners(task));
-    Some(claim)
+    Ok(Some(claim))
 }
 
 /// The owners of a task's volume claim: the task, or nobody.
@@ -190,7 +207,7 @@ pub fn build(
     injection: &Injection,
 ) -> Result<Value, BadTemplate> {
     let spec = &task.spec;
-    let mut pod = spec.template.0.clone();
+    let mut pod = spec.template.0.parse().map_err(BadTemplate::pod)?;
     let root = object(&mut pod);
     root.insert("apiVersion".to_owned(), json!("v1"));
     root.insert("kind".to_owned(), json!("Pod"));
@@ -266,14 +283,15 @@ fn wrap_agent(
     let containers = list(pod_spec, "containers");
     let named = containers.iter().position(|c| c.get("name").and_then(Value::as_str) == Some("agent"));
     let only = (containers.len() == 1).then_some(0);
-    let agent = named
-        .or(only)
-        .and_then(|at| containers.get_mut(at))
-        .ok_or(BadTemplate("with several containers, name the one that runs the agent 'agent'"))?;
+    let agent = named.or(only).and_then(|at| containers.get_mut(at)).ok_or_else(|| {
+        BadTemplate::pod("with several containers, name the one that runs the agent 'agent'")
+    })?;
     let agent = object(agent);
     let command = agent.get("command").and_then(Value::as_array).cloned().unwrap_or_default();
     if command.is_empty() {
-        return Err(BadTemplate("the agent's container needs a command: write out its image's entrypoint"));
+        return Err(BadTemplate::pod(
+            "the agent's container needs a command: write out its image's entrypoint",
+        ));
     }
     let mut wrapped = vec![json!(RUNNER_FILE), json!("run"), json!("--")];
     wrapped.extend(command);

@@ -244,8 +244,8 @@ fn a_claim_is_made_from_its_template_and_owned_only_to_be_deleted_with_the_task(
         "metadata": { "labels": { "team": "a" }, "name": "not-mine" },
         "spec": { "accessModes": ["ReadWriteOnce"], "newField": 1 },
     });
-    assert_eq!(claim(&task(&json!({}))), None);
-    let made = claim(&task(&json!({ "workspace": { "volumeClaimTemplate": template } }))).unwrap();
+    assert_eq!(claim(&task(&json!({}))), Ok(None));
+    let made = claim(&task(&json!({ "workspace": { "volumeClaimTemplate": template } }))).unwrap().unwrap();
     assert_eq!(made["metadata"]["name"], claim_name("x", "11111111-2222-3333-4444-555555555555"));
     assert_eq!(
         (&made["kind"], &made["metadata"]["namespace"]),
@@ -254,7 +254,7 @@ fn a_claim_is_made_from_its_template_and_owned_only_to_be_deleted_with_the_task(
     assert_eq!((&made["metadata"]["labels"]["team"], &made["spec"]["newField"]), (&json!("a"), &json!(1)));
     assert_eq!(made["metadata"]["ownerReferences"], json!([]), "work is not thrown away");
     let deleted = json!({ "workspace": { "volumeClaimTemplate": template, "whenDeleted": "Delete" } });
-    let made = claim(&task(&deleted)).unwrap();
+    let made = claim(&task(&deleted)).unwrap().unwrap();
     assert_eq!(made["metadata"]["ownerReferences"][0]["name"], "x");
 }
 

@@ -4,6 +4,7 @@ mod crd;
 mod schema;
 mod spec;
 mod status;
+mod text;
 
 pub use crd::crd;
 pub use schema::{ClaimTemplate, PodTemplate};
@@ -15,6 +16,7 @@ pub use status::{
     Active, AgentTaskStatus, Change, Gate, Outcome, PastIteration, Phase, Source, Stop, StopCause, Streaks,
     Threshold, Thresholds, Usage, WaitReason, Waiting,
 };
+pub use text::{JsonText, Unparsed};
 
 /// Condition types of an `AgentTask`.
 pub mod condition {

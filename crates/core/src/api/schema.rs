@@ -1,12 +1,14 @@
 //! Hand-written schemas for what a task passes on to Kubernetes.
 //!
 //! A schema derived from our own pod types would drop every field that is newer than these types, and
-//! would not fit the annotation of client-side apply. So these objects stay JSON: unknown fields are
-//! preserved, and only what a validation rule must see is declared.
+//! would not fit the annotation of client-side apply. So these objects stay JSON, kept as text: unknown fields
+//! are preserved, and only what a validation rule must see is declared.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+use super::text::JsonText;
 
 /// Containers and init containers that a template may have. The more there are, the less room the kubelet
 /// leaves to each for its termination message: with these, and what webhooks add, the report still fits.
@@ -16,12 +18,12 @@ const MOST_INIT_CONTAINERS: u32 = 8;
 /// A pod template as the user wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct PodTemplate(pub Value);
+pub struct PodTemplate(pub JsonText);
 
 /// A volume claim template as the user wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ClaimTemplate(pub Value);
+pub struct ClaimTemplate(pub JsonText);
 
 fn metadata() -> Value {
     json!({
