@@ -286,14 +286,12 @@ impl Run<'_> {
     /// Makes the workspace's volume claim where the task asks for one and it is not there. An answer says that it is
     /// refused.
     async fn ensure_claim(&mut self) -> Result<Option<Progress>, Error> {
-        let Some(body) = pod::claim(&self.task) else { return Ok(None) };
-    /// Makes the workspace's volume claim where the task asks for one and it is not there.
-    async fn ensure_claim(&self) -> Result<Option<Obstacle>, Error> {
         let body = match pod::claim(&self.task) {
             Ok(Some(body)) => body,
             Ok(None) => return Ok(None),
             Err(bad) => {
-                return Ok(Some(Obstacle { reason: WaitReason::PodRejected, detail: bad.to_string() }));
+                let refused = Obstacle { reason: WaitReason::PodRejected, detail: bad.to_string() };
+                return Ok(Some(self.refuse(refused)));
             }
         };
         let name = pod::claim_name(&self.name, &self.task.uid().unwrap_or_default());
