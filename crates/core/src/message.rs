@@ -104,6 +104,7 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
         WaitReason::PromptMissing => "the prompt that promptFrom names cannot be read",
         WaitReason::StartFailed => "its pod did not start the agent",
         WaitReason::RateLimited => "the model provider refuses for now",
+        WaitReason::ProviderUnavailable => "the model provider is unavailable",
         WaitReason::NodeLost => "its node is lost",
         WaitReason::NameConflict => "a pod of somebody else has its pod's name",
         WaitReason::EarlierPod => "an earlier task's pod is still running",

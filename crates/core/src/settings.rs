@@ -29,6 +29,8 @@ pub struct Settings {
     pub rate_limit_min_seconds: i64,
     /// Longest such delay in seconds.
     pub rate_limit_max_seconds: i64,
+    /// Attempts at one iteration that may be free though their agent had started.
+    pub free_attempts: i64,
     /// Seconds that other containers may outlive the agent's.
     pub sidecar_grace_seconds: i64,
 }
@@ -46,6 +48,7 @@ impl Default for Settings {
             start_retry_max_seconds: 300,
             rate_limit_min_seconds: 60,
             rate_limit_max_seconds: 1800,
+            free_attempts: 20,
             sidecar_grace_seconds: 30,
         }
     }
@@ -166,6 +169,7 @@ const KEYS: &[Key] = &[
     Key { name: "startRetryMaxSeconds", min: 1, max: WEEK, set: |s, v| s.start_retry_max_seconds = v },
     Key { name: "rateLimitMinSeconds", min: 1, max: WEEK, set: |s, v| s.rate_limit_min_seconds = v },
     Key { name: "rateLimitMaxSeconds", min: 1, max: WEEK, set: |s, v| s.rate_limit_max_seconds = v },
+    Key { name: "freeAttempts", min: 0, max: MOST_ITERATIONS as i64, set: |s, v| s.free_attempts = v },
     Key { name: "sidecarGraceSeconds", min: 0, max: WEEK, set: |s, v| s.sidecar_grace_seconds = v },
 ];
 

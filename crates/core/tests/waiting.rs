@@ -1,9 +1,9 @@
 //! What holds a loop: starts that fail, a provider that refuses, a configuration that is refused.
 
 use crate::support::{World, after, idled, kubelet, rate_limited, worked};
-use agentloop_contract::report::Change;
+use agentloop_contract::report::{Change, Report, Usage};
 use agentloop_core::{
-    api::{Phase, WaitReason},
+    api::{Outcome, Phase, WaitReason},
     facts::Obstacle,
     settings::Configuration,
 };
@@ -52,6 +52,16 @@ fn a_wait_is_shown_in_whole_seconds_and_never_ends_before_its_time() {
     }
 }
 
+/// Each delay is as long as that, or at most half a minute longer.
+#[track_caller]
+fn assert_growing(delays: &[i64], least: &[i64]) {
+    let is_right = |(delay, least): (&i64, &i64)| (*least..=least + 30).contains(delay);
+    assert!(
+        delays.len() == least.len() && delays.iter().zip(least).all(is_right),
+        "{delays:?}, not {least:?}"
+    );
+}
+
 #[test]
 fn a_provider_that_refuses_and_changed_nothing_is_not_charged_and_waits_twice_as_long_each_time() {
     let mut world = World::new(&json!({ "maxIterations": 1 }));
@@ -63,19 +73,29 @@ fn a_provider_that_refuses_and_changed_nothing_is_not_charged_and_waits_twice_as
         world.iterate(&rate_limited(Change::Unchanged, None));
         delays.push(world.held_for());
     }
-    assert_eq!(delays, [60, 120, 240, 480, 960, 1800, 1800]);
+    assert_growing(&delays, &[60, 120, 240, 480, 960, 1800, 1800]);
     assert_eq!((world.iterations(), world.status().history.len()), (0, 0));
-    world.pass(1800);
+    world.pass(1830);
     world.iterate(&worked());
     assert_eq!((world.phase(), world.iterations()), (Phase::IterationLimitReached, 1));
 }
 
 #[test]
-fn a_provider_that_names_a_time_that_has_come_is_waited_for_as_one_that_names_none() {
-    for until in [0, -5] {
+fn a_named_time_lengthens_the_delay_and_never_shortens_it() {
+    for until in [0, -5, 1, 6, 59] {
         let mut world = World::new(&json!({}));
-        world.iterate(&rate_limited(Change::Unchanged, Some(after(until))));
-        assert_eq!(world.held_for(), 60);
+        let refused = |world: &World| {
+            rate_limited(Change::Unchanged, Some(world.now + SignedDuration::from_secs(until)))
+        };
+        let mut delays = Vec::new();
+        for _ in 0..3 {
+            let report = refused(&world);
+            world.iterate(&report);
+            let held = world.held_for();
+            delays.push(held);
+            world.pass(held);
+        }
+        assert_growing(&delays, &[60, 120, 240]);
     }
 }
 
@@ -83,18 +103,154 @@ fn a_provider_that_names_a_time_that_has_come_is_waited_for_as_one_that_names_no
 fn a_provider_that_names_a_time_is_taken_at_its_word_for_a_day_at_most() {
     let mut world = World::new(&json!({}));
     world.iterate(&rate_limited(Change::Unchanged, Some(after(5000))));
-    assert_eq!(world.held_for(), 5000);
-    world.pass(4999);
+    let held = world.held_for();
+    assert_growing(&[held], &[5000]);
+    world.pass(held - 1);
     assert_eq!(world.active(), None);
     world.pass(1);
     assert_eq!(world.active(), Some((1, 1)));
     world.iterate(&rate_limited(Change::Unchanged, Some(after(99 * 24 * 3600))));
-    assert_eq!(world.held_for(), 24 * 3600);
+    assert_growing(&[world.held_for()], &[24 * 3600]);
     world.edit(&json!({ "template": { "metadata": { "labels": { "key": "another" } } } }));
     world.go();
     assert_eq!(world.active(), Some((1, 2)), "a changed spec ends the wait");
     world.iterate(&rate_limited(Change::Unchanged, Some(after(1))));
-    assert_eq!(world.held_for(), 240, "a time that is over is no time");
+    assert_growing(&[world.held_for()], &[240]);
+}
+
+#[test]
+fn a_delay_that_a_named_time_could_overflow_ends_within_the_calendar() {
+    let mut world = World::new(&json!({}));
+    world.iterate(&rate_limited(Change::Unchanged, Some(jiff::Timestamp::MAX)));
+    assert_growing(&[world.held_for()], &[24 * 3600]);
+}
+
+#[test]
+fn only_so_many_refused_attempts_of_an_iteration_are_free() {
+    let mut world = World::new(&json!({ "maxIterations": 2 }));
+    world.configure(&[("freeAttempts", "3")]);
+    for attempt in 0..3 {
+        world.iterate(&rate_limited(Change::Unchanged, None));
+        assert_eq!((world.iterations(), world.status().next_attempt), (0, attempt + 1));
+        let held = world.held_for();
+        world.pass(held);
+    }
+    world.end_charged(&rate_limited(Change::Unchanged, None));
+    let status = world.status();
+    assert_eq!((status.iterations, status.history[0].outcome), (1, Outcome::ProviderRefused));
+    assert_eq!((status.free_attempts, status.breaker.consecutive_no_change), (0, 0));
+    assert_growing(&[world.held_for()], &[480]);
+    for _ in 0..3 {
+        let held = world.held_for();
+        world.pass(held);
+        world.iterate(&rate_limited(Change::Unchanged, None));
+    }
+    assert_eq!(world.iterations(), 1, "the next iteration has free attempts of its own");
+}
+
+#[test]
+fn no_attempt_is_free_where_the_setting_says_so() {
+    let mut world = World::new(&json!({ "maxIterations": 2 }));
+    world.configure(&[("freeAttempts", "0")]);
+    world.go();
+    world.end_charged(&rate_limited(Change::Unchanged, None));
+    assert_eq!((world.iterations(), world.waits_for()), (1, Some(WaitReason::RateLimited)));
+}
+
+#[test]
+fn twenty_refused_attempts_are_free_by_default_and_failed_starts_are_not_among_them() {
+    let mut world = World::new(&json!({ "maxIterations": 1 }));
+    for attempt in 0..20 {
+        if attempt % 5 == 0 {
+            world.go();
+            world.fail_to_start();
+            world.go();
+            let held = world.held_for();
+            world.pass(held);
+        }
+        world.iterate(&rate_limited(Change::Unchanged, None));
+        let held = world.held_for();
+        world.pass(held);
+    }
+    assert_eq!((world.iterations(), world.status().free_attempts), (0, 20));
+    world.end_charged(&rate_limited(Change::Unchanged, None));
+    assert_eq!((world.phase(), world.iterations()), (Phase::IterationLimitReached, 1));
+}
+
+#[test]
+fn charged_refusals_wait_longer_each_time_too_until_the_provider_serves() {
+    let mut world = World::new(&json!({}));
+    let mut delays = Vec::new();
+    for change in [Change::Changed, Change::Unchanged, Change::Unknown, Change::Changed] {
+        world.iterate(&rate_limited(change, None));
+        delays.push(world.held_for());
+        let held = world.held_for();
+        world.pass(held);
+    }
+    assert_growing(&delays, &[60, 120, 240, 480]);
+    world.end(&crate::support::interrupted(Change::Unknown));
+    world.go();
+    world.iterate(&rate_limited(Change::Changed, None));
+    assert_growing(&[world.held_for()], &[960]);
+    let held = world.held_for();
+    world.pass(held);
+    world.iterate(&worked());
+    world.iterate(&rate_limited(Change::Changed, None));
+    assert_growing(&[world.held_for()], &[60]);
+}
+
+#[test]
+fn a_new_reset_token_forgets_how_often_the_provider_refused_but_not_what_was_free() {
+    let mut world = World::new(&json!({}));
+    for _ in 0..3 {
+        world.iterate(&rate_limited(Change::Unchanged, None));
+        let held = world.held_for();
+        world.pass(held);
+    }
+    world.edit(&json!({ "resetToken": "again" }));
+    world.go();
+    assert_eq!((world.status().refusals, world.status().free_attempts), (0, 3));
+}
+
+#[test]
+fn a_provider_that_fails_is_waited_out_under_a_reason_of_its_own() {
+    for change in [Change::Unchanged, Change::Changed] {
+        let mut report = rate_limited(change, None);
+        report.provider_refused.as_mut().unwrap().unavailable = true;
+        let mut world = World::new(&json!({}));
+        world.iterate(&report);
+        assert_eq!(world.waits_for(), Some(WaitReason::ProviderUnavailable));
+        assert!(world.message().contains("the model provider is unavailable"), "{}", world.message());
+        assert_growing(&[world.held_for()], &[60]);
+    }
+}
+
+#[test]
+fn what_free_attempts_cost_is_added_up() {
+    let mut world = World::new(&json!({}));
+    let usage = Usage { input_tokens: Some(7), cost_usd: Some("0.25".to_owned()), ..Usage::default() };
+    let report = Report { usage: Some(usage), ..rate_limited(Change::Unchanged, None) };
+    for _ in 0..2 {
+        world.iterate(&report);
+        let held = world.held_for();
+        world.pass(held);
+    }
+    let usage = world.status().usage.unwrap();
+    assert_eq!((usage.input_tokens, usage.cost_usd.as_deref()), (Some(14), Some("0.5")));
+    assert_eq!(world.iterations(), 0);
+}
+
+#[test]
+fn tasks_that_are_refused_together_do_not_come_back_together() {
+    let delay = |uid: &str| {
+        let mut world = World::new(&json!({}));
+        world.task.metadata.uid = Some(uid.to_owned());
+        world.iterate(&rate_limited(Change::Unchanged, None));
+        world.held_for()
+    };
+    let delays: std::collections::BTreeSet<i64> = (0..20).map(|n| delay(&format!("uid-{n}"))).collect();
+    assert!(delays.len() > 5, "{delays:?}");
+    assert!(delays.iter().all(|delay| (60..=90).contains(delay)), "{delays:?}");
 }
 
 #[test]
@@ -104,14 +260,14 @@ fn an_uncharged_retry_checks_the_limit_and_the_pause_again() {
     world.iterate(&rate_limited(Change::Unchanged, None));
     world.configure(&[("hardLimit", "3")]);
     world.go();
-    world.pass(60);
+    world.pass(90);
     assert_eq!((world.phase(), world.iterations()), (Phase::IterationLimitReached, 3));
 
     let mut world = World::new(&json!({}));
     world.iterate(&rate_limited(Change::Unchanged, None));
     world.configure(&[("paused", "true")]);
     world.go();
-    world.pass(60);
+    world.pass(90);
     assert_eq!(world.waits_for(), Some(WaitReason::Paused));
     world.configure(&[]);
     world.go();
@@ -351,7 +507,7 @@ fn waits_and_refusals_leave_the_streaks_as_they_were() {
     let mut world = World::new(&json!({}));
     world.iterate_times(2, &idled());
     world.iterate(&rate_limited(Change::Unchanged, None));
-    world.pass(60);
+    world.pass(90);
     world.fail_to_start();
     world.go();
     assert_eq!(world.status().breaker.consecutive_no_change, 2);

@@ -55,6 +55,17 @@ pub struct AgentTaskStatus {
     #[schemars(range(min = 0))]
     pub next_attempt: i32,
 
+    /// Attempts at the next iteration whose agent had started and that were not charged, because the
+    /// provider refused and nothing was touched. A bounded number of them is free.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub free_attempts: i32,
+
+    /// Refusals of the provider in a row, charged or not: the delays grow with them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    #[schemars(range(min = 0))]
+    pub refusals: i32,
+
     /// What holds the next iteration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
@@ -102,6 +113,11 @@ pub struct AgentTaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317))]
     pub served_by: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(number: &i32) -> bool {
+    *number == 0
 }
 
 /// Where a loop stands.
@@ -184,6 +200,8 @@ pub enum WaitReason {
     StartFailed,
     /// The model provider refuses for now.
     RateLimited,
+    /// The model provider fails: an error of its own, or no connection.
+    ProviderUnavailable,
     /// The pod's node is silent; whether the agent still runs is not known.
     NodeLost,
     /// A pod of somebody else has the name of the next pod.

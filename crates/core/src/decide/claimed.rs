@@ -4,7 +4,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Action, Draft, backed_off, settle};
+use super::{Action, Draft, backed_off, later, settle};
 use crate::{
     api::{Active, WaitReason},
     facts::{Obstacle, PodFacts, PodState},
@@ -89,15 +89,15 @@ fn refuse(draft: &mut Draft<'_>, refused: &Obstacle) {
     let settings = &draft.observed.configuration.last_good;
     let same = draft.status.waiting.as_ref().filter(|waiting| waiting.reason == refused.reason);
     let lasted = same.map_or(0, |waiting| now.duration_since(waiting.since.0).as_secs());
-    let delay = lasted.clamp(settings.start_retry_min_seconds, settings.start_retry_max_seconds);
-    draft.wait(refused, Some(now + SignedDuration::from_secs(delay)));
+    let delay = lasted.min(settings.start_retry_max_seconds).max(settings.start_retry_min_seconds);
+    draft.wait(refused, Some(later(now, SignedDuration::from_secs(delay))));
 }
 
 fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
     let observed = draft.observed;
     let now = observed.now;
     if let Some(deletion) = pod.deletion {
-        let silent_from = deletion + NODE_SILENCE;
+        let silent_from = later(deletion, NODE_SILENCE);
         if now >= silent_from {
             draft.wait_for(
                 WaitReason::NodeLost,
@@ -142,7 +142,7 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
             draft.status.waiting = None;
             let grace = SignedDuration::from_secs(observed.configuration.last_good.sidecar_grace_seconds);
             // The kubelet may not know when the container ended: then no grace is left to wait for.
-            let until = finished.or(pod.created).unwrap_or(now) + grace;
+            let until = later(finished.or(pod.created).unwrap_or(now), grace);
             if now >= until {
                 draft.act(Action::DeletePod(pod.into()));
             } else {

@@ -25,13 +25,9 @@ pub enum Judgement {
         /// Why, in words.
         detail: String,
     },
-    /// The provider refused and the workspace is unchanged: the same iteration is tried again.
-    Refused {
-        /// When the provider said to come back.
-        until: Option<Timestamp>,
-        /// The refusal in words.
-        detail: String,
-    },
+    /// The provider refused and nothing was touched: the same iteration is tried again, unless that was
+    /// granted too often. Then it counts like this.
+    Refused(Box<Charge>),
     /// It counts.
     Charged(Box<Charge>),
 }
@@ -49,8 +45,10 @@ pub struct Charge {
     pub error: ErrorSeen,
     /// The stop that it calls for by itself.
     pub verdict: Option<StopCause>,
-    /// The provider refused: the next iteration waits, until then where it named a time.
+    /// The provider refused: the next try waits, at least until then if it named a time.
     pub refused: Option<Option<Timestamp>>,
+    /// It failed rather than refused.
+    pub unavailable: bool,
     /// The agent's exit code.
     pub exit_code: Option<i32>,
     /// The runner's report, where there is one that counts.
@@ -107,6 +105,7 @@ pub(super) fn lost() -> Charge {
         error: ErrorSeen::Keep,
         verdict: None,
         refused: None,
+        unavailable: false,
         exit_code: None,
         report: None,
         started: None,
@@ -180,10 +179,6 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
         false => changed == Change::Unchanged,
     };
     let is_free = is_untouched && report.end == End::Exited && is_believed;
-    if let Some(refusal) = refusal.filter(|_| is_free) {
-        let detail = report.error.as_ref().map_or_else(String::new, |error| error.summary.clone());
-        return Judgement::Refused { until: refusal.until, detail };
-    }
     // The agent was killed for memory and its runner lived to tell: one cause, whatever was printed last.
     let was_killed = report.signal.is_some() || report.exit_code.is_some_and(|code| code > 128);
     let out_of_memory = end.reason.as_deref() == Some(OOM_KILLED) && was_killed;
@@ -212,18 +207,20 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     } else {
         report.error.clone().map_or(ErrorSeen::None, ErrorSeen::Some)
     };
-    Judgement::Charged(Box::new(Charge {
+    let charge = Box::new(Charge {
         outcome,
         changed,
         no_change,
         error,
         verdict,
         refused: refusal.map(|refusal| refusal.until),
+        unavailable: refusal.is_some_and(|refusal| refusal.unavailable),
         exit_code: report.exit_code.or(end.exit_code),
         report: Some(report.clone()),
         started: report.started_at.or(end.started),
         finished: report.finished_at.or(end.finished),
-    }))
+    });
+    if is_free && refusal.is_some() { Judgement::Refused(charge) } else { Judgement::Charged(charge) }
 }
 
 /// Whether the task is done by its policy, and by the verify command where there is one.

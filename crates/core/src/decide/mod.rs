@@ -9,6 +9,7 @@
 mod announce;
 mod claimed;
 mod judge;
+mod provider;
 mod rules;
 pub mod served;
 mod settle;
@@ -226,6 +227,7 @@ impl Draft<'_> {
         }
         self.status.handled_reset_token.clone_from(token);
         self.status.breaker = crate::api::Streaks::default();
+        self.status.refusals = 0;
         if self.status.stop.as_ref().is_some_and(|stop| rules::is_lifted_by_token(stop.phase)) {
             self.status.stop = None;
         }
@@ -245,6 +247,12 @@ impl Draft<'_> {
     }
 }
 
+/// That much later; at the end of time, the end of time. Times and delays come from outside, and the plain
+/// operators panic where a sum leaves the calendar.
+pub(crate) fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
+    time.saturating_add(by).unwrap_or(time)
+}
+
 /// Times in the status have whole seconds, as everywhere in Kubernetes; rounded up, so that nothing
 /// begins early.
 fn whole_second(time: Timestamp) -> Timestamp {
@@ -262,5 +270,7 @@ fn some_text(text: &str) -> Option<String> {
 /// `min` doubled `times` times, at most `max`.
 fn backed_off(min: i64, max: i64, times: i32) -> SignedDuration {
     let doublings = u32::try_from(times.clamp(0, 30)).unwrap_or(0);
-    SignedDuration::from_secs(min.saturating_mul(1_i64 << doublings).min(max).max(0))
+    SignedDuration::from_secs(
+        min.saturating_mul(1_i64.checked_shl(doublings).unwrap_or(i64::MAX)).min(max).max(0),
+    )
 }

@@ -1,13 +1,13 @@
 //! Settling: the one write that counts an iteration, or proves that it does not count.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Draft, backed_off,
+    Draft,
     claimed::start_delay,
     judge::{self, Charge, ErrorSeen, Judgement, NoChange},
-    usage, whole_second,
+    later, provider, usage, whole_second,
 };
 use crate::{
     api::{Active, Gate, PastIteration, Phase, Stop, StopCause, WaitReason},
@@ -23,18 +23,19 @@ const NEW_LINE_BYTES: usize = 160;
 const OLD_LINE_BYTES: usize = 100;
 /// Blockers kept of the newest entry.
 const MOST_BLOCKERS: usize = 3;
-/// No provider makes a task wait longer than this on its word alone.
-const LONGEST_REFUSAL: SignedDuration = SignedDuration::from_hours(24);
 
 pub(super) fn settle(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFacts>, ending: &Ending) {
     let completion = pod.and_then(|pod| pod.completion.as_deref());
     match judge::judge(&draft.observed.task.spec, completion, ending) {
         Judgement::NotStarted { detail } => try_again(draft, active, pod, detail),
-        Judgement::Refused { until, detail } => {
+        Judgement::Refused(charge) if provider::is_free(draft) => {
             end_attempt(draft, active);
-            wait_for_provider(draft, active.attempt, until, detail);
+            draft.status.free_attempts = draft.status.free_attempts.saturating_add(1);
+            let cost = charge.report.as_ref().and_then(|report| report.usage.as_ref()).map(usage::of);
+            draft.status.usage = usage::add(draft.status.usage.take(), cost.as_ref());
+            provider::wait(draft, active, &charge);
         }
-        Judgement::Charged(charge) => count(draft, active, &charge),
+        Judgement::Refused(charge) | Judgement::Charged(charge) => count(draft, active, &charge),
     }
 }
 
@@ -64,16 +65,8 @@ fn try_again(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFacts>, det
         Some(why) => Obstacle { reason: WaitReason::PodRejected, detail: why.to_owned() },
         None => Obstacle { reason: WaitReason::StartFailed, detail },
     };
-    let until = draft.observed.now + start_delay(draft, active.attempt);
+    let until = later(draft.observed.now, start_delay(draft, active.attempt));
     draft.wait(&obstacle, Some(until));
-}
-
-fn wait_for_provider(draft: &mut Draft<'_>, attempt: i32, until: Option<Timestamp>, detail: String) {
-    let now = draft.observed.now;
-    let settings = &draft.observed.configuration.last_good;
-    let own = now + backed_off(settings.rate_limit_min_seconds, settings.rate_limit_max_seconds, attempt);
-    let until = until.filter(|until| *until > now).map_or(own, |until| until.min(now + LONGEST_REFUSAL));
-    draft.wait(&Obstacle { reason: WaitReason::RateLimited, detail }, Some(until));
 }
 
 fn count(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
@@ -83,6 +76,7 @@ fn count(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
     status.active = None;
     status.waiting = None;
     status.next_attempt = 0;
+    status.free_attempts = 0;
     status.iterations = active.iteration;
 
     let streaks = &mut status.breaker;
@@ -121,9 +115,10 @@ fn count(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
     if charge.verdict == Some(StopCause::Completed) {
         status.completion_time = Some(Time(whole_second(now)));
     }
-    if let Some(until) = charge.refused {
-        let detail = judge::summary_of(&charge.error, report).unwrap_or_default();
-        wait_for_provider(draft, 0, until, detail);
+    if charge.refused.is_some() {
+        provider::wait(draft, active, charge);
+    } else if provider::has_served(charge.outcome) {
+        draft.status.refusals = 0;
     }
 }
 

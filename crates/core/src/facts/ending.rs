@@ -10,6 +10,7 @@ use super::{
     AgentEnd, Ending, agent_status, condition,
     origin::{self, Origin},
 };
+use crate::decide::later;
 
 /// How far the clocks of a node and of the API server may lie apart.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(10);
@@ -53,11 +54,14 @@ pub(super) fn ending(pod: &Pod, status: &PodStatus, bound: bool) -> Ending {
 /// Whether somebody asked for the pod's end before the agent's container had ended. A pod is also deleted
 /// because its other containers go on without the agent, and evicted after it had succeeded.
 fn was_disrupted(pod: &Pod, status: &PodStatus, finished: Option<Timestamp>) -> bool {
+    // Anybody may ask for any grace period, and the API server keeps it as it is.
     let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
-    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| time.0 - grace);
+    let before = SignedDuration::ZERO.saturating_sub(grace);
+    let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| later(time.0, before));
     let target = condition(status, "DisruptionTarget")
         .map(|condition| condition.last_transition_time.as_ref().map(|time| time.0));
-    let came_first = |asked: Timestamp| finished.is_none_or(|finished| asked <= finished + CLOCKS_DIFFER);
+    let came_first =
+        |asked: Timestamp| finished.is_none_or(|finished| asked <= later(finished, CLOCKS_DIFFER));
     deleted.is_some_and(came_first) || target.is_some_and(|asked| asked.is_none_or(came_first))
 }
 

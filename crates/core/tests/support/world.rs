@@ -187,6 +187,13 @@ impl World {
         kubelet::end(self.pod(), &state);
     }
 
+    /// The claimed pod ends with a refusal beyond those that are free.
+    pub fn end_charged(&mut self, report: &Report) {
+        self.end(report);
+        self.note_charge(true);
+        self.go();
+    }
+
     /// The claimed pod ends without a word.
     pub fn end_silently(&mut self, code: i32, reason: &str) {
         if !kubelet::is_running(self.pod()) {
