@@ -93,6 +93,10 @@ pub enum Ending {
 
 /// How an agent that ran has ended.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; they are no states of one thing"
+)]
 pub struct AgentEnd {
     /// The runner's report, if it is whole and comes from the runner as far as the pod can show.
     pub report: Option<Report>,

@@ -16,6 +16,10 @@
 //! * [`refused`]: what it means that the API server refuses a pod.
 //! * [`message`]: every sentence and command that a person reads.
 
+// Times and numbers come from outside, and the plain operators panic where a result does not fit: jiff's in every
+// build, those of integers in debug builds. Use checked or saturating ones.
+#![deny(clippy::arithmetic_side_effects)]
+
 pub mod api;
 pub mod decide;
 pub mod facts;

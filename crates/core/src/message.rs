@@ -19,7 +19,7 @@ pub fn cut_bytes(text: &str, bytes: usize) -> String {
     let room = bytes.saturating_sub('…'.len_utf8());
     let mut used = 0;
     let fits = |c: &char| {
-        used += json_bytes(*c);
+        used = usize::saturating_add(used, json_bytes(*c));
         used <= room
     };
     text.chars().take_while(fits).map(clean).chain(['…']).collect()
@@ -170,8 +170,9 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let next = count.saturating_mul(2).min(most);
     // The number that the spec asks for already would change nothing, and so lift nothing.
     let asked = task.spec.max_iterations.map(i64::from);
-    let other =
-        [next, next + 1, next - 1].into_iter().find(|n| Some(*n) != asked && *n > count && *n <= most);
+    let other = [next, next.saturating_add(1), next.saturating_sub(1)]
+        .into_iter()
+        .find(|n| Some(*n) != asked && *n > count && *n <= most);
     let change = other.map_or_else(
         || format!("\"resetToken\":\"{}\"", next_token(task, status)),
         |next| format!("\"maxIterations\":{next}"),

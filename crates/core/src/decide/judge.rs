@@ -174,10 +174,8 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
         .as_ref()
         .filter(|refusal| refusal.kind == RefusalKind::RateLimited && verdict.is_none());
     // A runner that can sign also says whether anything at all was touched, whatever counts as a change.
-    let is_untouched = match end.keyed {
-        true => report.untouched && changed != Change::Changed,
-        false => changed == Change::Unchanged,
-    };
+    let is_untouched =
+        if end.keyed { report.untouched && changed != Change::Changed } else { changed == Change::Unchanged };
     let is_free = is_untouched && report.end == End::Exited && is_believed;
     // The agent was killed for memory and its runner lived to tell: one cause, whatever was printed last.
     let was_killed = report.signal.is_some() || report.exit_code.is_some_and(|code| code > 128);

@@ -54,7 +54,7 @@ fn billionths(text: &str) -> Option<u128> {
 
 fn format(billionths: u128) -> String {
     let digits = format!("{billionths:0>width$}", width = PLACES + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - PLACES);
+    let (whole, fraction) = digits.split_at(digits.len().saturating_sub(PLACES));
     let fraction = fraction.trim_end_matches('0');
     if fraction.is_empty() { whole.to_owned() } else { format!("{whole}.{fraction}") }
 }
