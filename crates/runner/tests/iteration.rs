@@ -46,6 +46,27 @@ fn the_agents_exit_code_and_its_last_words_are_passed_on() {
 }
 
 #[test]
+fn a_turn_that_failed_completes_nothing_though_the_agent_exits_well() {
+    let gate = r#"{"type":"item.completed","item":{"type":"agent_message","text":"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>"}}"#;
+    let failed = r#"{"type":"turn.failed","error":{"message":"the sandbox is gone"}}"#;
+    let thread = r#"{"type":"thread.started","thread_id":"1"}"#;
+    let print = |lines: &[&str]| format!("cat <<'E'\n{}\nE\n", lines.join("\n"));
+    for policy in ["Gate", "ExitCode"] {
+        let pod = Pod::new().with("policy", policy).verify("touch $AGENTLOOP_WORKSPACE/verified");
+        let outcome = pod.run(&print(&[thread, gate, failed]));
+        let report = outcome.report();
+        assert_eq!((outcome.code, report.end, report.exit_code), (Some(1), End::Exited, Some(1)));
+        assert_eq!((report.verify, outcome.error().as_str()), (None, "failed turn: the sandbox is gone"));
+    }
+    let report = Pod::new().with("policy", "Verify").verify("true").run(&print(&[thread, failed])).report();
+    assert!(report.verify.is_some_and(|verify| verify.passed), "the verify command decides");
+    let completed = r#"{"type":"turn.completed","usage":{}}"#;
+    let outcome = Pod::new().run(&print(&[thread, failed, thread, gate, completed]));
+    assert_eq!((outcome.code, outcome.report().error), (Some(0), None), "the last turn counts");
+    assert!(outcome.report().gate.is_some_and(|gate| gate.ready));
+}
+
+#[test]
 fn an_agent_killed_by_a_signal_is_reported_so() {
     let outcome = Pod::new().run("kill -9 $$");
     let report = outcome.report();
