@@ -1,5 +1,7 @@
 //! The agent's output: passed through by [`crate::process`], and kept here within fixed bounds, whatever is printed.
 
+mod events;
+mod json;
 pub mod refusal;
 pub mod stream;
 pub mod tail;
@@ -59,8 +61,9 @@ impl Output {
         self.stderr.push(bytes);
     }
 
-    /// How the turn ended, where the agent has printed its final event: Claude Code's `result`, Codex'
-    /// `turn.completed` or `turn.failed`. `None` again once another turn begins after it. Plain text has no such event.
+    /// How the turn ended, where the agent has printed its final event: Claude Code's and
+    /// Gemini CLI's `result`, Codex' `turn.completed` or `turn.failed`, OpenCode's `error` or a `step_finish` that asks for
+    /// no tools. `None` again once another turn begins after it. Plain text has no such event.
     ///
     /// An agent may run on for a while after that, with hooks for example; one that stays silent hangs. Of a last line
     /// without a line feed only [`Self::said`] knows.

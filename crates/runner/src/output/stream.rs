@@ -1,14 +1,15 @@
 //! What an agent's standard output says: plain text as it is, streams of JSON lines as the final text they carry.
 //!
-//! Known are Claude Code (`--output-format stream-json` and `json`) and Codex (`exec --json`). A line that holds
-//! a JSON object with a `type` is an event; of events, only these say something:
+//! Known are Claude Code, Codex, OpenCode and Gemini CLI. A line that holds a JSON object with a `type` is an event; of
+//! events, only these say something:
 //!
-//! | | Claude Code | Codex |
-//! |---|---|---|
-//! | begins | `system` / `init`: model | `thread.started` |
-//! | final text | `result`: `result` | the last `item.completed` of an `agent_message` |
-//! | failed | `result`: `is_error`, `api_error_status` | `turn.failed`: `error.message` |
-//! | cost | `result`: `usage`, `total_cost_usd` | `turn.completed`: `usage` |
+//! | | Claude Code | Codex | OpenCode | Gemini CLI |
+//! |---|---|---|---|---|
+//! | begins | `system` / `init`: model | `thread.started` | `step_start` | `init`: model |
+//! | final text | `result`: `result` | the last `item.completed` of an `agent_message` | the `text` events of the last step that has one | the assistant's `message` events after the last tool |
+//! | failed | `result`: `is_error`, `api_error_status` | `turn.failed`: `error.message` | `error` | `result`: `status`, `error.message` |
+//! | final event | `result` | `turn.completed`, `turn.failed` | `step_finish` without tool calls, `error` | `result` |
+//! | cost | `result`: `usage`, `total_cost_usd` | `turn.completed`: `usage` | `step_finish`: `tokens`, `cost` | `result`: `stats` |
 //!
 //! Tool results, warnings and messages on the way say nothing. A final text takes the place of all text before it;
 //! plain text after it (of a script around the agent) is added.
@@ -16,12 +17,17 @@
 //! An agent that prints plain text may also print a file that holds such events. They are believed only where the
 //! output begins with an event, or nothing but events follows them, or their stream has a beginning too.
 
-use agentloop_contract::report::Usage;
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::{Said, TurnEnd, refusal, tail::Tail, until};
+use super::{
+    Said, TurnEnd,
+    events::{Events, Text},
+    json::Json,
+    tail::Tail,
+};
 
 /// Bytes of a line that is parsed; a longer one says nothing, and is not kept.
 const LINE_BYTES: usize = 4 << 20;
@@ -62,29 +68,11 @@ impl Default for Line {
     }
 }
 
-/// What the events said.
-#[derive(Default)]
-struct Events {
-    opened: bool,
-    ended: bool,
-    /// The last event of a turn was the last one so far: nothing has begun after it.
-    final_event: bool,
-    failed: Option<String>,
-    /// Status of the refused request, where it is told.
-    status: Option<i64>,
-    /// Words of the final error, where the stream has no status.
-    words: Option<String>,
-    resets_at: Option<Timestamp>,
-    /// Sums of the sessions that are over, and the one that is not: its results replace each other.
-    usage: Usage,
-    session: Option<(String, Usage)>,
-}
-
-/// The part of an event that tells whether the rest matters; large tool results are skipped unread.
+/// An event's type.
 #[derive(Deserialize)]
-struct Kind {
-    #[serde(rename = "type")]
-    kind: String,
+struct Kind<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
 }
 
 impl Stream {
@@ -141,38 +129,47 @@ impl Stream {
 
     /// Takes a line as JSON; false where it is no event.
     fn json(&mut self, line: &[u8]) -> bool {
-        if line.trim_ascii_start().starts_with(b"[") {
+        let text = String::from_utf8_lossy(line);
+        if text.trim_start().starts_with('[') {
             // `--output-format json --verbose`: all events in one array.
-            let Ok(events) = serde_json::from_slice::<Vec<Value>>(line) else { return false };
-            let events: Vec<_> =
-                events.iter().filter_map(|event| Some((event.get("type")?.as_str()?, event))).collect();
-            for (kind, event) in &events {
-                self.event(kind, event);
-            }
-            return !events.is_empty();
+            let Some(events) = Json::whole(&text) else { return false };
+            let mut any = false;
+            events.items(|event| {
+                if let Some(kind) = event.get("type").text() {
+                    any = true;
+                    self.event(&kind, event);
+                }
+            });
+            return any;
         }
-        let Ok(Kind { kind }) = serde_json::from_slice(line) else { return false };
-        let event =
-            if speaks(&kind) { serde_json::from_slice(line).unwrap_or_default() } else { Value::Null };
-        self.event(&kind, &event);
+        let Ok(Kind { kind }) = serde_json::from_str(&text) else { return false };
+        let Some(event) = Json::whole(&text) else { return false };
+        self.event(&kind, event);
+        // Where nothing in this output is a known agent's, it is plain text.
+        self.plain.push(line);
         true
     }
 
-    fn event(&mut self, kind: &str, event: &Value) {
-        self.began.get_or_insert(known(kind));
-        self.events.follow(kind, event);
-        if let Some(text) = self.events.take(kind, event) {
-            self.carried.clear();
-            self.carried.push(text.as_bytes());
-            self.carried.push(b"\n");
-            self.plain_after = false;
+    fn event(&mut self, kind: &str, event: Json) {
+        self.began.get_or_insert_with(|| Events::known(kind, event));
+        let Some(text) = self.events.take(kind, event) else { return };
+        match text {
+            Text::Is(text) => {
+                self.carried.clear();
+                self.carried.push(text.as_bytes());
+            }
+            Text::GoesOn(text) => {
+                self.carried.trim_end();
+                self.carried.push(text.as_bytes());
+            }
         }
+        self.carried.push(b"\n");
+        self.plain_after = false;
     }
 
     /// How the turn ended, where the agent has printed its final event and nothing of another turn since.
     pub fn has_ended(&self) -> Option<TurnEnd> {
-        let failed = self.events.failed.is_some();
-        (self.events.final_event && self.believed()).then_some(TurnEnd { failed })
+        self.events.has_ended().filter(|_| self.believed())
     }
 
     /// Whether the events are the agent's own, and no quotation in the text of an agent that prints plain text.
@@ -184,175 +181,22 @@ impl Stream {
     pub fn said(&mut self, now: Timestamp) -> Said {
         self.end_line();
         let events = &self.events;
+        let usage = events.usage();
         if !self.believed() {
-            let text =
-                if events.opened && self.began == Some(true) { String::new() } else { self.plain.text() };
-            return Said { text, usage: self.events.usage(), ..Said::default() };
+            // An agent's stream that came to no end says nothing; a stream that is not known is text.
+            let cut_off = events.opened && self.began == Some(true);
+            let text = if cut_off { String::new() } else { self.plain.text() };
+            return Said { text, usage, ..Said::default() };
         }
-        let refused = refusal::find(events.status, events.words.as_deref()).map(|kind| {
-            let told = events.words.as_deref().and_then(|words| until::find(words, now));
-            refusal::with_time(kind, told.or(events.resets_at), now)
-        });
         Said {
             text: self.carried.text(),
             stderr: String::new(),
-            failed: events.failed.clone(),
-            refused,
-            usage: self.events.usage(),
+            failed: events.failed().map(str::to_owned),
+            refused: events.refused(now),
+            usage,
             ended: self.has_ended(),
         }
     }
-}
-
-/// Whether an event of this kind is read at all.
-fn speaks(kind: &str) -> bool {
-    matches!(
-        kind,
-        "system"
-            | "result"
-            | "rate_limit_event"
-            | "thread.started"
-            | "item.completed"
-            | "turn.completed"
-            | "turn.failed"
-    )
-}
-
-/// Whether an agent's stream begins with events of this kind.
-fn known(kind: &str) -> bool {
-    speaks(kind)
-        || matches!(kind, "assistant" | "user" | "stream_event" | "turn.started" | "item.started" | "error")
-}
-
-impl Events {
-    /// Notes whether the agent has printed its final event. Events that belong to no turn, such as those of limits and
-    /// hooks, change nothing.
-    fn follow(&mut self, kind: &str, event: &Value) {
-        match kind {
-            "result" | "turn.completed" | "turn.failed" => self.final_event = true,
-            "system" if event.get("subtype").and_then(Value::as_str) != Some("init") => {}
-            "rate_limit_event" => {}
-            _ => self.final_event = false,
-        }
-    }
-
-    /// Takes an event; the final text, where it carries one.
-    fn take(&mut self, kind: &str, event: &Value) -> Option<String> {
-        let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str);
-        match kind {
-            "system" if text("/subtype") == Some("init") => {
-                self.opened = true;
-                self.usage.model = text("/model").map(str::to_owned).or_else(|| self.usage.model.take());
-            }
-            "thread.started" => self.opened = true,
-            "rate_limit_event" => {
-                let rejected = text("/rate_limit_info/status") == Some("rejected");
-                let at = event.pointer("/rate_limit_info/resetsAt").and_then(Value::as_i64);
-                if let (true, Some(at)) = (rejected, at) {
-                    self.resets_at = until::from_epoch(at);
-                }
-            }
-            "result" => return Some(self.claude_result(event)),
-            "item.completed" if text("/item/type") == Some("agent_message") => {
-                self.ended = true;
-                return Some(text("/item/text").unwrap_or_default().to_owned());
-            }
-            "turn.completed" => {
-                self.succeeded();
-                let usage = |name: &str| event.pointer("/usage").and_then(|usage| usage.get(name)?.as_i64());
-                add(&mut self.usage.input_tokens, usage("input_tokens"));
-                add(&mut self.usage.cached_input_tokens, usage("cached_input_tokens"));
-                add(&mut self.usage.output_tokens, usage("output_tokens"));
-            }
-            "turn.failed" => {
-                let message = text("/error/message").unwrap_or("the turn failed");
-                (self.ended, self.status) = (true, None);
-                (self.failed, self.words) = (Some(message.to_owned()), Some(message.to_owned()));
-                // What the agent said on the way is not its last word on a turn that failed.
-                return Some(String::new());
-            }
-            _ => {}
-        }
-        None
-    }
-
-    fn succeeded(&mut self) {
-        self.ended = true;
-        (self.failed, self.status, self.words) = (None, None, None);
-    }
-
-    /// The last event of Claude Code's stream. Its `subtype` may be `success` where `is_error` is true.
-    fn claude_result(&mut self, event: &Value) -> String {
-        let text = |key: &str| event.get(key).and_then(Value::as_str);
-        let subtype = text("subtype").unwrap_or_default();
-        let said = text("result").unwrap_or_default();
-        self.succeeded();
-        if event.get("is_error").and_then(Value::as_bool) == Some(true) || subtype.starts_with("error") {
-            let errors = event
-                .get("errors")
-                .and_then(Value::as_array)
-                .map(|list| list.iter().filter_map(Value::as_str));
-            let words = match errors.and_then(|mut list| list.next()) {
-                _ if !said.trim().is_empty() => said,
-                Some(error) => error,
-                None if subtype.is_empty() => "the turn failed",
-                None => subtype,
-            };
-            (self.failed, self.words) = (Some(words.to_owned()), Some(words.to_owned()));
-            let status = event.get("api_error_status");
-            self.status = status.and_then(|s| s.as_i64().or_else(|| s.as_str()?.trim().parse().ok()));
-        }
-        self.claude_usage(event, text("session_id").unwrap_or_default());
-        if self.failed.is_some() { String::new() } else { said.to_owned() }
-    }
-
-    fn claude_usage(&mut self, event: &Value, session: &str) {
-        let count = |name: &str| event.get("usage").and_then(|usage| usage.get(name)?.as_i64());
-        let mut input = None;
-        for name in ["input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"] {
-            add(&mut input, count(name));
-        }
-        let cost = event.get("total_cost_usd").and_then(Value::as_f64);
-        let usage = Usage {
-            input_tokens: input,
-            cached_input_tokens: count("cache_read_input_tokens"),
-            output_tokens: count("output_tokens"),
-            cost_usd: cost.filter(|cost| cost.is_finite() && *cost >= 0.0).map(|cost| cost.to_string()),
-            model: None,
-        };
-        match self.session.replace((session.to_owned(), usage)) {
-            Some((other, usage)) if other != session || session.is_empty() => sum(&mut self.usage, &usage),
-            _ => {}
-        }
-    }
-
-    fn usage(&self) -> Option<Usage> {
-        let mut usage = self.usage.clone();
-        if let Some((_, last)) = &self.session {
-            sum(&mut usage, last);
-        }
-        (usage != Usage::default()).then_some(usage)
-    }
-}
-
-fn add(sum: &mut Option<i64>, count: Option<i64>) {
-    if let Some(count) = count.filter(|count| *count >= 0) {
-        *sum = Some(sum.unwrap_or(0).saturating_add(count));
-    }
-}
-
-fn sum(total: &mut Usage, one: &Usage) {
-    add(&mut total.input_tokens, one.input_tokens);
-    add(&mut total.cached_input_tokens, one.cached_input_tokens);
-    add(&mut total.output_tokens, one.output_tokens);
-    let cost = |usage: &Usage| usage.cost_usd.as_deref().and_then(|cost| cost.parse::<f64>().ok());
-    total.cost_usd = match (cost(total), cost(one)) {
-        // Rounded to a billionth, so that a sum does not show the noise of binary fractions.
-        (Some(a), Some(b)) => Some((((a + b) * 1e9).round() / 1e9).to_string()),
-        (None, None) => None,
-        (Some(_), None) => total.cost_usd.take(),
-        (None, Some(_)) => one.cost_usd.clone(),
-    };
 }
 
 #[cfg(test)]

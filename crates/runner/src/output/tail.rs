@@ -17,6 +17,13 @@ impl Tail {
         self.bytes.clear();
     }
 
+    /// Takes a line feed off the end.
+    pub fn trim_end(&mut self) {
+        if self.bytes.last() == Some(&b'\n') {
+            self.bytes.pop();
+        }
+    }
+
     /// What is kept, as text without terminal escapes; what is no UTF-8 becomes the replacement character.
     pub fn text(&self) -> String {
         plain(&String::from_utf8_lossy(last(&self.bytes, super::TAIL_BYTES)))

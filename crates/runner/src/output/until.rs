@@ -3,7 +3,12 @@
 //! Wordings change with every release of an agent, so this is tolerant: a time or a duration after a word such as
 //! `resets` or `try again`. What is not understood is no time, and the operator waits by its own rule.
 
+mod fields;
+mod zone;
+
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
+
+pub use self::fields::{Reset, fields};
 
 /// Words that a time follows, in lower case.
 const WORDS: &[&str] = &[
@@ -14,6 +19,8 @@ const WORDS: &[&str] = &[
     "retry after",
     "retry_after",
     "retryafter",
+    "retrydelay",
+    "retry in",
     "try again",
     "resets",
     "reset",
@@ -25,13 +32,16 @@ const WORDS: &[&str] = &[
 /// How long a time of day is still meant that has passed.
 const JUST_GONE: SignedDuration = SignedDuration::from_mins(15);
 
-/// The time that a refusal names. Times of day without a zone are taken as UTC, the next one to come.
+/// Characters after such a word that are read.
+const WINDOW: usize = 100;
+
+/// The time that a refusal names. A time of day is the next one to come in the zone that follows it; without one, in UTC.
 pub fn find(words: &str, now: Timestamp) -> Option<Timestamp> {
     let lower = words.to_lowercase();
     WORDS.iter().find_map(|word| {
         lower.match_indices(word).find_map(|(at, _)| {
             let rest = lower.get(at + word.len()..)?;
-            after_word(rest.get(..rest.char_indices().nth(60).map_or(rest.len(), |(i, _)| i))?, now)
+            after_word(rest.get(..rest.char_indices().nth(WINDOW).map_or(rest.len(), |(i, _)| i))?, now)
         })
     })
 }
@@ -47,7 +57,8 @@ pub fn from_epoch(number: i64) -> Option<Timestamp> {
 
 /// What follows such a word: `in 5 minutes`, `at 3:05 pm`, `: 30`, `1763830800`, `2026-11-22T15:00:00Z`.
 fn after_word(rest: &str, now: Timestamp) -> Option<Timestamp> {
-    let noise = |c: char| c.is_whitespace() || matches!(c, ':' | '=' | '"' | '\'' | '|' | '(' | '∙' | '·');
+    let noise =
+        |c: char| c.is_whitespace() || matches!(c, ':' | '=' | '"' | '\'' | '|' | '(' | '∙' | '·' | ',');
     let mut rest = rest.trim_start_matches(noise);
     let mut relative = false;
     for filler in ["after", "for", "in", "at", "on"] {
@@ -64,19 +75,53 @@ fn after_word(rest: &str, now: Timestamp) -> Option<Timestamp> {
     }
     date_and_time(rest)
         .or_else(|| duration(rest).and_then(|span| now.checked_add(span).ok()))
-        .or_else(|| if relative { None } else { month_day(rest, now).or_else(|| next(clock(rest)?, now)) })
+        .or_else(|| if relative { None } else { wall_clock(rest, now) })
+}
+
+/// `3pm (Asia/Tokyo)`, `nov 25, 3pm`, `tomorrow at 15:05 cet`, `thursday 9am`.
+fn wall_clock(text: &str, now: Timestamp) -> Option<Timestamp> {
+    if let Some(at) = month_day(text, now) {
+        return Some(at);
+    }
+    const DAYS: &[&str] = &["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+    let word = text.get(..text.bytes().take_while(u8::is_ascii_alphabetic).count())?;
+    let weekday = DAYS.iter().position(|day| word.starts_with(day));
+    let tomorrow = word == "tomorrow";
+    let rest = match word {
+        "today" | "tomorrow" => text.get(word.len()..)?,
+        _ if weekday.is_some() => text.get(word.len()..)?,
+        _ => text,
+    };
+    let rest = rest.trim_start_matches([' ', ',', '.']);
+    let (time, rest) = clock(rest.strip_prefix("at ").unwrap_or(rest))?;
+    let zone = zone::find(rest).unwrap_or(TimeZone::UTC);
+    if weekday.is_none() && !tomorrow {
+        return next(time, &zone, now);
+    }
+    let today = zone.to_datetime(now).date();
+    (0..=7)
+        .filter_map(|days| today.checked_add(jiff::Span::new().days(days)).ok().map(|date| (days, date)))
+        .filter(|(days, date)| {
+            let of_week = usize::try_from(date.weekday().to_monday_zero_offset()).ok();
+            if tomorrow { *days == 1 } else { of_week == weekday }
+        })
+        .find_map(|(_, date)| at(date, time, &zone).filter(|at| *at > now))
+}
+
+/// The time at which a zone's clocks show this.
+fn at(date: civil::Date, time: civil::Time, zone: &TimeZone) -> Option<Timestamp> {
+    zone.to_timestamp(date.to_datetime(time)).ok()
 }
 
 /// `2026-11-22T15:00:00Z`, with a blank in place of the `T`, with or without a zone.
 fn date_and_time(text: &str) -> Option<Timestamp> {
-    let end = |c: char| !(c.is_ascii_digit() || matches!(c, '-' | ':' | '.' | 't' | 'z' | '+' | ' '));
-    let text = text.get(..text.find(end).unwrap_or(text.len()))?.trim_end_matches(['.', ' ', '-']);
-    let text = text.trim().to_uppercase().replacen(' ', "T", 1).replace(' ', "");
-    if let Ok(at) = text.parse() {
-        return Some(at);
-    }
-    let at: civil::DateTime = text.trim_end_matches('Z').parse().ok()?;
-    text.contains('T').then(|| at.to_zoned(TimeZone::UTC).ok()).flatten().map(|at| at.timestamp())
+    let digit = |c: char| c.is_ascii_digit();
+    let day = text.get(..10).filter(|day| day.starts_with(digit) && day.ends_with(digit))?;
+    let date: civil::Date = day.parse().ok()?;
+    let rest = text.get(10..)?;
+    let rest = rest.strip_prefix(['t', ' ']).map(|rest| rest.strip_prefix("at ").unwrap_or(rest))?;
+    let (time, rest) = clock(rest)?;
+    at(date, time, &zone::find(rest).unwrap_or(TimeZone::UTC))
 }
 
 /// `1h 30m`, `32 minutes`, `1.5s`, `3 days 4 hours`, or bare seconds up to a day.
@@ -109,23 +154,35 @@ fn duration(text: &str) -> Option<SignedDuration> {
     (any && total.is_finite() && total < 1e8).then(|| SignedDuration::try_from_secs_f64(total).ok()).flatten()
 }
 
-/// `3:05 pm`, `15:05`, `3pm`.
-fn clock(text: &str) -> Option<civil::Time> {
+/// `3:05 pm`, `15:05:30.5`, `3pm`, `3 p.m.`; and what follows it.
+fn clock(text: &str) -> Option<(civil::Time, &str)> {
     let (hour, rest) = number(text)?;
+    let alone = !rest.starts_with(':');
     let (minute, rest) = match rest.strip_prefix(':') {
         Some(rest) => number(rest)?,
         None => (0, rest),
     };
-    let rest = rest.trim_start();
-    let hour = match rest.get(..2) {
-        Some("pm") if (1..12).contains(&hour) => hour + 12,
-        Some("am") if hour == 12 => 0,
-        Some("am" | "pm") => hour,
-        // A lone number is no time of day.
-        _ if text.len() > rest.len() && text.contains(':') => hour,
-        _ => return None,
+    let (second, rest) = match rest.strip_prefix(':').filter(|_| !alone) {
+        Some(rest) => number(rest)?,
+        None => (0, rest),
     };
-    civil::Time::new(hour, minute, 0, 0).ok()
+    let fraction =
+        rest.strip_prefix('.').map_or("", |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let rest = if rest.starts_with('.') && fraction.len() + 1 < rest.len() { fraction } else { rest };
+    let after = rest.trim_start_matches([' ', '\u{202f}', '\u{a0}']);
+    let half = [("p.m.", true), ("a.m.", false), ("pm", true), ("am", false)]
+        .into_iter()
+        .find_map(|(word, pm)| Some((after.strip_prefix(word)?, pm)))
+        .filter(|(rest, _)| !rest.starts_with(|c: char| c.is_alphanumeric()));
+    let (hour, rest) = match half {
+        Some((rest, true)) if (1..12).contains(&hour) => (hour + 12, rest),
+        Some((rest, false)) if hour == 12 => (0, rest),
+        Some((rest, _)) => (hour, rest),
+        // A lone number is no time of day.
+        None if alone => return None,
+        None => (hour, rest),
+    };
+    Some((civil::Time::new(hour, minute, second, 0).ok()?, rest))
 }
 
 /// `nov 25th, 2026 3:05 pm`, `nov 25, 3pm`.
@@ -137,7 +194,7 @@ fn month_day(text: &str, now: Timestamp) -> Option<Timestamp> {
     let (day, rest) = number(rest)?;
     let rest = ["st", "nd", "rd", "th"].iter().find_map(|suffix| rest.strip_prefix(suffix)).unwrap_or(rest);
     let rest = rest.trim_start_matches([',', ' ']);
-    let today = now.to_zoned(TimeZone::UTC).date();
+    let today = TimeZone::UTC.to_datetime(now).date();
     let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
     let (year, rest) = if digits == 4 {
         let (year, rest) = rest.split_at_checked(4)?;
@@ -145,23 +202,23 @@ fn month_day(text: &str, now: Timestamp) -> Option<Timestamp> {
     } else {
         (today.year(), rest)
     };
-    let time = clock(rest.strip_prefix("at ").unwrap_or(rest))?;
-    let date = civil::Date::new(year, i8::try_from(month + 1).ok()?, day).ok()?;
-    let at = date.to_datetime(time).to_zoned(TimeZone::UTC).ok()?.timestamp();
-    if at <= now && digits != 4 {
-        let next = civil::Date::new(year + 1, date.month(), date.day()).ok()?;
-        return Some(next.to_datetime(time).to_zoned(TimeZone::UTC).ok()?.timestamp());
+    let (time, rest) = clock(rest.strip_prefix("at ").unwrap_or(rest))?;
+    let zone = zone::find(rest).unwrap_or(TimeZone::UTC);
+    let date = |year| civil::Date::new(year, i8::try_from(month + 1).ok()?, day).ok();
+    let named = at(date(year)?, time, &zone)?;
+    if named <= now && digits != 4 && now.duration_since(named) >= JUST_GONE {
+        return at(date(year.checked_add(1)?)?, time, &zone);
     }
-    Some(at)
+    Some(named)
 }
 
-/// The next time that a clock in UTC shows this. Seconds are not told, and clocks differ: a time that is only just gone
+/// The next time that a zone's clocks show this. Seconds are not told, and clocks differ: a time that is only just gone
 /// is none, and not tomorrow's.
-fn next(time: civil::Time, now: Timestamp) -> Option<Timestamp> {
-    let today = now.to_zoned(TimeZone::UTC).date();
+fn next(time: civil::Time, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
+    let today = zone.to_datetime(now).date();
     [today.yesterday().ok()?, today, today.tomorrow().ok()?]
         .into_iter()
-        .filter_map(|date| Some(date.to_datetime(time).to_zoned(TimeZone::UTC).ok()?.timestamp()))
+        .filter_map(|date| at(date, time, zone))
         .find(|at| *at > now || now.duration_since(*at) < JUST_GONE)
         .filter(|at| *at > now)
 }
@@ -229,6 +286,40 @@ mod tests {
         assert_eq!(at("2026-11-22T20:46:00Z").as_deref(), Some("2026-11-23T20:31:00Z"));
         let midnight = find("resets 23:59", "2026-11-23T00:00:30Z".parse().expect("time"));
         assert_eq!(midnight, None);
+    }
+
+    #[test]
+    fn a_zone_that_follows_a_time_is_that_times_zone() {
+        told("You have hit your limit · resets 8pm (Asia/Tokyo)", "2026-11-22T11:00:00Z");
+        told("resets 7am (America/New_York)", "2026-11-22T12:00:00Z");
+        told("resets 4:30pm (Asia/Kolkata)", "2026-11-22T11:00:00Z");
+        told("try again at 3:05 PM PST", "2026-11-22T23:05:00Z");
+        told("try again at 3:05 p.m. PT.", "2026-11-22T23:05:00Z");
+        told("resets 14:00 CET", "2026-11-22T13:00:00Z");
+        told("resets 14:00:30 UTC+9", "2026-11-23T05:00:30Z");
+        told("resets 14:00 (GMT-05:30)", "2026-11-22T19:30:00Z");
+        told("resets at 14:00+02:00", "2026-11-22T12:00:00Z");
+        told("resets Nov 25, 3am (Europe/Berlin)", "2026-11-25T02:00:00Z");
+        told("try again at Nov 25th, 2026 3:05 PM EST", "2026-11-25T20:05:00Z");
+        told("try again at 2026-11-22 21:00:00 Asia/Tokyo", "2026-11-22T12:00:00Z");
+        told("resets_at: 2026-11-22T21:00:00+09:00", "2026-11-22T12:00:00Z");
+        told("resets tomorrow at 9am (Europe/London)", "2026-11-23T09:00:00Z");
+        told("resets Thursday 9am (Asia/Tokyo)", "2026-11-26T00:00:00Z");
+        told("resets 11am and then again", "2026-11-22T11:00:00Z");
+        told("resets 3pm (somewhere/else)", "2026-11-22T15:00:00Z");
+    }
+
+    #[test]
+    fn clocks_that_change_are_taken_as_they_are_on_that_day() {
+        let at = |words: &str, now: &str| find(words, now.parse().expect("time")).map(|at| at.to_string());
+        let berlin = "resets 3pm (Europe/Berlin)";
+        assert_eq!(at(berlin, "2026-07-01T10:00:00Z").as_deref(), Some("2026-07-01T13:00:00Z"));
+        assert_eq!(at(berlin, "2026-12-01T10:00:00Z").as_deref(), Some("2026-12-01T14:00:00Z"));
+        // The clocks go back in the night between now and then.
+        assert_eq!(
+            at("resets 7am (America/New_York)", "2026-11-01T02:00:00Z").as_deref(),
+            Some("2026-11-01T12:00:00Z")
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use agentloop_contract::report::RefusalKind;
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::*;
 
@@ -47,6 +48,8 @@ fn plain_output_is_its_own_text() {
         "one\n{\"not\": \"an event\"}\n[1, 2]\ntwo"
     );
     assert_eq!(said("").text, "");
+    let unknown = "{\"type\":\"answer\",\"text\":\"x\"}\n{\"type\":\"end\",\"reason\":\"Y\"}\n";
+    assert_eq!(said(unknown).text, unknown, "a stream that is not known is never thrown away");
     assert_eq!(said("{\n  \"type\": \"x\"\n}\n").text, "{\n  \"type\": \"x\"\n}\n");
 }
 
@@ -161,7 +164,9 @@ fn a_failed_turn_of_codex_tells_the_refusal_in_its_message_alone() {
         Some("2026-11-22T12:00:00Z")
     );
     let said = failed("stream disconnected before completion");
-    assert_eq!((said.refused, said.failed.as_deref()), (None, Some("stream disconnected before completion")));
+    assert!(said.refused.is_some_and(|r| r.unavailable && r.kind == RefusalKind::RateLimited));
+    let said = failed("the sandbox cannot be made");
+    assert_eq!((said.refused, said.failed.as_deref()), (None, Some("the sandbox cannot be made")));
 }
 
 #[test]
@@ -270,6 +275,14 @@ fn events_that_a_plain_agent_quotes_are_not_its_own() {
     let said = lines(&["Let me look at the log:", refused, "I see."]);
     assert_eq!((&said.refused, &said.failed), (&None, &None));
     assert!(said.text.contains("Let me look") && said.text.contains("I see."), "{said:?}");
+}
+
+/// Each of the small objects would be a map of its own.
+#[test]
+fn a_result_with_a_million_small_objects_is_read_without_building_them() {
+    let odd =
+        format!(r#"{{"type":"result","extra":[{}{{}}],"result":"done"}}"#, r#"{"a":1},"#.repeat(400_000));
+    assert_eq!(lines(&[INIT, &odd]).text, "done\n");
 }
 
 #[test]

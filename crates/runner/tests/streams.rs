@@ -1,0 +1,80 @@
+//! Streams that real agents printed: see `tests/streams/README.md`.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+
+use std::{fs, path::Path};
+
+use agentloop_contract::report::RefusalKind;
+use agentloop_runner::{
+    gate,
+    output::{Output, Said, TurnEnd},
+};
+use jiff::{SignedDuration, Timestamp};
+
+const AGENTS: [&str; 4] = ["claude", "codex", "opencode", "gemini"];
+
+fn now() -> Timestamp {
+    "2026-11-26T12:45:00Z".parse().expect("time")
+}
+
+fn said(agent: &str, what: &str) -> Said {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/streams/{agent}-{what}.jsonl"));
+    let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut output = Output::default();
+    bytes.chunks(100).for_each(|piece| output.stdout(piece));
+    let said = output.said(now());
+    assert_eq!(output.has_ended(), said.ended, "{agent} {what}: the stream came to its final event");
+    said
+}
+
+#[test]
+fn a_success_has_its_gate_its_usage_and_no_failure() {
+    for agent in AGENTS {
+        let said = said(agent, "success");
+        assert!(gate::find(&said.text).is_ok_and(|gate| gate.ready), "{agent}: {:?}", said.text);
+        assert!(said.text.starts_with("The parser works now."), "{agent}: {:?}", said.text);
+        assert_eq!((said.failed, said.refused), (None, None), "{agent}");
+        assert_eq!(said.ended, Some(TurnEnd { failed: false }), "{agent}");
+        // Two requests of 90 tokens in, 40 of them cached, and 30 out. Anthropic counts cached ones apart.
+        let usage = said.usage.expect("usage");
+        let input = if agent == "claude" { 260 } else { 180 };
+        assert_eq!(
+            (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens),
+            (Some(input), Some(80), Some(60)),
+            "{agent}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_credential_is_told_by_every_agent() {
+    for agent in AGENTS {
+        let said = said(agent, "401");
+        let refused = said.refused.unwrap_or_else(|| panic!("{agent}: {:?}", said.failed));
+        assert_eq!(refused.kind, RefusalKind::Unauthenticated, "{agent}");
+        assert_eq!((said.ended, said.text.trim()), (Some(TurnEnd { failed: true }), ""), "{agent}");
+    }
+}
+
+#[test]
+fn a_rate_limit_is_told_by_every_agent_with_its_time_where_the_stream_has_it() {
+    let seconds = [("claude", None), ("codex", None), ("opencode", Some(20)), ("gemini", Some(34))];
+    for (agent, seconds) in seconds {
+        let said = said(agent, "429");
+        let refused = said.refused.unwrap_or_else(|| panic!("{agent}: {:?}", said.failed));
+        assert_eq!((refused.kind, refused.unavailable), (RefusalKind::RateLimited, false), "{agent}");
+        let left = refused.until.map(|at| at.duration_since(now()));
+        assert_eq!(left.map(|left| left.as_secs()), seconds, "{agent}");
+        assert!(left.is_none_or(|left| left < SignedDuration::from_mins(1)));
+    }
+}
+
+#[test]
+fn a_provider_that_fails_is_told_apart_from_a_limit() {
+    for agent in AGENTS {
+        let said = said(agent, "500");
+        let refused = said.refused.unwrap_or_else(|| panic!("{agent}: {:?}", said.failed));
+        assert_eq!((refused.kind, refused.unavailable), (RefusalKind::RateLimited, true), "{agent}");
+        assert_eq!(said.ended, Some(TurnEnd { failed: true }), "{agent}");
+    }
+}
