@@ -7,7 +7,8 @@
 //!   an earlier block was whole: the agent was about to say something else, and an earlier `ready: true` must not
 //!   end the loop over it. The price of being wrong is one more iteration.
 //! - **A block in a code fence is a quotation** and is skipped, unless that fence ends the output: models like to
-//!   fence their last words, while an explanation of the format has text after it.
+//!   fence their last words, while an explanation of the format has text after it. Statistics that an agent's program prints by itself are
+//!   no text (`gate/trailer.rs`).
 //! - **`ready` is a boolean**: `true` or `false`, in any case, quoted or not. Said twice and differently, it is
 //!   false. Anything else, such as the `<true or false>` of an echoed prompt, is no gate.
 //! - A tag in the middle of a line is prose.
@@ -15,6 +16,7 @@
 //! How the content between the tags is read, see `gate/fields.rs`.
 
 mod fields;
+mod trailer;
 
 use agentloop_contract::gate::{CLOSE, Gate, NoGate, OPEN};
 
@@ -119,6 +121,8 @@ impl Scan {
             Some(fence) if fence.closed_by(line) => self.fence = None,
             Some(_) => {}
             None if line.is_empty() => {}
+            // The program's words, not the model's.
+            None if self.fenced.is_some() && trailer::is(line) => {}
             None => {
                 // Text after a fence: what the fence held was a quotation.
                 self.quoted |= self.fenced.take().is_some();

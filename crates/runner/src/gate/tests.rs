@@ -191,6 +191,24 @@ fn a_fence_that_ends_the_output_does_not_hide_its_block() {
 }
 
 #[test]
+fn statistics_of_the_agents_program_after_a_fence_are_no_text() {
+    for trailer in [
+        "Tokens: 4.1k sent, 212 received. Cost: $0.02 message, $0.02 session.",
+        "Tokens: 4.1k sent, 212 received.",
+        "Tokens: 12k sent, 3k cache hit, 212 received.\nCost: $0.02 message, $0.02 session.",
+        "Applied edit to src/a.rs\nCommit 1a2b3c4 fix: the parser\nYou can use /undo to undo and discard each aider commit.",
+        "tokens used: 12,345",
+        "tokens used\n12,345",
+        "Total usage est:       1 Premium request\nTotal duration (API):  5.1s\nUsage by model:\n    m  12k input, 200 output, 0 cache read",
+        "Closing session. Recorded to /x.jsonl",
+    ] {
+        ready(&format!("Done.\n\n```\n{}\n```\n\n{trailer}\n", block("ready: true")));
+        none(&format!("```\n{}\n```\n{trailer}\nThat is the format.", block("ready: true")), NoGate::Quoted);
+    }
+    none(&format!("```\n{}\n```\nTokens: many", block("ready: true")), NoGate::Quoted);
+}
+
+#[test]
 fn a_block_in_a_fence_with_text_after_it_is_a_quotation() {
     for fence in ["```", "~~~", "````"] {
         let quoted = format!("{fence}\n{}\n{fence}\nThis is what I would print.", block("ready: true"));

@@ -20,6 +20,7 @@ pub enum Text {
 
 /// What the events said so far.
 #[derive(Default)]
+#[allow(clippy::struct_excessive_bools, reason = "four independent facts")]
 pub struct Events {
     /// The stream's beginning was seen.
     pub opened: bool,

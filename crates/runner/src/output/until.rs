@@ -32,6 +32,8 @@ const WORDS: &[&str] = &[
 /// How long a time of day is still meant that has passed.
 const JUST_GONE: SignedDuration = SignedDuration::from_mins(15);
 
+const DAYS: &[&str] = &["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+
 /// Characters after such a word that are read.
 const WINDOW: usize = 100;
 
@@ -83,7 +85,6 @@ fn wall_clock(text: &str, now: Timestamp) -> Option<Timestamp> {
     if let Some(at) = month_day(text, now) {
         return Some(at);
     }
-    const DAYS: &[&str] = &["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
     let word = text.get(..text.bytes().take_while(u8::is_ascii_alphabetic).count())?;
     let weekday = DAYS.iter().position(|day| word.starts_with(day));
     let tomorrow = word == "tomorrow";

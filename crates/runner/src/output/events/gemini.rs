@@ -37,10 +37,10 @@ pub(super) fn take(events: &mut Events, kind: &str, event: Json) -> Option<Text>
 }
 
 fn result(events: &mut Events, event: Json) -> Option<Text> {
-    let stats = event.get("stats");
-    add(&mut events.usage.input_tokens, stats.get("input_tokens").integer());
-    add(&mut events.usage.cached_input_tokens, stats.get("cached").integer());
-    add(&mut events.usage.output_tokens, stats.get("output_tokens").integer());
+    let used = event.get("stats");
+    add(&mut events.usage.input_tokens, used.get("input_tokens").integer());
+    add(&mut events.usage.cached_input_tokens, used.get("cached").integer());
+    add(&mut events.usage.output_tokens, used.get("output_tokens").integer());
     if event.get("status").is("success") {
         events.succeeded();
         return None;
