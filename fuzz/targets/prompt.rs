@@ -14,13 +14,14 @@ fuzz_target!(|data: &[u8]| {
     let Ok(context) = inputs::decode(context) else { return };
     let uid = &context.task.uid;
     assert!(!uid.contains(['/', '.', '\0']) && (1..=128).contains(&uid.len()), "it becomes a file's name");
-    let rendered = prompt::render(user, &context);
+    let locks = [context.workspace.clone(), context.task.name.clone()];
+    let rendered = prompt::render(user, &context, &locks);
     assert!(rendered.starts_with(user), "the user's words come first, as they are");
     if context.loop_context == LoopContext::FileOnly {
         assert_eq!(rendered, user);
         return;
     }
-    let section = prompt::section(&context);
+    let section = prompt::section(&context, &locks);
     assert!(rendered.ends_with(section.as_bytes()));
     assert!(section.len() <= prompt::SECTION_BYTES, "{} bytes", section.len());
     assert!(section.chars().all(|c| c == '\n' || !c.is_control()), "{section:?}");

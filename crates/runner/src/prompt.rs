@@ -20,22 +20,27 @@ const LINE_CHARS: usize = 200;
 /// Blockers that are repeated.
 const BLOCKERS: usize = 5;
 
-/// The user's prompt with the section, where the task wants one.
-pub fn render(prompt: &[u8], context: &Context) -> Vec<u8> {
+/// Locks that are named.
+const LOCKS: usize = 3;
+
+/// The user's prompt with the section, where the task wants one. `locks` are files of git's that were left behind.
+pub fn render(prompt: &[u8], context: &Context, locks: &[String]) -> Vec<u8> {
     let mut rendered = prompt.to_vec();
     if context.loop_context == LoopContext::InPrompt {
         if !rendered.is_empty() && !rendered.ends_with(b"\n") {
             rendered.push(b'\n');
         }
-        rendered.extend_from_slice(section(context).as_bytes());
+        rendered.extend_from_slice(section(context, locks).as_bytes());
     }
     rendered
 }
 
 /// The section on the loop.
-pub fn section(context: &Context) -> String {
+pub fn section(context: &Context, locks: &[String]) -> String {
     let head = head(context);
     let rest = warnings(context) + &completion(context);
+    let head =
+        head.clone() + &within(&left_locks(locks), SECTION_BYTES.saturating_sub(head.len() + rest.len()));
     let room = SECTION_BYTES.saturating_sub(head.len() + rest.len());
     let last = context.history.first().map(last).unwrap_or_default();
     head + &within(&last, room) + &rest
@@ -63,7 +68,7 @@ fn head(context: &Context) -> String {
 
 /// What the last iteration left, in lines that may be cut from the end.
 fn last(past: &Past) -> String {
-    let mut text = format!("\nIteration {} ended: {}", past.iteration, cut(&past.outcome, 40));
+    let mut text = format!("\nIteration {} ended: {}", past.iteration, plain(&past.outcome, 40));
     if let Some(code) = past.exit_code {
         let _ = write!(text, ", exit code {code}");
     }
@@ -74,22 +79,52 @@ fn last(past: &Past) -> String {
     };
     let blockers = past.gate.as_ref().map(|gate| gate.blockers.as_slice()).unwrap_or_default();
     if let Some(error) = past.error.as_ref().filter(|error| blockers.first() != Some(*error)) {
-        let _ = writeln!(text, "Its error: {}", cut(error, LINE_CHARS));
+        let _ = writeln!(text, "Its error: {}", plain(error, LINE_CHARS));
     }
     if !blockers.is_empty() {
         text += "What stood in its way:\n";
         for blocker in blockers.iter().take(BLOCKERS) {
-            let _ = writeln!(text, "- {}", cut(blocker, LINE_CHARS));
+            let _ = writeln!(text, "- {}", plain(blocker, LINE_CHARS));
         }
     }
     if let Some(gate) = &past.gate {
         for (what, said) in [("Its progress", &gate.progress), ("Its reason", &gate.reason)] {
             if let Some(said) = said {
-                let _ = writeln!(text, "{what}: {}", cut(said, LINE_CHARS));
+                let _ = writeln!(text, "{what}: {}", plain(said, LINE_CHARS));
             }
         }
     }
     text
+}
+
+/// What a git that was killed left in the way of the next one.
+fn left_locks(locks: &[String]) -> String {
+    if locks.is_empty() {
+        return String::new();
+    }
+    let mut names: Vec<String> = locks.iter().take(LOCKS).map(|lock| plain(lock, 80)).collect();
+    if locks.len() > LOCKS {
+        names.push(format!("{} more", locks.len() - LOCKS));
+    }
+    format!(
+        "\nGit locks were there before this iteration began: {}. Nothing of this task runs between iterations: unless \
+         something else uses the workspace now, they are stale, and git refuses to write until they are removed.\n",
+        names.join(", ")
+    )
+}
+
+/// A text of somebody else in one line, without characters that are not seen or that turn what follows around.
+fn plain(text: &str, chars: usize) -> String {
+    cut(&text.chars().filter(|c| !is_hidden(*c)).collect::<String>(), chars)
+}
+
+/// Marks of direction, joiners, fillers and tags.
+fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Told before the loop stops, so that the agent can try another way.

@@ -111,24 +111,36 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     secrets::own().context(&mut context);
     delivery::limit(context.report_limit_bytes);
     let prompt = inputs::prompt(&arguments.input)?;
-    let prompt = prompt
-        .map(|prompt| write_prompt(&arguments.scratch, &prompt::render(&prompt, &context)))
-        .transpose()?;
 
     let path = Path::new(&context.workspace);
     let root = workspace::open(path).map_err(|errno| Failure::Workspace(context.workspace.clone(), errno))?;
-    let own = Own::open(&root)?;
-    if own.has_run(&context) {
+    let own = Own::open(&root, &context)?;
+    if own.has_run() {
         return Err(own::Error::AlreadyRan.into());
     }
-    let before = fingerprint(&root, &context, &supervisor, Duration::ZERO);
+    // What the agent writes to the user's own ignore file later on hides nothing.
+    let ignore = ignore::Ignore {
+        task: ignore::Rules::parse(b"", context.ignore.join("\n").as_bytes()),
+        user: ignore::user(&|name| std::env::var_os(name)),
+    };
+    let before = fingerprint(&root, &context, &ignore, &supervisor, Duration::ZERO);
+    let locks = before.locks();
+    for lock in &locks {
+        secrets::log(format_args!(
+            "{lock} was there before the agent started: unless something else uses this workspace now, a git that was \
+             killed has left it, and commands of git that write will fail until it is removed"
+        ));
+    }
+    let prompt = prompt
+        .map(|prompt| write_prompt(&arguments.scratch, &prompt::render(&prompt, &context, &locks)))
+        .transpose()?;
     let start = Start::now(&context, arguments.command.first().map_or(OsStr::new(""), AsRef::as_ref));
     let command = agent_command(arguments, &start, &context, prompt.as_deref())?;
     if supervisor.stopping() {
         return Err(Failure::Interrupted);
     }
-    own.mark(&context)?;
-    let before = Before { fingerprint: before, look: look(&root, &supervisor) };
+    let watch = own.mark()?;
+    let before = Before { fingerprint: before, ignore, look: look(&root, &supervisor) };
 
     let mut report = Report::of(End::Exited);
     report.started_at = Some(Timestamp::now());
@@ -147,49 +159,54 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
             let failure = not_started(&arguments.command, error);
             secrets::log(&failure);
             let (failed, code) = failure.report();
-            keep_report(&own, &context, &failed);
+            keep_report(&own, &failed);
             return Ok((failed, code));
         }
     };
+    drop(watch);
     report.finished_at = Some(Timestamp::now());
     let said = said(&ended);
     if ended.finished.is_some() {
         secrets::log("the agent printed its final event and did not exit: it was ended");
     }
     if let Some(left) = &ended.left {
-        keep_transcript(&own, &context, "output.log", &ended);
+        keep_transcript(&own, "output.log", &ended);
         report.usage.clone_from(&said.usage);
-        return Ok(not_alone(&own, &context, &report, left));
+        return Ok(not_alone(&own, &report, left));
     }
     let code = judge_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended, &said);
     if report.changed == Change::Unchanged {
         report.started_in = start.outside;
     }
-    keep_transcript(&own, &context, "output.log", &ended);
+    if report.provider_refused.is_some() {
+        own.spare_empty();
+    }
+    keep_transcript(&own, "output.log", &ended);
     delivery::note(&report);
     if let (Some(verify), true) = (&context.verify, code.1) {
         match run_verify(verify, &own, &context, &supervisor) {
             Ok(verified) => report.verify = verified,
-            Err(left) => return Ok(not_alone(&own, &context, &report, &left)),
+            Err(left) => return Ok(not_alone(&own, &report, &left)),
         }
     }
     report.error = judge::error(&report, status_of_error(&ended), &said);
-    keep_report(&own, &context, &report);
+    keep_report(&own, &report);
     Ok((report, code.0))
 }
 
 /// What still runs may have changed, or may yet change, whatever there is to see: nothing is completed by it, and
 /// nothing is free.
-fn not_alone(own: &Own, context: &Context, known: &Report, left: &Left) -> (Report, i32) {
+fn not_alone(own: &Own, known: &Report, left: &Left) -> (Report, i32) {
     secrets::log(left);
     let failed = delivery::failed(known, &left.to_string());
-    keep_report(own, context, &failed);
+    keep_report(own, &failed);
     (failed, judge::NOT_ALONE)
 }
 
 /// The workspace as it was before the agent.
 struct Before {
     fingerprint: Fingerprint,
+    ignore: ignore::Ignore,
     /// Taken last: from here on the runner writes nothing to the workspace until the agent has ended.
     look: Look,
 }
@@ -220,7 +237,7 @@ fn judge_agent(
     let found = gate::find(&said.text);
     // Before the verify command, so that what it builds does not count as the agent's work.
     let difference = if workspace::is_at(root, path) {
-        let after = fingerprint(root, context, supervisor, WHEN_STOPPING);
+        let after = fingerprint(root, context, &before.ignore, supervisor, WHEN_STOPPING);
         report.fingerprint_after = after.hex();
         let difference = before.fingerprint.difference(&after, MOST_NAMES);
         report.untouched = difference.changed != Change::Changed && untouched(root, supervisor, &before.look);
@@ -274,15 +291,12 @@ fn write_prompt(scratch: &Path, text: &[u8]) -> Result<PathBuf, Failure> {
 fn fingerprint(
     root: &OwnedFd,
     context: &Context,
+    ignore: &ignore::Ignore,
     supervisor: &Supervisor,
     after_stop: Duration,
 ) -> Fingerprint {
-    let ignore = ignore::Ignore {
-        task: ignore::Rules::parse(b"", context.ignore.join("\n").as_bytes()),
-        user: ignore::Rules::default(),
-    };
     let limits = Limits { stop: Some(supervisor.stop_flag()), after_stop, ..Limits::default() };
-    let print = fingerprint::take(root, OsStr::new(&context.workspace).as_bytes(), &ignore, limits);
+    let print = fingerprint::take(root, OsStr::new(&context.workspace).as_bytes(), ignore, limits);
     if let Some(why) = print.incomplete() {
         secrets::log(format_args!("whether the workspace changes is not known for certain: {why}"));
     }
@@ -363,7 +377,7 @@ fn run_verify(
     };
     match supervisor.run(command, rules) {
         Ok(ended) => {
-            keep_transcript(own, context, "verify.log", &ended);
+            keep_transcript(own, "verify.log", &ended);
             // Cut short by a stop, it has said nothing; where it had finished by then, it has.
             let cut = ended.interrupted && matches!(ended.status, Status::Killed(_));
             let said = said(&ended);
@@ -399,20 +413,20 @@ fn not_started(command: &[std::ffi::OsString], error: io::Error) -> Failure {
     }
 }
 
-fn keep_transcript(own: &Own, context: &Context, name: &str, ended: &Ended) {
+fn keep_transcript(own: &Own, name: &str, ended: &Ended) {
     let output = lock(ended);
     if !output.transcript().is_empty() {
         let parts = output.transcript().parts();
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        kept(own.write(context, name, &parts));
+        kept(own.write(name, &parts));
     }
 }
 
-fn keep_report(own: &Own, context: &Context, report: &Report) {
+fn keep_report(own: &Own, report: &Report) {
     let mut report = report.clone();
     secrets::own().report(&mut report);
     let json = serde_json::to_vec_pretty(&report).unwrap_or_default();
-    kept(own.write(context, "report.json", &[&json, b"\n"]));
+    kept(own.write("report.json", &[&json, b"\n"]));
 }
 
 /// An iteration does not fail because its transcript cannot be kept.

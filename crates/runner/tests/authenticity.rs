@@ -166,7 +166,12 @@ fn what_outlives_the_agent_as_another_user_completes_nothing_and_frees_nothing()
             "{error}"
         );
         assert!(outcome.stderr.contains("processes of another user"), "{outcome:?}");
-        assert!(pod.path("workspace/.agentloop/iterations/0007/report.json").exists());
+        assert!(
+            pod.path(
+                "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/report.json"
+            )
+            .exists()
+        );
     }
 }
 

@@ -182,15 +182,25 @@ fn what_stands_in_the_place_of_our_files_is_neither_followed_nor_written_through
     for place in ["ln -s ../../outside", "mkfifo", "touch", "ln -s /dev/full"] {
         let pod = Pod::new();
         fs::create_dir(pod.path("outside")).expect("folder");
+        fs::write(pod.path("workspace/f"), "1").expect("write");
         let own = "cd $AGENTLOOP_WORKSPACE/.agentloop";
+        let task = "task-7c9e6679-7425-40de-944b-e07fc1f90ae7";
         // Of this iteration's files.
-        let outcome = pod
-            .run(&format!("{own}; mkdir -p iterations/0007; echo said; {place} iterations/0007/output.log"));
+        let outcome = pod.run(&format!(
+            "{own}; mkdir -p {task}/iterations/0007; echo said; {place} {task}/iterations/0007/output.log"
+        ));
         assert_eq!(changed(&outcome), Change::Unchanged, "{place}");
-        assert_eq!(pod.read("workspace/.agentloop/iterations/0007/output.log"), "said\n", "{place}");
+        assert_eq!(
+            pod.read(
+                "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log"
+            ),
+            "said\n",
+            "{place}"
+        );
         // Of the folder that holds them.
         let pod = pod.with("iteration", 8);
-        let outcome = pod.run(&format!("{own}; rm -rf iterations; {place} iterations; echo said"));
+        let outcome =
+            pod.run(&format!("{own}; rm -rf {task}/iterations; {place} {task}/iterations; echo said"));
         assert_eq!(changed(&outcome), Change::Unchanged, "{place}");
         // Of the markers: the next iteration is not run, because nothing would keep it from running twice.
         let pod = pod.with("iteration", 9);
@@ -207,6 +217,7 @@ fn what_stands_in_the_place_of_our_files_is_neither_followed_nor_written_through
 #[test]
 fn a_marker_of_a_coming_attempt_costs_that_attempt() {
     let pod = Pod::new();
+    fs::write(pod.path("workspace/f"), "1").expect("write");
     let script = "cd $AGENTLOOP_WORKSPACE/.agentloop/ran; for f in *-7-0; do mkdir ${f%-7-0}-8-0; done";
     assert_eq!(changed(&pod.run(script)), Change::Unchanged);
     let outcome = pod.with("iteration", 8).run("echo ran");

@@ -267,7 +267,7 @@ fn a_report_that_does_not_fit_is_not_written_at_all() {
 fn the_output_and_the_whole_report_stay_in_the_workspace() {
     let pod = Pod::new().with("attempt", 2).verify("echo checked");
     pod.run(&format!("echo out; echo err >&2; {}", gate(true)));
-    let kept = "workspace/.agentloop/iterations/0007-2";
+    let kept = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007-2";
     let log = pod.read(&format!("{kept}/output.log"));
     assert!(log.contains("out\n") && log.contains("err\n"), "{log}");
     assert_eq!(pod.read(&format!("{kept}/verify.log")), "checked\n");
@@ -297,4 +297,134 @@ fn it_installs_itself_and_says_its_version() {
     let output =
         std::process::Command::new(bin.join("agentloop-runner")).arg("version").output().expect("version");
     assert!(output.stdout.starts_with(b"agentloop-runner "));
+}
+
+#[test]
+fn an_empty_workspace_stays_empty_until_something_is_in_it() {
+    let pod = Pod::new();
+    let running = pod.start(
+        "cd $AGENTLOOP_WORKSPACE; ls -A; touch first; while ! [ -e .agentloop/ran ]; do sleep 0.01; done; ls .agentloop/ran",
+    );
+    let outcome = running.outcome();
+    assert_eq!(outcome.stdout, "7c9e6679-7425-40de-944b-e07fc1f90ae7-7-0\n", "{outcome:?}");
+    assert_eq!(pod.run("true").report().end, End::AlreadyRan);
+}
+
+#[test]
+fn an_agent_that_leaves_an_empty_workspace_empty_is_marked_and_kept_when_it_has_ended() {
+    let pod = Pod::new();
+    pod.run("echo said");
+    assert_eq!(
+        pod.read("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log"),
+        "said\n"
+    );
+    assert_eq!(pod.run("true").report().end, End::AlreadyRan);
+}
+
+#[test]
+fn a_refused_attempt_leaves_an_empty_workspace_empty_for_the_next() {
+    let pod = Pod::new();
+    let report = pod.run("exit 75").report();
+    assert!(report.untouched && report.provider_refused.is_some());
+    assert_eq!(fs::read_dir(pod.path("workspace")).expect("folder").count(), 0);
+}
+
+#[test]
+fn an_agent_that_removes_our_folder_is_judged_and_marked_all_the_same() {
+    for script in ["rm -rf .agentloop", "rm -rf ./* .[!.]*", "mv .agentloop gone"] {
+        let pod = Pod::new();
+        fs::write(pod.path("workspace/f"), "1").expect("write");
+        let outcome = pod.run(&format!("cd $AGENTLOOP_WORKSPACE; {script}; echo tidy"));
+        let records = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007";
+        assert_eq!((outcome.code, outcome.report().end), (Some(0), End::Exited), "{outcome:?}");
+        assert_eq!(pod.read(&format!("{records}/output.log")), "tidy\n");
+        assert!(pod.read(&format!("{records}/report.json")).contains("Exited"));
+        assert_eq!(pod.run("true").report().end, End::AlreadyRan);
+    }
+}
+
+#[test]
+fn two_tasks_keep_their_records_apart() {
+    let task = |name: &str, uid: &str| json!({"namespace": "default", "name": name, "uid": uid});
+    let mut pod = Pod::new();
+    for (name, uid) in [("one", "u-1"), ("two", "u-2"), ("one", "u-3")] {
+        pod = pod.with("task", task(name, uid));
+        pod.run(&format!("echo {uid}"));
+    }
+    for (name, uid) in [("one", "u-1"), ("two", "u-2"), ("one", "u-3")] {
+        let log = format!("workspace/.agentloop/{name}-{uid}/iterations/0007/output.log");
+        assert_eq!(pod.read(&log), format!("{uid}\n"));
+    }
+}
+
+#[test]
+fn old_transcripts_and_markers_go_the_oldest_first_and_only_the_tasks_own() {
+    let mut pod = Pod::new().with("transcripts", json!({"iterations": 3, "bytes": 1 << 20}));
+    let records = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations";
+    let names = |pod: &Pod, folder: &str| {
+        let mut names: Vec<String> = fs::read_dir(pod.path(folder))
+            .expect("folder")
+            .flatten()
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    for path in ["workspace/.agentloop/other-u/iterations/0001", "workspace/.agentloop/ran"] {
+        fs::create_dir_all(pod.path(path)).expect("folder");
+    }
+    fs::write(pod.path("workspace/.agentloop/ran/other-1-0"), "").expect("write");
+    for (iteration, attempt) in [(1, 0), (2, 0), (2, 1), (3, 0), (9, 0), (10, 0)] {
+        pod = pod.with("iteration", iteration).with("attempt", attempt);
+        pod.run("echo said");
+    }
+    assert_eq!(names(&pod, records), ["0003", "0009", "0010"]);
+    let pod = pod.with("iteration", 11);
+    fs::write(pod.path(&format!("{records}/notes")), "of a person").expect("write");
+    pod.run("echo said");
+    assert_eq!(names(&pod, records), ["0009", "0010", "0011", "notes"]);
+    assert_eq!(
+        names(&pod, "workspace/.agentloop/ran"),
+        ["7c9e6679-7425-40de-944b-e07fc1f90ae7-11-0", "other-1-0"]
+    );
+    // By size: the present one stays, however long it is.
+    let pod = pod.with("iteration", 12).with("transcripts", json!({"iterations": 50, "bytes": 10}));
+    pod.run("echo said");
+    assert_eq!(names(&pod, records), ["0012", "notes"]);
+    assert!(pod.path("workspace/.agentloop/other-u/iterations/0001").exists());
+}
+
+#[test]
+fn a_refused_attempt_is_untouched_unless_anything_was_touched() {
+    let pod = Pod::new();
+    fs::create_dir_all(pod.path("workspace/.git/objects")).expect("folder");
+    fs::write(pod.path("workspace/.git/HEAD"), "ref: refs/heads/main\n").expect("write");
+    fs::write(pod.path("workspace/f"), "1").expect("write");
+    let mut attempt = 0;
+    let mut pod = pod;
+    for (script, untouched) in [
+        ("cat f; ls -R . >/dev/null", true),
+        ("date >>.agentloop/log", false),
+        ("date >>.git/log", false),
+        ("touch f", false),
+        ("touch new; rm new", false),
+        ("true", true),
+    ] {
+        attempt += 1;
+        pod = pod.with("attempt", attempt);
+        let report = pod.run(&format!("cd $AGENTLOOP_WORKSPACE; {script}; exit 75")).report();
+        assert_eq!((report.changed, report.untouched), (Change::Unchanged, untouched), "{script}");
+    }
+}
+
+#[test]
+fn a_lock_that_git_left_is_named_in_prompt_and_log_and_stays() {
+    let pod = Pod::new().prompt("Do it.");
+    fs::create_dir_all(pod.path("workspace/.git/objects")).expect("folder");
+    fs::write(pod.path("workspace/.git/HEAD"), "ref: refs/heads/main\n").expect("write");
+    fs::write(pod.path("workspace/.git/index.lock"), "").expect("write");
+    let outcome = pod.run("cat");
+    assert!(outcome.stdout.contains(".git/index.lock"), "{outcome:?}");
+    assert!(outcome.stderr.contains("agentloop-runner: .git/index.lock was there"), "{outcome:?}");
+    assert!(pod.path("workspace/.git/index.lock").exists());
 }

@@ -157,7 +157,10 @@ fn a_flood_of_output_does_not_grow_memory() {
     assert_eq!(outcome.stdout.len(), 134_217_728 + 1 + 9 + 67_108_864 + 1 + 67_108_864 + 1 + 49);
     let peak = peak.join().expect("peak");
     assert!(peak < 40 << 10, "{peak} KiB");
-    let kept = fs::metadata(pod.path("workspace/.agentloop/iterations/0007/output.log")).expect("transcript");
+    let kept = fs::metadata(
+        pod.path("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log"),
+    )
+    .expect("transcript");
     assert!(kept.len() < 2 << 20);
 }
 

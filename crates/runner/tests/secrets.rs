@@ -35,8 +35,15 @@ fn an_error_does_not_carry_the_agents_credential() {
     assert_eq!(outcome.error(), "exit code 3: > Authorization: ***");
     // The agent's own words are its own.
     assert!(outcome.stdout.contains(SECRET) && outcome.stderr.contains(SECRET), "{outcome:?}");
-    assert!(pod.read("workspace/.agentloop/iterations/0007/output.log").contains(SECRET));
-    assert!(!leaks(&pod.read("workspace/.agentloop/iterations/0007/report.json")));
+    assert!(
+        pod.read("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log")
+            .contains(SECRET)
+    );
+    assert!(!leaks(
+        &pod.read(
+            "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/report.json"
+        )
+    ));
     assert!(!leaks(&outcome.message));
 }
 
@@ -58,7 +65,8 @@ fn neither_gate_nor_files_nor_the_verify_command_carry_a_credential() {
     );
     assert!(report.files.contains(&"***/file".to_owned()), "{:?}", report.files);
     assert!(!outcome.message.contains(SECRET) && !outcome.message.contains(&SECRET.replace('"', "\\\"")));
-    let kept = pod.read("workspace/.agentloop/iterations/0007/report.json");
+    let kept = pod
+        .read("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/report.json");
     assert!(!kept.contains(SECRET) && !kept.contains(&SECRET.replace('"', "\\\"")), "{kept}");
 }
 
@@ -124,5 +132,10 @@ fn a_crowded_environment_holds_nothing_up() {
     let outcome = pod.start_with(&["env", &large], &["sh", "-c", script]).outcome();
     assert_eq!(outcome.error(), "exit code 1: ***");
     assert!(begun.elapsed() < common::PATIENCE / 4, "{:?}", begun.elapsed());
-    assert!(fs::metadata(pod.path("workspace/.agentloop/iterations/0007/output.log")).is_ok());
+    assert!(
+        fs::metadata(pod.path(
+            "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log"
+        ))
+        .is_ok()
+    );
 }

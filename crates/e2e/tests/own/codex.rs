@@ -197,7 +197,7 @@ async fn codex_goes_on_past_its_limit_by_the_pasted_command_until_it_says_that_i
 
             let claim = lab.claim_of(&seen).await?;
             let line =
-                "cd /workspace/notes && git log --format=%an && cat text && ls ../.agentloop/iterations";
+                "cd /workspace/notes && git log --format=%an && cat text && ls ../.agentloop/*/iterations";
             let kept = lab.look_into(&claim, line).await?;
             let expected = "codex codex codex codex line 1 line 2 line 3 line 4 0001 0002 0003 0004";
             ensure!(kept.split_whitespace().eq(expected.split(' ')), "the claim holds {kept:?}");

@@ -75,7 +75,7 @@ blockers:
 
 Say that it is ready only when the whole goal is reached and you have checked it.
 ";
-    let rendered = render(b"Fix the parser.", &Context { iteration: 1, ..context() });
+    let rendered = render(b"Fix the parser.", &Context { iteration: 1, ..context() }, &[]);
     assert_eq!(String::from_utf8(rendered).expect("utf-8"), expected);
 }
 
@@ -86,7 +86,7 @@ fn a_later_iteration_is_told_what_the_last_one_left_and_what_would_stop_the_loop
     context.breaker.consecutive_no_change = 2;
     context.breaker.consecutive_same_error = 4;
     context.verify = Some(Verify { command: vec!["make".into(), "test".into()], timeout_seconds: 60 });
-    let section = section(&context);
+    let section = section(&context, &[]);
     let expected = "
 Iteration 3 ended: Exited, exit code 1. It changed nothing in the workspace.
 What stood in its way:
@@ -109,19 +109,21 @@ fn other_policies_tell_what_completes_and_ask_for_no_gate() {
     let mut context = context();
     context.verify = Some(Verify { command: vec!["make".into()], timeout_seconds: 60 });
     context.policy = Policy::Verify;
-    assert!(section(&context).ends_with("\nThe loop ends when this passes after an iteration: `make`\n"));
+    assert!(
+        section(&context, &[]).ends_with("\nThe loop ends when this passes after an iteration: `make`\n")
+    );
     context.policy = Policy::ExitCode;
     assert!(
-        section(&context)
+        section(&context, &[])
             .ends_with("\nThe loop ends when the agent exits with code 0 and this passes: `make`.\n")
     );
-    assert!(!section(&context).contains(OPEN));
+    assert!(!section(&context, &[]).contains(OPEN));
 }
 
 #[test]
 fn a_prompt_that_is_to_stay_as_written_does() {
     let context = Context { loop_context: LoopContext::FileOnly, ..context() };
-    assert_eq!(render(b"\xffas written", &context), b"\xffas written");
+    assert_eq!(render(b"\xffas written", &context, &[]), b"\xffas written");
 }
 
 #[test]
@@ -130,6 +132,34 @@ fn an_error_is_told_once() {
     assert!(!last(&past).contains("Its error"));
     past.error = Some("exit code 1: boom".into());
     assert!(last(&past).contains("Its error: exit code 1: boom\n"));
+}
+
+#[test]
+fn locks_that_were_left_behind_are_named() {
+    let locks: Vec<String> = (1..=5).map(|number| format!("r{number}/.git/index.lock")).collect();
+    let one = section(&context(), &locks[..1]);
+    assert!(one.contains("before this iteration began: r1/.git/index.lock. Nothing of"), "{one}");
+    let many = section(&context(), &locks);
+    assert!(many.contains("r3/.git/index.lock, 2 more. "), "{many}");
+    let as_written = Context { loop_context: LoopContext::FileOnly, ..context() };
+    assert_eq!(render(b"x", &as_written, &locks), b"x");
+}
+
+#[test]
+fn what_an_earlier_iteration_said_has_no_hidden_characters() {
+    let mut context = context();
+    let said = "a\u{202e}b\u{200b}c\u{2066}d\u{feff}e\u{e0041}f\u{7}g";
+    let gate = Gate {
+        ready: false,
+        reason: Some(said.into()),
+        progress: Some(said.into()),
+        blockers: vec![said.into()],
+    };
+    context.history =
+        vec![Past { outcome: said.into(), gate: Some(gate), error: Some(format!("{said}!")), ..past() }];
+    let section = section(&context, &[said.to_owned()]);
+    assert_eq!(section.matches("abcdef g").count(), 6, "{section}");
+    assert!(!section.chars().any(is_hidden), "{section:?}");
 }
 
 proptest! {
@@ -146,7 +176,8 @@ proptest! {
         if warn {
             context.breaker = Breaker { consecutive_no_change: 9, consecutive_same_error: 9, ..context.breaker };
         }
-        let section = section(&context);
+        let locks = vec![context.workspace.repeat(2); 20];
+        let section = section(&context, &locks);
         prop_assert!(section.len() <= SECTION_BYTES, "{} bytes", section.len());
         prop_assert!(gate::find(&section).is_err());
     }

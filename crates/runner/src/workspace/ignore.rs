@@ -1,10 +1,12 @@
 //! Gitignore patterns, as git reads them.
 
 mod pattern;
+mod user;
 
 use std::cell::Cell;
 
 use self::pattern::Pattern;
+pub use self::user::user;
 
 /// A file with more patterns is no list of patterns: nothing in it counts. Without its last ones, which may take others
 /// back, the first ones would hide what they do not.

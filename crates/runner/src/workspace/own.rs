@@ -1,20 +1,40 @@
 //! `.agentloop/`, the folder in the workspace that is agentloop's own: which iterations have run, and what they said.
 //!
 //! ```text
-//! .agentloop/.gitignore           keeps all of this out of commits
-//! .agentloop/ran/UID-7-0          iteration 7 of the task, attempt 0, was executed
-//! .agentloop/iterations/0007/     output.log, report.json; 0007-1/ for attempt 1
+//! .agentloop/.gitignore                     keeps all of this out of commits
+//! .agentloop/ran/UID-7-0                    iteration 7 of the task, attempt 0, was executed
+//! .agentloop/TASK-UID/iterations/0007/      output.log, report.json; 0007-1/ for attempt 1
 //! ```
+//!
+//! In an empty workspace nothing is made until something else is there or the agent has ended: `git clone URL .` and many
+//! generators refuse a folder that is not empty. The folder is opened anew each time, because an agent that tidies up
+//! removes it.
 
-use std::{fs::File, io::Write, os::fd::OwnedFd};
+use std::{
+    fs::File,
+    io::Write,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    time::Duration,
+};
 
 use agentloop_contract::{context::Context, names::WORKSPACE_DIR};
 use rustix::{
-    fs::{AtFlags, Mode, OFlags},
+    fs::{Access, AtFlags, Mode, OFlags},
     io::Errno,
 };
 
 use super::{kind, open_folder};
+use crate::secrets;
+
+mod prune;
+
+/// How often it is looked whether something is in a workspace that was empty.
+const POLL: Duration = Duration::from_millis(250);
 
 /// Why this folder cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,51 +73,152 @@ impl From<Errno> for Error {
     }
 }
 
-/// The folder, open.
+/// The folder, or what will become it.
 #[derive(Debug)]
 pub struct Own {
-    folder: OwnedFd,
+    workspace: Arc<OwnedFd>,
+    context: Context,
+    /// Nothing is to be kept in a workspace that is still empty.
+    spare_empty: AtomicBool,
+}
+
+/// Makes the marker as soon as something is in the workspace; until it is dropped.
+#[must_use]
+pub struct Watch {
+    stop: Option<Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Own {
-    /// Opens the folder in a workspace, and makes it where it is not there.
-    pub fn open(workspace: &OwnedFd) -> Result<Self, Error> {
-        let folder = make(workspace, WORKSPACE_DIR.as_bytes())?;
-        // Absent where an older version or a person made the folder; a failure costs only tidiness.
-        if kind(&folder, b".gitignore").is_none() {
-            let _ = write(&folder, ".gitignore", &[b"*\n"]);
+    /// Opens the folder in a workspace, and makes it where it is not there, unless the workspace is empty.
+    pub fn open(workspace: &OwnedFd, context: &Context) -> Result<Self, Error> {
+        if is_empty(workspace)? {
+            // What cannot be written to is noticed before the agent works in vain.
+            rustix::fs::accessat(workspace, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
+        } else {
+            folder(workspace)?;
         }
-        Ok(Self { folder })
+        Ok(Self {
+            workspace: Arc::new(open_folder(workspace, b".")?),
+            context: context.clone(),
+            spare_empty: AtomicBool::new(false),
+        })
     }
 
-    /// Whether an attempt has been executed here.
-    pub fn has_run(&self, context: &Context) -> bool {
-        open_folder(&self.folder, b"ran").is_ok_and(|ran| kind(&ran, marker(context).as_bytes()).is_some())
+    /// Whether this attempt has been executed here.
+    pub fn has_run(&self) -> bool {
+        open_folder(&self.workspace, WORKSPACE_DIR.as_bytes())
+            .and_then(|folder| open_folder(&folder, b"ran"))
+            .is_ok_and(|ran| kind(&ran, marker(&self.context).as_bytes()).is_some())
     }
 
-    /// Notes that an attempt is about to be executed, so that it never is again; it fails where it was.
-    pub fn mark(&self, context: &Context) -> Result<(), Error> {
-        let ran = make(&self.folder, b"ran")?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = match rustix::fs::openat(&ran, marker(context), flags, Mode::from_raw_mode(0o644)) {
-            Err(Errno::EXIST) => return Err(Error::AlreadyRan),
-            file => file?,
-        };
-        // The marker outlives a power cut, or it guards nothing. File systems that cannot sync are taken as they are.
-        let _ = rustix::fs::fsync(&file);
-        let _ = rustix::fs::fsync(&ran);
-        Ok(())
+    /// Notes that this attempt is about to be executed, so that it never is again; it fails where it was. In an empty
+    /// workspace, where nothing can be done twice yet, this waits until something is there: as long as the result lives.
+    pub fn mark(&self) -> Result<Watch, Error> {
+        let mut watch = Watch { stop: None, thread: None };
+        if is_empty(&self.workspace)? {
+            let (stop, stopped) = channel();
+            let (workspace, context) = (Arc::clone(&self.workspace), self.context.clone());
+            let thread = std::thread::Builder::new();
+            let run = move || mark_when_used(&workspace, &context, &stopped);
+            watch.thread = Some(thread.spawn(run).map_err(|_| Error::Io(Errno::AGAIN))?);
+            watch.stop = Some(stop);
+        } else {
+            mark(&self.workspace, &self.context)?;
+        }
+        Ok(watch)
     }
 
-    /// Writes a file beside the iteration's others.
-    pub fn write(&self, context: &Context, name: &str, parts: &[&[u8]]) -> Result<(), Error> {
-        let iterations = make(&self.folder, b"iterations")?;
-        let folder = match context.attempt {
-            0 => format!("{:04}", context.iteration),
-            attempt => format!("{:04}-{attempt}", context.iteration),
-        };
-        let folder = make(&iterations, folder.as_bytes())?;
-        Ok(write(&folder, name, parts)?)
+    /// Keeps nothing in a workspace that is still empty: the provider refused, and the next attempt is to find it as this
+    /// one did.
+    pub fn spare_empty(&self) {
+        self.spare_empty.store(true, Ordering::SeqCst);
+    }
+
+    /// Writes a file beside the iteration's others; then the oldest of other iterations go.
+    pub fn write(&self, name: &str, parts: &[&[u8]]) -> Result<(), Error> {
+        if self.spare_empty.load(Ordering::SeqCst) && is_empty(&self.workspace)? {
+            return Ok(());
+        }
+        // The agent has left an empty workspace empty, was quicker than the watch, or has removed the marker.
+        if !self.has_run() {
+            mark(&self.workspace, &self.context)?;
+        }
+        let task = make(&folder(&self.workspace)?, task(&self.context).as_bytes())?;
+        let iterations = make(&task, b"iterations")?;
+        let folder = make(&iterations, iteration(&self.context).as_bytes())?;
+        let written = write(&folder, name, parts);
+        prune::transcripts(&iterations, &self.context);
+        Ok(written?)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn mark_when_used(workspace: &OwnedFd, context: &Context, stopped: &Receiver<()>) {
+    while stopped.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
+        if is_empty(workspace) == Ok(false) {
+            if let Err(error) = mark(workspace, context) {
+                secrets::log(format_args!("this attempt cannot be marked as run before it ends: {error}"));
+            }
+            return;
+        }
+    }
+}
+
+/// Makes the marker; it fails where there is one.
+fn mark(workspace: &OwnedFd, context: &Context) -> Result<(), Error> {
+    let ran = make(&folder(workspace)?, b"ran")?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::openat(&ran, marker(context), flags, Mode::from_raw_mode(0o644)) {
+        Err(Errno::EXIST) => return Err(Error::AlreadyRan),
+        file => file?,
+    };
+    // The marker outlives a power cut, or it guards nothing. File systems that cannot sync are taken as they are.
+    let _ = rustix::fs::fsync(&file);
+    let _ = rustix::fs::fsync(&ran);
+    prune::markers(&ran, context);
+    Ok(())
+}
+
+/// Whether nothing at all is in a workspace.
+fn is_empty(workspace: &OwnedFd) -> Result<bool, Errno> {
+    match super::names(workspace, 0, usize::MAX) {
+        Ok(names) => Ok(names.is_empty()),
+        Err(Errno::FBIG) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The folder itself, made where it is not there.
+fn folder(workspace: &OwnedFd) -> Result<OwnedFd, Error> {
+    let folder = make(workspace, WORKSPACE_DIR.as_bytes())?;
+    // Absent where an older version or a person made the folder; a failure costs only tidiness.
+    if kind(&folder, b".gitignore").is_none() {
+        let _ = write(&folder, ".gitignore", &[b"*\n"]);
+    }
+    Ok(folder)
+}
+
+/// The folder of a task's records. Its name is for people, its uid makes it the task's own.
+fn task(context: &Context) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
+    let name: String = context.task.name.chars().take(63).map(plain).collect();
+    format!("{name}-{}", context.task.uid)
+}
+
+/// The folder of an iteration's records.
+fn iteration(context: &Context) -> String {
+    match context.attempt {
+        0 => format!("{:04}", context.iteration),
+        attempt => format!("{:04}-{attempt}", context.iteration),
     }
 }
 
