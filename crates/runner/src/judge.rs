@@ -14,12 +14,6 @@ use crate::{
 /// Lines of a failed verify command that are kept.
 const VERIFY_LINES: usize = 20;
 
-/// How the agent ended, as it is judged: a turn that failed by the word of the agent's own stream is no success, whatever
-/// the program's exit code.
-pub fn judged(status: Status, said: &Said) -> Status {
-    if status == Status::Exited(0) && said.failed.is_some() { Status::Exited(FAILED_TURN) } else { status }
-}
-
 /// Whether the verify command decides now: when the policy's own condition holds.
 pub fn asks_verify(context: &Context, end: End, status: Status, gate: &Result<Gate, NoGate>) -> bool {
     let exited_well = end == End::Exited && status == Status::Exited(0);
@@ -104,9 +98,6 @@ pub fn exit_code(end: End, status: Status) -> i32 {
         (End::Exited, Status::Killed(signal)) => 128 + signal,
     }
 }
-
-/// The exit code of an agent whose turn failed though its program exited with 0.
-const FAILED_TURN: i32 = 1;
 
 /// The exit code where the agent was not executed, or not judged.
 pub const FAILED: i32 = 125;

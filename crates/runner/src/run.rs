@@ -228,9 +228,6 @@ fn judge_agent(
     };
     let status = own_status(report.end, ended, said);
     match status {
-    let said = lock(ended).said(Timestamp::now());
-    let judged = judge::judged(ended.status, &said);
-    match judged {
         Status::Exited(code) => report.exit_code = Some(code),
         Status::Killed(signal) => report.signal = Some(signal),
     }
@@ -249,7 +246,6 @@ fn judge_agent(
     (report.changed, report.files_changed, report.files) =
         (difference.changed, difference.files, difference.names);
     let verify = judge::asks_verify(context, report.end, status, &found);
-    let verify = judge::asks_verify(context, report.end, judged, &found);
     match found {
         Ok(gate) => report.gate = Some(gate),
         Err(why) => report.no_gate = Some(why),
@@ -274,10 +270,6 @@ fn own_status(end: End, ended: &Ended, said: &Said) -> Status {
 /// What an error is told by: not by a signal of ours.
 fn status_of_error(ended: &Ended) -> Status {
     if ended.finished.is_some() { Status::Exited(0) } else { ended.status }
-    report.provider_refused = judge::refused(context, ended.status, &said);
-    report.error = judge::error(report, ended.status, &said);
-    report.usage = said.usage;
-    (judge::exit_code(report.end, judged), verify)
 }
 
 fn write_prompt(scratch: &Path, text: &[u8]) -> Result<PathBuf, Failure> {
