@@ -152,12 +152,17 @@ class Operator(unittest.TestCase):
         self.assertEqual(labels["app.kubernetes.io/component"], "controller")
         self.assertEqual(labels["team"], "a")
 
-    def test_tells_its_probes_and_metrics_on_the_port_that_is_named(self):
-        container = controller()
-        self.assertEqual(container["ports"], [{"name": "http", "containerPort": 8080}])
+    def test_answers_probes_on_a_port_that_no_service_exposes(self):
+        objects = render(CASES["ServiceMonitor"])
+        container = pod_template(one(objects, "Deployment"))["spec"]["containers"][0]
+        ports = [{"name": "http", "containerPort": 8080}, {"name": "probes", "containerPort": 8081}]
+        self.assertEqual(container["ports"], ports)
         self.assertTrue(argument(container, "http-address").endswith(":8080"))
+        self.assertTrue(argument(container, "probe-address").endswith(":8081"))
         for probe in ["livenessProbe", "readinessProbe"]:
-            self.assertEqual(container[probe]["httpGet"]["port"], "http")
+            self.assertEqual(container[probe]["httpGet"]["port"], "probes")
+        for port in one(objects, "Service")["spec"]["ports"]:
+            self.assertEqual(port["targetPort"], "http")
 
     def test_is_scraped_through_the_service_that_the_monitor_selects(self):
         objects = render(CASES["ServiceMonitor"])

@@ -15,6 +15,8 @@ use crate::client::{Clients, ConnectError};
 use crate::controller::{self, Setup};
 use crate::health::{Health, Stage};
 use crate::http::{BindError, Server};
+use crate::http::{BindError, Server, Serves};
+use crate::lease::Election;
 use crate::lease::decide::{Loss, Timings};
 use crate::lease::{Election, Seen};
 use crate::metrics::Metrics;
@@ -54,10 +56,18 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
     let shutdown = shutdown::on_signal().map_err(Error::Signals)?;
     let clients = Clients::connect().await?;
     let (health, metrics) = (Health::default(), Metrics::new());
-    let server = Server::bind(args.http_address).await?;
-    info!(address = %server.address, version = env!("CARGO_PKG_VERSION"), "serving probes and metrics");
+    let probes = Server::bind(args.probe_address, Serves::Probes).await?;
+    let server = Server::bind(args.http_address, Serves::Everything).await?;
+    info!(
+        address = %server.address,
+        probes = %probes.address,
+        version = env!("CARGO_PKG_VERSION"),
+        "serving probes and metrics"
+    );
     // Probes are answered to the very end, also while the loop finishes.
-    tokio::spawn(server.serve(health.clone(), metrics.clone(), std::future::pending()));
+    for server in [probes, server] {
+        tokio::spawn(server.serve(health.clone(), metrics.clone(), std::future::pending()));
+    }
 
     let identity = args.lease.identity();
     let namespace = own_namespace(args.namespace.as_deref(), &clients);

@@ -86,6 +86,10 @@ pub struct ControllerArgs {
     #[command(flatten)]
     pub serving: ServingArgs,
     /// Where /livez, /readyz and /metrics are served.
+    /// Where /livez and /readyz are served to the kubelet.
+    #[arg(long, env = "AGENTLOOP_PROBE_ADDRESS", default_value = "0.0.0.0:8081", value_name = "IP:PORT")]
+    pub probe_address: SocketAddr,
+    /// Where /metrics is served, and the probes too.
     #[arg(long, env = "AGENTLOOP_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub http_address: SocketAddr,
     /// How many tasks are worked on at the same time.
@@ -315,6 +319,7 @@ mod tests {
         assert_eq!(args.concurrency.get(), 8);
         assert!(args.lease.leader_election);
         assert_eq!(args.http_address.to_string(), "0.0.0.0:8080");
+        assert_eq!(args.probe_address.to_string(), "0.0.0.0:8081");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! `/livez`, `/readyz` and `/metrics` over HTTP/1.1.
 //!
-//! Anybody in the cluster may talk to this port, so everything is bounded: connections, header bytes, the time of one
-//! exchange. Bodies are never read, and a connection serves one request.
+//! Anybody in the cluster may talk to these ports, so everything is bounded: connections, header bytes, the time of one
+//! exchange. Bodies are never read, and a connection serves one request. A new connection is always accepted: if there
+//! are too many, the one that has been silent for longest is closed. So nobody keeps a probe waiting, and probes have a
+//! port of their own besides.
+
+mod places;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -17,12 +20,12 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time;
 use tracing::{debug, warn};
 
 use crate::health::Health;
 use crate::metrics::{self, Metrics};
+use places::{Heard, Places};
 
 const CONNECTIONS: usize = 64;
 const EXCHANGE: Duration = Duration::from_secs(10);
@@ -33,27 +36,47 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The address cannot be served.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} (--http-address): {source}")]
+#[error("cannot listen on {address} ({flag}): {source}")]
 pub struct BindError {
     address: SocketAddr,
+    flag: &'static str,
     source: std::io::Error,
+}
+
+/// What a port serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// `/livez` and `/readyz`.
+    Probes,
+    /// `/metrics`, and for people the probes too.
+    Everything,
+}
+
+impl Serves {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::Probes => "--probe-address",
+            Self::Everything => "--http-address",
+        }
+    }
 }
 
 /// A socket that listens, and does not answer yet.
 #[derive(Debug)]
 pub struct Server {
     listener: TcpListener,
+    port: Serves,
     /// The address, with the port that was chosen where 0 was asked for.
     pub address: SocketAddr,
 }
 
 impl Server {
     /// Listens on `address`.
-    pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        let fail = |source| BindError { address, source };
+    pub async fn bind(address: SocketAddr, port: Serves) -> Result<Self, BindError> {
+        let fail = |source| BindError { address, flag: port.flag(), source };
         let listener = TcpListener::bind(address).await.map_err(fail)?;
         let address = listener.local_addr().map_err(fail)?;
-        Ok(Self { listener, address })
+        Ok(Self { listener, port, address })
     }
 
     /// Answers until `stop` is ready.
@@ -65,15 +88,13 @@ impl Server {
     }
 
     async fn accept(self, health: Health, metrics: Metrics) {
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
-        // Only closing the semaphore could end this loop, and nobody does.
-        while let Ok(place) = places.clone().acquire_owned().await {
+        let mut places = Places::new(CONNECTIONS);
+        loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
-                    let (health, metrics) = (health.clone(), metrics.clone());
-                    tokio::spawn(async move {
-                        exchange(stream, &health, &metrics).await;
-                        drop(place);
+                    let (health, metrics, port) = (health.clone(), metrics.clone(), self.port);
+                    places.take(stream, |stream| async move {
+                        exchange(stream, port, &health, &metrics).await;
                     });
                 }
                 Err(error) => {
@@ -86,9 +107,9 @@ impl Server {
     }
 }
 
-async fn exchange(stream: TcpStream, health: &Health, metrics: &Metrics) {
+async fn exchange(stream: Heard<TcpStream>, port: Serves, health: &Health, metrics: &Metrics) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = answer(request.method(), request.uri().path(), health, metrics);
+        let response = answer(request.method(), request.uri().path(), port, health, metrics);
         async move { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
@@ -104,7 +125,13 @@ async fn exchange(stream: TcpStream, health: &Health, metrics: &Metrics) {
     }
 }
 
-fn answer(method: &Method, path: &str, health: &Health, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn answer(
+    method: &Method,
+    path: &str,
+    port: Serves,
+    health: &Health,
+    metrics: &Metrics,
+) -> Response<Full<Bytes>> {
     if !matches!(*method, Method::GET | Method::HEAD) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are served here");
     }
@@ -117,11 +144,17 @@ fn answer(method: &Method, path: &str, health: &Health, metrics: &Metrics) -> Re
             Ok(how) => text(StatusCode::OK, how),
             Err(what) => text(StatusCode::SERVICE_UNAVAILABLE, what),
         },
-        "/metrics" => match metrics.encode() {
+        "/metrics" if port == Serves::Everything => match metrics.encode() {
             Ok(samples) => reply(StatusCode::OK, metrics::CONTENT_TYPE, samples),
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         },
-        _ => text(StatusCode::NOT_FOUND, "/livez, /readyz and /metrics are served here"),
+        _ => text(
+            StatusCode::NOT_FOUND,
+            match port {
+                Serves::Probes => "/livez and /readyz are served here",
+                Serves::Everything => "/livez, /readyz and /metrics are served here",
+            },
+        ),
     }
 }
 
@@ -145,7 +178,11 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn started(health: &Health) -> SocketAddr {
-        let server = Server::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        serving(health, Serves::Everything).await
+    }
+
+    async fn serving(health: &Health, port: Serves) -> SocketAddr {
+        let server = Server::bind("127.0.0.1:0".parse().unwrap(), port).await.unwrap();
         let address = server.address;
         tokio::spawn(server.serve(health.clone(), Metrics::new(), std::future::pending()));
         address
@@ -197,5 +234,39 @@ mod tests {
     async fn a_client_that_says_nothing_is_sent_away() {
         let answer = exchange(started(&Health::default()).await, b"GET /livez HTT").await;
         assert!(!answer.contains("200"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn the_probes_port_serves_no_metrics() {
+        let address = serving(&Health::default(), Serves::Probes).await;
+        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        assert!(get(address, "/metrics").await.starts_with("HTTP/1.1 404"));
+    }
+
+    #[tokio::test]
+    async fn a_probe_is_answered_within_a_second_whatever_clients_do_on_either_port() {
+        let health = Health::default();
+        health.set(Stage::Working);
+        for port in [Serves::Probes, Serves::Everything] {
+            let address = serving(&health, port).await;
+            let mut idle = Vec::new();
+            for _ in 0..500 {
+                idle.push(TcpStream::connect(address).await.unwrap());
+            }
+            // One that keeps talking and never comes to an end.
+            let slow = tokio::spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                while stream.write_all(b"GET /livez HTTP/1.1\r\nX: ").await.is_ok() {
+                    time::sleep(Duration::from_millis(20)).await;
+                }
+            });
+            for _ in 0..3 {
+                for path in ["/livez", "/readyz"] {
+                    let answer = time::timeout(Duration::from_secs(1), get(address, path)).await;
+                    assert!(answer.expect("within a second").starts_with("HTTP/1.1 200"), "{port:?}");
+                }
+            }
+            slow.abort();
+        }
     }
 }

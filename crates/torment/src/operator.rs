@@ -120,7 +120,8 @@ impl Operator {
             command.env("LD_PRELOAD", faketime()?).env("FAKETIME_TIMESTAMP_FILE", self.clock());
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
-        command.args(["controller", "--http-address", "127.0.0.1:0", "--runner-image", "none"]);
+        command.args(["controller", "--http-address", "127.0.0.1:0", "--probe-address", "127.0.0.1:0"]);
+        command.args(["--runner-image", "none"]);
         command.args(["--runner-injection", "image-volume", "--log-format", "json"]);
         command.args(["--leader-election", if self.lease { "true" } else { "false" }]);
         command.args(["--namespace", self.own_namespace(), "--watch-namespaces", &self.namespaces]);

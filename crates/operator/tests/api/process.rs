@@ -38,6 +38,8 @@ impl Running {
                 "controller",
                 "--http-address",
                 "127.0.0.1:0",
+                "--probe-address",
+                "127.0.0.1:0",
                 "--runner-image",
                 "none",
                 "--log-format",

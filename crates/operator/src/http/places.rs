@@ -1,0 +1,128 @@
+//! Places for connections. There is always one more: the connection that has been silent for longest gives up its own.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+/// When something was last heard on a connection.
+#[derive(Clone)]
+struct Last(Arc<Mutex<Instant>>);
+
+impl Last {
+    fn get(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+}
+
+/// The connections that are served.
+pub(super) struct Places {
+    most: usize,
+    taken: Vec<(Last, AbortHandle)>,
+}
+
+impl Places {
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, taken: Vec::new() }
+    }
+
+    /// Serves a connection in a task of its own.
+    pub(super) fn take<S, F>(&mut self, stream: S, serve: impl FnOnce(Heard<S>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.taken.retain(|(_, serving)| !serving.is_finished());
+        if self.taken.len() >= self.most
+            && let Some((place, _)) = self.taken.iter().enumerate().min_by_key(|(_, (last, _))| last.get())
+        {
+            let (_, serving) = self.taken.swap_remove(place);
+            serving.abort();
+        }
+        let last = Last(Arc::new(Mutex::new(Instant::now())));
+        let serving = tokio::spawn(serve(Heard { stream, last: last.clone() })).abort_handle();
+        self.taken.push((last, serving));
+    }
+}
+
+/// A stream that notes when something comes.
+pub(super) struct Heard<S> {
+    stream: S,
+    last: Last,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.last.note();
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn the_connection_that_has_been_silent_for_longest_gives_way() {
+        let mut places = Places::new(2);
+        let mut clients = Vec::new();
+        let mut connect = || {
+            let (client, server) = tokio::io::duplex(64);
+            places.take(server, |mut stream| async move {
+                let mut byte = [0];
+                while let Ok(1) = stream.read(&mut byte).await {
+                    if stream.write_all(&byte).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            client
+        };
+        clients.push(connect());
+        clients.push(connect());
+        let mut byte = [0];
+        clients[0].write_all(b"x").await.unwrap();
+        clients[0].read_exact(&mut byte).await.unwrap();
+        clients.push(connect());
+        assert_eq!(clients[1].read(&mut byte).await.unwrap(), 0, "the second said nothing, and is closed");
+        for place in [0, 2] {
+            clients[place].write_all(b"y").await.unwrap();
+            clients[place].read_exact(&mut byte).await.unwrap();
+        }
+    }
+}
