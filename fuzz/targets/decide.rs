@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
-/// A task as JSON in the first line, the time in seconds in the second, a pod in each other line.
+// A task as JSON in the first line, the time in seconds in the second, a pod in each other line.
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
     let mut lines = text.lines();

@@ -53,6 +53,8 @@ pub struct PodFacts {
     pub completion: Option<String>,
     /// Why it must not be started: an admission webhook made it something else.
     pub unfit: Option<&'static str>,
+    /// A sidecar that has not started yet and holds the agent, and since when it runs.
+    pub slow: Option<(Timestamp, Obstacle)>,
     /// How far it has come.
     pub state: PodState,
 }
@@ -113,6 +115,10 @@ pub struct AgentEnd {
     pub disrupted: bool,
     /// The pod's own deadline, the backstop behind the iteration's timeout, ran out.
     pub deadline: bool,
+    /// The kubelet evicted the pod for the disk that it used itself, in these words: it will again.
+    pub own_disk: Option<String>,
+    /// A probe of the agent's container whose failure has the kubelet stop it.
+    pub probe: Option<&'static str>,
     /// When the container started.
     pub started: Option<Timestamp>,
     /// When it ended.
@@ -148,6 +154,7 @@ impl PodFacts {
             hash: note(ANNOTATION_TEMPLATE_HASH).cloned(),
             completion: note(ANNOTATION_COMPLETION_HASH).cloned(),
             unfit: unfit(pod),
+            slow: obstacle::slow_sidecar(pod),
             state: state(pod),
         }
     }

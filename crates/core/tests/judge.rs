@@ -124,7 +124,7 @@ fn an_exit_code_that_means_not_now_waits_though_nothing_was_reported() {
 #[test]
 fn an_agent_that_was_disrupted_is_charged_and_the_streaks_stay() {
     for (change, streak) in [(Change::Changed, NoChange::Clear), (Change::Unchanged, NoChange::Keep)] {
-        let charge = charged(&json!({}), told(&interrupted(change)));
+        let charge = charged(&json!({}), AgentEnd { disrupted: true, ..told(&interrupted(change)) });
         assert_eq!((charge.outcome, charge.no_change), (Outcome::Interrupted, streak));
         assert_eq!(charge.error, ErrorSeen::Keep);
     }

@@ -17,5 +17,6 @@ mod pod;
 mod properties;
 mod reports;
 mod served;
+mod stopped;
 mod support;
 mod waiting;

@@ -188,7 +188,9 @@ fn charged_refusals_wait_longer_each_time_too_until_the_provider_serves() {
         world.pass(held);
     }
     assert_growing(&delays, &[60, 120, 240, 480]);
-    world.end(&crate::support::interrupted(Change::Unknown));
+    world.run();
+    world.delete_pod();
+    world.kubelets_obey();
     world.go();
     world.iterate(&rate_limited(Change::Changed, None));
     assert_growing(&[world.held_for()], &[960]);

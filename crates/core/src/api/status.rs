@@ -196,7 +196,7 @@ pub enum WaitReason {
     VolumePending,
     /// The ConfigMap, Secret or key of `promptFrom` is not there.
     PromptMissing,
-    /// The pod ended before the agent started.
+    /// The pod ended before the agent started, or a sidecar does not start.
     StartFailed,
     /// The model provider refuses for now.
     RateLimited,
@@ -277,7 +277,8 @@ pub enum Outcome {
     TimedOut,
     /// The agent had started, then its pod was evicted, drained, deleted or suspended.
     Interrupted,
-    /// The container was killed and left no readable report.
+    /// The container was killed, for memory, by a failed probe, or for the disk that it used; or it left no
+    /// readable report.
     Killed,
     /// The model provider refused, and the workspace may have changed.
     ProviderRefused,

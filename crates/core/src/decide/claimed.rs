@@ -13,6 +13,8 @@ use crate::{
 
 /// A node that has not ended a deleted pod by its grace and this long is called silent.
 const NODE_SILENCE: SignedDuration = SignedDuration::from_secs(30);
+/// How long a sidecar may take to start before it is called slow.
+const SLOW_SIDECAR: SignedDuration = SignedDuration::from_secs(30);
 /// How often the Events of a pod that does not start are read.
 const LOOK_AT_EVENTS: SignedDuration = SignedDuration::from_secs(10);
 
@@ -129,7 +131,12 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
     }
     match &pod.state {
         PodState::Starting(told) => {
-            let obstacle = told.clone().or_else(|| observed.obstacle.clone());
+            let slow = pod.slow.as_ref().map(|(since, slow)| (later(*since, SLOW_SIDECAR), slow));
+            let too_slow = slow.filter(|(from, _)| now >= *from).map(|(_, slow)| slow.clone());
+            if let Some((from, _)) = slow.filter(|(from, _)| now < *from) {
+                draft.again_at(from);
+            }
+            let obstacle = told.clone().or(too_slow).or_else(|| observed.obstacle.clone());
             match obstacle {
                 Some(obstacle) => draft.wait(&obstacle, None),
                 None => draft.status.waiting = None,

@@ -129,8 +129,15 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
     } else if end.disrupted && !oom {
         (Outcome::Interrupted, ErrorSeen::Keep)
     } else {
-        let reason = end.reason.as_deref().unwrap_or("the container ended without a readable report");
-        (Outcome::Killed, ErrorSeen::Some(report::Error::new(&killed_by(reason))))
+        let by_probe = end.probe.filter(|_| matches!(end.exit_code, Some(137 | 143)) && !oom);
+        let error = match (&end.own_disk, by_probe, end.reason.as_deref()) {
+            (Some(_), ..) | (None, Some(_), None) => unasked(end),
+            (.., reason) => {
+                let reason = reason.unwrap_or("the container ended without a readable report");
+                report::Error::new(&killed_by(reason))
+            }
+        };
+        (Outcome::Killed, ErrorSeen::Some(error))
     };
     Charge {
         outcome,
@@ -180,8 +187,11 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     // The agent was killed for memory and its runner lived to tell: one cause, whatever was printed last.
     let was_killed = report.signal.is_some() || report.exit_code.is_some_and(|code| code > 128);
     let out_of_memory = end.reason.as_deref() == Some(OOM_KILLED) && was_killed;
+    // The runner was told to stop, and nobody had asked for the pod's end: it will happen again.
+    let is_unasked = report.end == End::Interrupted && !end.disrupted && !end.deadline;
     let outcome = match report.end {
         End::Exited if out_of_memory => Outcome::Killed,
+        End::Interrupted if is_unasked => Outcome::Killed,
         End::Exited if refusal.is_some() => Outcome::ProviderRefused,
         End::Exited => Outcome::Exited,
         End::TimedOut => Outcome::TimedOut,
@@ -190,7 +200,7 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
         End::CommandNotFound => Outcome::CommandNotFound,
         End::RunnerFailed => Outcome::RunnerFailed,
     };
-    let kept = refusal.is_some() || report.end == End::Interrupted;
+    let kept = refusal.is_some() || (report.end == End::Interrupted && !is_unasked);
     let no_change = match changed {
         Change::Changed => NoChange::Clear,
         Change::Unchanged if !kept => NoChange::Add,
@@ -198,6 +208,8 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     };
     let error = if out_of_memory {
         ErrorSeen::Some(report::Error::new(OOM_KILLED))
+    } else if is_unasked && !kept {
+        ErrorSeen::Some(unasked(end))
     } else if kept {
         ErrorSeen::Keep
     } else if report.end == End::TimedOut {
@@ -219,6 +231,23 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
         finished: report.finished_at.or(end.finished),
     });
     if is_free && refusal.is_some() { Judgement::Refused(charge) } else { Judgement::Charged(charge) }
+}
+
+/// The error of an agent that was stopped though nobody had asked for its pod's end.
+fn unasked(end: &AgentEnd) -> report::Error {
+    let words = match (&end.own_disk, end.probe) {
+        (Some(disk), _) => format!("Evicted: {disk}"),
+        (None, Some(probe)) => {
+            format!(
+                "the agent's container was stopped, most likely because its {probe} failed: remove the probe from spec.template"
+            )
+        }
+        (None, None) => {
+            "the agent's container was told to stop, though nobody had asked for the end of its pod"
+                .to_owned()
+        }
+    };
+    report::Error::new(&words)
 }
 
 /// Whether the task is done by its policy, and by the verify command where there is one.

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
-    api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
+    api::core::v1::{Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus},
     apimachinery::pkg::apis::meta::v1::Time,
 };
 
@@ -38,17 +38,47 @@ pub(super) fn ending(pod: &Pod, status: &PodStatus, bound: bool) -> Ending {
     let finished = terminated.and_then(|end| started(end.finished_at.as_ref()));
     let message = terminated.and_then(|end| end.message.as_deref()).unwrap_or_default();
     let Origin { report, keyed, authentic } = origin::read(super::agent(pod), message, exit_code);
+    let own_disk = own_disk(status);
+    let by_kubelet = pod_reason.is_some() && !deadline && own_disk.is_none();
     Ending::Ran(Box::new(AgentEnd {
         report,
         keyed,
         authentic,
         exit_code,
-        disrupted: was_disrupted(pod, status, finished) || (pod_reason.is_some() && !deadline),
+        disrupted: was_disrupted(pod, status, finished) || by_kubelet,
         deadline,
+        own_disk,
+        probe: super::agent(pod).and_then(stopping_probe),
         reason: reason.filter(|reason| reason != "Error" && reason != "Completed").or(pod_reason),
         started: terminated.and_then(|end| started(end.started_at.as_ref())),
         finished,
     }))
+}
+
+/// What the kubelet says of a pod that it evicted for the pod's own use of disk: above a limit of its
+/// template. Nothing outside of the pod asked for its end, so there is no DisruptionTarget, as there is for
+/// a node that runs out of something (`eviction_manager.go`, `localStorageEviction`).
+fn own_disk(status: &PodStatus) -> Option<String> {
+    const WORDS: &[&str] = &[
+        "Pod ephemeral local storage usage exceeds",
+        "exceeded its local ephemeral storage limit",
+        "Usage of EmptyDir volume",
+    ];
+    let is_evicted = status.reason.as_deref() == Some("Evicted");
+    let message = status.message.as_deref().filter(|_| is_evicted)?;
+    let is_own = WORDS.iter().any(|words| message.contains(words));
+    (is_own && condition(status, "DisruptionTarget").is_none()).then(|| message.trim().to_owned())
+}
+
+/// The probe whose failure has the kubelet stop the container, by SIGTERM and no other sign.
+fn stopping_probe(agent: &Container) -> Option<&'static str> {
+    if agent.liveness_probe.is_some() {
+        Some("livenessProbe")
+    } else if agent.startup_probe.is_some() {
+        Some("startupProbe")
+    } else {
+        None
+    }
 }
 
 /// Whether somebody asked for the pod's end before the agent's container had ended. A pod is also deleted

@@ -1,7 +1,8 @@
 //! What stands in the way of a pod that has not started its agent.
 
 use agentloop_contract::names::GATE_START;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use super::{Obstacle, condition};
 use crate::api::WaitReason;
@@ -47,6 +48,9 @@ pub(super) fn obstacle(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
             None => None,
         };
     }
+    if let Some(failing) = failing_sidecar(pod, status) {
+        return Some(failing);
+    }
     let containers =
         status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
     for container in containers {
@@ -65,6 +69,40 @@ pub(super) fn obstacle(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
         }
     }
     None
+}
+
+/// The init containers that go on beside the agent, with what the kubelet says of each. The agent is not
+/// started before all of them have.
+fn sidecars<'a>(pod: &'a Pod, status: &'a PodStatus) -> impl Iterator<Item = &'a ContainerStatus> {
+    let all = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
+    let is_sidecar =
+        |name: &str| all.iter().any(|c| c.name == name && c.restart_policy.as_deref() == Some("Always"));
+    status.init_container_statuses.iter().flatten().filter(move |container| is_sidecar(&container.name))
+}
+
+/// A sidecar that ended and is started again, before it had started once.
+fn failing_sidecar(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
+    let failing = sidecars(pod, status)
+        .find(|container| container.restart_count > 0 && container.started != Some(true))?;
+    let state = failing.state.as_ref();
+    let waits = state.and_then(|state| state.waiting.as_ref());
+    let reason = waits.and_then(|waiting| waiting.reason.as_deref());
+    let message = waits.and_then(|waiting| waiting.message.as_deref());
+    let told = [reason, message].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    let told = if told.is_empty() { "it does not start".to_owned() } else { told };
+    let count = failing.restart_count;
+    let detail = format!("sidecar {}: {told} (restarts: {count})", failing.name);
+    Some(Obstacle { reason: WaitReason::StartFailed, detail })
+}
+
+/// A sidecar that runs, but has not got through its startup probe, and since when it runs.
+pub(super) fn slow_sidecar(pod: &Pod) -> Option<(Timestamp, Obstacle)> {
+    let status = pod.status.as_ref()?;
+    sidecars(pod, status).filter(|container| container.started != Some(true)).find_map(|container| {
+        let since = container.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0;
+        let detail = format!("sidecar {} runs, but has not passed its startupProbe", container.name);
+        Some((since, Obstacle { reason: WaitReason::StartFailed, detail }))
+    })
 }
 
 /// The obstacle that a pod's Events tell, where its status is silent: a volume that cannot be mounted

@@ -1,0 +1,212 @@
+//! Agents that the kubelet stopped for a cause that lies in the pod itself, and sidecars that hold the agent.
+
+use crate::support::{World, interrupted, kubelet, merge};
+use agentloop_contract::report::Change;
+use agentloop_core::{
+    api::{Outcome, Phase, WaitReason},
+    facts::{Ending, PodFacts, PodState},
+};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+const LIVENESS: &str = "livenessProbe";
+
+fn with_probe(probe: &str) -> Value {
+    json!({
+        "breaker": { "sameErrorThreshold": 3 },
+        "maxIterations": 5,
+        "template": { "spec": { "containers": [{
+            "name": "agent", "image": "i", "command": ["a"], probe: { "httpGet": { "port": 80 } },
+        }] } },
+    })
+}
+
+#[test]
+fn a_probe_that_stops_every_agent_opens_the_circuit_and_is_named() {
+    for probe in [LIVENESS, "startupProbe"] {
+        let mut world = World::new(&with_probe(probe));
+        for _ in 0..3 {
+            world.iterate(&interrupted(Change::Changed));
+        }
+        assert_eq!((world.phase(), world.reason().as_str()), (Phase::CircuitOpen, "SameError"));
+        let entry = world.status().history[0].clone();
+        assert_eq!(entry.outcome, Outcome::Killed);
+        assert!(entry.error.as_ref().unwrap().contains(probe), "{entry:?}");
+        assert!(world.message().contains(probe), "{}", world.message());
+    }
+}
+
+#[test]
+fn an_agent_that_the_probe_had_killed_without_a_report_names_it_too() {
+    for code in [137, 143] {
+        let mut world = World::new(&with_probe(LIVENESS));
+        world.go();
+        world.end_silently(code, "Error");
+        world.go();
+        let error = world.status().history[0].error.clone().unwrap();
+        assert!(error.contains(LIVENESS), "{error}");
+    }
+    let mut world = World::new(&with_probe(LIVENESS));
+    world.go();
+    world.end_silently(137, "OOMKilled");
+    world.go();
+    assert!(world.status().history[0].error.as_ref().unwrap().contains("OOMKilled"));
+}
+
+#[test]
+fn an_order_to_stop_that_nobody_gave_is_an_error_without_a_probe_as_well() {
+    let mut world = World::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
+    world.iterate(&interrupted(Change::Unknown));
+    world.iterate(&interrupted(Change::Unknown));
+    assert_eq!(world.phase(), Phase::CircuitOpen);
+    assert!(world.message().contains("nobody had asked for the end of its pod"), "{}", world.message());
+}
+
+#[test]
+fn an_agent_that_somebody_stopped_is_interrupted_whatever_probe_it_has() {
+    let mut world = World::new(&with_probe(LIVENESS));
+    world.go();
+    world.run();
+    world.delete_pod();
+    world.kubelets_obey();
+    world.go();
+    let status = world.status();
+    assert_eq!((status.history[0].outcome, status.breaker.consecutive_same_error), (Outcome::Interrupted, 0));
+    for condition in ["EvictionByEvictionAPI", "TerminationByKubelet", "PreemptionByScheduler"] {
+        let mut world = World::new(&with_probe(LIVENESS));
+        world.go();
+        world.run();
+        world.end(&interrupted(Change::Unknown));
+        kubelet::change(
+            world.pod(),
+            &json!({ "status": { "conditions": [
+            { "type": "DisruptionTarget", "status": "True", "reason": condition },
+        ] } }),
+        );
+        world.go();
+        assert_eq!(world.status().history[0].outcome, Outcome::Interrupted, "{condition}");
+    }
+}
+
+fn evicted(message: &str) -> Value {
+    json!({ "status": { "phase": "Failed", "reason": "Evicted", "message": message } })
+}
+
+/// As kubernetes/pkg/kubelet/eviction/helpers.go writes them.
+const OWN_DISK: &[&str] = &[
+    "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+    "Container agent exceeded its local ephemeral storage limit \"1Gi\". ",
+    "Usage of EmptyDir volume \"cache\" exceeds the limit \"1Gi\". ",
+];
+
+#[test]
+fn a_pod_evicted_for_its_own_disk_use_ended_in_that_error() {
+    for message in OWN_DISK {
+        let mut world = World::new(&json!({ "breaker": { "sameErrorThreshold": 3 } }));
+        for round in 0..3 {
+            world.go();
+            if round == 0 {
+                // The kubelet writes the pod's end before its containers have any.
+                world.run();
+                world.note_charge(true);
+            } else {
+                world.end(&interrupted(Change::Changed));
+            }
+            kubelet::change(world.pod(), &evicted(message));
+            world.go();
+        }
+        assert_eq!((world.phase(), world.reason().as_str()), (Phase::CircuitOpen, "SameError"), "{message}");
+        let entry = world.status().history[0].clone();
+        assert_eq!(entry.outcome, Outcome::Killed);
+        assert!(entry.error.unwrap().contains(message.trim()), "{message}");
+    }
+}
+
+#[test]
+fn a_pod_evicted_for_its_nodes_sake_is_interrupted() {
+    let target = json!({ "status": { "conditions": [
+        { "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet" },
+    ] } });
+    let mut for_the_node = evicted(OWN_DISK[0]);
+    merge(&mut for_the_node, &target);
+    for eviction in [for_the_node, evicted("The node was low on resource: memory. ")] {
+        let mut world = World::new(&json!({}));
+        world.go();
+        world.end(&interrupted(Change::Unknown));
+        kubelet::change(world.pod(), &eviction);
+        world.go();
+        assert_eq!(world.status().history[0].outcome, Outcome::Interrupted, "{eviction}");
+    }
+}
+
+fn with_sidecar() -> Value {
+    json!({ "template": { "spec": {
+        "initContainers": [{ "name": "proxy", "image": "p", "restartPolicy": "Always" }],
+        "containers": [{ "name": "agent", "image": "i", "command": ["a"] }],
+    } } })
+}
+
+fn sidecar(world: &mut World, restarts: i32, started: bool, state: &Value) {
+    let status = json!({
+        "name": "proxy", "image": "p", "imageID": "", "ready": false, "restartCount": restarts,
+        "started": started, "state": state,
+    });
+    kubelet::change(world.pod(), &json!({ "status": { "initContainerStatuses": [status] } }));
+}
+
+#[test]
+fn a_sidecar_that_crashes_before_it_started_is_waited_for_by_its_name() {
+    let mut world = World::new(&with_sidecar());
+    world.go();
+    kubelet::bind(world.pod());
+    let crash = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s restarting" } });
+    let now = world.now.to_string();
+    for state in [crash, json!({ "running": { "startedAt": now } })] {
+        sidecar(&mut world, 2, false, &state);
+        world.go();
+        assert_eq!(world.waits_for(), Some(WaitReason::StartFailed), "{state}");
+        let message = world.message();
+        assert!(message.contains("sidecar proxy"), "{message}");
+    }
+}
+
+#[test]
+fn a_sidecar_that_does_not_get_through_its_startup_probe_is_named_after_half_a_minute() {
+    let mut world = World::new(&with_sidecar());
+    world.go();
+    kubelet::bind(world.pod());
+    let now = world.now.to_string();
+    sidecar(&mut world, 0, false, &json!({ "running": { "startedAt": now } }));
+    world.go();
+    assert_eq!(world.phase(), Phase::Running, "it may still start");
+    assert!(world.again.is_some_and(|again| again <= world.now + SignedDuration::from_secs(30)));
+    for _ in 0..6 {
+        world.pass(10);
+    }
+    assert_eq!(world.waits_for(), Some(WaitReason::StartFailed));
+    assert!(world.message().contains("sidecar proxy"), "{}", world.message());
+    sidecar(&mut world, 0, true, &json!({ "running": { "startedAt": now } }));
+    world.go();
+    assert_eq!(world.phase(), Phase::Running);
+}
+
+#[test]
+fn an_ordinary_init_container_may_take_its_time() {
+    let mut pod = json!({
+        "metadata": { "name": "p" },
+        "spec": {
+            "nodeName": "n",
+            "initContainers": [{ "name": "clone" }],
+            "containers": [{ "name": "agent", "command": ["/agentloop/bin/agentloop-runner"] }],
+        },
+        "status": { "phase": "Pending", "initContainerStatuses": [{
+            "name": "clone", "image": "", "imageID": "", "ready": false, "restartCount": 0, "started": false,
+            "state": { "running": { "startedAt": "2026-11-22T09:00:00Z" } },
+        }] },
+    });
+    let facts = PodFacts::of(&serde_json::from_value(pod.clone()).unwrap());
+    assert_eq!((facts.slow, facts.state), (None, PodState::Starting(None)));
+    merge(&mut pod, &json!({ "status": { "phase": "Failed" } }));
+    let facts = PodFacts::of(&serde_json::from_value(pod).unwrap());
+    assert!(matches!(facts.ended(), Some(Ending::NeverStarted { .. })));
+}
