@@ -4,9 +4,8 @@
 //! signature leaves such volatile parts out, so that the circuit breaker sees one error where a person
 //! would see one. It leaves out as little as it can: two different complaints must stay two.
 
-use std::sync::LazyLock;
+mod volatile;
 
-use regex_lite::Regex;
 use sha2::{Digest, Sha256};
 
 /// Characters of a text that the signature looks at.
@@ -14,46 +13,28 @@ const SIGNATURE_CHARS: usize = 2000;
 /// Characters of a summary.
 const SUMMARY_CHARS: usize = 200;
 
-/// What is volatile, and the word that stands for it. Order matters: what comes first is larger.
-static VOLATILE: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
-    [
-        (r"\x1b\[[0-9;?]*[A-Za-z]", ""),
-        (r"(?i)\b[a-z][a-z0-9+.-]*://[^\s'\x22)>\]]+", "<url>"),
-        (r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<id>"),
-        (r"\b\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})?", "<time>"),
-        (r"\b\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm])?\b", "<time>"),
-        (r"\b\d{1,3}(\.\d{1,3}){3}(:\d+)?\b", "<address>"),
-        (r"(?i)\b(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+):\d{2,5}\b", "<address>"),
-        (r"(?i)\b0x[0-9a-f]+\b", "<address>"),
-        (r"(/private)?(/var)?/(tmp|folders)/[^\s'\x22:,)>\]]+", "<temporary>"),
-        (r"(?i)\b(req|request|trace|span|session|thread|msg|call|run|job|build|chatcmpl|resp)[_-][a-z0-9_-]*\d[a-z0-9_-]*\b", "<id>"),
-        (r"(?i)\b[0-9a-f]*(\d[0-9a-f]*[a-f]|[a-f][0-9a-f]*\d)[0-9a-f]*\b", "<hex>"),
-        (r"(?i)\b\d+([.,]\d+)?\s*(ns|us|µs|ms|s|secs?|seconds?|m|mins?|minutes?|h|hours?)\b", "<duration>"),
-        (r"(?i)\b(line|lines|column|col|ln)\s+\d+", "$1 <n>"),
-        (r":\d+(:\d+)?\b", ":<n>"),
-        (r"(?i)\b(pid|attempt|retry|try|after)(\s*[=:#]?\s*)\d+\b", "$1$2<n>"),
-        (r"\b\d{5,}\b", "<n>"),
-        (r"\s+", " "),
-    ]
-    .into_iter()
-    .filter_map(|(pattern, word)| Regex::new(pattern).ok().map(|regex| (regex, word)))
-    .collect()
-});
-
 /// Sixteen hex digits that are equal for texts that differ only in times, addresses, urls, ids,
 /// durations, line numbers and paths under a temporary folder.
 pub fn signature(text: &str) -> String {
-    let digest = Sha256::digest(normalise(text).as_bytes());
+    sign(&normalise(text))
+}
+
+/// The signature of several errors together, in whatever order they come; of one, that of [`signature`].
+pub fn signature_of_all<'a>(errors: impl IntoIterator<Item = &'a str>) -> String {
+    let mut all: Vec<String> = errors.into_iter().map(normalise).collect();
+    all.sort();
+    all.dedup();
+    sign(&all.join("\n"))
+}
+
+fn sign(text: &str) -> String {
+    let digest = Sha256::digest(text.as_bytes());
     digest.iter().take(8).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 /// The text without its volatile parts.
 pub fn normalise(text: &str) -> String {
-    let mut text = cut(text, SIGNATURE_CHARS);
-    for (regex, word) in VOLATILE.iter() {
-        text = regex.replace_all(&text, *word).into_owned();
-    }
-    text.trim().to_lowercase()
+    volatile::replace(cut(text, SIGNATURE_CHARS)).trim().to_lowercase()
 }
 
 /// The first line that is not blank, without control characters, at most 200 characters.
@@ -89,7 +70,7 @@ mod tests {
 
     #[test]
     fn every_pattern_compiles() {
-        assert_eq!(VOLATILE.len(), 17);
+        assert_eq!(volatile::patterns(), 17);
     }
 
     #[test]

@@ -7,12 +7,12 @@ use agentloop_contract::{
 };
 
 use crate::{
-    output::{Said, last_lines},
+    output::{Said, cause, last_lines},
     process::Status,
 };
 
 /// Lines of a failed verify command that are kept.
-const VERIFY_LINES: usize = 20;
+const VERIFY_LINES: usize = 100;
 
 /// Whether the verify command decides now: when the policy's own condition holds.
 pub fn asks_verify(context: &Context, end: End, status: Status, gate: &Result<Gate, NoGate>) -> bool {
@@ -50,18 +50,18 @@ pub fn error(report: &Report, status: Status, said: &Said) -> Option<Error> {
         return Some(Error::new("IterationTimeout"));
     }
     if let Some(verify) = report.verify.as_ref().filter(|verify| !verify.passed) {
-        let last = verify.last_lines.iter().rev().find(|line| !line.trim().is_empty());
-        return Some(match (last, verify.exit_code) {
-            (Some(line), _) => Error::new(line),
+        return Some(match (cause::error(&verify.last_lines), verify.exit_code) {
+            (Some(error), _) => error,
             (None, _) if verify.timed_out => Error::new("VerifyTimeout"),
             (None, Some(code)) => Error::new(&format!("verify: exit code {code}")),
             (None, None) => Error::new("verify: killed"),
         });
     }
-    if let Some(blocker) =
-        report.gate.as_ref().filter(|gate| !gate.ready).and_then(|gate| gate.blockers.first())
-    {
-        return Some(Error::new(blocker));
+    if let Some(gate) = report.gate.as_ref().filter(|gate| !gate.ready) {
+        let names = gate.blockers.iter().find(|blocker| !cause::is_constant(blocker));
+        if let Some(blocker) = names.or(gate.blockers.first()) {
+            return Some(Error::new(blocker));
+        }
     }
     let how = match status {
         // A disruption is not the agent's error.

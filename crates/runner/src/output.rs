@@ -1,5 +1,6 @@
 //! The agent's output: passed through by [`crate::process`], and kept here within fixed bounds, whatever is printed.
 
+pub mod cause;
 mod events;
 mod json;
 pub mod refusal;
@@ -90,13 +91,24 @@ impl Said {
     pub fn error_line(&self) -> Option<&str> {
         let structured =
             self.failed.as_deref().and_then(|text| text.lines().map(str::trim).find(|l| !l.is_empty()));
-        structured.or_else(|| last_line(&self.stderr)).or_else(|| last_line(&self.text))
+        structured.or_else(|| cause_line(&self.stderr)).or_else(|| cause_line(&self.text))
     }
 }
 
-/// The last line that is not blank. Of a line drawn over with carriage returns, what is seen at the end.
-pub fn last_line(text: &str) -> Option<&str> {
-    text.lines().rev().find_map(|line| line.rsplit('\r').map(str::trim).find(|part| !part.is_empty()))
+/// Lines from the end of an output that are searched for the cause of a failure.
+const CAUSE_LINES: usize = 100;
+
+/// The last line that is not blank nor the same after every failure. Of a line drawn over with carriage returns, what is
+/// seen at the end.
+pub fn cause_line(text: &str) -> Option<&str> {
+    let mut lines: Vec<&str> = text
+        .lines()
+        .rev()
+        .filter_map(|line| line.rsplit('\r').find(|part| !part.trim().is_empty()))
+        .take(CAUSE_LINES)
+        .collect();
+    lines.reverse();
+    cause::line(&lines).map(str::trim)
 }
 
 /// The last `count` lines that are not blank, in their order.
@@ -119,9 +131,9 @@ mod tests {
 
     #[test]
     fn the_last_line_is_the_last_that_shows_something() {
-        assert_eq!(last_line("a\nb  \n\n  \n"), Some("b"));
-        assert_eq!(last_line("10%\r50%\r100%\r\n"), Some("100%"));
-        assert_eq!(last_line("\n \n"), None);
+        assert_eq!(cause_line("a\nb  \n\n  \n"), Some("b"));
+        assert_eq!(cause_line("10%\r50%\r100%\r\n"), Some("100%"));
+        assert_eq!(cause_line("\n \n"), None);
         assert_eq!(last_lines("a\n\nb\nc\n", 2), ["b", "c"]);
     }
 
