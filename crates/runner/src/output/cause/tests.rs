@@ -26,9 +26,9 @@ fn pairs_of_outputs_are_the_same_error_or_different_ones_as_a_person_would_say()
         let (one, other) = (of(one), of(other));
         let expected = head.starts_with('=');
         if expected {
-            same += 1
+            same += 1;
         } else {
-            different += 1
+            different += 1;
         }
         if (one.signature == other.signature) != expected {
             wrong.push(format!("{head}: {:?} | {:?}", one.summary, other.summary));
