@@ -37,6 +37,8 @@ pub const CONTEXT_FILE: &str = "context.json";
 pub const PROMPT_FILE: &str = "prompt";
 /// Writable folder of the runner's own, in memory; the rendered prompt is written here.
 pub const SCRATCH_DIR: &str = "/agentloop/run";
+/// File name of the rendered prompt, in [`SCRATCH_DIR`].
+pub const PROMPT_RENDERED: &str = "prompt.md";
 /// Folder in the workspace that belongs to agentloop and never counts as a change.
 pub const WORKSPACE_DIR: &str = ".agentloop";
 /// Where the kubelet reads the report.

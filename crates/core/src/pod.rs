@@ -3,24 +3,31 @@
 //! Both are JSON from end to end: what a user wrote in a template reaches the API server untouched, fields
 //! that are newer than our types included.
 
+mod agent;
+mod context;
+mod install;
+mod paths;
+mod variables;
+mod volumes;
+
 use agentloop_contract::{
-    context::{self, Context},
-    gate::Gate,
+    context::Context,
     names::{
         ANNOTATION_AGENT, ANNOTATION_COMPLETION_HASH, ANNOTATION_CONTEXT, ANNOTATION_PROMPT,
         ANNOTATION_TEMPLATE_HASH, CONTEXT_FILE, FINALIZER_SETTLE, GATE_START, INPUT_DIR, LABEL_ATTEMPT,
         LABEL_ITERATION, LABEL_TASK, LABEL_TASK_UID, PROMPT_FILE, RUNNER_DIR, RUNNER_FILE, SCRATCH_DIR,
         TERMINATION_LOG, env,
+        ANNOTATION_CONTEXT, ANNOTATION_PROMPT, ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START,
+        LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK, LABEL_TASK_UID,
     },
-    report,
 };
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::api::{
-    Active, AgentTask, AgentTaskSpec, Change, LoopContext, PastIteration, Policy, Streaks, Thresholds,
-    WhenDeleted,
+use crate::{
+    api::{Active, AgentTask, AgentTaskSpec, PastIteration, Streaks, Thresholds, WhenDeleted},
+    settings::Settings,
 };
 
 /// The volume that holds the workspace; users mount it in their own init containers by this name.
@@ -41,7 +48,7 @@ const DEFAULT_VERIFY_SECONDS: i64 = 600;
 const MOST_POD_NAME: usize = 63;
 
 /// How the runner gets into the agent's container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Injection {
     /// The runner's image.
     pub image: String,
@@ -49,6 +56,10 @@ pub struct Injection {
     pub pull_policy: Option<String>,
     /// Mount the image as a volume; else copy the runner by an init container.
     pub image_volume: bool,
+    /// Resources of that init container; absent: those of the agent's container.
+    pub resources: Option<Map<String, Value>>,
+    /// What its security context has besides or instead of the strictest one; null leaves a field out.
+    pub security_context: Option<Map<String, Value>>,
 }
 
 /// Why no pod can be made from a task's template. Validation refuses such templates at `kubectl apply`;
@@ -61,10 +72,13 @@ pub enum BadTemplate {
     /// The volume claim's template.
     #[error("spec.workspace.volumeClaimTemplate: {0}")]
     Claim(String),
+    /// The workspace.
+    #[error("spec.workspace: {0}")]
+    Workspace(String),
 }
 
 impl BadTemplate {
-    fn pod(why: impl ToString) -> Self {
+    fn pod(why: &impl ToString) -> Self {
         Self::Pod(why.to_string())
     }
 }
@@ -150,16 +164,22 @@ fn labels(task: &AgentTask) -> Map<String, Value> {
 /// The template is more than any claim needs.
 pub fn claim(task: &AgentTask) -> Result<Option<Value>, BadTemplate> {
     let Some(template) = &task.spec.workspace.volume_claim_template else { return Ok(None) };
-    let mut claim = template.0.parse().map_err(|why| BadTemplate::Claim(why.to_string()))?;
-    let root = object(&mut claim);
-    root.insert("apiVersion".to_owned(), json!("v1"));
-    root.insert("kind".to_owned(), json!("PersistentVolumeClaim"));
-    let meta = object(root.entry("metadata").or_insert_with(|| json!({})));
+    let parsed = template.0.parse().map_err(|why| BadTemplate::Claim(why.to_string()))?;
+    let Value::Object(mut claim) = parsed else {
+        return Err(BadTemplate::Claim("it is no object".to_owned()));
+    };
+    let mut meta = take_object(&mut claim, "metadata");
+    meta.remove("creationTimestamp");
     meta.insert("name".to_owned(), json!(claim_name(&task.name_any(), &task.uid().unwrap_or_default())));
     meta.insert("namespace".to_owned(), json!(task.namespace()));
-    object(meta.entry("labels").or_insert_with(|| json!({}))).extend(labels(task));
+    let mut own = take_object(&mut meta, "labels");
+    own.extend(labels(task));
+    meta.insert("labels".to_owned(), Value::Object(own));
     meta.insert("ownerReferences".to_owned(), claim_owners(task));
-    Ok(Some(claim))
+    claim.insert("apiVersion".to_owned(), json!("v1"));
+    claim.insert("kind".to_owned(), json!("PersistentVolumeClaim"));
+    claim.insert("metadata".to_owned(), Value::Object(meta));
+    Ok(Some(Value::Object(claim)))
 }
 
 /// The owners of a task's volume claim: the task, or nobody.
@@ -170,66 +190,96 @@ pub fn claim_owners(task: &AgentTask) -> Value {
     }
 }
 
-/// An object to write into, whatever was there.
-fn object(value: &mut Value) -> &mut Map<String, Value> {
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    match value {
-        Value::Object(map) => map,
-        // Made an object above.
-        _ => unreachable!("a value that was just made an object"),
+/// Takes out an object to write into; an empty one where none was there.
+fn take_object(map: &mut Map<String, Value>, key: &str) -> Map<String, Value> {
+    match map.remove(key) {
+        Some(Value::Object(object)) => object,
+        _ => Map::new(),
     }
 }
 
-/// A list to write into, whatever was there.
-fn list<'a>(map: &'a mut Map<String, Value>, key: &str) -> &'a mut Vec<Value> {
-    let value = map.entry(key).or_insert_with(|| json!([]));
-    if !value.is_array() {
-        *value = json!([]);
+/// Takes out a list to write into; an empty one where none was there.
+fn take_list(map: &mut Map<String, Value>, key: &str) -> Vec<Value> {
+    match map.remove(key) {
+        Some(Value::Array(list)) => list,
+        _ => Vec::new(),
     }
-    match value {
-        Value::Array(list) => list,
-        _ => unreachable!("a value that was just made a list"),
-    }
+}
+
+/// What a pod is made with, besides its task.
+#[derive(Clone, Copy, Debug)]
+pub struct Means<'a> {
+    /// How the runner gets into the pod.
+    pub injection: &'a Injection,
+    /// The settings in force.
+    pub settings: &'a Settings,
+    /// A key that nobody can guess, another for each pod: it authenticates the runner's report.
+    pub report_key: &'a str,
 }
 
 /// The pod of a claimed iteration: inert until its gate is taken away.
 ///
 /// # Errors
-/// The template has no container that could be the agent, or the agent has no command.
+/// The template has no container that could be the agent, the agent has no command, or something would lie
+/// over the runner.
 pub fn build(
     task: &AgentTask,
     active: &Active,
     thresholds: &Thresholds,
     streaks: &Streaks,
     history: &[PastIteration],
-    injection: &Injection,
+    means: &Means<'_>,
 ) -> Result<Value, BadTemplate> {
     let spec = &task.spec;
-    let mut pod = spec.template.0.parse().map_err(BadTemplate::pod)?;
-    let root = object(&mut pod);
-    root.insert("apiVersion".to_owned(), json!("v1"));
-    root.insert("kind".to_owned(), json!("Pod"));
+    if let Some(bad) = paths::bad_workspace(&spec.workspace.mount_path) {
+        return Err(BadTemplate::Workspace(bad));
+    }
+    let Value::Object(mut pod) = spec.template.0.parse().map_err(|why| BadTemplate::pod(&why))? else {
+        return Err(BadTemplate::pod(&"it is no object"));
+    };
+    let injection = means.injection;
+    let mut pod_spec = take_object(&mut pod, "spec");
+    let mut containers = take_list(&mut pod_spec, "containers");
+    let at = agent::position(&containers)?;
+    let Some(Value::Object(agent)) = containers.get_mut(at) else {
+        return Err(BadTemplate::pod(&"a container is no object"));
+    };
+    let mut init_containers = take_list(&mut pod_spec, "initContainers");
+    if !injection.image_volume {
+        let security = pod_spec.get("securityContext");
+        init_containers.insert(0, install::container(injection, agent, security));
+    }
+    let start_in_workspace = agent::names_no_folder(agent);
+    let no_new_privileges = agent::gains_no_privileges(agent);
+    agent::wrap(agent, task, active, thresholds, means.report_key)?;
 
-    let pod_spec = object(root.entry("spec").or_insert_with(|| json!({})));
     let grace = pod_spec
         .get("terminationGracePeriodSeconds")
         .and_then(Value::as_i64)
         .unwrap_or(DEFAULT_GRACE_SECONDS)
         .max(1);
+    let of_pod = context::OfPod {
+        grace,
+        containers: containers.len().saturating_add(init_containers.len()),
+        start_in_workspace,
+        no_new_privileges,
+    };
+    let context = context::of(task, active, thresholds, streaks, history, means.settings, &of_pod);
     let timeout = thresholds.iteration_timeout_seconds.value.max(1);
     let verify_timeout = spec.verify().map_or(0, verify_timeout);
+    let deadline =
+        timeout.saturating_add(verify_timeout).saturating_add(grace).saturating_add(BACKSTOP_SECONDS);
     pod_spec.insert("restartPolicy".to_owned(), json!("Never"));
-    pod_spec.insert(
-        "activeDeadlineSeconds".to_owned(),
-        json!(timeout.saturating_add(verify_timeout).saturating_add(grace).saturating_add(BACKSTOP_SECONDS)),
-    );
+    pod_spec.insert("activeDeadlineSeconds".to_owned(), json!(deadline));
     pod_spec.entry("automountServiceAccountToken").or_insert(json!(false));
-    list(pod_spec, "schedulingGates").push(json!({ "name": GATE_START }));
-    list(pod_spec, "volumes").extend(volumes(task, injection));
-    if !injection.image_volume {
-        list(pod_spec, "initContainers").insert(0, install_container(injection));
+    let mut gates = take_list(&mut pod_spec, "schedulingGates");
+    gates.push(json!({ "name": GATE_START }));
+    pod_spec.insert("schedulingGates".to_owned(), Value::Array(gates));
+    let mut all_volumes = take_list(&mut pod_spec, "volumes");
+    all_volumes.extend(volumes::volumes(task, injection));
+    pod_spec.insert("volumes".to_owned(), Value::Array(all_volumes));
+    if !init_containers.is_empty() {
+        pod_spec.insert("initContainers".to_owned(), Value::Array(init_containers));
     }
     let init_count = list_len(pod_spec, "initContainers");
     let count = list_len(pod_spec, "containers").saturating_add(init_count);
@@ -244,6 +294,15 @@ pub fn build(
 
 fn list_len(map: &Map<String, Value>, key: &str) -> usize {
     map.get(key).and_then(Value::as_array).map_or(0, Vec::len)
+    pod_spec.insert("containers".to_owned(), Value::Array(containers));
+
+    let mut meta = take_object(&mut pod, "metadata");
+    metadata(&mut meta, task, active, &context);
+    pod.insert("apiVersion".to_owned(), json!("v1"));
+    pod.insert("kind".to_owned(), json!("Pod"));
+    pod.insert("metadata".to_owned(), Value::Object(meta));
+    pod.insert("spec".to_owned(), Value::Object(pod_spec));
+    Ok(Value::Object(pod))
 }
 
 fn verify_timeout(verify: &crate::api::Verify) -> i64 {
@@ -255,12 +314,16 @@ fn metadata(meta: &mut Map<String, Value>, task: &AgentTask, active: &Active, co
     meta.remove("generateName");
     meta.insert("namespace".to_owned(), json!(task.namespace()));
     meta.insert("ownerReferences".to_owned(), json!([owner(task)]));
-    list(meta, "finalizers").push(json!(FINALIZER_SETTLE));
-    let own = object(meta.entry("labels").or_insert_with(|| json!({})));
+    meta.remove("creationTimestamp");
+    let mut finalizers = take_list(meta, "finalizers");
+    finalizers.push(json!(FINALIZER_SETTLE));
+    meta.insert("finalizers".to_owned(), Value::Array(finalizers));
+    let mut own = take_object(meta, "labels");
     own.extend(labels(task));
     own.insert(LABEL_ITERATION.to_owned(), json!(active.iteration.to_string()));
     own.insert(LABEL_ATTEMPT.to_owned(), json!(active.attempt.to_string()));
-    let notes = object(meta.entry("annotations").or_insert_with(|| json!({})));
+    meta.insert("labels".to_owned(), Value::Object(own));
+    let mut notes = take_object(meta, "annotations");
     // An autoscaler that moves the pod would throw away money that was spent.
     notes.entry("cluster-autoscaler.kubernetes.io/safe-to-evict").or_insert(json!("false"));
     notes.entry("karpenter.sh/do-not-disrupt").or_insert(json!("true"));
@@ -459,4 +522,5 @@ fn past(entry: &PastIteration) -> context::Past {
         }),
         error: entry.error.clone(),
     }
+    meta.insert("annotations".to_owned(), Value::Object(notes));
 }

@@ -33,6 +33,12 @@ pub struct Settings {
     pub free_attempts: i64,
     /// Seconds that other containers may outlive the agent's.
     pub sidecar_grace_seconds: i64,
+    /// Seconds without output after which an agent that is done, but does not exit, is ended.
+    pub agent_exit_grace_seconds: i64,
+    /// Iterations whose transcripts a workspace keeps.
+    pub transcript_iterations: i64,
+    /// Mebibytes that all transcripts of a workspace may take together.
+    pub transcript_mebibytes: i64,
 }
 
 impl Default for Settings {
@@ -50,6 +56,9 @@ impl Default for Settings {
             rate_limit_max_seconds: 1800,
             free_attempts: 20,
             sidecar_grace_seconds: 30,
+            agent_exit_grace_seconds: 60,
+            transcript_iterations: 50,
+            transcript_mebibytes: 64,
         }
     }
 }
@@ -171,6 +180,9 @@ const KEYS: &[Key] = &[
     Key { name: "rateLimitMaxSeconds", min: 1, max: WEEK, set: |s, v| s.rate_limit_max_seconds = v },
     Key { name: "freeAttempts", min: 0, max: MOST_ITERATIONS as i64, set: |s, v| s.free_attempts = v },
     Key { name: "sidecarGraceSeconds", min: 0, max: WEEK, set: |s, v| s.sidecar_grace_seconds = v },
+    Key { name: "agentExitGraceSeconds", min: 1, max: WEEK, set: |s, v| s.agent_exit_grace_seconds = v },
+    Key { name: "transcriptIterations", min: 0, max: 10_000, set: |s, v| s.transcript_iterations = v },
+    Key { name: "transcriptMebibytes", min: 0, max: 1 << 20, set: |s, v| s.transcript_mebibytes = v },
 ];
 
 const PAUSED: &str = "paused";

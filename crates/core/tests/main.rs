@@ -7,6 +7,7 @@ mod arbitrary;
 mod completion;
 mod facts;
 mod generated;
+mod injected;
 mod judge;
 mod lifecycle;
 mod loops;

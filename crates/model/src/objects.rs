@@ -6,7 +6,8 @@ use agentloop_contract::gate::Gate;
 use agentloop_contract::report::{self, Change, Refusal, RefusalKind, Report};
 use agentloop_core::api::{Active, AgentTask, Source, Streaks, Threshold, Thresholds};
 use agentloop_core::facts::PodFacts;
-use agentloop_core::pod::{self, Injection};
+use agentloop_core::pod::{self, Injection, Means};
+use agentloop_core::settings::Settings;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
@@ -147,9 +148,9 @@ pub fn facts(modelled: &Pod) -> PodFacts {
         generation: 1,
         released: false,
     };
-    let injection =
-        Injection { image: "example/runner:1".to_owned(), pull_policy: None, image_volume: false };
-    let built = pod::build(&task(&owner), &active, &thresholds(), &Streaks::default(), &[], &injection);
+    let injection = Injection { image: "example/runner:1".to_owned(), ..Injection::default() };
+    let means = Means { injection: &injection, settings: &Settings::default(), report_key: "" };
+    let built = pod::build(&task(&owner), &active, &thresholds(), &Streaks::default(), &[], &means);
     let mut json = built.expect("a pod");
     json["metadata"]["uid"] = json!(pod_uid(modelled.uid));
     json["metadata"]["creationTimestamp"] = json!(NOW.to_string());

@@ -121,7 +121,30 @@ pub struct RunnerArgs {
         value_name = "HOW"
     )]
     pub injection: RunnerInjection,
+    /// Resources of the init container, as JSON; empty: those of the agent's container.
+    #[arg(
+        long = "runner-resources",
+        env = "AGENTLOOP_RUNNER_RESOURCES",
+        hide_default_value = true,
+        value_name = "JSON",
+        value_parser = object
+    )]
+    pub resources: Option<Object>,
+    /// What the init container's security context has besides or instead of the strictest one, as JSON; null
+    /// leaves a field out.
+    #[arg(
+        long = "runner-security-context",
+        env = "AGENTLOOP_RUNNER_SECURITY_CONTEXT",
+        hide_default_value = true,
+        value_name = "JSON",
+        value_parser = object
+    )]
+    pub security_context: Option<Object>,
 }
+
+/// A JSON object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Object(pub serde_json::Map<String, serde_json::Value>);
 
 /// How the runner gets into an agent's pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -283,6 +306,13 @@ fn image(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+fn object(text: &str) -> Result<Object, String> {
+    if text.trim().is_empty() {
+        return Ok(Object::default());
+    }
+    serde_json::from_str(text).map(Object).map_err(|error| format!("a JSON object is needed: {error}"))
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.trim_end_matches('s').parse::<u64>() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
@@ -334,6 +364,7 @@ mod tests {
             &["controller", "--runner-image", " "],
             &["controller", "--runner-image", "r", "--concurrency", "0"],
             &["controller", "--runner-image", "r", "--runner-injection", "magic"],
+            &["controller", "--runner-image", "r", "--runner-resources", "[]"],
             &["controller", "--runner-image", "r", "--watch-namespaces", "Team"],
             &["controller", "--runner-image", "r", "--take-over", "agentloop"],
             &["controller", "--runner-image", "r", "--take-over", "a/b/c"],

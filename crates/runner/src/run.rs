@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The rendered prompt, in the scratch folder.
-const RENDERED: &str = "prompt.md";
+const RENDERED: &str = agentloop_contract::names::PROMPT_RENDERED;
 /// Names of changed files in the full report.
 const MOST_NAMES: usize = 200;
 /// What a fingerprint may still take when we were told to stop: the kubelet waits for a while, but not for long.

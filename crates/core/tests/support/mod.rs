@@ -10,7 +10,7 @@ use agentloop_contract::{
 };
 use agentloop_core::{
     api::{AgentTask, AgentTaskSpec, Thresholds},
-    pod::Injection,
+    pod::{Injection, Means},
     settings::Settings,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -79,7 +79,13 @@ pub fn merge(target: &mut Value, patch: &Value) {
 }
 
 pub fn injection() -> Injection {
-    Injection { image: "example/runner:1".to_owned(), pull_policy: None, image_volume: false }
+    Injection { image: "example/runner:1".to_owned(), ..Injection::default() }
+}
+
+/// What pods are made with, under the default settings.
+pub fn means(injection: &Injection) -> Means<'_> {
+    static SETTINGS: std::sync::LazyLock<Settings> = std::sync::LazyLock::new(Settings::default);
+    Means { injection, settings: &SETTINGS, report_key: "the-key" }
 }
 
 pub fn default_thresholds(spec: &AgentTaskSpec) -> Thresholds {

@@ -404,7 +404,7 @@ impl World {
             status.thresholds.as_ref().unwrap(),
             &status.breaker,
             &status.history,
-            &injection(),
+            &super::means(&injection()),
         );
         self.uids += 1;
         let mut pod: Pod = serde_json::from_value(built.unwrap()).unwrap();

@@ -176,8 +176,13 @@ impl Run<'_> {
         if let Some(progress) = self.ensure_claim().await? {
             return Ok(progress);
         }
-        let injection = &self.scope.shared.injection;
-        let built = pod::build(&task, active, thresholds, &status.breaker, &status.history, injection);
+        let report_key = report_key()?;
+        let means = pod::Means {
+            injection: &self.scope.shared.injection,
+            settings: &self.configuration.last_good,
+            report_key: &report_key,
+        };
+        let built = pod::build(&task, active, thresholds, &status.breaker, &status.history, &means);
         let body = match built {
             Ok(body) => body,
             Err(bad) => {
@@ -341,9 +346,46 @@ impl Run<'_> {
     }
 }
 
+/// A key that nobody can guess, for the report of one pod.
+fn report_key() -> Result<String, Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::new("drawing a key", kube::Error::Service(Box::new(error)).into()))?;
+    Ok(bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
+}
+
+/// A refusal that may stand for a while; `None` where it is worth trying again at once.
+///
+/// Where no answer came in time the object may have been made: the next try finds it, or a watch does before.
+fn refusal(error: &RequestError) -> Option<Obstacle> {
+    let rejected = |detail| Some(Obstacle { reason: WaitReason::PodRejected, detail });
+    let Some(status) = error.status() else {
+        // A webhook has 10 s by default, longer than a write may take.
+        let is_slow = matches!(error, RequestError::TimedOut(_));
+        return is_slow.then(|| format!("{error}; an admission webhook may be slow")).and_then(rejected);
+    };
+    let detail = status.message.clone();
+    match status.code {
+        // The server tells a webhook that does not answer as a fault of its own.
+        500 if detail.contains("failed calling webhook") => rejected(detail),
+        403 if detail.contains("exceeded quota") => {
+            Some(Obstacle { reason: WaitReason::QuotaExceeded, detail })
+        }
+        400 | 403 | 404 | 405 | 413 | 415 | 422 | 429 | 504 => rejected(detail),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_pod_has_a_key_of_its_own() {
+        let (one, other) = (report_key().expect("a key"), report_key().expect("a key"));
+        assert_ne!(one, other);
+        assert!(one.len() == 64 && one.chars().all(|c| c.is_ascii_hexdigit()), "{one}");
+    }
 
     #[test]
     fn the_sooner_of_two_rests_counts_and_deciding_again_comes_before_both() {

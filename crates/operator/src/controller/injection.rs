@@ -26,6 +26,8 @@ pub(super) async fn choose(client: &Client, args: &RunnerArgs) -> Injection {
         image: args.image.clone(),
         pull_policy: args.pull_policy.as_str().map(str::to_owned),
         image_volume,
+        resources: args.resources.clone().map(|json| json.0),
+        security_context: args.security_context.clone().map(|json| json.0),
     }
 }
 

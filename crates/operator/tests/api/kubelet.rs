@@ -62,6 +62,8 @@ impl Operator {
                 image: "none".to_owned(),
                 pull_policy: PullPolicy::ByTag,
                 injection: RunnerInjection::ImageVolume,
+                resources: None,
+                security_context: None,
             },
             rules: Rules::default(),
             serving: serving(&world.namespace, &[]),

@@ -1,0 +1,127 @@
+//! Where the workspace and a template's own mounts may lie in the agent's container.
+
+use agentloop_contract::names::TERMINATION_LOG;
+use serde_json::{Map, Value};
+
+/// Folders in which nothing may be mounted: the runner's own, and those that the runner's view of its
+/// container rests on.
+const RESERVED: &[&str] = &["/agentloop", "/proc", "/sys", "/dev"];
+/// What people do mount below them: shared memory, and devices.
+const ALLOWED_BELOW: &[&str] = &["/dev/", "/sys/fs/"];
+
+/// The path that the kernel makes of it; `None` where it goes up, or does not begin at the root.
+pub(super) fn clean(path: &str) -> Option<String> {
+    if !path.starts_with('/') {
+        return None;
+    }
+    let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
+    (!parts.contains(&"..")).then(|| format!("/{}", parts.join("/")))
+}
+
+fn is_at_or_below(path: &str, folder: &str) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Why the workspace cannot be mounted there.
+pub(super) fn bad_workspace(path: &str) -> Option<String> {
+    let Some(cleaned) = clean(path) else {
+        return Some(format!("mountPath {path}: give the whole path, without '..'"));
+    };
+    let reserved = cleaned == "/" || RESERVED.iter().any(|folder| is_at_or_below(&cleaned, folder));
+    reserved.then(|| format!("mountPath {path} must not be / or lie in /agentloop, /proc, /sys or /dev"))
+}
+
+/// Why a mount of the agent's container cannot stay: it would cover the runner, or what it relies on.
+pub(super) fn bad_mount(agent: &Map<String, Value>) -> Option<String> {
+    let mounts = [("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")];
+    mounts.iter().find_map(|(list, key)| {
+        let list = agent.get(*list)?.as_array()?;
+        list.iter().filter_map(|mount| mount.get(*key)?.as_str()).find_map(|path| {
+            // A relative path is one from the root to the kubelet.
+            let from_root = format!("/{path}");
+            let Some(cleaned) = clean(&from_root) else {
+                return Some(format!("{key} {path} of the agent's container: give it without '..'"));
+            };
+            let allowed = ALLOWED_BELOW.iter().any(|folder| cleaned.starts_with(folder))
+                && !is_at_or_below(&cleaned, TERMINATION_LOG);
+            let reserved = cleaned == "/" || RESERVED.iter().any(|folder| is_at_or_below(&cleaned, folder));
+            (reserved && !allowed).then(|| {
+                format!("{key} {path} of the agent's container must not cover the runner or its view of the container")
+            })
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn spellings_of_one_path_are_one_path() {
+        for path in ["/a/b", "//a/b", "/a//b/", "/./a/./b/.", "///a/b///"] {
+            assert_eq!(clean(path).as_deref(), Some("/a/b"), "{path}");
+        }
+        for path in ["", "a", "/..", "/a/../b", "/a/.."] {
+            assert_eq!(clean(path), None, "{path}");
+        }
+        assert_eq!(clean("/a..b/..c").as_deref(), Some("/a..b/..c"));
+    }
+
+    #[test]
+    fn the_workspace_covers_neither_the_runner_nor_what_it_relies_on() {
+        for path in [
+            "/",
+            "//",
+            "/.",
+            "/agentloop",
+            "//agentloop/bin",
+            "/./agentloop",
+            "/agentloop/",
+            "/agentloop/.",
+            "/x/..",
+            "/x/../agentloop",
+            "/proc",
+            "/proc/self",
+            "//sys",
+            "/dev",
+            "/dev/shm",
+            "/dev/termination-log",
+            "relative",
+        ] {
+            assert!(bad_workspace(path).is_some(), "{path}");
+        }
+        for path in ["/workspace", "/agentloops", "/home/dev", "/processes", "/a..b", "//srv//x/"] {
+            assert_eq!(bad_workspace(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn mounts_of_the_template_do_not_cover_them_either() {
+        let bad = |list: &str, key: &str, path: &str| {
+            let agent = json!({ list: [{ "name": "v", key: path }] });
+            bad_mount(agent.as_object().unwrap()).is_some()
+        };
+        for path in [
+            "/",
+            "/agentloop",
+            "//agentloop/bin",
+            "agentloop/bin",
+            "/agentloop/run/x",
+            "/proc",
+            "/proc/1",
+            "/sys",
+            "/dev",
+            "/dev/termination-log",
+            "/dev//termination-log",
+            "/a/../agentloop",
+        ] {
+            assert!(bad("volumeMounts", "mountPath", path), "{path}");
+            assert!(bad("volumeDevices", "devicePath", path), "{path}");
+        }
+        for path in ["/dev/shm", "/dev/fuse", "/sys/fs/cgroup", "/cache", "/workspace"] {
+            assert!(!bad("volumeMounts", "mountPath", path), "{path}");
+        }
+        assert!(!bad("volumeDevices", "devicePath", "/dev/xvda"));
+    }
+}
