@@ -354,28 +354,6 @@ fn report_key() -> Result<String, Error> {
     Ok(bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
 }
 
-/// A refusal that may stand for a while; `None` where it is worth trying again at once.
-///
-/// Where no answer came in time the object may have been made: the next try finds it, or a watch does before.
-fn refusal(error: &RequestError) -> Option<Obstacle> {
-    let rejected = |detail| Some(Obstacle { reason: WaitReason::PodRejected, detail });
-    let Some(status) = error.status() else {
-        // A webhook has 10 s by default, longer than a write may take.
-        let is_slow = matches!(error, RequestError::TimedOut(_));
-        return is_slow.then(|| format!("{error}; an admission webhook may be slow")).and_then(rejected);
-    };
-    let detail = status.message.clone();
-    match status.code {
-        // The server tells a webhook that does not answer as a fault of its own.
-        500 if detail.contains("failed calling webhook") => rejected(detail),
-        403 if detail.contains("exceeded quota") => {
-            Some(Obstacle { reason: WaitReason::QuotaExceeded, detail })
-        }
-        400 | 403 | 404 | 405 | 413 | 415 | 422 | 429 | 504 => rejected(detail),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
