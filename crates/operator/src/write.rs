@@ -13,7 +13,7 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
-use agentloop_contract::names::{FINALIZER_SETTLE, GATE_START};
+use agentloop_contract::names::{ANNOTATION_CONTEXT, ANNOTATION_PROMPT, FINALIZER_SETTLE, GATE_START};
 use agentloop_core::api::AgentTask;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -156,12 +156,21 @@ impl Writer {
         self.patch_pod(namespace, name, &patch).await
     }
 
-    /// Drops our finalizer from the pod of this uid, and no other finalizer.
-    pub async fn release_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Pod, RequestError> {
-        let patch = json!({
-            "metadata": { "uid": uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER_SETTLE] },
-        });
-        self.patch_pod(namespace, name, &patch).await
+    /// Drops our finalizer from the pod of this uid, and no other finalizer. A pod that has ended loses its prompt and
+    /// its context with it, which nobody reads any more; one that runs still mounts them.
+    pub async fn release_pod(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        has_ended: bool,
+    ) -> Result<Pod, RequestError> {
+        let mut metadata = json!({ "uid": uid, "$deleteFromPrimitiveList/finalizers": [FINALIZER_SETTLE] });
+        if has_ended && let Some(metadata) = metadata.as_object_mut() {
+            let input = json!({ ANNOTATION_PROMPT: null, ANNOTATION_CONTEXT: null });
+            metadata.insert("annotations".to_owned(), input);
+        }
+        self.patch_pod(namespace, name, &json!({ "metadata": metadata })).await
     }
 
     async fn patch_pod(&self, namespace: &str, name: &str, patch: &Value) -> Result<Pod, RequestError> {

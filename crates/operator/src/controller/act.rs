@@ -70,8 +70,9 @@ impl Run<'_> {
                 Ok(if bound || progress != REST { progress } else { Progress::Again })
             }
             Action::ReleasePod(pod) => {
-                let released =
-                    self.scope.shared.writer.release_pod(&self.namespace, &pod.name, &pod.uid).await;
+                let has_ended = pods.iter().any(|facts| facts.uid == pod.uid && facts.ended().is_some());
+                let writer = &self.scope.shared.writer;
+                let released = writer.release_pod(&self.namespace, &pod.name, &pod.uid, has_ended).await;
                 self.answered(pod, "taking the finalizer off", released.map(Some))
             }
             Action::DeleteTask => self.delete_task().await,

@@ -71,9 +71,12 @@ async fn look_at(pod: &Pod, scope: &Scope) -> Result<Action, RequestError> {
             decide::Action::DeletePod(PodRef { name, uid }) => {
                 scope.shared.writer.delete_pod(&namespace, name, uid).await.map(drop)
             }
-            decide::Action::ReleasePod(PodRef { name, uid }) => {
-                scope.shared.writer.release_pod(&namespace, name, uid).await.map(drop)
-            }
+            decide::Action::ReleasePod(PodRef { name, uid }) => scope
+                .shared
+                .writer
+                .release_pod(&namespace, name, uid, facts.ended().is_some())
+                .await
+                .map(drop),
             _ => Ok(()),
         };
         match done {

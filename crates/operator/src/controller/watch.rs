@@ -9,12 +9,13 @@ use std::future::Future;
 use std::hash::Hash;
 use std::time::Duration;
 
-use agentloop_contract::names::{LABEL_TASK, LABEL_TASK_UID};
+use agentloop_contract::names::{ANNOTATION_CONTEXT, ANNOTATION_PROMPT, LABEL_TASK, LABEL_TASK_UID};
 use agentloop_core::api::AgentTask;
 use agentloop_core::message::cut_bytes;
 use futures::channel::mpsc::{self, UnboundedReceiver};
 use futures::{Stream, StreamExt, future};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource, ResourceExt};
@@ -94,6 +95,22 @@ fn words(error: &watcher::Error) -> String {
     }
 }
 
+/// Objects in one page of a list.
+const PAGE: u32 = 50;
+
+/// Takes out what nobody reads from a cache: who wrote which field, the last applied configuration, and the pods'
+/// prompts and contexts, which are the biggest part of a pod by far.
+fn strip(meta: &mut ObjectMeta) {
+    meta.managed_fields = None;
+    if let Some(notes) = &mut meta.annotations {
+        for name in
+            [ANNOTATION_PROMPT, ANNOTATION_CONTEXT, "kubectl.kubernetes.io/last-applied-configuration"]
+        {
+            notes.remove(name);
+        }
+    }
+}
+
 type Event<K> = Result<watcher::Event<K>, watcher::Error>;
 
 /// A cache, the events that fill it as they are polled, and the word that it is full.
@@ -115,6 +132,14 @@ where
         if let Err(error) = event {
             warn!(%error, "a watch is disturbed; it goes on");
         }
+    let (full, synced) = watch::channel(false);
+    // A page is held as one body before it is read.
+    let config = config.page_size(PAGE);
+    let objects = watcher(api, config).default_backoff().modify(|object| strip(object.meta_mut()));
+    let events = reflector::reflector(writer, objects).inspect(move |event| match event {
+        Ok(watcher::Event::InitDone) => drop(full.send_replace(true)),
+        Ok(_) => {}
+        Err(error) => warn!(%error, "a watch is disturbed; it goes on"),
     });
     (store, events, Synced(synced))
 }
@@ -175,4 +200,26 @@ pub(super) fn task_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
         .map(|owner| owner.name.as_str())
         .or_else(|| pod.labels().get(LABEL_TASK).map(String::as_str))?;
     Some(ObjectRef::new(name).within(&pod.namespace()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_pod_was_told_is_not_cached_and_what_the_rules_read_is() {
+        let hash = agentloop_contract::names::ANNOTATION_TEMPLATE_HASH;
+        let notes = [ANNOTATION_PROMPT, ANNOTATION_CONTEXT, hash, "example.com/kept"];
+        let mut meta = ObjectMeta {
+            annotations: Some(notes.map(|name| (name.to_owned(), "x".to_owned())).into()),
+            managed_fields: Some(Vec::new()),
+            ..ObjectMeta::default()
+        };
+        strip(&mut meta);
+        let kept: Vec<String> = meta.annotations.unwrap_or_default().into_keys().collect();
+        let mut wanted = vec![hash.to_owned(), "example.com/kept".to_owned()];
+        wanted.sort();
+        assert_eq!(kept, wanted);
+        assert_eq!(meta.managed_fields, None);
+    }
 }

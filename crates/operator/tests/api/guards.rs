@@ -1,6 +1,6 @@
 //! Each write holds its guard.
 
-use agentloop_contract::names::{FINALIZER_SETTLE, GATE_START};
+use agentloop_contract::names::{ANNOTATION_CONTEXT, ANNOTATION_PROMPT, FINALIZER_SETTLE, GATE_START};
 use agentloop_core::api::AgentTask;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -19,14 +19,14 @@ async fn a_pod_of_another_uid_is_neither_started_nor_released_nor_deleted() {
     let pod = world.pod(json!({ "name": "p", "finalizers": [FINALIZER_SETTLE] }), &[GATE_START]).await;
     let ns = world.namespace.clone();
     let started = world.writer.start_pod(&ns, "p", OTHER_UID).await.expect_err("another pod");
-    let released = world.writer.release_pod(&ns, "p", OTHER_UID).await.expect_err("another pod");
+    let released = world.writer.release_pod(&ns, "p", OTHER_UID, true).await.expect_err("another pod");
     let deleted = world.writer.delete_pod(&ns, "p", OTHER_UID).await.expect_err("another pod");
     for error in [started, released, deleted] {
         assert!(error.is_conflict(), "{error}");
     }
     let after = world.api::<Pod>().get("p").await.expect("the pod");
     assert_eq!(after.metadata.resource_version, pod.metadata.resource_version);
-    world.writer.release_pod(&ns, "p", &uid(&pod)).await.expect("released");
+    world.writer.release_pod(&ns, "p", &uid(&pod), true).await.expect("released");
     world.end().await;
 }
 
@@ -48,11 +48,30 @@ async fn releasing_takes_our_finalizer_and_no_other() {
     let metadata = json!({ "name": "p", "finalizers": [OTHER_FINALIZER, FINALIZER_SETTLE] });
     let pod = world.pod(metadata, &[]).await;
     for _ in 0..2 {
-        let released = world.writer.release_pod(&world.namespace, "p", &uid(&pod)).await.expect("released");
+        let released =
+            world.writer.release_pod(&world.namespace, "p", &uid(&pod), false).await.expect("released");
         assert_eq!(released.finalizers(), [OTHER_FINALIZER]);
     }
     let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
     world.api::<Pod>().patch("p", &PatchParams::default(), &none).await.expect("free");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn only_a_pod_that_has_ended_loses_its_prompt_and_context_when_it_is_released() {
+    let world = World::new().await;
+    let notes = json!({ ANNOTATION_PROMPT: "do it", ANNOTATION_CONTEXT: "{}", "example.com/kept": "yes" });
+    for (name, has_ended) in [("runs", false), ("ended", true)] {
+        let metadata = json!({ "name": name, "annotations": notes, "finalizers": [FINALIZER_SETTLE] });
+        let pod = world.pod(metadata, &[]).await;
+        let released = world.writer.release_pod(&world.namespace, name, &uid(&pod), has_ended).await;
+        let released = released.expect("released");
+        assert!(released.finalizers().is_empty());
+        let notes = released.annotations();
+        assert_eq!(notes.contains_key(ANNOTATION_PROMPT), !has_ended, "{name}");
+        assert_eq!(notes.contains_key(ANNOTATION_CONTEXT), !has_ended, "{name}");
+        assert!(notes.contains_key("example.com/kept"), "{name}");
+    }
     world.end().await;
 }
 
