@@ -5,7 +5,8 @@
 use std::{fmt::Write as _, io::Write as _};
 
 use agentloop_core::api::{
-    Change, LoopContext, Outcome, Phase, Policy, Source, StopCause, WaitReason, WhenDeleted, crd,
+    Change, KNOWN_VALUES, LoopContext, Outcome, Phase, Policy, Source, StopCause, WaitReason, WhenDeleted,
+    crd,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -175,7 +176,10 @@ fn item(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
 }
 
 fn type_of(schema: &JSONSchemaProps, words: &[Words]) -> String {
-    let allowed: Vec<&str> = schema.enum_.iter().flatten().filter_map(|word| word.0.as_str()).collect();
+    let known = schema.description.as_deref().and_then(|text| text.split_once(KNOWN_VALUES));
+    let known = known.iter().flat_map(|(_, words)| words.trim_end_matches('.').split(", "));
+    let allowed: Vec<&str> =
+        schema.enum_.iter().flatten().filter_map(|word| word.0.as_str()).chain(known).collect();
     if !allowed.is_empty() {
         let named = words.iter().find(|words| words.values.iter().map(|(word, _)| word).eq(allowed.iter()));
         return match named {
@@ -233,7 +237,8 @@ fn range(least: Option<f64>, most: Option<f64>, unit: &str) -> Option<String> {
 }
 
 fn meaning(schema: &JSONSchemaProps) -> String {
-    one_line(schema.description.as_deref().unwrap_or_default())
+    let text = schema.description.as_deref().unwrap_or_default();
+    one_line(text.split_once(KNOWN_VALUES).map_or(text, |(meaning, _)| meaning.trim_end()))
 }
 
 /// Path, message and expression of each rule on this very object.

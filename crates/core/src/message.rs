@@ -40,7 +40,11 @@ pub const NOT_SEEN: &str = "no operator has seen this task yet; if this stays, a
 
 /// The message of a status.
 pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> String {
+    let is_unknown = status.stop.as_ref().is_some_and(|stop| matches!(stop.cause, StopCause::Other(_)));
     match phase {
+        Phase::CircuitOpen | Phase::Failed | Phase::IterationLimitReached if is_unknown => {
+            of_newer_version(status)
+        }
         Phase::Pending => NOT_SEEN.to_owned(),
         Phase::Running => running(status),
         Phase::Waiting => waiting(task, status),
@@ -49,7 +53,17 @@ pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> Strin
         Phase::IterationLimitReached => limit_reached(task, status),
         Phase::CircuitOpen => circuit_open(task, status),
         Phase::Failed => failed(task, status),
+        Phase::Other(_) => of_newer_version(status),
     }
+}
+
+/// A stop that this version cannot judge.
+fn of_newer_version(status: &AgentTaskStatus) -> String {
+    let what = status.stop.as_ref().map(|stop| format!(" ({:?}, {:?})", stop.phase, stop.cause));
+    format!(
+        "stopped by a newer version of agentloop{}, for a reason that this version does not know; it holds until the operator is that version again",
+        what.unwrap_or_default(),
+    )
 }
 
 /// What a limit above the hard limit is told.
@@ -76,6 +90,7 @@ fn from(threshold: Threshold) -> &'static str {
         Source::Spec => "from the task's spec",
         Source::Config => "from the operator's configuration",
         Source::Default => "agentloop's default",
+        Source::Other(_) => "from where only a newer version knows",
     }
 }
 
@@ -110,6 +125,7 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
         WaitReason::EarlierPod => "an earlier task's pod is still running",
         WaitReason::ConfigInvalid => "the operator's configuration is refused",
         WaitReason::Paused => "an administrator paused all loops",
+        WaitReason::Other(_) => "for a reason that a newer version of agentloop gave",
     };
     let detail = waiting.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();
     let until =

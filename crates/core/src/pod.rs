@@ -329,3 +329,189 @@ fn metadata(
     }
     meta.insert("annotations".to_owned(), Value::Object(notes));
 }
+
+fn wrap_agent(
+    pod_spec: &mut Map<String, Value>,
+    task: &AgentTask,
+    active: &Active,
+    thresholds: &Thresholds,
+) -> Result<Value, BadTemplate> {
+    let containers = list(pod_spec, "containers");
+    let named = containers.iter().position(|c| c.get("name").and_then(Value::as_str) == Some("agent"));
+    let only = (containers.len() == 1).then_some(0);
+    let agent = named
+        .or(only)
+        .and_then(|at| containers.get_mut(at))
+        .ok_or(BadTemplate("with several containers, name the one that runs the agent 'agent'"))?;
+    let agent = object(agent);
+    let command = agent.get("command").and_then(Value::as_array).cloned().unwrap_or_default();
+    if command.is_empty() {
+        return Err(BadTemplate("the agent's container needs a command: write out its image's entrypoint"));
+    }
+    let mut wrapped = vec![json!(RUNNER_FILE), json!("run"), json!("--")];
+    wrapped.extend(command);
+    agent.insert("command".to_owned(), Value::Array(wrapped));
+    agent.insert("terminationMessagePath".to_owned(), json!(TERMINATION_LOG));
+    agent.insert("terminationMessagePolicy".to_owned(), json!("File"));
+    let name = format!("{}/{}", task.namespace().unwrap_or_default(), task.name_any());
+    let variable = |name: &str, value: String| json!({ "name": name, "value": value });
+    list(agent, "env").extend([
+        variable(env::TASK, name),
+        variable(env::ITERATION, active.iteration.to_string()),
+        variable(env::MAX_ITERATIONS, thresholds.effective_limit().to_string()),
+        variable(env::CONTEXT_FILE, format!("{INPUT_DIR}/{CONTEXT_FILE}")),
+        variable(env::WORKSPACE, task.spec.workspace.mount_path.clone()),
+    ]);
+    list(agent, "volumeMounts").extend([
+        json!({ "name": WORKSPACE_VOLUME, "mountPath": task.spec.workspace.mount_path }),
+        json!({ "name": BIN_VOLUME, "mountPath": RUNNER_DIR, "readOnly": true }),
+        json!({ "name": INPUT_VOLUME, "mountPath": INPUT_DIR, "readOnly": true }),
+        json!({ "name": SCRATCH_VOLUME, "mountPath": SCRATCH_DIR }),
+    ]);
+    Ok(agent.get("name").cloned().unwrap_or_default())
+}
+
+fn volumes(task: &AgentTask, injection: &Injection) -> [Value; 4] {
+    let spec = &task.spec;
+    let annotation = |path: &str, name: &str| json!({ "path": path, "fieldRef": { "fieldPath": format!("metadata.annotations['{name}']") } });
+    let mut from_pod = vec![annotation(CONTEXT_FILE, ANNOTATION_CONTEXT)];
+    if spec.prompt.is_some() {
+        from_pod.push(annotation(PROMPT_FILE, ANNOTATION_PROMPT));
+    }
+    let mut sources = vec![json!({ "downwardAPI": { "items": from_pod } })];
+    if let Some(from) = &spec.prompt_from {
+        let keys = [("configMap", &from.config_map_key_ref), ("secret", &from.secret_key_ref)];
+        sources.extend(keys.into_iter().filter_map(|(kind, key)| {
+            let key = key.as_ref()?;
+            Some(json!({ kind: { "name": key.name, "items": [{ "key": key.key, "path": PROMPT_FILE }] } }))
+        }));
+    }
+    let runner = if injection.image_volume {
+        let mut image = json!({ "reference": injection.image });
+        if let Some(policy) = &injection.pull_policy {
+            object(&mut image).insert("pullPolicy".to_owned(), json!(policy));
+        }
+        json!({ "name": BIN_VOLUME, "image": image })
+    } else {
+        json!({ "name": BIN_VOLUME, "emptyDir": {} })
+    };
+    let workspace = if spec.workspace.volume_claim_template.is_some() {
+        let name = claim_name(&task.name_any(), &task.uid().unwrap_or_default());
+        json!({ "name": WORKSPACE_VOLUME, "persistentVolumeClaim": { "claimName": name } })
+    } else if let Some(claim) = &spec.workspace.persistent_volume_claim {
+        json!({ "name": WORKSPACE_VOLUME, "persistentVolumeClaim": { "claimName": claim.claim_name } })
+    } else {
+        json!({ "name": WORKSPACE_VOLUME, "emptyDir": {} })
+    };
+    [
+        workspace,
+        runner,
+        // Readable for any user that an image may run as.
+        json!({ "name": INPUT_VOLUME, "projected": { "defaultMode": 0o444, "sources": sources } }),
+        // In memory, so that a prompt from a Secret never reaches a disk.
+        json!({ "name": SCRATCH_VOLUME, "emptyDir": { "medium": "Memory", "sizeLimit": "4Mi" } }),
+    ]
+}
+
+fn install_container(injection: &Injection) -> Value {
+    let mut container = json!({
+        "name": "agentloop-install",
+        "image": injection.image,
+        "command": ["/agentloop-runner", "install", RUNNER_DIR],
+        "volumeMounts": [{ "name": BIN_VOLUME, "mountPath": RUNNER_DIR }],
+        "resources": {
+            "requests": { "cpu": "10m", "memory": "16Mi" },
+            "limits": { "cpu": "200m", "memory": "64Mi" },
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "capabilities": { "drop": ["ALL"] },
+            "readOnlyRootFilesystem": true,
+            "runAsNonRoot": true,
+            "runAsUser": 65532,
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+    });
+    if let Some(policy) = &injection.pull_policy {
+        object(&mut container).insert("imagePullPolicy".to_owned(), json!(policy));
+    }
+    container
+}
+
+fn context_of(
+    task: &AgentTask,
+    active: &Active,
+    thresholds: &Thresholds,
+    streaks: &Streaks,
+    history: &[PastIteration],
+    grace: i64,
+    report_limit_bytes: usize,
+) -> Context {
+    let spec = &task.spec;
+    let threshold = |value: i64| i32::try_from(value).unwrap_or(i32::MAX);
+    Context {
+        version: context::VERSION,
+        task: context::Task {
+            namespace: task.namespace().unwrap_or_default(),
+            name: task.name_any(),
+            uid: task.uid().unwrap_or_default(),
+        },
+        iteration: active.iteration,
+        max_iterations: thresholds.effective_limit(),
+        attempt: active.attempt,
+        workspace: spec.workspace.mount_path.clone(),
+        workspace_stays: spec.workspace.volume_claim_template.is_some()
+            || spec.workspace.persistent_volume_claim.is_some(),
+        ignore: spec.workspace.ignore.clone(),
+        loop_context: match spec.loop_context.unwrap_or_default() {
+            LoopContext::InPrompt => context::LoopContext::InPrompt,
+            LoopContext::FileOnly => context::LoopContext::FileOnly,
+        },
+        policy: match spec.policy() {
+            Policy::Gate => context::Policy::Gate,
+            Policy::ExitCode => context::Policy::ExitCode,
+            Policy::Verify => context::Policy::Verify,
+        },
+        verify: spec.verify().map(|verify| context::Verify {
+            command: verify.command.clone(),
+            timeout_seconds: verify_timeout(verify),
+        }),
+        iteration_timeout_seconds: thresholds.iteration_timeout_seconds.value.max(1),
+        // The rest of the kubelet's grace is the runner's: to end what the agent left, to look at the
+        // workspace once more and to report takes it up to 15 s.
+        grace_seconds: (grace / 3).max(1),
+        retry_on_exit_codes: spec.retry_on_exit_codes().to_vec(),
+        start_in_workspace: false,
+        no_new_privileges: false,
+        exit_grace_seconds: 60,
+        transcripts: context::Transcripts::default(),
+        report_limit_bytes,
+        breaker: context::Breaker {
+            consecutive_no_change: streaks.consecutive_no_change,
+            no_change_threshold: threshold(thresholds.no_change.value),
+            consecutive_same_error: streaks.consecutive_same_error,
+            same_error_threshold: threshold(thresholds.same_error.value),
+        },
+        history: history.iter().take(3).map(past).collect(),
+    }
+}
+
+fn past(entry: &PastIteration) -> context::Past {
+    context::Past {
+        iteration: entry.iteration,
+        outcome: format!("{:?}", entry.outcome),
+        exit_code: entry.exit_code,
+        changed: match entry.changed {
+            Change::Changed => report::Change::Changed,
+            Change::Unchanged => report::Change::Unchanged,
+            Change::Unknown | Change::Other(_) => report::Change::Unknown,
+        },
+        gate: entry.gate.as_ref().map(|gate| Gate {
+            ready: gate.ready,
+            reason: gate.reason.clone(),
+            progress: gate.progress.clone(),
+            blockers: gate.blockers.clone(),
+        }),
+        error: entry.error.clone(),
+    }
+}

@@ -20,4 +20,5 @@ mod reports;
 mod served;
 mod stopped;
 mod support;
+mod versions;
 mod waiting;

@@ -5,8 +5,9 @@ mod schema;
 mod spec;
 mod status;
 mod text;
+mod words;
 
-pub use crd::crd;
+pub use crd::{KNOWN_VALUES, crd};
 pub use schema::{ClaimTemplate, PodTemplate};
 pub use spec::{
     AgentTask, AgentTaskSpec, Breaker, Completion, ExistingClaim, KeySelector, LoopContext, Policy,
@@ -17,6 +18,8 @@ pub use status::{
     Threshold, Thresholds, Usage, WaitReason, Waiting,
 };
 pub use text::{JsonText, Unparsed};
+
+pub use words::Word;
 
 /// Condition types of an `AgentTask`.
 pub mod condition {

@@ -2,8 +2,9 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::words::words;
 
 /// Where a task's loop stands. Written by the operator alone; bounded to stay under 16 KiB.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ pub struct AgentTaskStatus {
 
     /// The last iterations that were charged, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10))]
+    #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["iteration"]))]
     pub history: Vec<PastIteration>,
 
     /// What all iterations cost together, where the agent's output tells it.
@@ -120,25 +121,26 @@ fn is_zero(number: &i32) -> bool {
     *number == 0
 }
 
-/// Where a loop stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Phase {
-    /// No operator has seen it yet: the API server's own answer.
-    Pending,
-    /// An iteration is in flight.
-    Running,
-    /// Something outside holds the next iteration; it goes on by itself once that is gone.
-    Waiting,
-    /// `spec.suspend` is true.
-    Suspended,
-    /// The limit is reached; a higher `maxIterations` goes on. Not a failure.
-    IterationLimitReached,
-    /// The circuit breaker tripped; a threshold above the streak, or a new `resetToken`, goes on.
-    CircuitOpen,
-    /// An exit code of `failOnExitCodes`, or a refused credential; a new `resetToken` goes on.
-    Failed,
-    /// Done; final.
-    Succeeded,
+words! {
+    /// Where a loop stands.
+    pub enum Phase {
+        /// No operator has seen it yet: the API server's own answer.
+        Pending,
+        /// An iteration is in flight.
+        Running,
+        /// Something outside holds the next iteration; it goes on by itself once that is gone.
+        Waiting,
+        /// `spec.suspend` is true.
+        Suspended,
+        /// The limit is reached; a higher `maxIterations` goes on. Not a failure.
+        IterationLimitReached,
+        /// The circuit breaker tripped; a threshold above the streak, or a new `resetToken`, goes on.
+        CircuitOpen,
+        /// An exit code of `failOnExitCodes`, or a refused credential; a new `resetToken` goes on.
+        Failed,
+        /// Done; final.
+        Succeeded,
+    }
 }
 
 /// A claimed iteration: it ends only by settling its pod.
@@ -179,39 +181,40 @@ pub struct Waiting {
     pub not_before: Option<Time>,
 }
 
-/// What a task can wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum WaitReason {
-    /// No node takes the pod.
-    Unschedulable,
-    /// A scheduling gate of somebody else holds the pod.
-    SchedulingGated,
-    /// An image cannot be pulled.
-    ImagePull,
-    /// A ResourceQuota refuses the pod.
-    QuotaExceeded,
-    /// The API server, or an admission webhook, refuses the pod.
-    PodRejected,
-    /// A volume is not there yet.
-    VolumePending,
-    /// The ConfigMap, Secret or key of `promptFrom` is not there.
-    PromptMissing,
-    /// The pod ended before the agent started, or a sidecar does not start.
-    StartFailed,
-    /// The model provider refuses for now.
-    RateLimited,
-    /// The model provider fails: an error of its own, or no connection.
-    ProviderUnavailable,
-    /// The pod's node is silent; whether the agent still runs is not known.
-    NodeLost,
-    /// A pod of somebody else has the name of the next pod.
-    NameConflict,
-    /// A pod of an earlier task of the same name still runs.
-    EarlierPod,
-    /// The operator's configuration is refused.
-    ConfigInvalid,
-    /// An administrator paused all loops.
-    Paused,
+words! {
+    /// What a task can wait for.
+    pub enum WaitReason {
+        /// No node takes the pod.
+        Unschedulable,
+        /// A scheduling gate of somebody else holds the pod.
+        SchedulingGated,
+        /// An image cannot be pulled.
+        ImagePull,
+        /// A ResourceQuota refuses the pod.
+        QuotaExceeded,
+        /// The API server, or an admission webhook, refuses the pod.
+        PodRejected,
+        /// A volume is not there yet.
+        VolumePending,
+        /// The ConfigMap, Secret or key of `promptFrom` is not there.
+        PromptMissing,
+        /// The pod ended before the agent started, or a sidecar does not start.
+        StartFailed,
+        /// The model provider refuses for now.
+        RateLimited,
+        /// The model provider fails: an error of its own, or no connection.
+        ProviderUnavailable,
+        /// The pod's node is silent; whether the agent still runs is not known.
+        NodeLost,
+        /// A pod of somebody else has the name of the next pod.
+        NameConflict,
+        /// A pod of an earlier task of the same name still runs.
+        EarlierPod,
+        /// The operator's configuration is refused.
+        ConfigInvalid,
+        /// An administrator paused all loops.
+        Paused,
+    }
 }
 
 /// The circuit breaker's streaks.
@@ -268,40 +271,42 @@ pub struct PastIteration {
     pub finished_at: Option<Time>,
 }
 
-/// How a charged iteration ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Outcome {
-    /// The agent ended by itself.
-    Exited,
-    /// The iteration's timeout ran out.
-    TimedOut,
-    /// The agent had started, then its pod was evicted, drained, deleted or suspended.
-    Interrupted,
-    /// The container was killed, for memory, by a failed probe, or for the disk that it used; or it left no
-    /// readable report.
-    Killed,
-    /// The model provider refused, and the workspace may have changed.
-    ProviderRefused,
-    /// The agent's command is not there or cannot be executed.
-    CommandNotFound,
-    /// This attempt had already run on this workspace; nothing was executed.
-    AlreadyRan,
-    /// The runner failed; the error says why.
-    RunnerFailed,
-    /// The pod is gone without a trace: the operator was uninstalled meanwhile, or somebody took its
-    /// finalizer off.
-    PodLost,
+words! {
+    /// How a charged iteration ended.
+    pub enum Outcome {
+        /// The agent ended by itself.
+        Exited,
+        /// The iteration's timeout ran out.
+        TimedOut,
+        /// The agent had started, then its pod was evicted, drained, deleted or suspended.
+        Interrupted,
+        /// The container was killed, for memory, by a failed probe, or for the disk that it used; or it left no
+        /// readable report.
+        Killed,
+        /// The model provider refused, and the workspace may have changed.
+        ProviderRefused,
+        /// The agent's command is not there or cannot be executed.
+        CommandNotFound,
+        /// This attempt had already run on this workspace; nothing was executed.
+        AlreadyRan,
+        /// The runner failed; the error says why.
+        RunnerFailed,
+        /// The pod is gone without a trace: the operator was uninstalled meanwhile, or somebody took its
+        /// finalizer off.
+        PodLost,
+    }
 }
 
-/// Whether an iteration changed its workspace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Change {
-    /// It did.
-    Changed,
-    /// It did not: the fingerprints are equal.
-    Unchanged,
-    /// Not known.
-    Unknown,
+words! {
+    /// Whether an iteration changed its workspace.
+    pub enum Change {
+        /// It did.
+        Changed,
+        /// It did not: the fingerprints are equal.
+        Unchanged,
+        /// Not known.
+        Unknown,
+    }
 }
 
 /// What the agent said of its own work.
@@ -372,15 +377,16 @@ pub struct Threshold {
     pub from: Source,
 }
 
-/// Where a number came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Source {
-    /// The task's own spec.
-    Spec,
-    /// The operator's ConfigMap.
-    Config,
-    /// agentloop's default.
-    Default,
+words! {
+    /// Where a number came from.
+    pub enum Source {
+        /// The task's own spec.
+        Spec,
+        /// The operator's ConfigMap.
+        Config,
+        /// agentloop's default.
+        Default,
+    }
 }
 
 /// A stop: it holds until the spec changes.
@@ -394,19 +400,20 @@ pub struct Stop {
     pub generation: i64,
 }
 
-/// What stops a loop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum StopCause {
-    /// The task is done.
-    Completed,
-    /// The limit.
-    IterationLimit,
-    /// The breaker: nothing changed.
-    NoChange,
-    /// The breaker: the same error.
-    SameError,
-    /// An exit code of `failOnExitCodes`.
-    ExitCode,
-    /// The model provider refused the credential.
-    Unauthenticated,
+words! {
+    /// What stops a loop.
+    pub enum StopCause {
+        /// The task is done.
+        Completed,
+        /// The limit.
+        IterationLimit,
+        /// The breaker: nothing changed.
+        NoChange,
+        /// The breaker: the same error.
+        SameError,
+        /// An exit code of `failOnExitCodes`.
+        ExitCode,
+        /// The model provider refused the credential.
+        Unauthenticated,
+    }
 }

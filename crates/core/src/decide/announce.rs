@@ -42,7 +42,7 @@ pub fn announce(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) -> Ve
         Phase::Running if before.is_none_or(|status| status.start_time.is_none()) => {
             Note { warning: false, reason: "Started".to_owned(), message }
         }
-        Phase::Running | Phase::Pending => return Vec::new(),
+        Phase::Running | Phase::Pending | Phase::Other(_) => return Vec::new(),
     };
     vec![note]
 }

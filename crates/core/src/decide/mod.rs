@@ -222,6 +222,10 @@ impl Draft<'_> {
     /// A new value clears both streaks and lifts the stops that a person must lift. The count stays.
     fn act_on_reset_token(&mut self) {
         let token = &self.observed.task.spec.reset_token;
+        // The version that knows the stop will act on the token.
+        if self.status.stop.as_ref().is_some_and(rules::is_unknown) {
+            return;
+        }
         if token.is_none() || *token == self.status.handled_reset_token {
             return;
         }

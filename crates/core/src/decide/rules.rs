@@ -20,9 +20,17 @@ pub(super) fn stop(status: &AgentTaskStatus, generation: i64) -> Option<Stop> {
     Some(Stop { phase, cause, generation })
 }
 
-/// Whether a stop holds at this generation of the spec. Failed does, until a new reset token lifts it.
+/// Whether a stop holds at this generation of the spec. Failed does, until a new reset token lifts it; a
+/// stop of a newer version does in any case, because only that version knows what lifts it.
 pub(super) fn holds(stop: &Stop, generation: i64) -> bool {
-    matches!(stop.phase, Phase::Failed | Phase::Succeeded) || stop.generation == generation
+    is_unknown(stop)
+        || matches!(stop.phase, Phase::Failed | Phase::Succeeded)
+        || stop.generation == generation
+}
+
+/// A newer version stopped the loop, by a rule or in a phase that this one does not know.
+pub(super) fn is_unknown(stop: &Stop) -> bool {
+    matches!(stop.phase, Phase::Other(_)) || matches!(stop.cause, StopCause::Other(_))
 }
 
 /// Whether a new reset token lifts a stop of this phase.

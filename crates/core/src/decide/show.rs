@@ -35,7 +35,7 @@ pub(super) fn show(draft: &mut Draft<'_>) {
     let has_run = runs || status.iterations > 0 || has_run_before(status);
     let in_progress = !has_run && matches!(phase, Phase::Running | Phase::Waiting);
     let stalled = match phase {
-        Phase::CircuitOpen | Phase::Failed => true,
+        Phase::CircuitOpen | Phase::Failed | Phase::Other(_) => true,
         Phase::Waiting => status.waiting.as_ref().is_some_and(|w| needs_a_person(w.reason)),
         _ => false,
     };
@@ -90,9 +90,11 @@ fn phase(status: &AgentTaskStatus, suspended: bool) -> Phase {
 fn reason(status: &AgentTaskStatus, phase: Phase) -> Option<String> {
     match phase {
         Phase::Waiting => status.waiting.as_ref().map(|waiting| format!("{:?}", waiting.reason)),
-        Phase::IterationLimitReached | Phase::CircuitOpen | Phase::Failed | Phase::Succeeded => {
-            status.stop.as_ref().map(|stop| format!("{:?}", stop.cause))
-        }
+        Phase::IterationLimitReached
+        | Phase::CircuitOpen
+        | Phase::Failed
+        | Phase::Succeeded
+        | Phase::Other(_) => status.stop.as_ref().map(|stop| format!("{:?}", stop.cause)),
         Phase::Pending | Phase::Running | Phase::Suspended => None,
     }
 }

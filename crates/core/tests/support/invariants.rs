@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use agentloop_core::{
-    api::{Active, AgentTaskStatus, Phase},
+    api::{Active, AgentTaskStatus, Phase, StopCause},
     facts::PodFacts,
 };
 
@@ -79,6 +79,13 @@ impl World {
             .stop
             .as_ref()
             .is_some_and(|s| matches!(s.phase, Phase::CircuitOpen | Phase::Failed | Phase::Succeeded));
+        let is_unknown = status
+            .stop
+            .as_ref()
+            .is_some_and(|s| matches!(s.phase, Phase::Other(_)) || matches!(s.cause, StopCause::Other(_)));
+        if is_unknown {
+            return;
+        }
         let must = status.active.is_none()
             && !self.task.spec.suspend
             && !circuit_or_final

@@ -1,0 +1,165 @@
+//! A status that a newer version wrote, in words that this version does not know: kept, shown, and brought on.
+
+use crate::support::{World, rate_limited, worked};
+use agentloop_contract::report::Change;
+use agentloop_core::{
+    api::{AgentTaskStatus, Outcome, Phase, StopCause, WaitReason, crd},
+    decide::announce,
+};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray,
+};
+use serde_json::{Value, json};
+
+/// Gives the task a status with `more` merged into what it has.
+fn written(world: &mut World, more: &Value) {
+    let mut status = serde_json::to_value(world.status()).unwrap();
+    crate::support::merge(&mut status, more);
+    world.task.status = Some(serde_json::from_value(status).expect("an older operator can read it"));
+}
+
+fn json(status: &AgentTaskStatus) -> Value {
+    serde_json::to_value(status).unwrap()
+}
+
+#[test]
+fn words_of_a_newer_version_survive_a_round_trip() {
+    let before = json!({
+        "phase": "Hibernating",
+        "iterations": 1,
+        "nextAttempt": 0,
+        "waiting": { "reason": "BudgetExhausted", "since": "2026-11-22T10:00:00Z" },
+        "breaker": { "consecutiveNoChange": 0, "consecutiveSameError": 0 },
+        "history": [{ "iteration": 1, "attempt": 0, "outcome": "Teleported", "changed": "Partly" }],
+        "thresholds": {
+            "maxIterations": { "value": 10, "from": "Namespace" },
+            "hardLimit": { "value": 50, "from": "Default" },
+            "noChange": { "value": 3, "from": "Default" },
+            "sameError": { "value": 5, "from": "Default" },
+            "iterationTimeoutSeconds": { "value": 60, "from": "" },
+        },
+        "stop": { "phase": "OverBudget", "cause": "TooExpensive", "generation": 1 },
+    });
+    let status: AgentTaskStatus = serde_json::from_value(before.clone()).unwrap();
+    assert_eq!(json(&status), before);
+    assert_eq!(format!("{:?}", status.history[0].outcome), "Teleported");
+    let known: Outcome = serde_json::from_value(json!("Exited")).unwrap();
+    assert_eq!(known, Outcome::Exited);
+    let long: Phase = serde_json::from_value(json!("ä".repeat(40))).unwrap();
+    assert_eq!(format!("{long:?}"), "ä".repeat(31), "whole characters, as many as the schema has room for");
+}
+
+#[test]
+fn a_task_with_a_history_in_words_of_a_newer_version_is_brought_on() {
+    let mut world = World::new(&json!({ "maxIterations": 4 }));
+    world.iterate_times(2, &worked());
+    let mut history = json(&world.status())["history"].clone();
+    history[0]["outcome"] = json!("Teleported");
+    history[1]["changed"] = json!("Partly");
+    let thresholds = json!({ "hardLimit": { "from": "Namespace" } });
+    written(&mut world, &json!({ "history": history, "phase": "Hibernating", "thresholds": thresholds }));
+    world.iterate_times(2, &worked());
+    assert_eq!((world.phase(), world.iterations()), (Phase::IterationLimitReached, 4));
+    let shown = json(&world.status());
+    assert_eq!(shown["history"][2]["outcome"], "Teleported");
+    assert_eq!(shown["history"][3]["changed"], "Partly");
+}
+
+#[test]
+fn a_wait_in_words_of_a_newer_version_lasts_as_long_as_it_says() {
+    let mut world = World::new(&json!({}));
+    world.iterate(&rate_limited(Change::Unchanged, None));
+    written(&mut world, &json!({ "waiting": { "reason": "BudgetExhausted" } }));
+    world.pass(30);
+    world.go();
+    assert!(matches!(world.waits_for(), Some(WaitReason::Other(_))));
+    assert_eq!((world.phase(), world.reason().as_str()), (Phase::Waiting, "BudgetExhausted"));
+    assert!(world.message().contains("newer version"), "{}", world.message());
+    world.pass(70);
+    world.go();
+    assert_eq!(world.active(), Some((1, 1)), "then it goes on");
+}
+
+#[test]
+fn a_stop_that_only_a_newer_version_knows_holds_whatever_is_edited() {
+    for (phase, cause) in [
+        ("OverBudget", "TooExpensive"),
+        ("OverBudget", "NoChange"),
+        ("CircuitOpen", "TooExpensive"),
+        ("Failed", "TooExpensive"),
+        ("IterationLimitReached", "TooExpensive"),
+    ] {
+        let mut world = World::new(&json!({ "maxIterations": 1 }));
+        world.iterate(&worked());
+        written(&mut world, &json!({ "stop": { "phase": phase, "cause": cause } }));
+        let stop = world.status().stop;
+        world.go();
+        for edit in [
+            json!({ "maxIterations": 9 }),
+            json!({ "resetToken": "a" }),
+            json!({ "suspend": true }),
+            json!({ "suspend": false }),
+            json!({ "prompt": "another" }),
+        ] {
+            world.edit(&edit);
+            world.go();
+            assert_eq!((world.status().stop, world.active()), (stop.clone(), None), "{phase} {cause} {edit}");
+        }
+        assert_eq!(json(&world.status())["phase"], phase);
+        assert_eq!(world.reason(), cause);
+        assert!(world.message().contains("newer version"), "{}", world.message());
+        assert_eq!(world.status().handled_reset_token, None, "the newer version will act on it");
+        assert_eq!(world.condition("Stopped"), ("True".to_owned(), phase.to_owned()));
+        announce(None, &world.status());
+    }
+}
+
+#[test]
+fn a_task_that_succeeded_in_words_of_a_newer_version_has_succeeded() {
+    let mut world = World::new(&json!({}));
+    world.iterate(&crate::support::done());
+    written(&mut world, &json!({ "stop": { "cause": "Approved" } }));
+    world.edit(&json!({ "resetToken": "a" }));
+    world.go();
+    assert_eq!(world.phase(), Phase::Succeeded);
+    assert!(matches!(world.status().stop.unwrap().cause, StopCause::Other(_)));
+}
+
+/// Every schema below `schema`, with the path that leads to it.
+fn walk<'a>(schema: &'a JSONSchemaProps, path: &str, into: &mut Vec<(String, &'a JSONSchemaProps)>) {
+    into.push((path.to_owned(), schema));
+    for (name, inner) in schema.properties.iter().flatten() {
+        walk(inner, &format!("{path}.{name}"), into);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+        walk(items, &format!("{path}[]"), into);
+    }
+}
+
+#[test]
+fn the_definition_takes_any_word_in_a_status_and_compares_history_by_its_iterations() {
+    let crd = crd();
+    let schema = crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
+    let status = &schema.properties.as_ref().unwrap()["status"];
+    let mut all = Vec::new();
+    walk(status, "status", &mut all);
+    let find = |path: &str| all.iter().find(|(at, _)| at == path).unwrap_or_else(|| panic!("{path}")).1;
+    assert!(all.iter().all(|(_, schema)| schema.enum_.is_none()));
+    for (path, word) in [
+        ("status.phase", "CircuitOpen"),
+        ("status.waiting.reason", "ProviderUnavailable"),
+        ("status.history[].outcome", "Exited"),
+        ("status.history[].changed", "Unchanged"),
+        ("status.stop.cause", "NoChange"),
+        ("status.thresholds.hardLimit.from", "Config"),
+    ] {
+        let schema = find(path);
+        let text = schema.description.as_deref().unwrap_or_default();
+        assert!(text.contains("Known values: ") && text.contains(word), "{path}: {text}");
+        assert_eq!((schema.type_.as_deref(), schema.max_length), (Some("string"), Some(63)), "{path}");
+    }
+    let history = find("status.history");
+    assert_eq!(history.x_kubernetes_list_type.as_deref(), Some("map"));
+    assert_eq!(history.x_kubernetes_list_map_keys.as_deref(), Some(&["iteration".to_owned()][..]));
+    assert!(find("status.history[]").required.as_ref().unwrap().contains(&"iteration".to_owned()));
+}
