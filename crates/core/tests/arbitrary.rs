@@ -155,7 +155,9 @@ proptest! {
         if let Ok(task) = serde_json::from_value::<AgentTask>(task) {
             decided(&task, &pods, now, &Configuration::absent());
         }
-        pods.iter().for_each(|pod| drop(PodFacts::of(pod)));
+        for pod in &pods {
+            drop(PodFacts::of(pod));
+        }
     }
 }
 

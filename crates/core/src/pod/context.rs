@@ -95,7 +95,7 @@ fn past(entry: &PastIteration) -> context::Past {
         changed: match entry.changed {
             Change::Changed => report::Change::Changed,
             Change::Unchanged => report::Change::Unchanged,
-            Change::Unknown => report::Change::Unknown,
+            Change::Unknown | Change::Other(_) => report::Change::Unknown,
         },
         gate: entry.gate.as_ref().map(|gate| Gate {
             ready: gate.ready,

@@ -92,7 +92,7 @@ mod tests {
         let mut rest = text;
         while let Some(at) = rest.find('$') {
             out.push_str(&rest[..at]);
-            let after = &rest[at + 1..];
+            let (_, after) = rest.split_at(at.saturating_add(1));
             if let Some(next) = after.strip_prefix('$') {
                 out.push('$');
                 rest = next;

@@ -124,22 +124,14 @@ where
 {
     let (store, writer) = reflector::store();
     let (filling, synced) = watch::channel(Filling::default());
-    // Nothing here asks who wrote which field, and it is often the bigger half of an object.
-    let objects =
-        watcher(api, config).default_backoff().modify(|object| object.meta_mut().managed_fields = None);
+    // A page is held as one body before it is read.
+    let config = config.page_size(PAGE);
+    let objects = watcher(api, config).default_backoff().modify(|object| strip(object.meta_mut()));
     let events = reflector::reflector(writer, objects).inspect(move |event| {
         follow(&filling, event);
         if let Err(error) = event {
             warn!(%error, "a watch is disturbed; it goes on");
         }
-    let (full, synced) = watch::channel(false);
-    // A page is held as one body before it is read.
-    let config = config.page_size(PAGE);
-    let objects = watcher(api, config).default_backoff().modify(|object| strip(object.meta_mut()));
-    let events = reflector::reflector(writer, objects).inspect(move |event| match event {
-        Ok(watcher::Event::InitDone) => drop(full.send_replace(true)),
-        Ok(_) => {}
-        Err(error) => warn!(%error, "a watch is disturbed; it goes on"),
     });
     (store, events, Synced(synced))
 }

@@ -93,6 +93,10 @@ async fn a_pod_that_makes_the_sweep_panic_stops_no_other() {
     .await;
     let bad = world.api::<Pod>().get("bad-pod").await.expect("it is there");
     assert_eq!(bad.finalizers(), [FINALIZER_SETTLE]);
-    world.writer.release_pod(&world.namespace, "bad-pod", &bad.uid().expect("a uid")).await.expect("free");
+    world
+        .writer
+        .release_pod(&world.namespace, "bad-pod", &bad.uid().expect("a uid"), false)
+        .await
+        .expect("free");
     world.end().await;
 }
