@@ -100,7 +100,7 @@ fn an_agent_that_exits_above_128_for_not_now_is_free() {
 
 #[test]
 fn with_a_key_an_attempt_is_free_only_where_nothing_was_touched_at_all() {
-    let refused = rate_limited(Change::Unchanged, None);
+    let refused = Report { untouched: false, ..rate_limited(Change::Unchanged, None) };
     let free = |report: &Report, env: &Value, sign: fn(&Report) -> String| {
         let is_free = matches!(judged(&json!({}), &pod(env, &sign(report), 1)), Judgement::Refused { .. });
         is_free

@@ -96,7 +96,7 @@ pub fn default_thresholds(spec: &AgentTaskSpec) -> Thresholds {
 
 /// The agent exited 0, and this became of the workspace.
 pub fn exited(changed: Change) -> Report {
-    Report { exit_code: Some(0), changed, ..Report::of(End::Exited) }
+    Report { exit_code: Some(0), changed, untouched: changed == Change::Unchanged, ..Report::of(End::Exited) }
 }
 
 pub fn worked() -> Report {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use agentloop_contract::gate::Gate;
-use agentloop_contract::names::{GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK};
+use agentloop_contract::names::{GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK, env};
 use agentloop_contract::report::{Change, End, Error, Report};
 use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
 use agentloop_core::decide::served::{Release, Serving};
@@ -228,19 +228,29 @@ pub async fn run(pods: &Api<Pod>, name: &str) {
 }
 
 pub async fn end(pods: &Api<Pod>, name: &str, work: &Work) {
-    let (phase, state) = ended(work);
+    let pod = pods.get(name).await.expect("the pod is there");
+    let (phase, state) = ended(&pod, work);
     set_status(pods, name, json!({ "phase": phase, "containerStatuses": [container(&state)] })).await;
 }
 
+/// What the runner of this pod leaves as its termination message, signed by the key that the pod has.
+pub fn message(pod: &Pod, work: &Work) -> String {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let key =
+        containers.flat_map(|c| c.env.iter().flatten()).find(|variable| variable.name == env::REPORT_KEY);
+    let report = Report { untouched: work.0.changed == Change::Unchanged, ..work.0.clone() };
+    report.encode(3072, key.and_then(|key| key.value.as_deref()).map(str::as_bytes)).expect("fits")
+}
+
 /// What a kubelet says of a pod that did this work: its phase, and the state of the agent's container.
-pub fn ended(work: &Work) -> (&'static str, Value) {
+pub fn ended(pod: &Pod, work: &Work) -> (&'static str, Value) {
     let code = work.exit_code();
     let state = json!({ "terminated": {
         "exitCode": code,
         "reason": if code == 0 { "Completed" } else { "Error" },
         "startedAt": "2026-01-01T00:00:00Z",
         "finishedAt": "2026-01-01T00:01:00Z",
-        "message": work.0.encode(3072, None).expect("fits"),
+        "message": message(pod, work),
     } });
     (if code == 0 { "Succeeded" } else { "Failed" }, state)
 }

@@ -390,7 +390,7 @@ async fn bring_on(world: &World, pod: &Pod, script: Script) -> bool {
 }
 
 async fn end(world: &World, pod: &Pod, work: &Work) {
-    let (phase, state) = ended(work);
+    let (phase, state) = ended(pod, work);
     play(world, pod, phase, &state).await;
 }
 
