@@ -212,8 +212,9 @@ impl Supervisor {
                     }
                 }
                 Ok(Event::Other(number)) => pass(leader, number),
+                Ok(Event::Inside(number)) if rules.pass_stop => pass(leader, number),
                 Ok(Event::Closed(group)) => *closed += u32::from(group == leader.as_raw_nonzero().get()),
-                Ok(Event::Child) | Err(RecvTimeoutError::Timeout) => {
+                Ok(Event::Child | Event::Inside(_)) | Err(RecvTimeoutError::Timeout) => {
                     self.terminal.iter().for_each(|terminal| terminal.wake(leader));
                 }
                 // Cannot be: we hold a sender ourselves.

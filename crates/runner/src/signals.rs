@@ -29,8 +29,10 @@ pub enum Event {
     Child,
     /// We were ordered to stop, by this signal.
     Stop(i32),
-    /// Any other signal, which is the agent's; a polite stop too, where it is no order.
+    /// Any other signal that may come from outside.
     Other(i32),
+    /// A signal that comes from what the runner started, which is the agent's alone; a polite stop is no order then.
+    Inside(i32),
     /// A pipe of the command with this process group has no writer any more.
     Closed(i32),
 }
@@ -58,6 +60,7 @@ pub fn listen() -> io::Result<Events> {
         for origin in signals.forever() {
             let event = match origin.signal {
                 SIGCHLD => Event::Child,
+                signal if first && is_from_inside(&origin) => Event::Inside(signal),
                 signal @ (SIGTERM | SIGINT) if !first || from_outside(&origin) => {
                     stop.store(true, Ordering::SeqCst);
                     Event::Stop(signal)
@@ -70,6 +73,11 @@ pub fn listen() -> io::Result<Events> {
         }
     })?;
     Ok(Events { receiver, sender, stopping })
+}
+
+/// Whether neither a process outside our PID namespace nor the kernel, for the terminal, sent the signal.
+fn is_from_inside(origin: &Origin) -> bool {
+    origin.cause != Cause::Kernel && !from_outside(origin)
 }
 
 /// Whether a process outside our PID namespace sent the signal, by `kill`.

@@ -180,10 +180,10 @@ fn a_storm_of_processes_is_over_before_the_verify_command_looks() {
     let storm = "trap '' TERM HUP INT; while :; do setsid sh -c \"$0\" \"$0\" 98792 & sleep 0.01; done";
     let script = format!(
         "prlimit --nproc=100:100 setsid sh -c \"$1\" \"$1\" 98792 >/dev/null 2>&1 & \
-         while [ $(ls -d /proc/[0-9]* 2>/dev/null | wc -l) -lt 30 ]; do sleep 0.02; done; {}",
+         while [ $(ls -d /proc/[0-9]* 2>/dev/null | wc -l) -lt 15 ]; do sleep 0.02; done; {}",
         gate(true)
     );
-    let look = "! cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -qx 9879''2";
+    let look = "! cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -qx '9879[2]'";
     // A user of its own: the bound is one on all processes of a user.
     let stormer = ["setpriv", "--reuid=54322", "--regid=54322", "--clear-groups", "--bounding-set=-all"];
     let pod = Pod::new().verify(look);

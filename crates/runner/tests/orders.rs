@@ -45,7 +45,7 @@ fn what_the_agent_signalled_before_its_end_does_not_hit_the_verify_command() {
         let pod = Pod::new().with("policy", "ExitCode").verify("sleep 0.2");
         let script = "trap '' TERM USR1; kill -s TERM 1; kill -s USR1 1";
         let report = pod.start_with(&AS_PID_1, &["sh", "-c", script]).outcome().report();
-        assert_eq!(report.verify.map(|verify| verify.passed), Some(true));
+        assert_eq!(report.verify.as_ref().map(|verify| verify.passed), Some(true), "{report:?}");
     }
 }
 

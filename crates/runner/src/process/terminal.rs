@@ -7,10 +7,13 @@
 
 use std::{fs::File, io};
 
-use nix::sys::signal::{SigSet, Signal as Blocked};
+use nix::{
+    sys::signal::{SigSet, Signal as Blocked},
+    unistd,
+};
 use rustix::{
     fs::{Mode, OFlags},
-    process::{Pid, Signal, WaitId, WaitIdOptions, getpgrp, getpid, getsid, kill_process_group, waitid},
+    process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process_group, waitid},
     termios::{tcgetpgrp, tcsetpgrp},
 };
 
@@ -23,12 +26,13 @@ impl Terminal {
     /// The terminal, where the runner leads its session and stands in its foreground. Threads that are started from now
     /// on may write to it from the background.
     pub(super) fn open() -> Option<Self> {
-        if getsid(None) != Ok(getpid()) {
-            return None;
-        }
+        // A leader in an outer PID namespace has the number 0, which rustix does not expect.
+        let leader = unistd::getsid(None).is_ok_and(|leader| leader == unistd::getpid());
+        leader.then_some(())?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let file = File::from(rustix::fs::open("/dev/tty", flags, Mode::empty()).ok()?);
-        (tcgetpgrp(&file) == Ok(getpgrp())).then_some(())?;
+        // The leader of a session leads its process group, too.
+        (tcgetpgrp(&file) == Ok(getpid())).then_some(())?;
         background_output().thread_block().ok()?;
         Some(Self { file })
     }
@@ -55,7 +59,7 @@ impl Terminal {
 
     /// Takes the foreground back.
     pub(super) fn take_back(&self) {
-        let _ = tcsetpgrp(&self.file, getpgrp());
+        let _ = tcsetpgrp(&self.file, getpid());
     }
 }
 

@@ -238,9 +238,10 @@ fn text_that_is_nothing_but_beginnings_is_masked_in_time() {
         "AKIA",
         "\\n",
     ] {
+        // Half a second where it is linear, half a minute where it is not.
         let begun = Instant::now();
         let _ = all.mask_tail(&piece.repeat((1 << 16) / piece.len()));
-        assert!(begun.elapsed().as_secs() < 3, "{piece} took {:?}", begun.elapsed());
+        assert!(begun.elapsed().as_secs() < 20, "{piece} took {:?}", begun.elapsed());
     }
 }
 
