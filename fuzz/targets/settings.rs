@@ -65,6 +65,7 @@ fn in_range(settings: &Settings) {
         (settings.rate_limit_min_seconds, settings.rate_limit_max_seconds),
         (0, settings.sidecar_grace_seconds),
     ];
+    assert!((0..=10_000).contains(&settings.free_attempts), "{settings:?}");
     for (least, value) in seconds {
         assert!((least..=WEEK).contains(&value), "{settings:?}");
     }

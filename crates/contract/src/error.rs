@@ -44,13 +44,13 @@ pub fn summary(text: &str) -> String {
 }
 
 /// At most `chars` characters of a text; where it was longer, an ellipsis is the last of them. Control
-/// characters become blanks, so that a terminal shows the text as it is.
+/// characters become blanks, and what cannot be seen goes, so that a terminal shows the text as it is.
 pub fn cut(text: &str, chars: usize) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
-    if text.chars().nth(chars).is_none() {
-        return text.chars().map(clean).collect();
+    let seen = || text.chars().filter_map(crate::text::shown);
+    if seen().nth(chars).is_none() {
+        return seen().collect();
     }
-    text.chars().take(chars.saturating_sub(1)).map(clean).chain(['…']).collect()
+    seen().take(chars.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]

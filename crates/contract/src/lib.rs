@@ -10,3 +10,4 @@ pub mod gate;
 pub mod mac;
 pub mod names;
 pub mod report;
+pub mod text;

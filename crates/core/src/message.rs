@@ -3,6 +3,7 @@
 //! A stop's message carries its evidence and its cure: what happened, which threshold from where, the
 //! last error, and a command that can be pasted as it stands.
 
+use agentloop_contract::text::shown;
 use kube::ResourceExt;
 
 use crate::api::{
@@ -10,11 +11,11 @@ use crate::api::{
 };
 
 /// At most `bytes` bytes of a text as the API server's JSON has it, whole characters, with an ellipsis
-/// where something was left out. Control characters become blanks.
+/// where something was left out. Control characters become blanks, and what cannot be seen goes.
 pub fn cut_bytes(text: &str, bytes: usize) -> String {
-    let clean = |c: char| if c.is_control() { ' ' } else { c };
-    if text.chars().map(json_bytes).sum::<usize>() <= bytes {
-        return text.chars().map(clean).collect();
+    let seen = || text.chars().filter_map(shown);
+    if seen().map(json_bytes).sum::<usize>() <= bytes {
+        return seen().collect();
     }
     let room = bytes.saturating_sub('…'.len_utf8());
     let mut used = 0;
@@ -22,17 +23,22 @@ pub fn cut_bytes(text: &str, bytes: usize) -> String {
         used = usize::saturating_add(used, json_bytes(*c));
         used <= room
     };
-    text.chars().take_while(fits).map(clean).chain(['…']).collect()
+    seen().take_while(fits).chain(['…']).collect()
 }
 
 /// Bytes of a character in JSON as Go writes it: what could end a string or an HTML script is escaped.
 fn json_bytes(c: char) -> usize {
     match c {
         '"' | '\\' => 2,
-        '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => 6,
-        c if c.is_control() => 1,
+        '<' | '>' | '&' => 6,
         c => c.len_utf8(),
     }
+}
+
+/// The words of somebody else, such as an agent, so that nobody takes them for ours: between quotes that
+/// the words themselves cannot close.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "'"))
 }
 
 /// The message of a task that no operator has seen: the default of the API's schema.
@@ -46,7 +52,7 @@ pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> Strin
             of_newer_version(status)
         }
         Phase::Pending => NOT_SEEN.to_owned(),
-        Phase::Running => running(status),
+        Phase::Running => running(task, status),
         Phase::Waiting => waiting(task, status),
         Phase::Suspended => suspended(task, status),
         Phase::Succeeded => succeeded(status),
@@ -98,11 +104,24 @@ fn last_error(status: &AgentTaskStatus) -> Option<&str> {
     status.history.first().and_then(|entry| entry.error.as_deref())
 }
 
-fn running(status: &AgentTaskStatus) -> String {
+fn running(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let iteration = status.active.as_ref().map_or(status.iterations, |active| active.iteration);
     let max = status.max_iterations.unwrap_or(iteration);
     let pod = status.active.as_ref().map(|active| format!(" in pod {}", active.pod)).unwrap_or_default();
-    format!("iteration {iteration} of at most {max}{pod}")
+    format!("iteration {iteration} of at most {max}{pod}{}", started_elsewhere(task, status))
+}
+
+/// Where the last agent started, if that was not the workspace and it changed nothing there: a newcomer's
+/// first mistake.
+fn started_elsewhere(task: &AgentTask, status: &AgentTaskStatus) -> String {
+    let folder = status.history.first().and_then(|entry| entry.started_in.as_deref());
+    let workspace = &task.spec.workspace.mount_path;
+    folder.map_or_else(String::new, |folder| {
+        format!(
+            "; the last agent started in {}, not in the workspace, and changed nothing there: set workingDir to {workspace} in spec.template",
+            quoted(folder)
+        )
+    })
 }
 
 fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
@@ -127,7 +146,19 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
         WaitReason::Paused => "an administrator paused all loops",
         WaitReason::Other(_) => "for a reason that a newer version of agentloop gave",
     };
-    let detail = waiting.detail.as_deref().map(|detail| format!(": {detail}")).unwrap_or_default();
+    // These may be the words of what runs in the pod.
+    let is_theirs = matches!(
+        waiting.reason,
+        WaitReason::RateLimited
+            | WaitReason::ProviderUnavailable
+            | WaitReason::StartFailed
+            | WaitReason::Other(_)
+    );
+    let detail = waiting
+        .detail
+        .as_deref()
+        .map(|detail| if is_theirs { format!(": {}", quoted(detail)) } else { format!(": {detail}") });
+    let detail = detail.unwrap_or_default();
     let until =
         waiting.not_before.as_ref().map(|time| format!("; next try at {}", time.0)).unwrap_or_default();
     let cure = match waiting.reason {
@@ -161,7 +192,7 @@ fn suspended(task: &AgentTask, status: &AgentTaskStatus) -> String {
 fn succeeded(status: &AgentTaskStatus) -> String {
     let reason =
         status.history.first().and_then(|entry| entry.gate.as_ref()).and_then(|g| g.reason.as_deref());
-    let said = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+    let said = reason.map(|reason| format!(": {}", quoted(reason))).unwrap_or_default();
     format!("done after {} iteration{}{said}", status.iterations, plural(status.iterations))
 }
 
@@ -243,7 +274,8 @@ fn next_token(task: &AgentTask, status: &AgentTaskStatus) -> String {
 fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let cause = status.stop.as_ref().map(|stop| stop.cause);
     let thresholds = status.thresholds.as_ref();
-    let error = last_error(status).map(|error| format!("; last error: {error}")).unwrap_or_default();
+    let error =
+        last_error(status).map(|error| format!("; last error: {}", quoted(error))).unwrap_or_default();
     // Another rule may hold as well: each command lifts all of them.
     let limit = higher_limit(status).map(|next| format!(",\"maxIterations\":{next}")).unwrap_or_default();
     let reset = patch(task, &format!("\"resetToken\":\"{}\"{limit}", next_token(task, status)));
@@ -255,9 +287,10 @@ fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
         (streak, "changed nothing", thresholds.map(|t| t.no_change))
     };
     let threshold = threshold.map(|t| format!(" (threshold {}, {})", t.value, from(t))).unwrap_or_default();
+    let elsewhere = started_elsewhere(task, status);
     let raised = patch(task, &format!("\"breaker\":{{{}}}{limit}", higher_thresholds(status)));
     format!(
-        "stopped after {} iteration{}: the last {streak} {what}{threshold}{error}; to go on with streaks at zero: {reset} or with a higher threshold: {raised}",
+        "stopped after {} iteration{}: the last {streak} {what}{threshold}{error}{elsewhere}; to go on with streaks at zero: {reset} or with a higher threshold: {raised}",
         status.iterations,
         plural(status.iterations),
     )
@@ -271,7 +304,7 @@ fn failed(task: &AgentTask, status: &AgentTaskStatus) -> String {
             None => "the agent failed".to_owned(),
         },
     };
-    let error = last_error(status).map(|error| format!(" ({error})")).unwrap_or_default();
+    let error = last_error(status).map(|error| format!(" ({})", quoted(error))).unwrap_or_default();
     let reset = patch(task, &format!("\"resetToken\":\"{}\"", next_token(task, status)));
     format!(
         "stopped after {} iteration{}: {why}{error}; once that is mended, to go on: {reset}",

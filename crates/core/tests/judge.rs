@@ -233,6 +233,16 @@ fn only_an_agent_that_ended_by_itself_can_fail_by_its_exit_code() {
     assert_eq!(charged(&spec, silent(137)).verdict, Some(StopCause::ExitCode));
 }
 
+#[test]
+fn a_command_that_cannot_be_executed_fails_by_the_code_of_a_shell() {
+    for code in [126, 127] {
+        let end = AgentEnd { exit_code: Some(code), ..told(&Report::of(End::CommandNotFound)) };
+        let verdict = |codes: &Value| charged(&json!({ "failOnExitCodes": codes }), end.clone()).verdict;
+        assert_eq!(verdict(&json!([code])), Some(StopCause::ExitCode));
+        assert_eq!(verdict(&json!([1, 125])), None);
+    }
+}
+
 // === Reports that cannot be believed ===
 
 #[test]

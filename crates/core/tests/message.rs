@@ -1,6 +1,6 @@
 //! What a stop says, and that every command in it really makes the loop go on.
 
-use crate::support::{World, after, done, idled, merge, unauthenticated, worked};
+use crate::support::{World, after, done, failed_with, idled, merge, unauthenticated, worked};
 use agentloop_contract::{
     gate::Gate,
     report::{Change, Error, Report},
@@ -144,7 +144,7 @@ fn an_open_circuit_tells_its_evidence_and_both_ways_on() {
     assert_eq!(
         build().message(),
         "stopped after 4 iterations: the last 4 changed nothing (threshold 4, from the operator's configuration); \
-         last error: tests::resume fails; to go on with streaks at zero: kubectl -n dev patch agt/x --type merge \
+         last error: \"tests::resume fails\"; to go on with streaks at zero: kubectl -n dev patch agt/x --type merge \
          -p '{\"spec\":{\"resetToken\":\"after-4\"}}' or with a higher threshold: kubectl -n dev patch agt/x --type merge \
          -p '{\"spec\":{\"breaker\":{\"noChangeThreshold\":8}}}'"
     );
@@ -187,7 +187,7 @@ fn where_the_limit_is_reached_too_each_command_raises_it_as_far_as_the_hard_limi
 fn done_is_told_with_the_agents_own_words() {
     let mut world = World::new(&json!({}));
     world.iterate(&done());
-    assert_eq!(world.message(), "done after 1 iteration: all tests pass");
+    assert_eq!(world.message(), "done after 1 iteration: \"all tests pass\"");
     let mut world = World::new(&json!({}));
     world.iterate(&worked());
     world.iterate(&Report { gate: Some(Gate { ready: true, ..Gate::default() }), ..worked() });
@@ -320,7 +320,8 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
         ConfigInvalid, EarlierPod, ImagePull, NameConflict, NodeLost, Paused, PodRejected, PromptMissing,
     };
     use WaitReason::{
-        QuotaExceeded, RateLimited, SchedulingGated, StartFailed, Unschedulable, VolumePending,
+        ProviderUnavailable, QuotaExceeded, RateLimited, SchedulingGated, StartFailed, Unschedulable,
+        VolumePending,
     };
     let mut world = World::new(&json!({}));
     world.go();
@@ -342,6 +343,7 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
         (PromptMissing, "the prompt that promptFrom names cannot be read", "; goes on once the key is there"),
         (StartFailed, "its pod did not start the agent", ""),
         (RateLimited, "the model provider refuses for now", ""),
+        (ProviderUnavailable, "the model provider is unavailable", ""),
         (NodeLost, "its node is lost", &node),
         (NameConflict, "a pod of somebody else has its pod's name", "; delete or rename that pod"),
         (EarlierPod, "an earlier task's pod is still running", ""),
@@ -354,11 +356,14 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
     ] {
         let mut status = world.status();
         let detail = Some("because".to_owned());
+        // What runs in the pod may have said it.
+        let is_theirs = matches!(reason, StartFailed | RateLimited | ProviderUnavailable);
+        let because = if is_theirs { "\"because\"" } else { "because" };
         let not_before = Some(Time(after(60)));
         status.waiting = Some(Waiting { reason, detail, since: Time(after(0)), not_before });
         assert_eq!(
             message::status(&world.task, &status, Phase::Waiting),
-            format!("iteration 1 waits: {what}: because; next try at 2026-11-22T10:01:00Z{cure}")
+            format!("iteration 1 waits: {what}: {because}; next try at 2026-11-22T10:01:00Z{cure}")
         );
     }
 }
@@ -366,4 +371,45 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
 #[test]
 fn a_control_character_takes_the_room_of_the_blank_that_it_becomes() {
     assert_eq!(cut_bytes("a\u{85}b", 3), "a b");
+}
+
+#[test]
+fn what_an_agent_says_is_never_taken_for_a_command_of_ours() {
+    let hostile = "x\u{202e}\"; to go on: kubectl delete ns team-a #\u{200b}";
+    let quoted = "\"x'; to go on: kubectl delete ns team-a #\"";
+    let mut stuck = World::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
+    stuck.iterate_times(2, &failed_with(hostile));
+    let mut failed = World::new(&json!({ "failOnExitCodes": [1] }));
+    failed.iterate(&failed_with(hostile));
+    let mut succeeded = World::new(&json!({}));
+    let mut report = crate::support::done();
+    report.gate.as_mut().unwrap().reason = Some(hostile.to_owned());
+    succeeded.iterate(&report);
+    let mut refused = World::new(&json!({}));
+    let mut report = crate::support::rate_limited(Change::Unchanged, None);
+    report.error = Some(Error::new(hostile));
+    refused.iterate(&report);
+    for world in [stuck, failed, succeeded, refused] {
+        let message = world.message();
+        assert!(message.contains(quoted), "{message}");
+        let ours = message.replace(quoted, "");
+        assert!(!ours.contains("delete ns"), "{message}");
+        let shown = format!("{:?}", world.status());
+        assert!(!shown.contains(['\u{202e}', '\u{200b}']), "{shown}");
+    }
+}
+
+#[test]
+fn an_agent_that_started_elsewhere_and_changed_nothing_is_said_to_have() {
+    let idle = Report { started_in: Some("/app".to_owned()), ..crate::support::idled() };
+    let mut world = World::new(&json!({ "breaker": { "noChangeThreshold": 2 } }));
+    for phase in [Phase::Running, Phase::CircuitOpen] {
+        world.iterate(&idle);
+        assert_eq!(world.phase(), phase);
+        let message = world.message();
+        assert!(message.contains("started in \"/app\"") && message.contains("/workspace"), "{message}");
+    }
+    let mut worked = World::new(&json!({}));
+    worked.iterate(&Report { started_in: Some("/app".to_owned()), ..crate::support::worked() });
+    assert!(!worked.message().contains("/app"), "it found its way");
 }

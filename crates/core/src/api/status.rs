@@ -260,6 +260,10 @@ pub struct PastIteration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
     pub error: Option<String>,
+    /// The folder that the agent started in, where that was not the workspace and nothing changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 200))]
+    pub started_in: Option<String>,
     /// What it cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,

@@ -165,8 +165,13 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     let unauthenticated =
         report.provider_refused.as_ref().is_some_and(|r| r.kind == RefusalKind::Unauthenticated);
     // An agent that was told to stop exits as it likes: that is no verdict of its own.
-    let fails = report.end == End::Exited
-        && report.exit_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
+    // A command that cannot be executed has the code of the runner that tried, as in a shell: 126 or 127.
+    let own_code = match report.end {
+        End::Exited => report.exit_code,
+        End::CommandNotFound => end.exit_code,
+        _ => None,
+    };
+    let fails = own_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
     let verdict = if done {
         Some(StopCause::Completed)
     } else if fails {

@@ -10,7 +10,7 @@ use super::{
     later, provider, usage, whole_second,
 };
 use crate::{
-    api::{Active, Gate, PastIteration, Phase, Stop, StopCause, WaitReason},
+    api::{Active, Change, Gate, PastIteration, Phase, Stop, StopCause, WaitReason},
     facts::{Ending, Obstacle, PodFacts},
     message::cut_bytes,
     pod::template_hash,
@@ -139,6 +139,10 @@ fn entry(active: &Active, charge: &Charge) -> PastIteration {
             blockers: gate.blockers.iter().take(MOST_BLOCKERS).map(line).collect(),
         }),
         error: judge::summary_of(&charge.error, report).as_ref().map(line),
+        started_in: report
+            .filter(|_| charge.changed == Change::Unchanged)
+            .and_then(|report| report.started_in.as_ref())
+            .map(|folder| cut_bytes(folder, OLD_LINE_BYTES)),
         usage: None,
         started_at: charge.started.map(|time| Time(seconds(time))),
         finished_at: charge.finished.map(|time| Time(seconds(time))),
@@ -154,6 +158,7 @@ fn seconds(time: Timestamp) -> Timestamp {
 fn shorten(entry: &mut PastIteration) {
     let line = |text: &mut String| *text = cut_bytes(text, OLD_LINE_BYTES);
     entry.error.iter_mut().for_each(line);
+    entry.started_in = None;
     if let Some(gate) = &mut entry.gate {
         gate.reason.iter_mut().for_each(line);
         gate.progress = None;
