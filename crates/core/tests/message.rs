@@ -389,7 +389,7 @@ fn what_an_agent_says_is_never_taken_for_a_command_of_ours() {
     let mut report = crate::support::rate_limited(Change::Unchanged, None);
     report.error = Some(Error::new(hostile));
     refused.iterate(&report);
-    for world in [stuck, failed, succeeded, refused] {
+    for world in [&stuck, &failed, &succeeded, &refused] {
         let message = world.message();
         assert!(message.contains(quoted), "{message}");
         let ours = message.replace(quoted, "");
