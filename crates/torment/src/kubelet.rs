@@ -145,12 +145,8 @@ async fn live(director: &Arc<Director>, pod: &Value) -> Result<()> {
                 _ => report.exit_code.unwrap_or(1),
             };
             let reason = if code == 0 { "Completed" } else { "Error" };
-            this.ends(
-                truth,
-                &this.terminated(code, reason, this.message(&report, pod).as_deref()),
-                json!({}),
-            )
-            .await?;
+            this.ends(truth, &this.terminated(code, reason, message(&report, pod).as_deref()), json!({}))
+                .await?;
         }
     }
     this.leave().await
@@ -202,15 +198,15 @@ fn disruption(reason: &str) -> Value {
     })
 }
 
-impl Pod<'_> {
-    /// The report as the pod's runner writes it: signed by the key that the pod has.
-    fn message(&self, report: &Report, pod: &Value) -> Option<String> {
-        let variables = look::list(pod, "/spec/containers/0/env");
-        let key = variables.iter().find(|variable| look::text(variable, "/name") == env::REPORT_KEY);
-        let report = Report { untouched: report.changed == Change::Unchanged, ..report.clone() };
-        report.encode(3072, key.map(|key| look::text(key, "/value").as_bytes()))
-    }
+/// The report as the pod's runner writes it: signed by the key that the pod has.
+fn message(report: &Report, pod: &Value) -> Option<String> {
+    let variables = look::list(pod, "/spec/containers/0/env");
+    let key = variables.iter().find(|variable| look::text(variable, "/name") == env::REPORT_KEY);
+    let report = Report { untouched: report.changed == Change::Unchanged, ..report.clone() };
+    report.encode(3072, key.map(|key| look::text(key, "/value").as_bytes()))
+}
 
+impl Pod<'_> {
     fn terminated(&self, code: i32, reason: &str, message: Option<&str>) -> Value {
         json!({ "terminated": {
             "exitCode": code, "reason": reason, "message": message,
