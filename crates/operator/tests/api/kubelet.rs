@@ -16,6 +16,7 @@ use agentloop_operator::metrics::Metrics;
 use agentloop_operator::namespaces::Namespaces;
 use agentloop_operator::write::Writer;
 use futures::TryStreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -249,7 +250,8 @@ pub fn ended(pod: &Pod, work: &Work) -> (&'static str, Value) {
         "exitCode": code,
         "reason": if code == 0 { "Completed" } else { "Error" },
         "startedAt": "2026-01-01T00:00:00Z",
-        "finishedAt": "2026-01-01T00:01:00Z",
+        // By its deletion at the earliest, where somebody deleted the pod.
+        "finishedAt": Timestamp::now().to_string(),
         "message": message(pod, work),
     } });
     (if code == 0 { "Succeeded" } else { "Failed" }, state)
