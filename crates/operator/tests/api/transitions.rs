@@ -9,6 +9,7 @@ use agentloop_contract::gate::Gate;
 use agentloop_contract::names::ANNOTATION_CONTEXT;
 use agentloop_contract::report::{Change, End, Error, Report, Verified};
 use agentloop_core::api::{AgentTask, AgentTaskSpec, AgentTaskStatus, Phase, Policy};
+use agentloop_core::pod::completion_hash;
 use fastrand::Rng;
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
@@ -80,15 +81,15 @@ impl Script {
 type Ended = (Phase, i32);
 
 /// Where a loop under `spec` ends that judges iteration `from` as its next, with streaks that count from
-/// `clear`. `verified`: the pod of `from` was built to verify.
-fn ends(spec: &AgentTaskSpec, script: Script, from: i32, clear: i32, verified: bool) -> Ended {
+/// `clear`. `asked`: the pod of `from` was made for the completion that the spec has.
+fn ends(spec: &AgentTaskSpec, script: Script, from: i32, clear: i32, asked: bool) -> Ended {
     if spec.suspend {
         return (Phase::Suspended, from - 1);
     }
     let mut next = from;
     loop {
         let must_pass = spec.verify().is_some();
-        let told = !must_pass || next != from || verified;
+        let told = next != from || asked;
         let exits_well = script.way != Way::Fails || script.is_done(next);
         let done = match spec.policy() {
             Policy::Gate | Policy::Verify => script.is_done(next) && told,
@@ -206,11 +207,11 @@ async fn pair_of(world: &World, schema: &Value, seed: u64, pair: u64) -> Outcome
     let own = ends(&first.spec, script, 1, 0, true);
     let edited_in = if first.spec.suspend { 0 } else { rng.i32(1..=own.1.min(4)) };
     let runs = rng.bool() && edited_in > 0;
-    let mut verified = true;
+    let mut asked = true;
     if edited_in > 0 {
         let pod = run_to(world, &name, script, edited_in).await;
         if runs {
-            verified = context_of(&pod).verify.is_some();
+            asked = completion_hash(&first.spec) == completion_hash(&second.spec);
             bind(&world.api(), &pod.name_any()).await;
             play(world, &pod, "Running", &json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } }))
                 .await;
@@ -236,7 +237,7 @@ async fn pair_of(world: &World, schema: &Value, seed: u64, pair: u64) -> Outcome
         // at again before that.
         let again = stops(&second.spec, script, from - 1, clear).map(|phase| (phase, from - 1));
         let again = again.filter(|_| !runs && from > 1 && !second.spec.suspend);
-        [Some(ends(&second.spec, script, from, clear, verified)), again].into_iter().flatten().collect()
+        [Some(ends(&second.spec, script, from, clear, asked)), again].into_iter().flatten().collect()
     };
     check(world, &about, &second.spec, &name, edited.as_ref(), &carried).await;
     let (Some(edited), Some(fresh)) = (edited, fresh) else { return Outcome::Carried };
