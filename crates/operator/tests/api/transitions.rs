@@ -311,12 +311,13 @@ async fn edit(world: &World, name: &str, spec: &AgentTaskSpec) -> Result<(), kub
     }
 }
 
-/// The claimed pod, once nothing keeps it from its node.
+/// The claimed pod, once nothing keeps it from its node; not one that was settled meanwhile, which has no context.
 async fn startable(world: &World, status: &AgentTaskStatus) -> Option<Pod> {
     let active = status.active.as_ref()?;
     let pod = world.api::<Pod>().get_opt(&active.pod).await.expect("an answer")?;
     let gated = pod.spec.as_ref()?.scheduling_gates.iter().flatten().count() > 0;
-    (!gated).then_some(pod)
+    let settled = !pod.annotations().contains_key(ANNOTATION_CONTEXT);
+    (!gated && !settled).then_some(pod)
 }
 
 /// Runs whole iterations until the pod of `iteration` may start, and gives it back unstarted.
