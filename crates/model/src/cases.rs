@@ -27,7 +27,7 @@ fn case(variant: Variant, scenario: &Scenario, violates: &'static [Rule]) -> Cas
 
 /// All broken variants.
 pub fn cases() -> Vec<Case> {
-    use Rule::{L1, L2, S1, S2, S3, S4, S5, S6, S7, S8};
+    use Rule::{L1, L2, S1, S2, S3, S4, S5, S6, S7, S8, S9};
     let none = Budget::default();
     let limit = |limit| Spec { limit, suspend: false, token: 0, template: 0, keep: 0 };
     let base = Scenario { spec: limit(1), rests: 0, ..plain("small", "") };
@@ -62,6 +62,11 @@ pub fn cases() -> Vec<Case> {
     };
     let older = Scenario { settings: 1, budget: none, ..configured.clone() };
     let frozen = |scenario: Scenario| Scenario { frozen: true, ..scenario };
+    let refused = Scenario {
+        configs: vec![Config { free: 1, ..Config::default() }],
+        ends: &[End::Refused],
+        ..base.clone()
+    };
     let kept = Spec { keep: 10, ..limit(1) };
     vec![
         case(Variant::NoGate, &late, &[S1, S2]),
@@ -93,6 +98,7 @@ pub fn cases() -> Vec<Case> {
         case(Variant::SilentIsEnded, &Scenario { spec: limit(2), ..silent.clone() }, &[S1, S4]),
         case(Variant::RunningIsEnded, &ending(&[End::Changed]), &[S1]),
         case(Variant::FreeWithoutProof, &ending(&[End::Killed]), &[S4]),
+        case(Variant::FreeUncounted, &refused, &[S9]),
         case(Variant::ReleasedBeforeSettled, &deleted_by_hand, &[S2, S4]),
         case(Variant::WithdrawnOnSuspend, &suspended_at_once, &[S2]),
         case(Variant::AttemptForgotten, &failing, &[S2]),

@@ -98,6 +98,7 @@ impl Decider {
             data.insert("hardLimit".to_owned(), config.hard.to_string());
             data.insert("defaultMaxIterations".to_owned(), config.hard.to_string());
             data.insert("paused".to_owned(), config.paused.to_string());
+            data.insert("freeAttempts".to_owned(), config.free.to_string());
             if config.bad {
                 data.insert("hardLimits".to_owned(), String::new());
             }
@@ -110,6 +111,7 @@ impl Decider {
                 start_retry_max_seconds: DELAY,
                 rate_limit_min_seconds: DELAY,
                 rate_limit_max_seconds: DELAY,
+                free_attempts: self.config(0).free.into(),
                 ..settings::Settings::default()
             },
         };

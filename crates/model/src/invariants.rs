@@ -24,6 +24,8 @@ pub enum Rule {
     S7,
     /// Nothing is left behind after a deletion.
     S8,
+    /// Of one iteration no more agents are free than the bound allows.
+    S9,
     /// After the last fault the end is reached.
     L1,
     /// Then nothing more is written.
@@ -32,8 +34,19 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 10] =
-        [Self::S1, Self::S2, Self::S3, Self::S4, Self::S5, Self::S6, Self::S7, Self::S8, Self::L1, Self::L2];
+    pub const ALL: [Self; 11] = [
+        Self::S1,
+        Self::S2,
+        Self::S3,
+        Self::S4,
+        Self::S5,
+        Self::S6,
+        Self::S7,
+        Self::S8,
+        Self::S9,
+        Self::L1,
+        Self::L2,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -46,6 +59,7 @@ impl Rule {
             Self::S6 => "S6",
             Self::S7 => "S7",
             Self::S8 => "S8",
+            Self::S9 => "S9",
             Self::L1 => "L1",
             Self::L2 => "L2",
         }
@@ -64,7 +78,7 @@ pub fn check_pods(state: &mut State) {
     must(state, live <= 1, Rule::S1, "two pods are neither ended nor gated");
 }
 
-/// S2 and S1, when an agent really starts.
+/// S1, S2 and S9, when an agent really starts.
 pub fn check_agent_start(state: &mut State, pod: &Pod) {
     let of = pod.of;
     let others = state.places.iter().any(|place| place.pod != pod.uid && place.agent == Agent::Runs);
@@ -82,6 +96,8 @@ pub fn check_agent_start(state: &mut State, pod: &Pod) {
         Rule::S2,
         "an iteration runs again without proof that its last attempt was free",
     );
+    let earlier = agents_before(state, of);
+    must(state, earlier <= state.free.into(), Rule::S9, "an iteration runs again once too often for free");
     if let Some(task) = state.task.task.filter(|task| task.uid == of.task) {
         let active = statuses::get(task.status).active;
         must(
@@ -93,7 +109,13 @@ pub fn check_agent_start(state: &mut State, pod: &Pod) {
     }
 }
 
-/// S2 to S7, at each write of the status.
+/// How many agents ran for this iteration before this attempt.
+fn agents_before(state: &State, of: Attempt) -> usize {
+    let same = |ran: &&Ran| ran.of.task == of.task && ran.of.iteration == of.iteration;
+    state.ran.iter().filter(same).filter(|ran| ran.of.attempt < of.attempt).count()
+}
+
+/// S2 to S9, at each write of the status.
 pub fn check_status_write(state: &mut State, task: &Task, after: StatusId) {
     let (before, after) = (statuses::get(task.status), statuses::get(after));
     let grown = after.iterations.wrapping_sub(before.iterations);
@@ -118,6 +140,8 @@ pub fn check_status_write(state: &mut State, task: &Task, after: StatusId) {
 fn check_settled(state: &mut State, of: Attempt, before: &View, after: &View, charged: bool) {
     let ran = state.ran.iter().find(|ran| ran.of == of).copied();
     let pod = state.named(of).copied();
+    // That its agent ran and cost nothing is the provider's word: it is taken only so many times.
+    let is_spent = ran.is_some_and(Ran::free) && agents_before(state, of) >= state.free.into();
     if charged {
         must(
             state,
@@ -126,7 +150,7 @@ fn check_settled(state: &mut State, of: Attempt, before: &View, after: &View, ch
             "another iteration is counted than was claimed",
         );
         let free = ran.is_some_and(Ran::free) || pod.is_some_and(|pod| pod.is_proven_free());
-        must(state, !free, Rule::S4, "an attempt is counted that is proven to have been free");
+        must(state, !free || is_spent, Rule::S4, "an attempt is counted that is proven to have been free");
         let may_have_run = ran.is_some()
             || before.released
             || pod.is_none()
@@ -135,6 +159,7 @@ fn check_settled(state: &mut State, of: Attempt, before: &View, after: &View, ch
     } else {
         let is_free = ran.is_none_or(Ran::free);
         must(state, is_free, Rule::S4, "an attempt that ran is not counted");
+        must(state, !is_spent, Rule::S9, "more attempts are free than the settings allow");
         let next = after.active.map_or(after.next_attempt, |(_, attempt)| attempt);
         must(state, next > of.attempt, Rule::S2, "the attempt's number is forgotten");
     }

@@ -105,6 +105,7 @@ impl World {
             places: Vec::new(),
             operators: vec![operator; self.scenario.operators],
             budget: self.scenario.budget,
+            free: self.decider.config(0).free,
             ran: Vec::new(),
             claimed: Vec::new(),
             broken: None,
@@ -357,7 +358,7 @@ impl Model for World {
                 state.broken.is_none_or(|(rule, _)| rule != Rule::$rule)
             })),*] };
         }
-        let mut properties = always!(S1, S2, S3, S4, S5, S6, S7);
+        let mut properties = always!(S1, S2, S3, S4, S5, S6, S7, S9);
         // S8, L1 and L2.
         properties.push(Property::always("rest", |world: &Self, state: &State| {
             !world.is_sampled(state) || world.rests(state).is_ok()

@@ -10,11 +10,13 @@ pub struct Config {
     pub paused: bool,
     /// It has a key that is refused.
     pub bad: bool,
+    /// `freeAttempts`: the same in all versions of one scenario.
+    pub free: u8,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { hard: 9, paused: false, bad: false }
+        Self { hard: 9, paused: false, bad: false, free: 20 }
     }
 }
 
@@ -170,6 +172,14 @@ fn with_one_operator() -> Vec<Scenario> {
             budget: Budget { acts: 1, odd_ends: 2, ..none },
             rests: 10,
             ..plain("ends", "agents end in all ways, and a reset lifts what they did")
+        },
+        Scenario {
+            spec: limit(1),
+            ends: &[End::Refused, End::Changed],
+            configs: vec![Config { free: 1, ..Config::default() }],
+            budget: Budget { odd_ends: 1, crashes: 1, lost: 1, ..none },
+            rests: 10,
+            ..plain("free", "the provider refuses every attempt, answers are lost, the operator dies")
         },
         Scenario {
             acts: &[Act::Squat, Act::Unsquat, Act::Template],

@@ -319,6 +319,9 @@ pub struct State {
     pub operators: Vec<Operator>,
     pub budget: Budget,
 
+    /// How many refused attempts at one iteration are free, in every version of the settings.
+    pub free: u8,
+
     // What really happened, for the invariants.
     pub ran: Vec<Ran>,
     /// The last attempt that was claimed, of each task.

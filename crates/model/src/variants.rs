@@ -59,6 +59,8 @@ pub enum Variant {
     RunningIsEnded,
     /// A pod that ended without a report is taken to have been free.
     FreeWithoutProof,
+    /// How many attempts were free is forgotten.
+    FreeUncounted,
     /// Pods are let go before they are settled.
     ReleasedBeforeSettled,
     /// Suspending takes a claim back whose pod is not there.
@@ -90,6 +92,11 @@ impl Variant {
             Self::StopForgotten => {
                 if let Some(status) = &mut task.status {
                     status.stop = None;
+                }
+            }
+            Self::FreeUncounted => {
+                if let Some(status) = &mut task.status {
+                    status.free_attempts = 0;
                 }
             }
             _ => {}
