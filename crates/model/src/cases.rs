@@ -27,9 +27,9 @@ fn case(variant: Variant, scenario: &Scenario, violates: &'static [Rule]) -> Cas
 
 /// All broken variants.
 pub fn cases() -> Vec<Case> {
-    use Rule::{L1, L2, S1, S2, S3, S4, S5, S6, S7, S8, S9};
+    use Rule::{L1, L2, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10};
     let none = Budget::default();
-    let limit = |limit| Spec { limit, suspend: false, token: 0, template: 0, keep: 0 };
+    let limit = |limit| Spec { limit, suspend: false, token: 0, template: 0, goal: 0, keep: 0 };
     let base = Scenario { spec: limit(1), rests: 0, ..plain("small", "") };
     let with = |budget: Budget, acts: &'static [Act]| Scenario { acts, budget, ..base.clone() };
     let two = |scenario: Scenario| Scenario { operators: 2, ..scenario };
@@ -67,6 +67,7 @@ pub fn cases() -> Vec<Case> {
         ends: &[End::Refused],
         ..base.clone()
     };
+    let given_another = Scenario { ends: &[End::Ready], ..with(Budget { acts: 1, ..none }, &[Act::Goal]) };
     let kept = Spec { keep: 10, ..limit(1) };
     vec![
         case(Variant::NoGate, &late, &[S1, S2]),
@@ -99,6 +100,7 @@ pub fn cases() -> Vec<Case> {
         case(Variant::RunningIsEnded, &ending(&[End::Changed]), &[S1]),
         case(Variant::FreeWithoutProof, &ending(&[End::Killed]), &[S4]),
         case(Variant::FreeUncounted, &refused, &[S9]),
+        case(Variant::GoalIgnored, &given_another, &[S10]),
         case(Variant::ReleasedBeforeSettled, &deleted_by_hand, &[S2, S4]),
         case(Variant::WithdrawnOnSuspend, &suspended_at_once, &[S2]),
         case(Variant::AttemptForgotten, &failing, &[S2]),

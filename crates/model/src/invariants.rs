@@ -2,7 +2,7 @@
 
 use agentloop_core::api::Phase;
 
-use crate::state::{Agent, Attempt, Pod, Ran, State, StatusId, Task};
+use crate::state::{Agent, Attempt, End, Pod, Ran, State, StatusId, Task};
 use crate::statuses::{self, View};
 
 /// The protocol's invariants, as docs/protocol.md numbers them.
@@ -26,6 +26,8 @@ pub enum Rule {
     S8,
     /// Of one iteration no more agents are free than the bound allows.
     S9,
+    /// A task succeeds only by a report that answers what completes it now.
+    S10,
     /// After the last fault the end is reached.
     L1,
     /// Then nothing more is written.
@@ -34,7 +36,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::S1,
         Self::S2,
         Self::S3,
@@ -44,6 +46,7 @@ impl Rule {
         Self::S7,
         Self::S8,
         Self::S9,
+        Self::S10,
         Self::L1,
         Self::L2,
     ];
@@ -60,6 +63,7 @@ impl Rule {
             Self::S7 => "S7",
             Self::S8 => "S8",
             Self::S9 => "S9",
+            Self::S10 => "S10",
             Self::L1 => "L1",
             Self::L2 => "L2",
         }
@@ -115,13 +119,16 @@ fn agents_before(state: &State, of: Attempt) -> usize {
     state.ran.iter().filter(same).filter(|ran| ran.of.attempt < of.attempt).count()
 }
 
-/// S2 to S9, at each write of the status.
+/// S2 to S10, at each write of the status.
 pub fn check_status_write(state: &mut State, task: &Task, after: StatusId) {
     let (before, after) = (statuses::get(task.status), statuses::get(after));
     let grown = after.iterations.wrapping_sub(before.iterations);
     must(state, grown <= 1, Rule::S4, "the count moves otherwise than by one");
     let was_final = before.phase == Some(Phase::Succeeded) && after.phase != Some(Phase::Succeeded);
     must(state, !was_final, Rule::S5, "a task that had succeeded goes on");
+    if before.phase != Some(Phase::Succeeded) && after.phase == Some(Phase::Succeeded) {
+        check_succeeded(state, task, &before);
+    }
     match before.active.filter(|active| after.active != Some(*active)) {
         Some((iteration, attempt)) => {
             let of = Attempt { task: task.uid, iteration, attempt };
@@ -134,6 +141,19 @@ pub fn check_status_write(state: &mut State, task: &Task, after: StatusId) {
         check_claimed(state, of, task, &before, &after);
     }
     check_limit_shown(state, task, &after);
+}
+
+/// S10.
+fn check_succeeded(state: &mut State, task: &Task, before: &View) {
+    let is_claimed = |ran: &&Ran| {
+        let Attempt { task: uid, iteration, attempt } = ran.of;
+        uid == task.uid && before.active == Some((iteration, attempt))
+    };
+    let by = state.ran.iter().find(is_claimed).copied();
+    let is_done = by.is_some_and(|ran| ran.end == Some(End::Ready));
+    must(state, is_done, Rule::S10, "a task succeeds, and its agent was not done");
+    let is_asked = by.is_none_or(|ran| ran.goal == task.spec.goal);
+    must(state, is_asked, Rule::S10, "a task succeeds by an agent that had another goal");
 }
 
 /// A claim has ended.
@@ -154,7 +174,7 @@ fn check_settled(state: &mut State, of: Attempt, before: &View, after: &View, ch
         let may_have_run = ran.is_some()
             || before.released
             || pod.is_none()
-            || pod.is_some_and(|pod| pod.shown == crate::state::Shown::Ended(crate::state::End::Collected));
+            || pod.is_some_and(|pod| pod.shown == crate::state::Shown::Ended(End::Collected));
         must(state, may_have_run, Rule::S4, "an attempt is counted that never ran");
     } else {
         let is_free = ran.is_none_or(Ran::free);

@@ -84,7 +84,7 @@ pub fn happen(state: &mut State, uid: u8, what: Happening, usual: End) {
         Happening::Start => {
             invariants::check_agent_start(state, &pod);
             at(state, uid, |place| place.agent = Agent::Runs);
-            state.ran.push(Ran { of: pod.of, end: None });
+            state.ran.push(Ran { of: pod.of, goal: pod.goal, end: None });
             state.ran.sort_unstable();
         }
         Happening::ShowRunning => show(state, uid, Shown::Running),

@@ -358,7 +358,7 @@ impl Model for World {
                 state.broken.is_none_or(|(rule, _)| rule != Rule::$rule)
             })),*] };
         }
-        let mut properties = always!(S1, S2, S3, S4, S5, S6, S7, S9);
+        let mut properties = always!(S1, S2, S3, S4, S5, S6, S7, S9, S10);
         // S8, L1 and L2.
         properties.push(Property::always("rest", |world: &Self, state: &State| {
             !world.is_sampled(state) || world.rests(state).is_ok()

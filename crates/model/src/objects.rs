@@ -51,6 +51,7 @@ pub fn pod_name(of: Attempt) -> String {
 fn spec(spec: Spec) -> Value {
     let mut json = json!({
         "suspend": spec.suspend,
+        "prompt": format!("goal {}", spec.goal),
         "breaker": { "noChangeThreshold": 2, "sameErrorThreshold": 2 },
         "failOnExitCodes": [FATAL],
         "podHistoryLimit": spec.keep,
@@ -137,7 +138,14 @@ pub fn facts(modelled: &Pod) -> PodFacts {
     let owner = Task {
         uid: of.task,
         generation: 1,
-        spec: Spec { limit: 0, suspend: false, token: 0, template: modelled.template, keep: 0 },
+        spec: Spec {
+            limit: 0,
+            suspend: false,
+            token: 0,
+            template: modelled.template,
+            goal: modelled.goal,
+            keep: 0,
+        },
         deleting: false,
         status: statuses::NONE,
     };

@@ -343,7 +343,7 @@ fn read_pod(state: &mut State, who: Who, run: &mut Run) {
 fn create(state: &mut State, variant: Variant, who: Who, run: &mut Run, fate: Fate) -> Outcome {
     let Some(task) = run.task.task else { return Outcome::Rest };
     let Some(of) = claim(&task) else { return Outcome::Rest };
-    let request = Request::Create { of, template: task.spec.template };
+    let request = Request::Create { of, template: task.spec.template, goal: task.spec.goal };
     let reply = match fate {
         Fate::Lost => return Outcome::Fail,
         Fate::Delayed => {

@@ -57,7 +57,7 @@ pub fn plain(name: &'static str, about: &'static str) -> Scenario {
         name,
         about,
         operators: 1,
-        spec: Spec { limit: 2, suspend: false, token: 0, template: 0, keep: 0 },
+        spec: Spec { limit: 2, suspend: false, token: 0, template: 0, goal: 0, keep: 0 },
         ends: &[End::Changed],
         acts: &[],
         configs: vec![Config::default()],
@@ -83,7 +83,7 @@ pub fn all() -> Vec<Scenario> {
 }
 
 fn limit(limit: u8) -> Spec {
-    Spec { limit, suspend: false, token: 0, template: 0, keep: 0 }
+    Spec { limit, suspend: false, token: 0, template: 0, goal: 0, keep: 0 }
 }
 
 /// The hard limit is lowered, then all is paused.
@@ -180,6 +180,12 @@ fn with_one_operator() -> Vec<Scenario> {
             budget: Budget { odd_ends: 1, crashes: 1, lost: 1, ..none },
             rests: 10,
             ..plain("free", "the provider refuses every attempt, answers are lost, the operator dies")
+        },
+        Scenario {
+            ends: &[End::Ready],
+            acts: &[Act::Goal],
+            budget: Budget { acts: 1, crashes: 1, ..none },
+            ..plain("goals", "the task gets another goal, and the operator dies")
         },
         Scenario {
             acts: &[Act::Squat, Act::Unsquat, Act::Template],

@@ -25,7 +25,7 @@ pub fn commit(state: &mut State, variant: Variant, request: Request) -> Reply {
         Request::Status { version, before, after, .. } => {
             write_status(state, variant, version, before, after)
         }
-        Request::Create { of, template } => create(state, variant, of, template),
+        Request::Create { of, template, goal } => create(state, variant, of, template, goal),
         Request::Start { pod, of } => on_pod(state, variant, pod, of, |pod| {
             pod.gated = false;
             true
@@ -76,7 +76,7 @@ fn write_status(
     Reply::Task(state.task)
 }
 
-fn create(state: &mut State, variant: Variant, of: Attempt, template: u8) -> Reply {
+fn create(state: &mut State, variant: Variant, of: Attempt, template: u8, goal: u8) -> Reply {
     if state.named(of).is_some() {
         return Reply::Exists;
     }
@@ -90,6 +90,7 @@ fn create(state: &mut State, variant: Variant, of: Attempt, template: u8) -> Rep
         deletion: Deletion::No,
         bound: false,
         template,
+        goal,
         shown: Shown::Pending,
     };
     add(state, pod);

@@ -19,6 +19,8 @@ pub struct Spec {
     pub token: u8,
     /// Which of several templates.
     pub template: u8,
+    /// Which of several goals, and so what completes the task. It only grows.
+    pub goal: u8,
     /// `podHistoryLimit`.
     pub keep: u8,
 }
@@ -107,6 +109,8 @@ pub struct Pod {
     pub deletion: Deletion,
     pub bound: bool,
     pub template: u8,
+    /// The goal that it was made from.
+    pub goal: u8,
     pub shown: Shown,
 }
 
@@ -134,6 +138,8 @@ pub enum Agent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Ran {
     pub of: Attempt,
+    /// The goal that it was given.
+    pub goal: u8,
     /// How it ended, as its kubelet told.
     pub end: Option<End>,
 }
@@ -253,6 +259,7 @@ pub enum Request {
     Create {
         of: Attempt,
         template: u8,
+        goal: u8,
     },
     Start {
         pod: u8,

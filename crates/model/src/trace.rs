@@ -199,6 +199,7 @@ fn act_words(act: Act) -> String {
         Act::Resume => "user: resumes the task".to_owned(),
         Act::Reset => "user: sets another resetToken".to_owned(),
         Act::Template => "user: changes the template".to_owned(),
+        Act::Goal => "user: changes the goal".to_owned(),
         Act::Delete => "user: deletes the task".to_owned(),
         Act::DeleteForeground => "user: deletes the task in the foreground".to_owned(),
         Act::Create => "user: creates a task of the same name".to_owned(),

@@ -15,6 +15,8 @@ pub enum Act {
     Reset,
     /// Another template.
     Template,
+    /// Another goal.
+    Goal,
     /// Deletes the task; the garbage collector sees to its pods.
     Delete,
     /// Deletes the task in the foreground.
@@ -38,6 +40,7 @@ fn edited(spec: Spec, act: Act) -> Spec {
         Act::Suspend => Spec { suspend: true, ..spec },
         Act::Resume => Spec { suspend: false, ..spec },
         Act::Reset => Spec { token: spec.token + 1, ..spec },
+        Act::Goal => Spec { goal: spec.goal + 1, ..spec },
         Act::Template => Spec { template: spec.template + 1, ..spec },
         _ => spec,
     }
@@ -90,6 +93,7 @@ pub fn act(state: &mut State, act: Act, first: Spec) {
                 deletion: Deletion::No,
                 bound: true,
                 template: 0,
+                goal: 0,
                 shown: Shown::Ended(End::Changed),
             };
             server::add(state, pod);

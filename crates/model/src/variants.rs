@@ -59,6 +59,8 @@ pub enum Variant {
     RunningIsEnded,
     /// A pod that ended without a report is taken to have been free.
     FreeWithoutProof,
+    /// A report completes the task, whatever its pod was made from.
+    GoalIgnored,
     /// How many attempts were free is forgotten.
     FreeUncounted,
     /// Pods are let go before they are settled.
@@ -112,6 +114,7 @@ impl Variant {
                 Self::SilentIsEnded if is_live && is_silent => pod.state = ran,
                 Self::RunningIsEnded if pod.state == PodState::Running => pod.state = ran,
                 Self::FreeWithoutProof if is_without_report(pod) => pod.state = never_started,
+                Self::GoalIgnored => pod.completion = None,
                 Self::OtherAttemptAdopted => {
                     if let Some(active) = active.as_ref().filter(|active| active.iteration == pod.iteration) {
                         pod.attempt = active.attempt;
