@@ -27,7 +27,7 @@ fn case(variant: Variant, scenario: &Scenario, violates: &'static [Rule]) -> Cas
 
 /// All broken variants.
 pub fn cases() -> Vec<Case> {
-    use Rule::{L1, L2, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10};
+    use Rule::{L1, L2, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11};
     let none = Budget::default();
     let limit = |limit| Spec { limit, suspend: false, token: 0, template: 0, goal: 0, keep: 0 };
     let base = Scenario { spec: limit(1), rests: 0, ..plain("small", "") };
@@ -68,6 +68,7 @@ pub fn cases() -> Vec<Case> {
         ..base.clone()
     };
     let given_another = Scenario { ends: &[End::Ready], ..with(Budget { acts: 1, ..none }, &[Act::Goal]) };
+    let releases = two(Scenario { releases: true, ..base.clone() });
     let kept = Spec { keep: 10, ..limit(1) };
     vec![
         case(Variant::NoGate, &late, &[S1, S2]),
@@ -101,6 +102,7 @@ pub fn cases() -> Vec<Case> {
         case(Variant::FreeWithoutProof, &ending(&[End::Killed]), &[S4]),
         case(Variant::FreeUncounted, &refused, &[S9]),
         case(Variant::GoalIgnored, &given_another, &[S10]),
+        case(Variant::ServedIgnored, &releases, &[S11]),
         case(Variant::ReleasedBeforeSettled, &deleted_by_hand, &[S2, S4]),
         case(Variant::WithdrawnOnSuspend, &suspended_at_once, &[S2]),
         case(Variant::AttemptForgotten, &failing, &[S2]),

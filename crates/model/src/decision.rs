@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use agentloop_core::api::WaitReason;
+use agentloop_core::decide::served::{Served, Serving};
 use agentloop_core::decide::{self, Action, Decision, Observed};
 use agentloop_core::facts::{Obstacle, PodFacts};
 use agentloop_core::settings::{self, Configuration};
@@ -17,6 +18,7 @@ use crate::variants::Variant;
 /// What a decision rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
+    pub release: u8,
     pub task: Task,
     pub pods: Vec<Pod>,
     pub settings: Settings,
@@ -67,7 +69,7 @@ impl Decider {
             Refusal::Quota => obstacle(WaitReason::QuotaExceeded),
             Refusal::NameConflict => obstacle(WaitReason::NameConflict),
         });
-        let mut decision = decide::decide(&Observed {
+        let observed = Observed {
             task: &task,
             pods: &pods,
             configuration: &configuration,
@@ -81,8 +83,15 @@ impl Decider {
             was_started: question.was_started,
             is_gone: question.is_gone,
             now: *NOW,
+        };
+        let others = (0..2).filter(|_| self.variant == Variant::ServedIgnored).map(objects::release);
+        let serving = Serving { release: objects::release(question.release), take_over: others.collect() };
+        let served = serving.decide(&observed, |observed| {
+            let mut decision = decide::decide(observed);
+            self.variant.tamper_with_decision(&task, before.as_ref(), &pods, &mut decision);
+            decision
         });
-        self.variant.tamper_with_decision(&task, before.as_ref(), &pods, &mut decision);
+        let (Served::Here(decision) | Served::Elsewhere { decision, .. }) = served;
         answer(question, &pods, decision)
     }
 

@@ -2,7 +2,7 @@
 
 use agentloop_core::api::Phase;
 
-use crate::state::{Agent, Attempt, End, Pod, Ran, State, StatusId, Task};
+use crate::state::{Agent, Attempt, End, Pod, Ran, State, StatusId, Task, Who};
 use crate::statuses::{self, View};
 
 /// The protocol's invariants, as docs/protocol.md numbers them.
@@ -28,6 +28,8 @@ pub enum Rule {
     S9,
     /// A task succeeds only by a report that answers what completes it now.
     S10,
+    /// A release writes nothing to a task that another one serves.
+    S11,
     /// After the last fault the end is reached.
     L1,
     /// Then nothing more is written.
@@ -36,7 +38,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::S1,
         Self::S2,
         Self::S3,
@@ -47,6 +49,7 @@ impl Rule {
         Self::S8,
         Self::S9,
         Self::S10,
+        Self::S11,
         Self::L1,
         Self::L2,
     ];
@@ -64,6 +67,7 @@ impl Rule {
             Self::S8 => "S8",
             Self::S9 => "S9",
             Self::S10 => "S10",
+            Self::S11 => "S11",
             Self::L1 => "L1",
             Self::L2 => "L2",
         }
@@ -119,9 +123,11 @@ fn agents_before(state: &State, of: Attempt) -> usize {
     state.ran.iter().filter(same).filter(|ran| ran.of.attempt < of.attempt).count()
 }
 
-/// S2 to S10, at each write of the status.
+/// S2 to S11, at each write of the status.
 pub fn check_status_write(state: &mut State, task: &Task, after: StatusId) {
     let (before, after) = (statuses::get(task.status), statuses::get(after));
+    let is_kept = before.served_by.is_none() || before.served_by == after.served_by;
+    must(state, is_kept, Rule::S11, "a release takes a task from the one that serves it");
     let grown = after.iterations.wrapping_sub(before.iterations);
     must(state, grown <= 1, Rule::S4, "the count moves otherwise than by one");
     let was_final = before.phase == Some(Phase::Succeeded) && after.phase != Some(Phase::Succeeded);
@@ -141,6 +147,13 @@ pub fn check_status_write(state: &mut State, task: &Task, after: StatusId) {
         check_claimed(state, of, task, &before, &after);
     }
     check_limit_shown(state, task, &after);
+}
+
+/// S11, where an operator asks for a write on a pod.
+pub fn check_pod_write(state: &mut State, who: Who, of: Attempt) {
+    let Some(task) = state.task.task.filter(|task| task.uid == of.task) else { return };
+    let is_served_here = statuses::get(task.status).served_by == Some(state.operators[who].release);
+    must(state, is_served_here, Rule::S11, "a release writes on a pod of a task that another one serves");
 }
 
 /// S10.

@@ -22,7 +22,7 @@
 //! Time is not counted: a wait is still to come, or over. Versions are compared and never counted. So the space is
 //! finite, and a scenario's budget of faults and acts bounds it.
 //!
-//! S1 to S7, S9 and S10 are checked at every step. L1, L2 and S8 are checked by following a state to its end without faults,
+//! S1 to S7 and S9 to S11 are checked at every step. L1, L2 and S8 are checked by following a state to its end without faults,
 //! in the shell's own rhythm of wake-ups: in scenarios with `rests: 1` from every state, else from a share of them.
 #![allow(clippy::expect_used, clippy::indexing_slicing)]
 

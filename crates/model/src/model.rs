@@ -75,9 +75,10 @@ impl World {
     fn first(&self) -> State {
         let nothing = Read { version: 0, task: None };
         let pods: Pods = Arc::default();
-        let operator = Operator {
+        let operator = |release| Operator {
+            release,
             task: nothing,
-            pods: pods.clone(),
+            pods: Pods::default(),
             settings: Settings {
                 newest: 0,
                 last_good: 1,
@@ -103,7 +104,10 @@ impl World {
             next_pod: 0,
             next_task: 0,
             places: Vec::new(),
-            operators: vec![operator; self.scenario.operators],
+            operators: (0..)
+                .take(self.scenario.operators)
+                .map(|who| operator(if self.scenario.releases { who } else { 0 }))
+                .collect(),
             budget: self.scenario.budget,
             free: self.decider.config(0).free,
             ran: Vec::new(),
@@ -358,7 +362,7 @@ impl Model for World {
                 state.broken.is_none_or(|(rule, _)| rule != Rule::$rule)
             })),*] };
         }
-        let mut properties = always!(S1, S2, S3, S4, S5, S6, S7, S9, S10);
+        let mut properties = always!(S1, S2, S3, S4, S5, S6, S7, S9, S10, S11);
         // S8, L1 and L2.
         properties.push(Property::always("rest", |world: &Self, state: &State| {
             !world.is_sampled(state) || world.rests(state).is_ok()

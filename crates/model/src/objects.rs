@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use agentloop_contract::gate::Gate;
 use agentloop_contract::report::{self, Change, Refusal, RefusalKind, Report};
 use agentloop_core::api::{Active, AgentTask, Source, Streaks, Threshold, Thresholds};
+use agentloop_core::decide::served::Release;
 use agentloop_core::facts::PodFacts;
 use agentloop_core::pod::{self, Injection, Means};
 use agentloop_core::settings::Settings;
@@ -41,6 +42,16 @@ pub fn pod_uid(number: u8) -> String {
 /// The number in a pod's uid.
 pub fn pod_number(uid: &str) -> u8 {
     uid.strip_prefix("pod-").and_then(|number| number.parse().ok()).unwrap_or_default()
+}
+
+/// A release.
+pub fn release(number: u8) -> Release {
+    Release::new("agentloop-system", &number.to_string())
+}
+
+/// The number in a release's name.
+pub fn release_number(name: &str) -> Option<u8> {
+    name.rsplit('/').next()?.parse().ok()
 }
 
 /// The name of an attempt's pod.

@@ -4,6 +4,7 @@
 //! [`newest_task`] and [`known_pods`].
 
 use crate::decision::{Decider, Question};
+use crate::invariants;
 use crate::server::{self, Reply};
 use crate::state::{
     Attempt, Earlier, Operator, Pod, Read, Refusal, Request, Run, State, StatusId, Task, Todo, Who,
@@ -231,6 +232,7 @@ fn decide(state: &mut State, decider: &Decider, who: Who, run: &mut Run) {
     let operator = &mut state.operators[who];
     let Some(task) = run.task.task else { return };
     let answer = decider.ask(Question {
+        release: operator.release,
         pods: known_pods(operator, task.uid),
         settings: run.settings,
         earlier: run.earlier,
@@ -344,6 +346,7 @@ fn create(state: &mut State, variant: Variant, who: Who, run: &mut Run, fate: Fa
     let Some(task) = run.task.task else { return Outcome::Rest };
     let Some(of) = claim(&task) else { return Outcome::Rest };
     let request = Request::Create { of, template: task.spec.template, goal: task.spec.goal };
+    invariants::check_pod_write(state, who, of);
     let reply = match fate {
         Fate::Lost => return Outcome::Fail,
         Fate::Delayed => {
@@ -422,6 +425,9 @@ fn write_pod(
     (todo, uid): (Todo, u8),
     fate: Fate,
 ) -> Outcome {
+    if let Some(of) = state.pod(uid).map(|pod| pod.of) {
+        invariants::check_pod_write(state, who, of);
+    }
     let reply = match fate {
         Fate::Lost => return Outcome::Fail,
         Fate::Delayed => {

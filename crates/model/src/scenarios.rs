@@ -29,6 +29,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// How many operators work at once.
     pub operators: usize,
+    /// Each operator is of a release of its own; else they are replicas of one.
+    pub releases: bool,
     /// The task as its user makes it.
     pub spec: Spec,
     /// How agents end: the first as a rule, the others within the budget.
@@ -57,6 +59,7 @@ pub fn plain(name: &'static str, about: &'static str) -> Scenario {
         name,
         about,
         operators: 1,
+        releases: false,
         spec: Spec { limit: 2, suspend: false, token: 0, template: 0, goal: 0, keep: 0 },
         ends: &[End::Changed],
         acts: &[],
@@ -205,6 +208,11 @@ fn with_two_operators() -> Vec<Scenario> {
     let two = |name, about| Scenario { operators: 2, rests: 0, ..plain(name, about) };
     vec![
         Scenario { spec: limit(1), ..two("two", "two operators at once") },
+        Scenario {
+            releases: true,
+            spec: limit(1),
+            ..two("releases", "two releases watch the task")
+        },
         Scenario {
             spec: limit(1),
             acts: &[Act::Limit(1), Act::Limit(2)],

@@ -226,6 +226,8 @@ pub struct Sweep {
 /// One operator: its caches, what it remembers, what it does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Operator {
+    /// Which release it is of.
+    pub release: u8,
     pub task: Read,
     pub pods: Pods,
     pub settings: Settings,

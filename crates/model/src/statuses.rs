@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use agentloop_core::api::{AgentTaskStatus, Phase};
 use serde_json::Value;
 
-use crate::objects::{LATER, NOW};
+use crate::objects::{self, LATER, NOW};
 use crate::state::StatusId;
 
 /// No status at all.
@@ -20,6 +20,8 @@ pub struct View {
     /// Iteration, attempt.
     pub active: Option<(u8, u8)>,
     pub released: bool,
+    /// The release that serves the task.
+    pub served_by: Option<u8>,
     pub next_attempt: u8,
     pub phase: Option<Phase>,
     /// Phase, generation.
@@ -55,6 +57,7 @@ fn view(status: &AgentTaskStatus) -> View {
         iterations: small(status.iterations),
         active: status.active.as_ref().map(|active| (small(active.iteration), small(active.attempt))),
         released: status.active.as_ref().is_some_and(|active| active.released),
+        served_by: status.served_by.as_deref().and_then(objects::release_number),
         next_attempt: small(status.next_attempt),
         phase: status.phase,
         stop: status.stop.as_ref().map(|stop| (stop.phase, small(stop.generation))),

@@ -61,6 +61,8 @@ pub enum Variant {
     FreeWithoutProof,
     /// A report completes the task, whatever its pod was made from.
     GoalIgnored,
+    /// A release does not look which one serves a task.
+    ServedIgnored,
     /// How many attempts were free is forgotten.
     FreeUncounted,
     /// Pods are let go before they are settled.
