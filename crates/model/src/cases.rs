@@ -103,6 +103,8 @@ pub fn cases() -> Vec<Case> {
         case(Variant::FreeUncounted, &refused, &[S9]),
         case(Variant::GoalIgnored, &given_another, &[S10]),
         case(Variant::ServedIgnored, &releases, &[S11]),
+        case(Variant::UnsignedBelieved, &ending(&[End::Forged]), &[S10]),
+        case(Variant::TouchedIsFree, &ending(&[End::Touched]), &[S4]),
         case(Variant::ReleasedBeforeSettled, &deleted_by_hand, &[S2, S4]),
         case(Variant::WithdrawnOnSuspend, &suspended_at_once, &[S2]),
         case(Variant::AttemptForgotten, &failing, &[S2]),

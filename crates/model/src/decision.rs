@@ -61,7 +61,8 @@ impl Decider {
 
     fn decide(&self, question: &Question) -> Answer {
         let mut task = objects::task(&question.task);
-        let mut pods: Vec<PodFacts> = question.pods.iter().map(objects::facts).collect();
+        let has_key = self.variant != Variant::UnsignedBelieved;
+        let mut pods: Vec<PodFacts> = question.pods.iter().map(|pod| objects::facts(pod, has_key)).collect();
         let mut configuration = self.configuration(question.settings);
         self.variant.tamper_with_input(&mut task, &mut pods, &mut configuration);
         let before = task.status.clone();
@@ -161,7 +162,7 @@ fn answer(question: &Question, pods: &[PodFacts], decision: Decision) -> Answer 
 
 /// What the sweep does with a pod whose task is gone.
 pub fn stop(pod: &Pod) -> Vec<Todo> {
-    let facts = objects::facts(pod);
+    let facts = objects::facts(pod, true);
     let decision = decide::stop_all(std::slice::from_ref(&facts));
     let mut actions = decision.actions.iter().map(|action| match action {
         Action::ReleasePod(_) => Todo::Release(pod.uid),

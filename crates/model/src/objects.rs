@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use agentloop_contract::gate::Gate;
+use agentloop_contract::names::env::REPORT_KEY;
 use agentloop_contract::report::{self, Change, Refusal, RefusalKind, Report};
 use agentloop_core::api::{Active, AgentTask, Source, Streaks, Threshold, Thresholds};
 use agentloop_core::decide::served::Release;
@@ -25,6 +26,9 @@ pub const DELAY: i64 = 3600;
 
 /// The exit code that fails a task.
 const FATAL: i32 = 3;
+
+/// The key that runners sign their reports with.
+const KEY: &str = "key";
 
 /// The task's name.
 const NAME: &str = "x";
@@ -110,16 +114,17 @@ fn report(end: End) -> Option<Report> {
         End::Error => {
             Report { error: Some(report::Error::new("it does not build")), ..exited(1, Change::Changed) }
         }
-        End::Ready => {
+        End::Ready | End::Forged => {
             Report { gate: Some(Gate { ready: true, ..Gate::default() }), ..exited(0, Change::Changed) }
         }
-        End::Refused => Report {
+        End::Refused | End::Touched => Report {
             provider_refused: Some(Refusal {
                 kind: RefusalKind::RateLimited,
                 until: None,
                 unavailable: false,
             }),
             error: Some(report::Error::new("429")),
+            untouched: end == End::Refused,
             ..exited(1, Change::Unchanged)
         },
         End::Fatal => exited(FATAL, Change::Unchanged),
@@ -139,12 +144,13 @@ fn agent_state(end: End) -> Value {
     let code =
         if report.end == report::End::Interrupted { 143 } else { report.exit_code.unwrap_or_default() };
     let mut state = at(code);
-    state["message"] = json!(report.encode(report::MAX_BYTES, None).unwrap_or_default());
+    let key = (end != End::Forged).then_some(KEY.as_bytes());
+    state["message"] = json!(report.encode(report::MAX_BYTES, key).unwrap_or_default());
     json!({ "terminated": state })
 }
 
-/// What `agentloop_core::facts` reads from the real pod.
-pub fn facts(modelled: &Pod) -> PodFacts {
+/// What `agentloop_core::facts` reads from the real pod; it has a key for reports.
+pub fn facts(modelled: &Pod, has_key: bool) -> PodFacts {
     let of = modelled.of;
     let owner = Task {
         uid: of.task,
@@ -173,6 +179,9 @@ pub fn facts(modelled: &Pod) -> PodFacts {
     let mut json = built.expect("a pod");
     json["metadata"]["uid"] = json!(pod_uid(modelled.uid));
     json["metadata"]["creationTimestamp"] = json!(NOW.to_string());
+    if has_key {
+        json["spec"]["containers"][0]["env"] = json!([{ "name": REPORT_KEY, "value": KEY }]);
+    }
     if modelled.foreign {
         json["metadata"]["labels"] = Value::Null;
         json["metadata"]["ownerReferences"] = Value::Null;
@@ -199,7 +208,9 @@ pub fn facts(modelled: &Pod) -> PodFacts {
         Shown::Pending => ("Pending", waiting),
         Shown::Running => ("Running", json!({ "running": { "startedAt": NOW.to_string() } })),
         Shown::Ended(End::NeverStarted | End::Collected) => ("Failed", waiting),
-        Shown::Ended(end @ (End::Changed | End::Unchanged | End::Ready)) => ("Succeeded", agent_state(end)),
+        Shown::Ended(end @ (End::Changed | End::Unchanged | End::Ready | End::Forged)) => {
+            ("Succeeded", agent_state(end))
+        }
         Shown::Ended(end) => ("Failed", agent_state(end)),
     };
     json["status"] = json!({ "phase": phase });

@@ -81,6 +81,7 @@ pub const ENDED: usize = 17;
 /// All scenarios.
 pub fn all() -> Vec<Scenario> {
     let mut all = with_one_operator();
+    all.extend(with_odd_ends());
     all.extend(with_two_operators());
     all
 }
@@ -177,20 +178,6 @@ fn with_one_operator() -> Vec<Scenario> {
             ..plain("ends", "agents end in all ways, and a reset lifts what they did")
         },
         Scenario {
-            spec: limit(1),
-            ends: &[End::Refused, End::Changed],
-            configs: vec![Config { free: 1, ..Config::default() }],
-            budget: Budget { odd_ends: 1, crashes: 1, lost: 1, ..none },
-            rests: 10,
-            ..plain("free", "the provider refuses every attempt, answers are lost, the operator dies")
-        },
-        Scenario {
-            ends: &[End::Ready],
-            acts: &[Act::Goal],
-            budget: Budget { acts: 1, crashes: 1, ..none },
-            ..plain("goals", "the task gets another goal, and the operator dies")
-        },
-        Scenario {
             acts: &[Act::Squat, Act::Unsquat, Act::Template],
             budget: Budget { acts: 1, refusals: 1, crashes: 1, ..none },
             rests: 10,
@@ -202,7 +189,37 @@ fn with_one_operator() -> Vec<Scenario> {
     ]
 }
 
-/// Nothing is followed to its end here, which would cost more than the search: one operator alone shows L1, L2 and S8.
+/// What an operator makes of the ways in which agents end.
+fn with_odd_ends() -> Vec<Scenario> {
+    let none = Budget::default();
+    vec![
+        Scenario {
+            spec: limit(1),
+            ends: &[End::Refused, End::Changed],
+            configs: vec![Config { free: 1, ..Config::default() }],
+            budget: Budget { odd_ends: 1, crashes: 1, lost: 1, ..none },
+            rests: 10,
+            ..plain("free", "the provider refuses every attempt, answers are lost, the operator dies")
+        },
+        Scenario {
+            ends: &[End::Forged, End::Touched],
+            budget: Budget { odd_ends: 1, crashes: 1, ..none },
+            ..plain(
+                "reports",
+                "agents forge reports or touch what does not count as a change, and the operator dies",
+            )
+        },
+        Scenario {
+            ends: &[End::Ready],
+            acts: &[Act::Goal],
+            budget: Budget { acts: 1, crashes: 1, ..none },
+            ..plain("goals", "the task gets another goal, and the operator dies")
+        },
+    ]
+}
+
+/// Only two releases are followed to their end here, where it would cost more than the search: one operator alone
+/// shows L1, L2 and S8.
 fn with_two_operators() -> Vec<Scenario> {
     let none = Budget::default();
     let two = |name, about| Scenario { operators: 2, rests: 0, ..plain(name, about) };
@@ -211,6 +228,7 @@ fn with_two_operators() -> Vec<Scenario> {
         Scenario {
             releases: true,
             spec: limit(1),
+            rests: 1,
             ..two("releases", "two releases watch the task")
         },
         Scenario {

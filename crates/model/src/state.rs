@@ -71,8 +71,12 @@ pub enum End {
     Error,
     /// The gate says that the work is done.
     Ready,
-    /// The provider refused, and nothing was changed: free.
+    /// The provider refused, and nothing was touched: free.
     Refused,
+    /// The provider refused, and only something was touched that does not count as a change: charged.
+    Touched,
+    /// The agent wrote a report that the work is done, and had its runner killed.
+    Forged,
     /// An exit code that fails the task.
     Fatal,
     /// Told to stop.

@@ -63,6 +63,10 @@ pub enum Variant {
     GoalIgnored,
     /// A release does not look which one serves a task.
     ServedIgnored,
+    /// A report without a signature is believed where the exit code fits.
+    UnsignedBelieved,
+    /// An attempt is taken to be free in which only something was touched that counts as no change.
+    TouchedIsFree,
     /// How many attempts were free is forgotten.
     FreeUncounted,
     /// Pods are let go before they are settled.
@@ -116,6 +120,11 @@ impl Variant {
                 Self::SilentIsEnded if is_live && is_silent => pod.state = ran,
                 Self::RunningIsEnded if pod.state == PodState::Running => pod.state = ran,
                 Self::FreeWithoutProof if is_without_report(pod) => pod.state = never_started,
+                Self::TouchedIsFree => {
+                    if let PodState::Ended(Ending::Ran(end)) = &mut pod.state {
+                        end.report.iter_mut().for_each(|report| report.untouched = true);
+                    }
+                }
                 Self::GoalIgnored => pod.completion = None,
                 Self::OtherAttemptAdopted => {
                     if let Some(active) = active.as_ref().filter(|active| active.iteration == pod.iteration) {
