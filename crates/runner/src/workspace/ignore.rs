@@ -110,4 +110,6 @@ impl<'a> Effort<'a> {
 }
 
 #[cfg(test)]
+mod others;
+#[cfg(test)]
 mod tests;

@@ -433,6 +433,15 @@ fn what_git_ignores_is_ignored_and_nothing_else() {
         "[]r]s",
         "/**/t",
         "u/**/",
+        "***/t",
+        "q/****",
+        "q/[ab/c]/b",
+        "q\\/c",
+        "q/**\\/b",
+        "q/[a/b",
+        "\\/a",
+        "[a-c--d]",
+        "[[:alpha:]-x]1",
     ];
     let paths = [
         "a", "b", "c", "d", "e", "f", "g", "h", "x.o", "keep.o", "x1", "y1", "#x", "ij", "j", "k", "ll",

@@ -39,6 +39,8 @@ impl Pattern {
     /// Reads a line; `None` if it is a comment or says nothing.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // For git a line is a C string.
+        let line = line.split(|byte| *byte == 0).next().unwrap_or_default();
         if line.starts_with(b"#") {
             return None;
         }
@@ -50,8 +52,7 @@ impl Pattern {
         if line.is_empty() {
             return None;
         }
-        let segments = line.split(|byte| *byte == b'/').map(Segment::parse).collect();
-        Some(Self { negated, folders_only, anchored, segments })
+        Some(Self { negated, folders_only, anchored, segments: Segment::parse_all(line) })
     }
 
     /// About what it takes in memory.
@@ -84,17 +85,36 @@ fn without_trailing_spaces(line: &[u8]) -> &[u8] {
 }
 
 impl Segment {
-    fn parse(text: &[u8]) -> Self {
-        if text == b"**" {
-            return Self::Folders;
+    /// Reads what stands between slashes. A slash in a set ends nothing: it is a member that no name has.
+    fn parse_all(pattern: &[u8]) -> Vec<Self> {
+        let mut segments = Vec::new();
+        let mut left = Some(pattern);
+        while let Some(rest) = left {
+            let (segment, length) = Self::parse(rest);
+            let after = rest.get(length..).unwrap_or_default();
+            let escaped = after.starts_with(b"\\/");
+            left = after.strip_prefix(if escaped { &b"\\/"[..] } else { b"/" });
+            // `**` stands for no folder only where a bare slash follows.
+            let one_at_least = escaped && matches!(segment, Self::Folders);
+            segments.push(segment);
+            if one_at_least {
+                segments.push(Self::Glob(vec![Token::Star]));
+            }
         }
-        if !text.iter().any(|byte| b"*?[\\".contains(byte)) {
-            return Self::Name(text.to_vec());
+        segments
+    }
+
+    /// Reads up to a slash, escaped or not; also how much was read.
+    fn parse(text: &[u8]) -> (Self, usize) {
+        let literal = text.iter().position(|byte| b"/*?[\\".contains(byte)).unwrap_or(text.len());
+        if text.get(literal).is_none_or(|byte| *byte == b'/') {
+            return (Self::Name(text.get(..literal).unwrap_or_default().to_vec()), literal);
         }
         let mut tokens = Vec::new();
         let mut at = 0;
         while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
             let (token, length) = match rest {
+                [b'/', ..] | [b'\\', b'/', ..] => break,
                 [b'*', ..] => (Token::Star, 1),
                 [b'?', ..] => (Token::One, 1),
                 [b'\\', escaped, ..] => (Token::Byte(*escaped), 2),
@@ -111,7 +131,9 @@ impl Segment {
             }
             tokens.push(token);
         }
-        Self::Glob(tokens)
+        // Two stars or more.
+        let folders = at > 1 && matches!(tokens.as_slice(), [Token::Star]);
+        (if folders { Self::Folders } else { Self::Glob(tokens) }, at)
     }
 
     fn bytes(&self) -> usize {

@@ -35,6 +35,20 @@ fn two_stars_stand_for_folders() {
 }
 
 #[test]
+fn more_than_two_stars_are_two() {
+    assert!(ignored("***/a", "a") && ignored("***/a", "x/y/a") && ignored("a/****/b", "a/x/y/b"));
+    assert!(!ignored("a***/b", "ax/y/b"));
+}
+
+#[test]
+fn slashes_in_sets_and_escaped_ones_are_no_surprise() {
+    assert!(ignored("a[b/c]d", "abd") && ignored("a[b/c]d", "acd") && !ignored("a[b/c]d", "a/d"));
+    assert!(!ignored("a[b/c]d", "x/abd") && !ignored("a[b/c", "a[b/c"));
+    assert!(ignored("a\\/b", "a/b") && !ignored("a\\/b", "x/a/b") && !ignored("\\/a", "a"));
+    assert!(ignored("a/**\\/b", "a/x/b") && !ignored("a/**\\/b", "a/b"));
+}
+
+#[test]
 fn the_last_match_wins() {
     assert!(!ignored("*.o\n!keep.o", "keep.o") && ignored("!keep.o\n*.o", "keep.o"));
 }
@@ -44,7 +58,7 @@ fn sets_escapes_and_comments_are_read() {
     assert!(ignored("[a-c]x", "bx") && !ignored("[!a-c]x", "bx") && ignored("[]-]x", "]x"));
     assert!(ignored("[[:digit:]]", "7") && !ignored("[[:digit:]]", "x"));
     assert!(ignored("\\#a", "#a") && !ignored("#a", "#a") && ignored("\\!a", "!a") && ignored("a\\*", "a*"));
-    assert!(ignored("a   ", "a") && ignored("a\\ ", "a ") && ignored("a\r", "a"));
+    assert!(ignored("a   ", "a") && ignored("a\\ ", "a ") && ignored("a\r", "a") && ignored("a\0b", "a"));
     assert!(!ignored("[a", "a") && !ignored("", "a") && !ignored("/", "a"));
 }
 
