@@ -5,7 +5,7 @@
 
 mod bounds;
 pub mod fingerprint;
-mod git;
+pub mod git;
 pub mod ignore;
 pub mod look;
 pub mod own;

@@ -4,7 +4,7 @@
 //! A remote-tracking branch counts only where it is at the same commit as a local one: so a push is a change, while
 //! fetching what others did is not.
 
-mod index;
+pub mod index;
 mod refs;
 
 use std::os::fd::OwnedFd;

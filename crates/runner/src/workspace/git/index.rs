@@ -6,16 +6,16 @@ use sha2::{Digest, Sha256};
 
 /// What an index says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::workspace) struct Index {
+pub struct Index {
     /// Hash over path, mode, object and stage of every entry.
-    pub(in crate::workspace) digest: [u8; 32],
+    pub digest: [u8; 32],
     /// The tracked paths, sorted.
-    pub(in crate::workspace) paths: Vec<Vec<u8>>,
+    pub paths: Vec<Vec<u8>>,
 }
 
 /// Why an index is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::workspace) enum Unread {
+pub enum Unread {
     /// It is damaged, or of a kind that does not list its entries itself (a split index).
     Malformed,
     /// Its paths take more memory than there is room for.
@@ -41,14 +41,17 @@ const VOLATILE: [&[u8]; 4] = [b"UNTR", b"FSMN", b"EOIE", b"IEOT"];
 impl Index {
     /// Reads an index whose object names have `object` bytes, and asks `hold` for the memory of each path before it is
     /// kept.
-    pub(in crate::workspace) fn parse(
-        bytes: &[u8],
-        object: usize,
-        hold: &dyn Fn(usize) -> bool,
-    ) -> Result<Self, Unread> {
+    ///
+    /// # Errors
+    /// See [`Unread`].
+    pub fn parse(bytes: &[u8], object: usize, hold: &dyn Fn(usize) -> bool) -> Result<Self, Unread> {
         let mut paths = Vec::new();
         let mut full = false;
         let hashes = read(bytes, object, &mut |path| {
+            // One that is not sorted is not git's, and could not be searched.
+            if paths.last().is_some_and(|last: &Vec<u8>| last.as_slice() > path) {
+                return false;
+            }
             full = !hold(path.len() + PATH_BYTES);
             if !full {
                 paths.push(path.to_vec());
@@ -61,13 +64,13 @@ impl Index {
     }
 
     /// Its [`digest`](Self::digest) alone, which takes no memory.
-    pub(in crate::workspace) fn digest(bytes: &[u8], object: usize) -> Option<[u8; 32]> {
+    pub fn digest(bytes: &[u8], object: usize) -> Option<[u8; 32]> {
         read(bytes, object, &mut |_| true).map(|(digest, _)| digest)
     }
 
     /// A hash over everything but what git takes from the files themselves to compare them faster (times, inodes,
     /// owners, lengths, and caches made of these).
-    pub(in crate::workspace) fn strict(bytes: &[u8], object: usize) -> Option<[u8; 32]> {
+    pub fn strict(bytes: &[u8], object: usize) -> Option<[u8; 32]> {
         read(bytes, object, &mut |_| true).map(|(_, strict)| strict)
     }
 }
@@ -200,6 +203,23 @@ mod tests {
         };
         assert_eq!(Index::parse(&index, 20, &hold), Err(Unread::TooLarge));
         assert!(asked.get() < 2000, "{} bytes", asked.get());
+    }
+
+    /// Git refuses such an index. What is tracked is searched for, and would not be found in it.
+    #[test]
+    fn paths_that_are_not_sorted_are_refused() {
+        let index = |names: [&str; 2]| {
+            let mut index = [b"DIRC".as_slice(), &2_u32.to_be_bytes(), &2_u32.to_be_bytes()].concat();
+            for name in names {
+                index.extend([0; OBJECT + 20 + 2]);
+                index.extend(name.as_bytes());
+                index.extend([0; 1]);
+            }
+            index
+        };
+        let paths = |names| Index::parse(&index(names), 20, &|_| true).map(|index| index.paths);
+        assert_eq!(paths(["a", "b"]), Ok(vec![b"a".to_vec(), b"b".to_vec()]));
+        assert_eq!(paths(["b", "a"]), Err(Unread::Malformed));
     }
 
     proptest::proptest! {

@@ -12,8 +12,9 @@ use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::{Rules, tests::effort};
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "a", "b", "ab", "abc", "ba", "x", "a b", "a ", "*", "#a", "!a", "]a", "-", ".a", "[a", "\\", "[ab]", "1",
+    "c",
 ];
 
 /// Files at the top, in folders, and in folders of folders.
@@ -152,7 +153,7 @@ fn where_the_ignore_crate_differs_git_agrees_with_us() {
 fn the_crates_known_differences_from_git_are_not_ours() {
     let (repository, paths) = (repository(), paths());
     for pattern in [
-        // A set that runs backwards is empty; for the crate it is an error.
+        // A range that runs backwards has its beginning alone; for the crate it is an error.
         "[c-a]", // After a range a `-` is a member like others, and does not continue it.
         "[a-c-x]",
         // A set or an escape that does not end matches nothing; for the crate it stands for itself, or is an error.

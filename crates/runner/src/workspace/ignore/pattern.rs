@@ -257,13 +257,15 @@ impl Bytes {
             }
             let (low, length) = set_byte(rest)?;
             at += length;
+            // Also where it begins a range that runs backwards, which has nothing else in it.
+            bytes.add(low);
             match set.get(at..)? {
                 [b'-', next, ..] if *next != b']' => {
                     let (high, length) = set_byte(set.get(at + 1..)?)?;
                     (low..=high).for_each(|byte| bytes.add(byte));
                     at += 1 + length;
                 }
-                _ => bytes.add(low),
+                _ => {}
             }
         }
     }

@@ -56,6 +56,7 @@ fn the_last_match_wins() {
 #[test]
 fn sets_escapes_and_comments_are_read() {
     assert!(ignored("[a-c]x", "bx") && !ignored("[!a-c]x", "bx") && ignored("[]-]x", "]x"));
+    assert!(ignored("[z-a]", "z") && !ignored("[z-a]", "a") && !ignored("[!]-9]", "]"));
     assert!(ignored("[[:digit:]]", "7") && !ignored("[[:digit:]]", "x"));
     assert!(ignored("\\#a", "#a") && !ignored("#a", "#a") && ignored("\\!a", "!a") && ignored("a\\*", "a*"));
     assert!(ignored("a   ", "a") && ignored("a\\ ", "a ") && ignored("a\r", "a") && ignored("a\0b", "a"));
