@@ -1,4 +1,6 @@
-//! What the targets share: a measure of work that is no clock.
+//! What the targets share: a measure of work that is no clock, and what is slow on purpose.
+
+pub mod gitignore;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

@@ -1,0 +1,183 @@
+//! Gitignore patterns by their definition alone: nothing is compiled, every way is tried. Slow on purpose, so that it has
+//! no cleverness to be wrong in.
+
+use std::collections::HashMap;
+
+/// Ways that are tried before a comparison is given up.
+const MOST: usize = 200_000;
+
+/// What the last line that matches says of a path; `None` where it takes too many steps.
+#[must_use]
+pub fn verdict(text: &[u8], path: &[u8], folder: bool) -> Option<Option<bool>> {
+    let mut steps = MOST;
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
+    for line in lines.into_iter().rev() {
+        let Some((negated, line)) = pattern(line) else { continue };
+        if line_matches(line, path, folder, &mut steps)? {
+            return Some(Some(!negated));
+        }
+    }
+    Some(None)
+}
+
+/// A line without what is around its pattern, and whether it takes back.
+fn pattern(line: &[u8]) -> Option<(bool, &[u8])> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let line = &line[..line.iter().position(|byte| *byte == 0).unwrap_or(line.len())];
+    if line.first() == Some(&b'#') {
+        return None;
+    }
+    // Without the spaces at its end that no backslash stands before.
+    let (mut at, mut end) = (0, 0);
+    while let Some(byte) = line.get(at) {
+        at += if *byte == b'\\' { 2 } else { 1 };
+        if *byte != b' ' {
+            end = at.min(line.len());
+        }
+    }
+    let line = &line[..end];
+    let (negated, line) = line.strip_prefix(b"!").map_or((false, line), |line| (true, line));
+    (!matches!(line, b"" | b"/")).then_some((negated, line))
+}
+
+fn line_matches(line: &[u8], path: &[u8], folder: bool, steps: &mut usize) -> Option<bool> {
+    let (only_folders, line) = line.strip_suffix(b"/").map_or((false, line), |line| (true, line));
+    if only_folders && !folder {
+        return Some(false);
+    }
+    let (line, path) = if line.contains(&b'/') {
+        (line.strip_prefix(b"/").unwrap_or(line), path)
+    } else {
+        // Of a pattern without a slash the last name is asked.
+        (line, path.rsplit(|byte| *byte == b'/').next().unwrap_or(path))
+    };
+    Ways { pattern: line, path, known: HashMap::new(), steps }.matches(0, 0)
+}
+
+struct Ways<'a> {
+    pattern: &'a [u8],
+    path: &'a [u8],
+    known: HashMap<(usize, usize), bool>,
+    steps: &'a mut usize,
+}
+
+impl Ways<'_> {
+    /// Whether the pattern from `p` on matches the path from `n` on.
+    fn matches(&mut self, p: usize, n: usize) -> Option<bool> {
+        if let Some(known) = self.known.get(&(p, n)) {
+            return Some(*known);
+        }
+        *self.steps = self.steps.checked_sub(1)?;
+        let result = self.any_way(p, n)?;
+        self.known.insert((p, n), result);
+        Some(result)
+    }
+
+    fn any_way(&mut self, p: usize, n: usize) -> Option<bool> {
+        let Some(byte) = self.pattern.get(p) else { return Some(n == self.path.len()) };
+        let here = self.path.get(n).copied();
+        let in_name = here.filter(|byte| *byte != b'/');
+        match byte {
+            b'*' => {
+                let stars = self.pattern[p..].iter().take_while(|byte| **byte == b'*').count();
+                let after = &self.pattern[p + stars..];
+                let begins = p == 0 || self.pattern[p - 1] == b'/';
+                if stars > 1 && begins && (after.is_empty() || after[0] == b'/' || after.starts_with(b"\\/"))
+                {
+                    // Any number of folders, or all that is left.
+                    if after.is_empty() {
+                        return Some(true);
+                    }
+                    if after[0] == b'/' && self.matches(p + stars + 1, n)? {
+                        return Some(true);
+                    }
+                    for next in n..self.path.len() {
+                        if self.path[next] == b'/' && self.matches(p + stars, next)? {
+                            return Some(true);
+                        }
+                    }
+                    return Some(false);
+                }
+                if self.matches(p + 1, n)? {
+                    return Some(true);
+                }
+                if in_name.is_some() { self.matches(p, n + 1) } else { Some(false) }
+            }
+            b'?' => {
+                if in_name.is_some() {
+                    self.matches(p + 1, n + 1)
+                } else {
+                    Some(false)
+                }
+            }
+            b'[' => match in_name.and_then(|byte| set(&self.pattern[p + 1..], byte)) {
+                Some(length) => self.matches(p + 1 + length, n + 1),
+                None => Some(false),
+            },
+            b'\\' => match self.pattern.get(p + 1) {
+                Some(escaped) if here == Some(*escaped) => self.matches(p + 2, n + 1),
+                _ => Some(false),
+            },
+            own => {
+                if here == Some(*own) {
+                    self.matches(p + 1, n + 1)
+                } else {
+                    Some(false)
+                }
+            }
+        }
+    }
+}
+
+/// How long a set is, if it matches a byte.
+fn set(set: &[u8], byte: u8) -> Option<usize> {
+    let negated = matches!(set.first(), Some(b'!' | b'^'));
+    let mut at = usize::from(negated);
+    let first = at;
+    let mut found = false;
+    // What a `-` would continue.
+    let mut before = None;
+    while at == first || *set.get(at)? != b']' {
+        if set[at..].starts_with(b"[:")
+            && let length = set[at + 2..].iter().position(|byte| *byte == b']')?
+            && let Some(class) = set[at + 2..at + 2 + length].strip_suffix(b":")
+        {
+            found |= class_has(class, byte)?;
+            before = None;
+            at += length + 3;
+        } else if let (Some(low), b'-', Some(next)) = (before, *set.get(at)?, set.get(at + 1))
+            && *next != b']'
+        {
+            at += 1 + usize::from(*next == b'\\');
+            found |= (low..=*set.get(at)?).contains(&byte);
+            before = None;
+            at += 1;
+        } else {
+            at += usize::from(*set.get(at)? == b'\\');
+            let own = *set.get(at)?;
+            found |= own == byte;
+            before = Some(own);
+            at += 1;
+        }
+    }
+    (found != negated).then_some(at + 1)
+}
+
+fn class_has(class: &[u8], byte: u8) -> Option<bool> {
+    Some(match class {
+        b"alnum" => byte.is_ascii_alphanumeric(),
+        b"alpha" => byte.is_ascii_alphabetic(),
+        b"blank" => byte == b' ' || byte == b'\t',
+        b"cntrl" => byte.is_ascii_control(),
+        b"digit" => byte.is_ascii_digit(),
+        b"graph" => byte.is_ascii_graphic(),
+        b"lower" => byte.is_ascii_lowercase(),
+        b"print" => byte.is_ascii_graphic() || byte == b' ',
+        b"punct" => byte.is_ascii_punctuation(),
+        b"space" => byte.is_ascii_whitespace() || byte == 0x0b,
+        b"upper" => byte.is_ascii_uppercase(),
+        b"xdigit" => byte.is_ascii_hexdigit(),
+        _ => return None,
+    })
+}

@@ -1,0 +1,44 @@
+//! Gitignore patterns: read within bounds, matched with bounded work, and as git's documentation defines them.
+#![no_main]
+
+use std::cell::Cell;
+
+use agentloop_fuzz::{gitignore, within};
+use agentloop_runner::workspace::ignore::{Effort, Rules};
+use libfuzzer_sys::fuzz_target;
+
+// Patterns, then paths, one a line; a folder's ends with a slash.
+fuzz_target!(|data: &[u8]| {
+    let at = data.windows(2).position(|two| two == b"\0\n").unwrap_or(data.len());
+    let (text, paths) = (&data[..at], data.get(at + 2..).unwrap_or(b"a\na/b\nb/a/"));
+    let rules = within(text.len(), 512, 8192, || Rules::parse(b"", text));
+    assert!(rules.bytes() <= 512 * text.len(), "{} bytes of {}", rules.bytes(), text.len());
+    for path in paths.split(|byte| *byte == b'\n').take(8) {
+        let folder = path.ends_with(b"/");
+        let names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+        let path = names.join(&b'/');
+        if path.is_empty() || path.contains(&0) {
+            continue;
+        }
+        // A million steps each.
+        let asked = Cell::new(0);
+        let on = || {
+            asked.set(asked.get() + 1);
+            true
+        };
+        let effort = Effort::while_on(&on);
+        let verdict = rules.verdict(&path, folder, &effort);
+        assert!(asked.get() <= ((text.len() * path.len()) >> 20) + 4, "{} million steps", asked.get());
+        if let Some(slow) = gitignore::verdict(text, &path, folder) {
+            assert_eq!(verdict, slow, "{:?} for {:?}", text.escape_ascii(), path.escape_ascii());
+        }
+        // Where it may not continue, nothing is ignored by accident.
+        let off = || false;
+        let never = Effort::while_on(&off);
+        assert!([None, verdict].contains(&rules.verdict(&path, folder, &never)));
+        let below = [b"x/", path.as_slice()].concat();
+        let effort = Effort::while_on(&on);
+        assert_eq!(rules.verdict_below(b"x", &below, folder, &effort), verdict, "elsewhere the same");
+        assert_eq!(rules.verdict_below(b"y", &below, folder, &effort), None);
+    }
+});

@@ -1,0 +1,53 @@
+//! Git's index: whatever its bytes say, it is read in bounded memory, and its hashes say the same of what is the same.
+#![no_main]
+
+use std::cell::Cell;
+
+use agentloop_fuzz::within;
+use agentloop_runner::workspace::git::index::{Index, Unread};
+use libfuzzer_sys::fuzz_target;
+
+/// What the paths may take.
+const ROOM: usize = 4 << 10;
+
+fuzz_target!(|bytes: &[u8]| {
+    for object in [20, 32] {
+        let held = Cell::new(0_usize);
+        let hold = |bytes: usize| {
+            held.set(held.get().saturating_add(bytes));
+            held.get() <= ROOM
+        };
+        let bounded = within(bytes.len(), 2, 4 * ROOM, || Index::parse(bytes, object, &hold));
+        let whole = within(bytes.len(), 64, 4096, || Index::parse(bytes, object, &|_| true));
+        // These keep no path but the last.
+        let digest = within(bytes.len(), 16, 1024, || Index::digest(bytes, object));
+        let strict = within(bytes.len(), 16, 1024, || Index::strict(bytes, object));
+        assert_eq!(digest.is_some(), strict.is_some());
+        match &whole {
+            Ok(index) => {
+                assert_eq!(Some(index.digest), digest);
+                assert!(index.paths.is_sorted_by(|one, next| one < next), "they are searched");
+                let length: usize = index.paths.iter().map(Vec::len).sum();
+                assert!(length <= 4 * bytes.len() + 4, "{length} bytes from {}", bytes.len());
+                // What git takes from the files to compare them faster says nothing here.
+                if let Some(touched) = touched(bytes) {
+                    assert_eq!(Index::digest(&touched, object), digest, "times");
+                    assert_eq!(Index::strict(&touched, object), strict, "times");
+                }
+            }
+            Err(error) => assert_eq!(*error, Unread::Malformed, "there is room"),
+        }
+        match bounded {
+            Err(Unread::TooLarge) => assert!(held.get() > ROOM),
+            bounded => assert_eq!(bounded, whole),
+        }
+    }
+});
+
+/// The same with another time in its first entry.
+fn touched(bytes: &[u8]) -> Option<Vec<u8>> {
+    let count = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
+    let mut touched = bytes.to_vec();
+    *touched.get_mut(12).filter(|_| count > 0)? ^= 0xff;
+    Some(touched)
+}
