@@ -2,7 +2,7 @@
 //! next prompt. What the agent itself prints, in `kubectl logs` and in transcripts, stays the agent's own words.
 //!
 //! Masked are the values of the runner's own environment variables whose names speak of a credential, as they stand and
-//! as JSON, URLs, forms and base64 write them, and what has the shape of a well-known token ([`shapes`]). A text is
+//! as JSON, URLs, forms and base64 write them, and what has the shape of a well-known token (`shapes`). A text is
 //! masked before it is cut, so that no cut leaves half a credential, and before its signature is taken, so that an error
 //! stays the same error when its token is renewed.
 
