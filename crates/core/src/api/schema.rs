@@ -25,11 +25,47 @@ pub struct PodTemplate(pub JsonText);
 #[serde(transparent)]
 pub struct ClaimTemplate(pub JsonText);
 
+/// The most that the texts below may have together: what a pod may bear in its annotations (256 KiB) without
+/// 32 KiB for what agentloop adds (names, hashes, the last iterations) and what webhooks add.
+const MOST_NOTES_BYTES: u32 = 224 << 10;
+
+/// Labels and annotations, and nothing else: what else a user writes there is dropped, and named by kubectl.
 fn metadata() -> Value {
+    let texts = |most: u32, bytes: u32| {
+        json!({
+            "type": "object",
+            "nullable": true,
+            "maxProperties": most,
+            "additionalProperties": { "type": "string", "maxLength": bytes },
+        })
+    };
     json!({
         "type": "object",
-        "x-kubernetes-preserve-unknown-fields": true,
         "description": "Labels and annotations.",
+        "properties": {
+            "labels": texts(64, 63),
+            "annotations": texts(64, 131_072),
+            "creationTimestamp": {
+                "type": "string",
+                "nullable": true,
+                "maxLength": 64,
+                "description": "Ignored; kubectl writes null into what it generates.",
+            },
+        },
+    })
+}
+
+/// Mounts or devices of a container, of which the rules see where they lie.
+fn mounts(path: &str) -> Value {
+    json!({
+        "type": "array",
+        "nullable": true,
+        "maxItems": 128,
+        "items": {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": true,
+            "properties": { path: { "type": "string", "maxLength": 1024 } },
+        },
     })
 }
 
@@ -51,6 +87,8 @@ fn containers(description: &str, least: u32, most: u32) -> Value {
                     "maxItems": 64,
                     "items": { "type": "string", "maxLength": 32768 },
                 },
+                "volumeMounts": mounts("mountPath"),
+                "volumeDevices": mounts("devicePath"),
                 "restartPolicy": { "type": "string", "maxLength": 32 },
                 "restartPolicyRules": {
                     "type": "array",
@@ -62,6 +100,10 @@ fn containers(description: &str, least: u32, most: u32) -> Value {
                     },
                 },
             },
+            "x-kubernetes-validations": [rule(
+                "has(self.image) && self.image != '' && self.image.trim() == self.image",
+                "every container needs an image, without spaces around it",
+            )],
         },
     })
 }
@@ -74,6 +116,82 @@ fn rule(rule: &str, message: &str) -> Value {
 /// True of the container that is the agent, in a rule on the pod's spec.
 const IS_AGENT: &str = "(self.containers.size() == 1 || c.name == 'agent')";
 
+// Paths as the kernel reads them, in regular expressions: `(\.?/)*` is any number of `/` and `./`. They say what
+// `pod::paths` says, which looks again when a pod is built.
+const GOES_UP: &str = r"(^|/)\.\.(/|$)";
+const RESERVED: &str = r"^(\.?/)*(\.?$|(agentloop|proc|sys|dev)(/|$))";
+const TERMINATION_LOG: &str = r"^(\.?/)*dev/(\.?/)*termination-log(/|$)";
+/// As `RESERVED`, but for what lies below `/dev/` and `/sys/`.
+const COVERS: &str = r"^(\.?/)*(\.?$|(agentloop|proc)(/|$)|(dev|sys)(/(\.?/)*\.?)?$)";
+const BELOW_SYS: &str = r"^(\.?/)*sys/";
+const BELOW_SYS_FS: &str = r"^(\.?/)*sys/(\.?/)*fs/(\.?/)*([^./]|\.[^/])";
+
+/// True of a workspace's path that covers neither the runner nor what it relies on.
+pub(super) fn workspace_rule() -> String {
+    format!("!self.matches(r'{GOES_UP}|{RESERVED}')")
+}
+
+/// What to say of another.
+pub(super) const WORKSPACE_MESSAGE: &str =
+    "workspace.mountPath must have no '..', and must not be / or lie in /agentloop, /proc, /sys or /dev";
+
+/// Rules that no mount of the agent's container covers the runner, or what it relies on. They are several, as one
+/// would cost more than the API server grants to a rule.
+fn mount_rules(list: &str, path: &str) -> [Value; 3] {
+    let (up_or_log, path) = (format!("{GOES_UP}|{TERMINATION_LOG}"), format!("m.{path}"));
+    [
+        format!("!{path}.matches(r'{up_or_log}')"),
+        format!("!{path}.matches(r'{COVERS}')"),
+        format!("!{path}.matches(r'{BELOW_SYS}') || {path}.matches(r'{BELOW_SYS_FS}')"),
+    ]
+    .map(|good| {
+        let every = format!(
+            "self.containers.all(c, !{IS_AGENT} || !has(c.{list}) || dyn(c.{list}) == null || c.{list}.all(m, !has({path}) || {good}))"
+        );
+        rule(&every, MOUNTS_MESSAGE)
+    })
+}
+
+/// The bytes of all texts that become annotations of a pod, in a rule on the spec.
+///
+/// What stands in the context is JSON there: a quote, a backslash and a line end take two bytes, another control
+/// character six. A text with one of them counts as if all its bytes were such, as rules cannot count them.
+fn notes_bytes() -> String {
+    let json_bytes = |list: &str| {
+        format!(
+            "{list}.map(t, 3 + size(bytes(t)) * (t.matches(r'[\\x00-\\x08\\x0b\\x0e-\\x1f]') ? 6 : \
+             t.matches(r'[\\x00-\\x1f\\x22\\x5c]') ? 2 : 1)).sum()"
+        )
+    };
+    let command = "self.completion.verify.command";
+    let ignore = "self.workspace.ignore";
+    let notes = "self.template.metadata.annotations";
+    format!(
+        "(has(self.prompt) ? size(bytes(self.prompt)) : 0) + \
+         (has(self.completion) && has(self.completion.verify) ? {} : 0) + \
+         (has(self.workspace) && has({ignore}) ? {} : 0) + \
+         (has(self.template.metadata) && has({notes}) && dyn({notes}) != null ? \
+         {notes}.map(k, size(bytes(k)) + size(bytes({notes}[k]))).sum() : 0)",
+        json_bytes(command),
+        json_bytes(ignore),
+    )
+}
+
+/// True of a spec whose texts fit into a pod's annotations, and of one in which they are what they were: an
+/// older task that has more can still be suspended.
+pub(super) fn notes_rule() -> String {
+    let same = ["prompt", "completion", "workspace", "template.metadata"].map(|part| {
+        let (now, before) = (format!("self.{part}"), format!("oldSelf.value().{part}"));
+        format!("has({now}) == has({before}) && (!has({now}) || {now} == {before})")
+    });
+    format!("{} <= {MOST_NOTES_BYTES} || (oldSelf.hasValue() && {})", notes_bytes(), same.join(" && "))
+}
+
+/// What to say of another.
+pub(super) const NOTES_MESSAGE: &str = "prompt, verify.command, workspace.ignore and the template's annotations have more than 224 KiB together, more than a pod's annotations take; put text into files of the workspace, or the prompt into promptFrom";
+
+const MOUNTS_MESSAGE: &str = "mounts and devices of the agent's container must have no '..' in their paths, and must not cover / or /agentloop, /proc, /sys, /dev (but for what lies below /dev/ and /sys/fs/) or /dev/termination-log";
+
 fn pod_rules() -> Value {
     let no_restart_all = |list: &str| {
         format!(
@@ -81,7 +199,7 @@ fn pod_rules() -> Value {
              c.restartPolicyRules.all(r, !has(r.action) || r.action != 'RestartAllContainers'))"
         )
     };
-    json!([
+    let own = [
         rule(
             "self.containers.size() == 1 || self.containers.exists_one(c, c.name == 'agent')",
             "with several containers, name the one that runs the agent 'agent'",
@@ -113,7 +231,9 @@ fn pod_rules() -> Value {
             "!has(self.nodeName)",
             "nodeName cannot be used with a pod that waits for its start; use nodeSelector or affinity",
         ),
-    ])
+    ];
+    let mounts = [mount_rules("volumeMounts", "mountPath"), mount_rules("volumeDevices", "devicePath")];
+    own.into_iter().chain(mounts.into_iter().flatten()).collect()
 }
 
 impl JsonSchema for PodTemplate {

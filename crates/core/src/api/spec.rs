@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema::{ClaimTemplate, PodTemplate};
+use super::schema::{self, ClaimTemplate, PodTemplate};
 use super::status::AgentTaskStatus;
 
 /// One goal for an autonomous coding agent, and the bounds within which it may be tried: every iteration
@@ -36,6 +36,7 @@ use super::status::AgentTaskStatus;
 #[x_kube(
     validation = Rule::new("!(has(self.prompt) && has(self.promptFrom))").message("give prompt or promptFrom, not both"),
     validation = Rule::new("!has(self.completion) || !has(self.completion.policy) || self.completion.policy != 'Verify' || has(self.completion.verify)").message("completion.policy Verify needs completion.verify.command"),
+    validation = Rule { optional_old_self: Some(true), ..Rule::new(schema::notes_rule()).message(schema::NOTES_MESSAGE) },
 )]
 pub struct AgentTaskSpec {
     /// Most iterations this task may have, counted from its first. Absent: the configured default (10).
@@ -154,12 +155,12 @@ pub enum LoopContext {
     validation = Rule::new("self.mountPath == oldSelf.mountPath").message("workspace.mountPath cannot be changed: create another task"),
     validation = Rule::new("has(self.volumeClaimTemplate) == has(oldSelf.volumeClaimTemplate) && (!has(self.volumeClaimTemplate) || self.volumeClaimTemplate == oldSelf.volumeClaimTemplate)").message("workspace.volumeClaimTemplate cannot be changed: create another task"),
     validation = Rule::new("has(self.persistentVolumeClaim) == has(oldSelf.persistentVolumeClaim) && (!has(self.persistentVolumeClaim) || self.persistentVolumeClaim == oldSelf.persistentVolumeClaim)").message("workspace.persistentVolumeClaim cannot be changed: create another task"),
-    validation = Rule::new("self.mountPath != '/agentloop' && !self.mountPath.startsWith('/agentloop/') && self.mountPath != '/'").message("workspace.mountPath must not be / or below /agentloop, which holds the runner"),
 )]
 pub struct Workspace {
     /// Where it is mounted in the agent's container.
     #[serde(default = "default_mount_path")]
     #[schemars(length(min = 2, max = 512), regex(pattern = "^/[^:]*$"))]
+    #[x_kube(validation = Rule::new(schema::workspace_rule()).message(schema::WORKSPACE_MESSAGE))]
     pub mount_path: String,
 
     /// A claim that is made once for this task. Neither this nor persistentVolumeClaim: an emptyDir, and

@@ -20,6 +20,7 @@ mod loops;
 mod newborn;
 mod panics;
 mod process;
+mod refused;
 mod relay;
 mod releases;
 mod retries;
