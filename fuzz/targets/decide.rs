@@ -46,6 +46,7 @@ fn decided(task: &AgentTask, pods: &[PodFacts], now: Timestamp) -> Decision {
         task,
         pods,
         configuration: &Configuration { consistent: true, ..Configuration::absent() },
+        injection: &agentloop_core::pod::Injection::default(),
         obstacle: None,
         earlier: Earlier::None,
         refused: None,

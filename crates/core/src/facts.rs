@@ -9,8 +9,8 @@ mod origin;
 
 use agentloop_contract::{
     names::{
-        ANNOTATION_AGENT, ANNOTATION_COMPLETION_HASH, ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START,
-        LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK_UID, RUNNER_FILE,
+        ANNOTATION_AGENT, ANNOTATION_COMPLETION_HASH, ANNOTATION_RUNNER, ANNOTATION_TEMPLATE_HASH,
+        FINALIZER_SETTLE, GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK_UID, RUNNER_FILE,
     },
     report::Report,
 };
@@ -51,6 +51,9 @@ pub struct PodFacts {
     /// Hash of the goal and of what completes the task, as it was made from them; absent in the pod of an
     /// older operator.
     pub completion: Option<String>,
+    /// The runner that it was made with, as [`Injection::mark`](crate::pod::Injection::mark) says it; absent
+    /// in the pod of an older operator.
+    pub runner: Option<String>,
     /// Why it must not be started: an admission webhook made it something else.
     pub unfit: Option<&'static str>,
     /// A sidecar that has not started yet and holds the agent, and since when it runs.
@@ -153,6 +156,7 @@ impl PodFacts {
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
             hash: note(ANNOTATION_TEMPLATE_HASH).cloned(),
             completion: note(ANNOTATION_COMPLETION_HASH).cloned(),
+            runner: note(ANNOTATION_RUNNER).cloned(),
             unfit: unfit(pod),
             slow: obstacle::slow_sidecar(pod),
             state: state(pod),

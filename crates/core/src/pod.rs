@@ -7,6 +7,7 @@ mod agent;
 mod context;
 mod install;
 mod paths;
+mod runner;
 mod variables;
 mod volumes;
 
@@ -14,8 +15,8 @@ use agentloop_contract::{
     context::Context,
     names::{
         ANNOTATION_AGENT, ANNOTATION_COMPLETION_HASH, ANNOTATION_CONTEXT, ANNOTATION_PROMPT,
-        ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK,
-        LABEL_TASK_UID,
+        ANNOTATION_RUNNER, ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START, LABEL_ATTEMPT,
+        LABEL_ITERATION, LABEL_TASK, LABEL_TASK_UID,
     },
 };
 use kube::{Resource, ResourceExt};
@@ -283,11 +284,19 @@ pub fn build(
 
     let mut meta = take_object(&mut pod, "metadata");
     metadata(&mut meta, task, active, &context, name);
+    set_runner(&mut meta, injection);
     pod.insert("apiVersion".to_owned(), json!("v1"));
     pod.insert("kind".to_owned(), json!("Pod"));
     pod.insert("metadata".to_owned(), Value::Object(meta));
     pod.insert("spec".to_owned(), Value::Object(pod_spec));
     Ok(Value::Object(pod))
+}
+
+/// Notes which runner the pod is made with: an unstarted pod with another image is replaced.
+fn set_runner(meta: &mut Map<String, Value>, injection: &Injection) {
+    let mut notes = take_object(meta, "annotations");
+    notes.insert(ANNOTATION_RUNNER.to_owned(), json!(injection.mark()));
+    meta.insert("annotations".to_owned(), Value::Object(notes));
 }
 
 fn verify_timeout(verify: &crate::api::Verify) -> i64 {

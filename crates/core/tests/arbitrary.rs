@@ -129,6 +129,7 @@ fn decided(task: &AgentTask, pods: &[Pod], now: Timestamp, configuration: &Confi
             task,
             pods: &pods,
             configuration,
+            injection: &agentloop_core::pod::Injection::default(),
             obstacle: None,
             earlier: Earlier::None,
             refused: None,

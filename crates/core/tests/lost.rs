@@ -1,5 +1,6 @@
 //! A claimed pod that is gone: created where it may never have been, charged where it may have run.
 
+use agentloop_core::pod::Injection;
 use agentloop_core::{
     api::{AgentTask, Outcome, WaitReason},
     decide::{Action, Decision, Earlier, Observed, decide},
@@ -28,6 +29,7 @@ fn decided(task: &AgentTask, was_started: bool, is_gone: bool) -> Decision {
         task,
         pods: &[],
         configuration: &Configuration::absent(),
+        injection: &Injection::default(),
         obstacle: None,
         earlier: Earlier::None,
         refused: None,
@@ -78,6 +80,7 @@ fn estranged(task: &AgentTask) -> Decision {
         task,
         pods: &[],
         configuration: &Configuration::absent(),
+        injection: &Injection::default(),
         obstacle: None,
         earlier: Earlier::None,
         refused: Some(Obstacle { reason: WaitReason::NameConflict, detail }),

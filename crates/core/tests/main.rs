@@ -17,6 +17,7 @@ mod obstacles;
 mod pod;
 mod properties;
 mod reports;
+mod runner;
 mod served;
 mod stopped;
 mod support;

@@ -57,6 +57,7 @@ fn decided(serving: &Serving, task: &AgentTask, pods: &[PodFacts], earlier: Earl
         task,
         pods,
         configuration: &Configuration::absent(),
+        injection: &agentloop_core::pod::Injection::default(),
         obstacle: None,
         earlier,
         refused: None,

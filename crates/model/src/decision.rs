@@ -71,9 +71,12 @@ impl Decider {
             Refusal::NameConflict => obstacle(WaitReason::NameConflict),
         });
         let observed = Observed {
+        let injection = objects::injection();
+        let mut decision = decide::decide(&Observed {
             task: &task,
             pods: &pods,
             configuration: &configuration,
+            injection: &injection,
             obstacle: None,
             earlier: match question.earlier {
                 Earlier::Unknown => decide::Earlier::Unknown,

@@ -151,6 +151,13 @@ fn agent_state(end: End) -> Value {
 
 /// What `agentloop_core::facts` reads from the real pod; it has a key for reports.
 pub fn facts(modelled: &Pod, has_key: bool) -> PodFacts {
+/// How all operators get the runner into pods.
+pub fn injection() -> Injection {
+    Injection { image: "example/runner:1".to_owned(), ..Injection::default() }
+}
+
+/// What `agentloop_core::facts` reads from the real pod.
+pub fn facts(modelled: &Pod) -> PodFacts {
     let of = modelled.of;
     let owner = Task {
         uid: of.task,
@@ -173,7 +180,7 @@ pub fn facts(modelled: &Pod, has_key: bool) -> PodFacts {
         generation: 1,
         released: false,
     };
-    let injection = Injection { image: "example/runner:1".to_owned(), ..Injection::default() };
+    let injection = injection();
     let means = Means { injection: &injection, settings: &Settings::default(), report_key: "" };
     let built = pod::build(&task(&owner), &active, &thresholds(), &Streaks::default(), &[], &means);
     let mut json = built.expect("a pod");

@@ -101,6 +101,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
         rules: controller::Rules::default(),
         serving,
         concurrency: args.concurrency.get(),
+        look_at_nodes: controller::LOOK_AT_NODES,
         identity,
         metrics: metrics.clone(),
         health: health.clone(),

@@ -8,6 +8,7 @@ mod configuration;
 mod elsewhere;
 mod events;
 mod injection;
+pub(crate) use injection::LOOK_AT_NODES;
 mod latest;
 mod merge;
 mod panics;
@@ -71,6 +72,8 @@ pub struct Setup {
     pub serving: Serving,
     /// How many reconciles may run at the same time.
     pub concurrency: u16,
+    /// How often `--runner-injection auto` looks at the nodes again.
+    pub look_at_nodes: Duration,
     /// Who this process is, for events.
     pub identity: String,
     /// What Prometheus sees.
@@ -127,7 +130,7 @@ struct Shared {
     metrics: Metrics,
     heartbeat: Heartbeat,
     configuration: configuration::Watched,
-    injection: agentloop_core::pod::Injection,
+    injection: injection::Chosen,
     events: events::Events,
     told: told::Told,
     rules: Rules,
@@ -172,7 +175,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
     );
     let shared = Arc::new(Shared {
         told: told::Told::new(setup.clients.read.clone()),
-        injection: injection::choose(&setup.clients.read, &setup.runner).await,
+        injection: injection::Chosen::new(&setup.clients.read, &setup.runner).await,
         clients: setup.clients,
         writer: setup.writer,
         metrics: setup.metrics,
@@ -207,6 +210,18 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         }
     };
     loops.spawn(synced.map(|()| None));
+
+    let follow = {
+        let (shared, client, stop) = (shared.clone(), shared.clients.read.clone(), setup.shutdown.clone());
+        async move {
+            tokio::select! {
+                () = shared.injection.follow(&client, setup.look_at_nodes) => {}
+                () = stop.cancelled() => {}
+            }
+            None
+        }
+    };
+    loops.spawn(follow);
 
     let mut beats = time::interval(BEAT);
     loop {
@@ -263,6 +278,7 @@ fn watch(
         .reconcile_on(pods.tasks)
         .reconcile_all_on(pods.filled)
         .reconcile_all_on(shared.configuration.changes())
+        .reconcile_all_on(shared.injection.changes())
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
         .run(
             reconcile::reconcile,

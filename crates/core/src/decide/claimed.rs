@@ -116,7 +116,10 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
     }
     let has_started = matches!(pod.state, PodState::Running | PodState::AgentEnded(_));
     let is_outdated = pod.hash.as_deref() != Some(template_hash(&observed.task.spec).as_str());
-    if observed.task.spec.suspend || (!has_started && is_outdated) || (pod.gated && pod.unfit.is_some()) {
+    if observed.task.spec.suspend
+        || (!has_started && (is_outdated || has_outdated_runner(draft, pod)))
+        || (pod.gated && pod.unfit.is_some())
+    {
         draft.act(Action::DeletePod(pod.into()));
         return;
     }
@@ -158,6 +161,20 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
         }
         PodState::Running | PodState::Ended(_) => draft.status.waiting = None,
     }
+}
+
+/// Whether a pod that has not started is to be made again with the runner of now: its image is another, or
+/// it cannot start because of the way in which the runner gets into it, and that is another now.
+fn has_outdated_runner(draft: &Draft<'_>, pod: &PodFacts) -> bool {
+    let observed = draft.observed;
+    let mark = pod.runner.as_deref();
+    let obstacle = match &pod.state {
+        PodState::Starting(obstacle) => obstacle.as_ref().or(observed.obstacle.as_ref()),
+        _ => None,
+    };
+    observed.injection.has_another_image(mark)
+        || (observed.injection.has_another_way(mark)
+            && obstacle.is_some_and(|obstacle| observed.injection.is_in_the_way(obstacle)))
 }
 
 /// When the next attempt at a start may come.

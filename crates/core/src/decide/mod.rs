@@ -31,6 +31,7 @@ pub use tidy::stop_all;
 use crate::{
     api::{Active, AgentTask, AgentTaskStatus, WaitReason, Waiting},
     facts::{Obstacle, PodFacts},
+    pod::Injection,
     settings::Configuration,
 };
 
@@ -43,6 +44,8 @@ pub struct Observed<'a> {
     pub pods: &'a [PodFacts],
     /// The operator's configuration.
     pub configuration: &'a Configuration,
+    /// How the runner gets into pods that are made now.
+    pub injection: &'a Injection,
     /// What the Events of the claimed pod tell, where its status tells nothing.
     pub obstacle: Option<Obstacle>,
     /// Whether a pod of an earlier task of the same name still runs.

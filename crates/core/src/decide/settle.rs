@@ -1,6 +1,6 @@
 //! Settling: the one write that counts an iteration, or proves that it does not count.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
@@ -18,6 +18,8 @@ use crate::{
 
 /// Entries that the history keeps.
 const MOST_HISTORY: usize = 10;
+/// How old a pod with another runner must be to be replaced without a delay.
+const LONG_ENOUGH: SignedDuration = SignedDuration::from_secs(10);
 /// Bytes of one line of the newest entry, and of older ones: the whole status stays under 16 KiB.
 const NEW_LINE_BYTES: usize = 160;
 const OLD_LINE_BYTES: usize = 100;
@@ -58,7 +60,7 @@ fn try_again(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFacts>, det
     // without a delay its pods would be made and deleted as fast as they can be.
     let was_replaced = active.generation != draft.generation()
         && pod.is_some_and(|pod| pod.hash.as_deref() != Some(template_hash(spec).as_str()));
-    if spec.suspend || was_replaced {
+    if spec.suspend || was_replaced || pod.is_some_and(|pod| had_another_runner(draft, pod)) {
         return;
     }
     let obstacle = match pod.and_then(|pod| pod.unfit) {
@@ -67,6 +69,16 @@ fn try_again(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFacts>, det
     };
     let until = later(draft.observed.now, start_delay(draft, active.attempt));
     draft.wait(&obstacle, Some(until));
+}
+
+/// Whether the pod was made with another runner than the next one, long enough ago. A younger one waits for
+/// the ordinary delay: two operators of different versions in turn, or a webhook that edits the mark, would
+/// have pods made and deleted as fast as they can be.
+fn had_another_runner(draft: &Draft<'_>, pod: &PodFacts) -> bool {
+    let observed = draft.observed;
+    let mark = pod.runner.as_deref();
+    (observed.injection.has_another_image(mark) || observed.injection.has_another_way(mark))
+        && pod.created.is_some_and(|created| observed.now >= later(created, LONG_ENOUGH))
 }
 
 fn count(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {

@@ -10,6 +10,9 @@ use super::{BIN_VOLUME, Injection};
 /// containers need one after the other and its containers together.
 const FOLLOWED: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 
+/// The name of that container.
+pub(super) const NAME: &str = "agentloop-install";
+
 pub(super) fn container(
     injection: &Injection,
     agent: &Map<String, Value>,
@@ -17,7 +20,7 @@ pub(super) fn container(
 ) -> Value {
     let mut container = Map::new();
     let mut set = |key: &str, value: Value| container.insert(key.to_owned(), value);
-    set("name", json!("agentloop-install"));
+    set("name", json!(NAME));
     set("image", json!(injection.image));
     set("command", json!(["/agentloop-runner", "install", RUNNER_DIR]));
     set("volumeMounts", json!([{ "name": BIN_VOLUME, "mountPath": RUNNER_DIR }]));

@@ -35,6 +35,8 @@ pub struct World {
     pub earlier: Option<String>,
     /// What the API server says to every new pod.
     pub refusal: Option<Obstacle>,
+    /// How the operator gets the runner into pods.
+    pub injection: agentloop_core::pod::Injection,
     /// What Events tell.
     pub events: Option<Obstacle>,
     /// Pods that were created, by iteration and attempt.
@@ -62,6 +64,7 @@ impl World {
             version: 0,
             earlier: None,
             refusal: None,
+            injection: injection(),
             events: None,
             created: Vec::new(),
             ran: BTreeSet::new(),
@@ -345,6 +348,7 @@ impl World {
             task: &self.task,
             pods: &pods,
             configuration,
+            injection: &self.injection,
             obstacle: self.events.clone(),
             earlier,
             refused,
@@ -404,7 +408,7 @@ impl World {
             status.thresholds.as_ref().unwrap(),
             &status.breaker,
             &status.history,
-            &super::means(&injection()),
+            &super::means(&self.injection),
         );
         self.uids += 1;
         let mut pod: Pod = serde_json::from_value(built.unwrap()).unwrap();

@@ -178,8 +178,9 @@ impl Run<'_> {
             return Ok(progress);
         }
         let report_key = report_key()?;
+        let injection = self.scope.shared.injection.get();
         let means = pod::Means {
-            injection: &self.scope.shared.injection,
+            injection: &injection,
             settings: &self.configuration.last_good,
             report_key: &report_key,
         };

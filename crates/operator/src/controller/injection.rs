@@ -1,48 +1,155 @@
 //! How the runner gets into pods: an image volume where the cluster has them, else an init container.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use agentloop_core::pod::Injection;
+use futures::Stream;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::ListParams;
+use kube::api::{ApiResource, ListParams, NotUsed, Object};
 use kube::{Api, Client};
-use tracing::info;
+use serde::Deserialize;
+use tokio::sync::watch;
+use tracing::{debug, info};
 
 use crate::cli::{RunnerArgs, RunnerInjection};
-use crate::client::{READ_TIMEOUT, bounded};
+use crate::client::{READ_TIMEOUT, RequestError, bounded};
 
 /// The first minor version of Kubernetes 1 that has image volumes switched on by itself (KEP-4639).
-const FIRST_SERVER: u32 = 35;
+const FIRST_MINOR: u32 = 35;
 /// The first versions of the runtimes that mount them.
 const FIRST_RUNTIMES: &[(&str, (u32, u32))] = &[("containerd", (2, 1)), ("cri-o", (1, 31))];
 
-/// Chooses once, at the start.
-pub(super) async fn choose(client: &Client, args: &RunnerArgs) -> Injection {
-    let image_volume = match args.injection {
-        RunnerInjection::ImageVolume => true,
-        RunnerInjection::InitContainer => false,
-        RunnerInjection::Auto => has_image_volumes(client).await,
-    };
-    info!(image = args.image, image_volume, "the runner's way into pods");
-    Injection {
-        image: args.image.clone(),
-        pull_policy: args.pull_policy.as_str().map(str::to_owned),
-        image_volume,
-        resources: args.resources.clone().map(|json| json.0),
-        security_context: args.security_context.clone().map(|json| json.0),
+/// How often `auto` looks at the nodes again, at least; up to a quarter longer, so that releases do not list
+/// nodes in step.
+pub(crate) const LOOK_AT_NODES: Duration = Duration::from_mins(5);
+/// Nodes in one answer.
+const PAGE: u32 = 100;
+/// The most pages that are read; more nodes than Kubernetes supports.
+const MOST_PAGES: usize = 1000;
+
+/// The way in force. Reconciles read it; only `auto` changes it.
+pub(super) struct Chosen {
+    is_auto: bool,
+    now: watch::Sender<Arc<Injection>>,
+}
+
+impl Chosen {
+    /// Chooses. Where server and nodes cannot be asked, it is an init container, which works everywhere.
+    pub(super) async fn new(client: &Client, args: &RunnerArgs) -> Self {
+        let image_volume = match args.injection {
+            RunnerInjection::ImageVolume => true,
+            RunnerInjection::InitContainer => false,
+            RunnerInjection::Auto => has_image_volumes(client).await.unwrap_or_else(|error| {
+                info!(%error, "server and nodes cannot be asked for image volumes; taking an init container");
+                false
+            }),
+        };
+        info!(image = args.image, image_volume, "the runner's way into pods");
+        let injection = Injection {
+            image: args.image.clone(),
+            pull_policy: args.pull_policy.as_str().map(str::to_owned),
+            image_volume,
+            resources: args.resources.clone().map(|json| json.0),
+            security_context: args.security_context.clone().map(|json| json.0),
+        };
+        let is_auto = args.injection == RunnerInjection::Auto;
+        Self { is_auto, now: watch::Sender::new(Arc::new(injection)) }
+    }
+
+    pub(super) fn get(&self) -> Arc<Injection> {
+        self.now.borrow().clone()
+    }
+
+    /// Something for every change.
+    pub(super) fn changes(&self) -> impl Stream<Item = ()> + Send + 'static {
+        futures::stream::unfold(self.now.subscribe(), |mut now| async move {
+            now.changed().await.ok()?;
+            Some(((), now))
+        })
+    }
+
+    /// Chooses again as nodes come and go. Where they cannot be asked, the last answer stays.
+    pub(super) async fn follow(&self, client: &Client, every: Duration) {
+        while self.is_auto {
+            tokio::time::sleep(every.mul_f64(1.0 + fastrand::f64() / 4.0)).await;
+            match has_image_volumes(client).await {
+                Ok(image_volume) => self.take(image_volume),
+                Err(error) => {
+                    debug!(%error, "nodes cannot be asked for image volumes; the last answer stays")
+                }
+            }
+        }
+    }
+
+    fn take(&self, image_volume: bool) {
+        self.now.send_if_modified(|now| {
+            if now.image_volume == image_volume {
+                return false;
+            }
+            *now = Arc::new(Injection { image_volume, ..now.as_ref().clone() });
+            info!(image_volume, "server or nodes have changed, and with them the runner's way into pods");
+            true
+        });
     }
 }
 
-/// Whether server and nodes are known to have image volumes. What cannot be asked is not known.
-async fn has_image_volumes(client: &Client) -> bool {
-    let Ok(version) = bounded(READ_TIMEOUT, client.apiserver_version()).await else { return false };
+/// Whether server and all nodes have image volumes.
+async fn has_image_volumes(client: &Client) -> Result<bool, RequestError> {
+    let version = bounded(READ_TIMEOUT, client.apiserver_version()).await?;
     let minor: String = version.minor.chars().take_while(char::is_ascii_digit).collect();
-    if minor.parse::<u32>().unwrap_or(0) < FIRST_SERVER {
-        return false;
+    if minor.parse::<u32>().unwrap_or(0) < FIRST_MINOR {
+        return Ok(false);
     }
-    let nodes: Api<Node> = Api::all(client.clone());
-    let Ok(nodes) = bounded(READ_TIMEOUT, nodes.list(&ListParams::default())).await else { return false };
-    let runtime =
-        |node: &Node| Some(node.status.as_ref()?.node_info.as_ref()?.container_runtime_version.clone());
-    !nodes.items.is_empty() && nodes.iter().all(|node| runtime(node).is_some_and(|name| mounts_images(&name)))
+    let nodes: Api<Slim> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
+    let mut page = ListParams::default().limit(PAGE);
+    let mut some = false;
+    for _ in 0..MOST_PAGES {
+        let list = bounded(READ_TIMEOUT, nodes.list(&page)).await?;
+        for node in &list.items {
+            let info = node.status.as_ref().map(|status| &status.node_info);
+            if !info.is_some_and(SlimInfo::has_image_volumes) {
+                return Ok(false);
+            }
+            some = true;
+        }
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(some),
+        }
+    }
+    Ok(false)
+}
+
+/// Of a node, what is read here; a node's list of images may be long.
+type Slim = Object<NotUsed, SlimStatus>;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimStatus {
+    node_info: SlimInfo,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimInfo {
+    kubelet_version: String,
+    container_runtime_version: String,
+}
+
+impl SlimInfo {
+    fn has_image_volumes(&self) -> bool {
+        offers_image_volumes(&self.kubelet_version) && mounts_images(&self.container_runtime_version)
+    }
+}
+
+/// Whether a kubelet such as `v1.35.1` has image volumes switched on by itself. During an upgrade the server
+/// is newer than its nodes.
+fn offers_image_volumes(kubelet: &str) -> bool {
+    let mut numbers =
+        kubelet.trim_start_matches('v').split(['.', '-', '+']).map_while(|n| n.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (1, FIRST_MINOR)
 }
 
 /// Whether a runtime such as `containerd://2.1.4` mounts images as volumes.
@@ -56,7 +163,17 @@ fn mounts_images(runtime: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::mounts_images;
+    use super::{mounts_images, offers_image_volumes};
+
+    #[test]
+    fn a_kubelet_has_image_volumes_from_1_35_on() {
+        for new in ["v1.35.0", "1.36.2", "v1.35.1-eks-5d632ec", "v1.35.0+k3s1", "v2.0.0"] {
+            assert!(offers_image_volumes(new), "{new}");
+        }
+        for old in ["v1.34.9", "v1.33.0+k3s1", "v1.4.0", "", "x", "v1"] {
+            assert!(!offers_image_volumes(old), "{old}");
+        }
+    }
 
     #[test]
     fn a_runtime_is_known_by_name_and_version() {

@@ -193,10 +193,12 @@ impl Run<'_> {
         let now = Timestamp::now();
         let shared = &self.scope.shared;
         let is_ours = shared.serving.other(&self.task).is_none();
+        let injection = shared.injection.get();
         let observed = Observed {
             task: &self.task,
             pods,
             configuration: &self.configuration,
+            injection: &injection,
             obstacle: if is_ours { self.obstacle(pods, now).await } else { None },
             earlier: self.earlier.clone(),
             refused: self.refused.clone(),

@@ -69,6 +69,7 @@ impl Operator {
             rules: Rules::default(),
             serving: serving(&world.namespace, &[]),
             concurrency: 4,
+            look_at_nodes: std::time::Duration::from_millis(500),
             identity: "test".to_owned(),
             metrics: Metrics::new(),
             heartbeat: health.heartbeat("the loop", minute, minute),
