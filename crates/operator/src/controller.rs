@@ -7,6 +7,7 @@ mod act;
 mod configuration;
 mod elsewhere;
 mod events;
+mod guard;
 mod injection;
 pub(crate) use injection::LOOK_AT_NODES;
 mod latest;
@@ -31,7 +32,6 @@ use agentloop_core::facts::PodFacts;
 use futures::future::{join_all, select_all};
 use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
-use kube::core::DeserializeGuard;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -42,15 +42,13 @@ use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use self::guard::Guarded;
 use crate::cli::RunnerArgs;
 use crate::client::Clients;
 use crate::health::{Health, Heartbeat, Stage};
 use crate::metrics::{Metrics, Place, Reconciled};
 use crate::namespaces::{ALL, Namespaces};
 use crate::write::Writer;
-
-/// A task as the API server sent it, decoded or not: one that cannot be decoded must not hide the others.
-type Guarded = DeserializeGuard<AgentTask>;
 
 /// Everything that the loop works with.
 pub struct Setup {

@@ -146,7 +146,7 @@ async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
         scope,
         namespace: task.namespace().unwrap_or_default(),
         name: task.name_any(),
-        task: scope.newest_tasks.newest(Arc::new(task)),
+        task: scope.newest_tasks.newest(task),
         configuration: scope.shared.configuration.get(),
         earlier: Earlier::Unknown,
         refused: None,
