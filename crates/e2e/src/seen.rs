@@ -3,6 +3,7 @@
 use std::fmt;
 
 use anyhow::{Context, Result};
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// A task as the API server returned it.
@@ -52,6 +53,11 @@ impl Seen {
     /// The pod of the claimed iteration.
     pub fn active_pod(&self) -> Option<&str> {
         self.0.pointer("/status/active/pod").and_then(Value::as_str)
+    }
+
+    /// When the next pod is made at the earliest, where it waits for a time.
+    pub fn not_before(&self) -> Option<Timestamp> {
+        self.text("/status/waiting/notBefore").parse().ok()
     }
 
     /// The phase and, where it has one, its reason: `CircuitOpen/NoChange`.

@@ -51,6 +51,14 @@ impl Task {
         Self { name: name.to_owned(), spec }
     }
 
+    /// A task whose agent is this shell script, started as any command of a user is: where the container starts, with
+    /// these arguments.
+    pub fn script(name: &str, script: &str, arguments: &[&str]) -> Self {
+        let command: Vec<&str> =
+            ["/bin/sh", "-c", script, "agent"].into_iter().chain(arguments.iter().copied()).collect();
+        Self::new(name, &[]).with("template/spec/containers/0/command", json!(command))
+    }
+
     /// The task's name.
     pub fn name(&self) -> &str {
         &self.name

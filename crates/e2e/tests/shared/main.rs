@@ -5,5 +5,6 @@ mod breaker;
 mod input;
 mod many;
 mod pods;
+mod start;
 mod waiting;
 mod workspace;
