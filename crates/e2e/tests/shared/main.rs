@@ -3,6 +3,7 @@
 mod bounds;
 mod breaker;
 mod input;
+mod kubelet;
 mod many;
 mod pods;
 mod start;

@@ -1,0 +1,88 @@
+//! What the kubelet does to a pod for what the pod itself does: errors of the iteration, with their cause.
+
+use agentloop_e2e::{Lab, PATIENCE, Seen, Task, iterations};
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+
+const SAME_ERROR: &str = "CircuitOpen/SameError";
+
+/// A task that its second error in a row stops.
+fn impatient(task: Task) -> Task {
+    task.max(3).with("breaker", json!({ "sameErrorThreshold": 2 }))
+}
+
+/// Checks that a task stops after two iterations, and that both name this cause.
+async fn stops_for(lab: &Lab, name: &str, cause: &str) -> Result<()> {
+    let went_on = |now: &Seen| now.number("/status/active/iteration") == 3;
+    let seen = lab
+        .until(name, iterations(2), "has stopped", |now| now.state() == SAME_ERROR || went_on(now))
+        .await?;
+    let errors = seen.history("error");
+    ensure!(seen.state() == SAME_ERROR, "{seen}; its errors: {errors:?}");
+    let names = |error: &String| error.to_lowercase().contains(cause);
+    ensure!(errors.len() == 2 && errors.iter().all(names), "{errors:?}");
+    lab.exactly(&seen, 2)
+}
+
+#[tokio::test]
+async fn an_agent_that_a_liveness_probe_stops_has_that_as_its_error_until_the_circuit_opens() -> Result<()> {
+    Lab::shared("liveness")
+        .await?
+        .run(async |lab| {
+            let probe = json!({
+                "exec": { "command": ["/bin/false"] },
+                "initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 1,
+            });
+            let task = impatient(Task::new("probed", &["change", "idle"]).claim());
+            lab.create(&task.with("template/spec/containers/0/livenessProbe", probe)).await?;
+            stops_for(lab, "probed", "livenessprobe").await
+        })
+        .await
+}
+
+/// The test evicts in the kubelet's words: that of the local cluster cannot, for it does not know its disk.
+#[tokio::test]
+async fn a_pod_that_is_evicted_for_its_own_use_of_disk_has_that_as_its_error_until_the_circuit_opens()
+-> Result<()> {
+    Lab::shared("own-disk")
+        .await?
+        .run(async |lab| {
+            lab.create(&impatient(Task::new("hoards", &["change", "idle"]).claim())).await?;
+            for iteration in 1..=2 {
+                let seen = lab.until_running("hoards", iteration).await?;
+                let pod = seen.active_pod().context("nothing runs")?.to_owned();
+                let evicted = json!({ "status": {
+                    "phase": "Failed",
+                    "reason": "Evicted",
+                    "message": "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+                } });
+                let evicted = evicted.to_string();
+                let patch = ["patch", "pod", &pod, "--subresource=status", "--type=merge", "-p", &evicted];
+                lab.kubectl(&patch).await?.good()?;
+            }
+            stops_for(lab, "hoards", "ephemeral").await
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_sidecar_that_never_gets_ready_is_waited_for_by_its_name() -> Result<()> {
+    Lab::shared("sidecar-unready")
+        .await?
+        .run(async |lab| {
+            let task = Task::new("waits", &["change", "ready"]);
+            let mut proxy =
+                task.manifest().pointer("/spec/template/spec/containers/0").cloned().unwrap_or_default();
+            proxy["name"] = json!("proxy");
+            proxy["command"] = json!(["/bin/sleep", "3600"]);
+            proxy["restartPolicy"] = json!("Always");
+            proxy["startupProbe"] =
+                json!({ "exec": { "command": ["/bin/false"] }, "periodSeconds": 1, "failureThreshold": 2 });
+            lab.create(&task.with("template/spec/initContainers", json!([proxy]))).await?;
+            let waits = |now: &Seen| now.phase() == "Waiting" && now.message().contains("proxy");
+            let seen = lab.until("waits", PATIENCE, "waits for proxy", waits).await?;
+            ensure!(seen.iterations() == 0, "it was charged: {seen}");
+            lab.ran(&seen, &[])
+        })
+        .await
+}
