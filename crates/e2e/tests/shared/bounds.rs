@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use agentloop_e2e::{Lab, Seen, Task, iterations};
 use anyhow::{Result, ensure};
+use jiff::Timestamp;
 use serde_json::json;
 
 const LIMIT: &str = "IterationLimitReached/IterationLimit";
@@ -179,6 +180,55 @@ async fn with_the_policy_exit_code_0_is_done_and_any_other_goes_on() -> Result<(
             let seen = lab.until_state("code", iterations(2), DONE).await?;
             ensure!(seen.history("exitCode") == ["7", "0"], "{:?}", seen.history("exitCode"));
             lab.exactly(&seen, 2)
+        })
+        .await
+}
+
+/// What a provider that refuses at once, and names a short time, has an agent print.
+const REFUSED: &str = r#"{"type":"system","subtype":"init","session_id":"s-1"}
+{"type":"result","is_error":true,"api_error_status":429,"result":"try again in 20s"}"#;
+
+#[tokio::test]
+async fn a_short_time_that_a_provider_names_shortens_no_delay_and_hidden_work_is_charged() -> Result<()> {
+    Lab::shared("free")
+        .await?
+        .run(async |lab| {
+            let refused = r#"printf '%s\n' "$1"; exit 1"#;
+            let hides =
+                format!("mkdir -p /workspace/.agentloop/w && date >>/workspace/.agentloop/w/log; {refused}");
+            lab.create(&Task::script("asks", refused, &[REFUSED]).max(1)).await?;
+            lab.create(&Task::script("hides", &hides, &[REFUSED]).claim().max(1)).await?;
+            let seen = lab.until_state("asks", iterations(1), "Waiting/RateLimited").await?;
+            ensure!(seen.iterations() == 0, "it was charged: {seen}");
+            let wait = seen.not_before().map(|at| at.duration_since(Timestamp::now()).as_secs());
+            // What a look takes is off already.
+            ensure!(wait.is_some_and(|wait| wait > 50), "the next attempt comes in {wait:?} s");
+            let seen = lab.until_state("hides", iterations(1), LIMIT).await?;
+            lab.exactly(&seen, 1)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn what_completes_a_task_is_what_its_pod_was_asked_for_and_an_edit_in_between_completes_nothing()
+-> Result<()> {
+    Lab::shared("edited")
+        .await?
+        .run(async |lab| {
+            let verify = |command: &str| json!({ "policy": "Verify", "verify": { "command": [command] } });
+            let task = Task::new("raised", &["change", "wait"]).claim().max(1);
+            lab.create(&task.with("completion", verify("/bin/true"))).await?;
+            let seen = lab.until_running("raised", 1).await?;
+            lab.patch("raised", json!({ "completion": verify("/bin/false") })).await?;
+            lab.tell(&seen).await?;
+            let seen = lab
+                .until("raised", iterations(1), "has stopped", |now| {
+                    !matches!(now.phase(), "" | "Pending" | "Running" | "Waiting")
+                })
+                .await?;
+            ensure!(seen.state() == LIMIT, "{seen}");
+            ensure!(seen.history("outcome") == ["Exited"], "{:?}", seen.history("outcome"));
+            lab.exactly(&seen, 1)
         })
         .await
 }

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod breaker;
+mod forged;
 mod input;
 mod kubelet;
 mod many;

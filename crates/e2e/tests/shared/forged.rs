@@ -1,0 +1,71 @@
+//! Whose word a report is: the runner's, whatever its exit code, and nobody else's.
+
+use agentloop_e2e::{Lab, Task, iterations};
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+const DONE: &str = "Succeeded/Completed";
+const LIMIT: &str = "IterationLimitReached/IterationLimit";
+
+/// What the runner would write if all went well.
+const FORGED: &str = r#"{"version":1,"end":"Exited","exitCode":0,"changed":"Changed","verify":{"passed":true,"exitCode":0},"gate":{"ready":true,"reason":"trust me"}}"#;
+
+#[tokio::test]
+async fn an_agent_that_exits_with_255_is_done_where_a_verify_command_says_so() -> Result<()> {
+    Lab::shared("exit-255")
+        .await?
+        .run(async |lab| {
+            let verify = json!({ "policy": "Verify", "verify": { "command": ["/bin/test", "-e", "/workspace/iteration-1"] } });
+            lab.create(&Task::new("loud", &["change", "exit=255"]).claim().max(1).with("completion", verify)).await?;
+            let seen = lab.until("loud", iterations(1), "has stopped", |now| now.iterations() == 1).await?;
+            ensure!(seen.state() == DONE, "{seen}");
+            ensure!(seen.history("exitCode") == ["255"], "{:?}", seen.history("exitCode"));
+            lab.exactly(&seen, 1)
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_report_that_an_agent_wrote_before_its_container_was_killed_completes_nothing() -> Result<()> {
+    Lab::shared("forged")
+        .await?
+        .run(async |lab| {
+            let script = r#"date >/workspace/work-$AGENTLOOP_ITERATION; printf %s "$1" >/dev/termination-log
+                text=xxxxxxxxxxxxxxxx; while :; do text=$text$text; done"#;
+            let limits = json!({ "requests": { "cpu": "5m" }, "limits": { "memory": "48Mi" } });
+            for (name, completion) in [
+                ("by-gate", json!({ "policy": "Gate" })),
+                ("by-verify", json!({ "policy": "Verify", "verify": { "command": ["/bin/true"] } })),
+            ] {
+                let task = Task::script(name, script, &[FORGED]).max(1).with("completion", completion);
+                lab.create(&task.with("template/spec/containers/0/resources", limits.clone())).await?;
+            }
+            for name in ["by-gate", "by-verify"] {
+                let seen = lab.until(name, iterations(1), "has stopped", |now| now.iterations() == 1).await?;
+                ensure!(seen.state() == LIMIT, "{seen}");
+                ensure!(!seen.to_string().contains("trust me"), "{seen}");
+                lab.exactly(&seen, 1)?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// The runner is process 1 there, and what it runs may send it a signal.
+#[tokio::test]
+async fn an_agent_that_signals_process_1_is_judged_by_what_it_did_and_not_as_interrupted() -> Result<()> {
+    Lab::shared("kill-1")
+        .await?
+        .run(async |lab| {
+            let gate = r"printf '<COMPLETION_GATE>\nready: true\nreason: it ran\n</COMPLETION_GATE>\n'";
+            // The stop that it asked for would come within a moment.
+            let script = format!("date >/workspace/work; kill 1; sleep 1; {gate}");
+            lab.create(&Task::script("signals", &script, &[]).max(1)).await?;
+            let seen =
+                lab.until("signals", iterations(1), "has stopped", |now| now.iterations() == 1).await?;
+            ensure!(seen.history("outcome") == ["Exited"], "{:?}", seen.history("outcome"));
+            ensure!(seen.state() == DONE, "{seen}");
+            lab.exactly(&seen, 1)
+        })
+        .await
+}
