@@ -3,3 +3,4 @@
 mod codex;
 mod disturbed;
 mod injection;
+mod settings;

@@ -8,5 +8,6 @@ mod kubelet;
 mod many;
 mod pods;
 mod start;
+mod streams;
 mod waiting;
 mod workspace;
