@@ -6,6 +6,7 @@ mod forged;
 mod input;
 mod kubelet;
 mod many;
+mod newborn;
 mod pods;
 mod start;
 mod streams;

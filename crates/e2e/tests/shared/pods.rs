@@ -363,3 +363,42 @@ async fn a_prompt_reaches_the_agent_and_ends_with_where_the_loop_stands() -> Res
         })
         .await
 }
+
+/// A prompt may have 32 KiB, and a task keeps ten pods.
+#[tokio::test]
+async fn a_pod_that_has_ended_and_is_kept_bears_neither_its_prompt_nor_its_context() -> Result<()> {
+    Lab::shared("kept-pods")
+        .await?
+        .run(async |lab| {
+            let bearing = |seen: &Seen| {
+                let pods = lab.history.of(seen.uid());
+                let names =
+                    pods.iter().filter_map(|pod| Some((&pod.name, pod.pod.metadata.annotations.as_ref()?)));
+                let bears =
+                    |of: &&str, all: &std::collections::BTreeMap<String, String>| all.contains_key(*of);
+                let both = ["agentloop.dev/prompt", "agentloop.dev/context"];
+                names
+                    .map(|(name, all)| (name.clone(), both.iter().filter(|of| bears(of, all)).count()))
+                    .collect::<Vec<_>>()
+            };
+            lab.create(&Task::new("kept", &["change", "wait", "ready-at=2"]).claim()).await?;
+            let seen = lab.until_running("kept", 1).await?;
+            ensure!(bearing(&seen).iter().all(|(_, bears)| *bears == 2), "{:?}", bearing(&seen));
+            lab.tell(&seen).await?;
+            let seen = lab.until_running("kept", 2).await?;
+            lab.tell(&seen).await?;
+            let seen = lab.until_state("kept", iterations(2), DONE).await?;
+            eventually(PATIENCE, "no pod that ended bears prompt or context", async || {
+                let bears = bearing(&seen);
+                if bears.len() == 2 && bears.iter().all(|(_, bears)| *bears == 0) {
+                    Ok(())
+                } else {
+                    Err(format!("{bears:?}"))
+                }
+            })
+            .await?;
+            ensure!(lab.history.of(seen.uid()).iter().all(|pod| !pod.gone), "a pod was not kept");
+            lab.exactly(&seen, 2)
+        })
+        .await
+}
