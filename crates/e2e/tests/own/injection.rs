@@ -1,7 +1,8 @@
 //! The runner's two ways into a pod.
 
-use agentloop_e2e::{Lab, Task, iterations};
+use agentloop_e2e::{Lab, PATIENCE, Seen, Task, eventually, iterations};
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
 const DONE: &str = "Succeeded/Completed";
 
@@ -27,6 +28,149 @@ async fn the_runner_comes_as_an_image_volume_or_by_an_init_container_as_it_was_s
             ensure!(ways(lab, "volume", "image-volume").await? == (true, false), "no image volume alone");
             ensure!(ways(lab, "init", "init-container").await? == (false, true), "no init container alone");
             Ok(())
+        })
+        .await
+}
+
+/// In the range of the policy below, as a namespace of OpenShift has one.
+const USER: i64 = 1_000_680_001;
+
+/// A task that leaves its user to the pod.
+fn fitting(name: &str, resources: Value) -> Task {
+    let user = json!({ "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER });
+    let context = json!({
+        "allowPrivilegeEscalation": false,
+        "capabilities": { "drop": ["ALL"] },
+        "seccompProfile": { "type": "RuntimeDefault" },
+    });
+    Task::new(name, &["change", "ready"])
+        .max(1)
+        .with("template/spec/securityContext", user)
+        .with("template/spec/containers/0/securityContext", context)
+        .with("template/spec/containers/0/resources", resources)
+}
+
+async fn fits(lab: &Lab, task: &Task) -> Result<Seen> {
+    lab.create(task).await?;
+    let settled = |now: &Seen| now.iterations() > 0 || now.reason() == "PodRejected";
+    let seen = lab.until(task.name(), iterations(1), "has stopped", settled).await?;
+    ensure!(seen.state() == DONE, "{seen}");
+    lab.exactly(&seen, 1)?;
+    Ok(seen)
+}
+
+async fn stays_guaranteed(lab: &Lab) -> Result<()> {
+    let all = json!({ "cpu": "100m", "memory": "64Mi" });
+    let seen = fits(lab, &fitting("guaranteed", json!({ "requests": all, "limits": all }))).await?;
+    let pods = lab.history.of(seen.uid());
+    let class = pods.first().and_then(|pod| pod.pod.status.as_ref()?.qos_class.clone());
+    ensure!(class.as_deref() == Some("Guaranteed"), "the pod is {class:?}");
+    Ok(())
+}
+
+async fn passes_a_limit_range(lab: &Lab) -> Result<()> {
+    let limits = json!([{
+        "type": "Container",
+        "min": { "cpu": "100m", "memory": "64Mi" },
+        "maxLimitRequestRatio": { "cpu": "2", "memory": "1" },
+    }]);
+    let range = json!({ "apiVersion": "v1", "kind": "LimitRange", "metadata": { "name": "floor" }, "spec": { "limits": limits } });
+    lab.apply(&range).await?.good()?;
+    let resources = json!({
+        "requests": { "cpu": "100m", "memory": "64Mi" },
+        "limits": { "cpu": "200m", "memory": "64Mi" },
+    });
+    let passed = fits(lab, &fitting("floor", resources)).await;
+    lab.kubectl(&["delete", "limitrange", "floor"]).await?.good()?;
+    passed.map(drop)
+}
+
+async fn passes_a_range_of_users(lab: &Lab) -> Result<()> {
+    let name = lab.namespace.clone();
+    let of = |field: &str| {
+        let user = "c.securityContext.runAsUser";
+        let within = format!("({user} >= 1000680000 && {user} <= 1000689999)");
+        format!("object.spec.{field}.all(c, !has(c.securityContext) || !has({user}) || {within})")
+    };
+    let rule =
+        format!("(!has(object.spec.initContainers) || {}) && {}", of("initContainers"), of("containers"));
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": name },
+        "spec": {
+            "matchConstraints": { "resourceRules": [
+                { "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"] },
+            ] },
+            "validations": [{ "expression": rule, "message": "runAsUser is out of the range" }],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": name },
+        "spec": {
+            "policyName": name,
+            "validationActions": ["Deny"],
+            "matchResources": { "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": name } } },
+        },
+    });
+    let manifest = json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] }).to_string();
+    lab.cluster.kubectl_with(&["apply", "-f", "-"], &manifest).await?.good()?;
+    // A policy takes effect a moment later: a dry run of what it refuses tells when.
+    let refused = Task::new("refused", &[]);
+    let probe = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "probe" },
+        "spec": refused.manifest().pointer("/spec/template/spec"),
+    });
+    let passed = async {
+        eventually(PATIENCE, "the policy is in force", async || {
+            let create = ["-n", &lab.namespace, "create", "--dry-run=server", "-f", "-"];
+            let tried = lab.cluster.kubectl_with(&create, &probe.to_string()).await;
+            let said = tried.map_err(|error| error.to_string())?.text;
+            if said.contains("out of the range") { Ok(()) } else { Err(said) }
+        })
+        .await?;
+        fits(lab, &fitting("range", json!({ "requests": { "cpu": "5m" } }))).await
+    }
+    .await;
+    let delete = ["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &name];
+    lab.cluster.kubectl(&delete).await?.good()?;
+    passed.map(drop)
+}
+
+#[tokio::test]
+async fn the_init_container_fits_where_the_template_fits_and_changes_no_class_of_service() -> Result<()> {
+    Lab::own("fits", &["--set", "runner.injection=init-container"])
+        .await?
+        .run(async |lab| {
+            // Each is tried, whatever the one before came to.
+            let all = [
+                stays_guaranteed(lab).await,
+                passes_a_limit_range(lab).await,
+                passes_a_range_of_users(lab).await,
+            ];
+            let wrong: Vec<String> =
+                all.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+            ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+            Ok(())
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_pod_that_waits_for_a_wrong_image_of_the_runner_is_replaced_once_an_upgrade_names_the_right_one()
+-> Result<()> {
+    Lab::own("wrong-runner", &["--set", "runner.image.tag=no-such-tag"])
+        .await?
+        .run(async |lab| {
+            lab.create(&Task::new("waits", &["change", "ready"]).max(1)).await?;
+            lab.until("waits", PATIENCE, "waits for the image", |now| {
+                now.state() == "Waiting/ImagePull" && now.message().contains("no-such-tag")
+            })
+            .await?;
+            lab.operator.install(&[]).await?;
+            let seen = lab.until_state("waits", iterations(1), DONE).await?;
+            ensure!(seen.iterations() == 1, "waiting was charged: {seen}");
+            lab.ran(&seen, &[1])
         })
         .await
 }
