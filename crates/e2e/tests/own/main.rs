@@ -3,4 +3,5 @@
 mod codex;
 mod disturbed;
 mod injection;
+mod rendered;
 mod settings;
