@@ -70,9 +70,8 @@ impl Decider {
             Refusal::Quota => obstacle(WaitReason::QuotaExceeded),
             Refusal::NameConflict => obstacle(WaitReason::NameConflict),
         });
-        let observed = Observed {
         let injection = objects::injection();
-        let mut decision = decide::decide(&Observed {
+        let observed = Observed {
             task: &task,
             pods: &pods,
             configuration: &configuration,

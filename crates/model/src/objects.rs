@@ -149,15 +149,13 @@ fn agent_state(end: End) -> Value {
     json!({ "terminated": state })
 }
 
-/// What `agentloop_core::facts` reads from the real pod; it has a key for reports.
-pub fn facts(modelled: &Pod, has_key: bool) -> PodFacts {
 /// How all operators get the runner into pods.
 pub fn injection() -> Injection {
     Injection { image: "example/runner:1".to_owned(), ..Injection::default() }
 }
 
-/// What `agentloop_core::facts` reads from the real pod.
-pub fn facts(modelled: &Pod) -> PodFacts {
+/// What `agentloop_core::facts` reads from the real pod; it has a key for reports.
+pub fn facts(modelled: &Pod, has_key: bool) -> PodFacts {
     let of = modelled.of;
     let owner = Task {
         uid: of.task,
