@@ -165,7 +165,9 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
         WaitReason::PodRejected => "; mend spec.template, or what refuses it".to_owned(),
         WaitReason::QuotaExceeded => "; goes on once the quota has room".to_owned(),
         WaitReason::ImagePull => {
-            "; resumes once the image can be pulled, or with another image in spec.template; if it is the runner's, with another runner.image in the operator's Helm values".to_owned()
+            "; resumes once the image can be pulled, or with another image in spec.template \
+             (the runner's: with another runner.image in the operator's Helm values)"
+                .to_owned()
         }
         WaitReason::PromptMissing => "; goes on once the key is there".to_owned(),
         WaitReason::Paused => "; goes on once `paused` is taken out of the configuration".to_owned(),

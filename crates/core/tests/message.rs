@@ -335,7 +335,7 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
         (
             ImagePull,
             "an image cannot be pulled",
-            "; goes on once the image can be pulled, or with another image in spec.template",
+            "; resumes once the image can be pulled, or with another image in spec.template (the runner's: with another runner.image in the operator's Helm values)",
         ),
         (QuotaExceeded, "a ResourceQuota leaves no room for its pod", "; goes on once the quota has room"),
         (PodRejected, "its pod is refused", "; mend spec.template, or what refuses it"),
