@@ -82,7 +82,8 @@ async fn an_exit_code_that_means_not_now_costs_nothing_and_comes_back() -> Resul
     Lab::shared("not-now")
         .await?
         .run(async |lab| {
-            lab.create(&Task::new("later", &["exit=75"]).max(2)).await?;
+            // The scripted agent keeps a journal in the workspace, which is work.
+            lab.create(&Task::script("later", "exit 75", &[]).max(2)).await?;
             let seen = lab.until_state("later", iterations(1), "Waiting/RateLimited").await?;
             ensure!(seen.iterations() == 0, "it was charged: {seen}");
             ensure!(seen.0.pointer("/status/waiting/notBefore").is_some(), "{seen}");

@@ -35,7 +35,7 @@ async fn a_report_that_an_agent_wrote_before_its_container_was_killed_completes_
             let limits = json!({ "requests": { "cpu": "5m" }, "limits": { "memory": "48Mi" } });
             for (name, completion) in [
                 ("by-gate", json!({ "policy": "Gate" })),
-                ("by-verify", json!({ "policy": "Verify", "verify": { "command": ["/bin/true"] } })),
+                ("by-verify", json!({ "policy": "Verify", "verify": { "command": ["/bin/false"] } })),
             ] {
                 let task = Task::script(name, script, &[FORGED]).max(1).with("completion", completion);
                 lab.create(&task.with("template/spec/containers/0/resources", limits.clone())).await?;
@@ -58,8 +58,8 @@ async fn an_agent_that_signals_process_1_is_judged_by_what_it_did_and_not_as_int
         .await?
         .run(async |lab| {
             let gate = r"printf '<COMPLETION_GATE>\nready: true\nreason: it ran\n</COMPLETION_GATE>\n'";
-            // The stop that it asked for would come within a moment.
-            let script = format!("date >/workspace/work; kill 1; sleep 1; {gate}");
+            // The stop that it asked for would come within a moment. What it sends to process 1 is passed on to itself.
+            let script = format!("trap '' TERM; date >/workspace/work; kill 1; sleep 1; {gate}");
             lab.create(&Task::script("signals", &script, &[]).max(1)).await?;
             let seen =
                 lab.until("signals", iterations(1), "has stopped", |now| now.iterations() == 1).await?;

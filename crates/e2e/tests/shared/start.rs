@@ -96,8 +96,9 @@ async fn an_agent_with_a_terminal_may_use_it() -> Result<()> {
         .await?
         .run(async |lab| {
             // A process in the background of its terminal is stopped by either.
-            let script =
-                format!("stty sane </dev/tty && stty -a >/dev/tty && date >/workspace/work && {GATE}");
+            let script = format!(
+                "stty sane </dev/tty && stty -a </dev/tty >/dev/tty && date >/workspace/work && {GATE}"
+            );
             let task = Task::script("typist", &script, &[]).max(1).with("iterationTimeoutSeconds", json!(10));
             lab.create(&task.with("template/spec/containers/0/tty", json!(true))).await?;
             let (seen, _) = said(lab, "typist").await?;
