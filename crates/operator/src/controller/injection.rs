@@ -71,12 +71,15 @@ impl Chosen {
 
     /// Chooses again as nodes come and go. Where they cannot be asked, the last answer stays.
     pub(super) async fn follow(&self, client: &Client, every: Duration) {
-        while self.is_auto {
+        if !self.is_auto {
+            return;
+        }
+        loop {
             tokio::time::sleep(every.mul_f64(1.0 + fastrand::f64() / 4.0)).await;
             match has_image_volumes(client).await {
                 Ok(image_volume) => self.take(image_volume),
                 Err(error) => {
-                    debug!(%error, "nodes cannot be asked for image volumes; the last answer stays")
+                    debug!(%error, "nodes cannot be asked for image volumes; the last answer stays");
                 }
             }
         }
