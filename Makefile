@@ -87,6 +87,10 @@ test-unit test-fuzz test-model test-api test-torment test-chart test-examples te
 transitions: ## edit 1,000 tasks in the middle of their loops: do they end as fresh ones do?
 	@hack/test transitions
 
+.PHONY: memory
+memory: ## measure the operator's memory with 1,000 tasks, 10,000 pods and objects that are made to take much
+	@hack/test memory
+
 .PHONY: mutants
 mutants: ## break the rules and the parsers one place at a time: does a test notice? (1 h on two cores)
 	@hack/mutants

@@ -4,6 +4,7 @@
 //! `agentloop_core::decide`; `reconcile` gathers what it needs and carries out what it says.
 
 mod act;
+mod cached_pod;
 mod configuration;
 mod elsewhere;
 mod events;
@@ -24,24 +25,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::{AgentTask, Phase};
 use agentloop_core::decide::served::Serving;
 use agentloop_core::decide::{self, Decision, Observed};
 use agentloop_core::facts::PodFacts;
 use futures::future::{join_all, select_all};
 use futures::{FutureExt, StreamExt};
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::Controller;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{ObjectRef, Store};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use self::cached_pod::CachedPod;
 use self::guard::Guarded;
 use crate::cli::RunnerArgs;
 use crate::client::Clients;
@@ -146,10 +146,10 @@ struct Scope {
     is_unlisted: AtomicBool,
     tasks: Store<Guarded>,
     tasks_synced: watch::Synced,
-    pods: Store<Pod>,
+    pods: Store<CachedPod>,
     pods_synced: watch::Synced,
     newest_tasks: latest::Latest<AgentTask>,
-    newest_pods: latest::Latest<Pod>,
+    newest_pods: latest::Latest<CachedPod>,
     started: Started,
     elsewhere: elsewhere::Elsewhere,
     unsettled: unsettled::Unsettled,
@@ -185,7 +185,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
     });
 
     let tasks = setup.namespaces.apis::<Guarded>(&shared.clients.read);
-    let pods = setup.namespaces.apis::<Pod>(&shared.clients.read);
+    let pods = setup.namespaces.apis::<CachedPod>(&shared.clients.read);
     let mut loops = JoinSet::new();
     let mut scopes = Vec::new();
     for (tasks, pods) in tasks.into_iter().zip(pods) {
@@ -245,7 +245,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
 fn watch(
     shared: &Arc<Shared>,
     tasks: Api<Guarded>,
-    pods: Api<Pod>,
+    pods: Api<CachedPod>,
     concurrency: u16,
     shutdown: &CancellationToken,
     loops: &mut JoinSet<Option<String>>,
@@ -312,7 +312,7 @@ impl Scope {
         self.started.retain(|uid| there.contains(uid));
         self.unsettled.retain(|uid| there.contains(uid));
         let has_pods: HashSet<String> =
-            self.pods.state().iter().filter_map(|pod| pod.labels().get(LABEL_TASK_UID).cloned()).collect();
+            self.pods.state().iter().filter_map(|pod| pod.facts.task_uid.clone()).collect();
         let tasks = self.tasks.state();
         let pods = self.pods.state();
         self.failures.retain(|| {
@@ -482,6 +482,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+
     use super::*;
 
     fn pod(name: &str) -> Pod {

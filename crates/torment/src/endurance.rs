@@ -25,8 +25,8 @@ use crate::{json as look, kubelet, user};
 
 /// Tasks in one namespace.
 const TOGETHER: u32 = 50;
-/// Settled pods that each task keeps.
-const KEPT: i32 = 1;
+/// Settled pods that each task keeps: the default.
+const KEPT: i32 = 10;
 /// Tasks that are created per second at most, so that the start is not one burst.
 const EVERY: Duration = Duration::from_millis(20);
 /// How long nothing may be written at the end.

@@ -37,6 +37,11 @@ impl Lists {
         lock(&self.to_serve).extend(kept.into_iter().map(|(path, body)| ((place, path), body)));
     }
 
+    /// Whether this operator is to be served an old list at this path.
+    pub fn has(&self, place: usize, path: &str) -> bool {
+        lock(&self.to_serve).contains_key(&(place, path.to_owned()))
+    }
+
     /// The list that this operator is to be served at this path.
     pub fn take(&self, place: usize, path: &str) -> Option<Bytes> {
         lock(&self.to_serve).remove(&(place, path.to_owned()))

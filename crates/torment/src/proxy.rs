@@ -98,6 +98,7 @@ impl Told {
     pub fn refusal(code: u16) -> Self {
         let reason = match code {
             409 => "Conflict",
+            422 => "Invalid",
             429 => "TooManyRequests",
             500 => "InternalError",
             _ => "ServiceUnavailable",
@@ -213,6 +214,10 @@ async fn carry_out(
 
 /// A watch: lines are passed on one by one, late or not at all.
 async fn watch(director: Arc<Director>, place: usize, sent: Sent) -> Result<Answer> {
+    // An old list is served as a list: this server streams none.
+    if sent.query.contains("sendInitialEvents") && director.lists.has(place, &sent.path) {
+        return Told::refusal(422).answer();
+    }
     let mut wire = director.wire(place);
     let upstream = director.server.pass(sent.to_request()?).await?;
     let (head, mut body) = upstream.into_parts();

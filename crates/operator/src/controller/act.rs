@@ -15,7 +15,9 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use tracing::{debug, info};
 
+use super::cached_pod::CachedPod;
 use super::reconcile::{Error, Run};
+use super::watch::PAGE;
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
 
 /// What an action leaves to do.
@@ -95,7 +97,7 @@ impl Run<'_> {
                 if is_leaving {
                     self.scope.newest_pods.forget(&pod.uid);
                 } else {
-                    self.scope.newest_pods.remember(&Arc::new(answer));
+                    self.scope.newest_pods.remember(&Arc::new(answer.into()));
                 }
                 Ok(REST)
             }
@@ -114,15 +116,25 @@ impl Run<'_> {
 
     /// Another task may have had this name, and its last pod may still be at work on the same workspace.
     async fn list_earlier_pods(&mut self) -> Result<Progress, Error> {
-        let api: Api<Pod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
-        let of_name = ListParams::default().labels(&format!("{LABEL_TASK}={}", self.name));
-        let pods = bounded(READ_TIMEOUT, api.list(&of_name))
-            .await
-            .map_err(|error| Error::new("listing pods of earlier tasks", error))?;
+        let api: Api<CachedPod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
+        let mut of_name = ListParams::default().labels(&format!("{LABEL_TASK}={}", self.name)).limit(PAGE);
         let own = self.task.uid();
         // A gated one too: another operator may have confirmed its start just before its task was deleted.
-        let live = pods.iter().map(PodFacts::of).find(|pod| pod.task_uid != own && pod.ended().is_none());
-        self.earlier = live.map_or(Earlier::None, |pod| Earlier::Pod(pod.name));
+        let is_live = |pod: &&CachedPod| pod.facts.task_uid != own && pod.facts.ended().is_none();
+        loop {
+            let pods = bounded(READ_TIMEOUT, api.list(&of_name))
+                .await
+                .map_err(|error| Error::new("listing pods of earlier tasks", error))?;
+            if let Some(pod) = pods.iter().find(is_live) {
+                self.earlier = Earlier::Pod(pod.facts.name.clone());
+                break;
+            }
+            of_name.continue_token = pods.metadata.continue_.filter(|token| !token.is_empty());
+            if of_name.continue_token.is_none() {
+                self.earlier = Earlier::None;
+                break;
+            }
+        }
         Ok(Progress::Again)
     }
 
@@ -130,11 +142,11 @@ impl Run<'_> {
     async fn read_pod(&mut self) -> Result<Progress, Error> {
         let active = self.task.status.as_ref().and_then(|status| status.active.as_ref());
         let Some(name) = active.map(|active| active.pod.clone()) else { return Ok(REST) };
-        let api: Api<Pod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
+        let api: Api<CachedPod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
         let read = bounded(READ_TIMEOUT, api.get_opt(&name)).await;
         let pod = read.map_err(|error| Error::new(format!("reading pod {name}"), error))?;
         match pod {
-            Some(pod) if self.is_claimed(&PodFacts::of(&pod)) => {
+            Some(pod) if self.is_claimed(&pod.facts) => {
                 self.scope.newest_pods.remember(&Arc::new(pod));
             }
             Some(pod) if self.may_be_estranged(&pod) => {
@@ -162,12 +174,9 @@ impl Run<'_> {
     }
 
     /// Whether something of this pod still says that it is, or was, the claimed one: its agent may be at work.
-    fn may_be_estranged(&self, pod: &Pod) -> bool {
+    fn may_be_estranged(&self, pod: &CachedPod) -> bool {
         let uid = self.task.uid();
-        let facts = PodFacts::of(pod);
-        facts.held
-            || facts.task_uid == uid
-            || pod.owner_references().iter().any(|o| Some(&o.uid) == uid.as_ref())
+        pod.facts.held || pod.facts.task_uid == uid || uid.is_some_and(|uid| pod.is_owned_by(&uid))
     }
 
     async fn create_pod(&mut self) -> Result<Progress, Error> {
@@ -192,7 +201,7 @@ impl Run<'_> {
                 return Ok(self.refuse(obstacle));
             }
         };
-        match self.scope.shared.writer.create_raw::<Pod>(&self.namespace, &body).await {
+        match self.scope.shared.writer.create_raw::<CachedPod>(&self.namespace, &body).await {
             Ok(created) => {
                 self.scope.shared.metrics.pod_created();
                 self.scope.unsettled.forget(&self.task.uid().unwrap_or_default());
@@ -242,12 +251,12 @@ impl Run<'_> {
     /// A pod has the name: our own, from a create whose answer was lost or that the cache has not seen; or
     /// somebody else's, which is never touched.
     async fn adopt(&mut self, name: &str, error: RequestError) -> Result<Progress, Error> {
-        let api: Api<Pod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
+        let api: Api<CachedPod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
         let read = bounded(READ_TIMEOUT, api.get_opt(name)).await;
         let Some(pod) = read.map_err(|error| Error::new(format!("reading pod {name}"), error))? else {
             return self.retry(Error::new(format!("creating pod {name}"), error));
         };
-        if self.is_claimed(&PodFacts::of(&pod)) {
+        if self.is_claimed(&pod.facts) {
             self.scope.newest_pods.remember(&Arc::new(pod));
             return Ok(Progress::Again);
         }

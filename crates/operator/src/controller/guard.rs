@@ -31,14 +31,29 @@ struct MetadataOnly {
     metadata: ObjectMeta,
 }
 
+/// Takes out of a task what nobody reads. It may be most of it, and is decoded to many times its text.
+pub(super) fn slim(mut task: AgentTask) -> AgentTask {
+    slim_metadata(&mut task.metadata);
+    task
+}
+
+/// Who wrote which field, and the last applied configuration.
+fn slim_metadata(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+}
+
 impl<'de> Deserialize<'de> for Guarded {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = JsonText::deserialize(deserializer)?;
         let task = match serde_json::from_str(text.as_str()) {
-            Ok(task) => Ok(Arc::new(task)),
+            Ok(task) => Ok(Arc::new(slim(task))),
             Err(error) => {
-                let MetadataOnly { metadata } =
+                let MetadataOnly { mut metadata } =
                     serde_json::from_str(text.as_str()).map_err(D::Error::custom)?;
+                slim_metadata(&mut metadata);
                 Err(Arc::new(Invalid { error: error.to_string(), metadata }))
             }
         };
@@ -139,5 +154,19 @@ mod tests {
         let mut second = first.clone();
         second.meta_mut().name = Some("z".to_owned());
         assert_eq!((first.name_any(), second.name_any()), ("a".to_owned(), "z".to_owned()));
+    }
+
+    #[test]
+    fn no_field_owners_and_no_applied_configuration_are_kept() {
+        for spec in [sound(), json!("no spec")] {
+            let mut object = object("a", &spec);
+            let notes =
+                json!({ "kubectl.kubernetes.io/last-applied-configuration": "x", "example.com/kept": "x" });
+            object["metadata"]["annotations"] = notes;
+            object["metadata"]["managedFields"] = json!([{ "manager": "m", "fieldsV1": { "f:spec": {} } }]);
+            let task: Guarded = serde_json::from_value(object).expect("a task");
+            assert_eq!(task.meta().managed_fields, None);
+            assert_eq!(task.annotations().keys().collect::<Vec<_>>(), ["example.com/kept"]);
+        }
     }
 }

@@ -4,14 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::{AgentTask, AgentTaskStatus};
 use agentloop_core::decide::served::Served;
 use agentloop_core::decide::{self, Decision, Earlier, Observed};
 use agentloop_core::facts::{Obstacle, PodFacts, PodState};
 use agentloop_core::settings::Configuration;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource, ResourceExt};
@@ -20,7 +18,9 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::act::Progress;
+use super::cached_pod::CachedPod;
 use super::events::Note;
+use super::guard::slim;
 use super::panics::{Fault, caught};
 use super::{Guarded, Scope, merge};
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
@@ -176,9 +176,9 @@ impl Run<'_> {
     /// The pods that bear this task's uid, as new as they are known.
     fn pods(&self) -> Vec<PodFacts> {
         let uid = self.task.uid();
-        let is_ours = |pod: &Pod| pod.labels().get(LABEL_TASK_UID) == uid.as_ref();
+        let is_ours = |pod: &CachedPod| pod.facts.task_uid == uid;
         let cached = self.scope.pods.state_filter(is_ours);
-        let mut pods: HashMap<Option<String>, Arc<Pod>> = HashMap::new();
+        let mut pods: HashMap<Option<String>, Arc<CachedPod>> = HashMap::new();
         for pod in cached.into_iter().map(|pod| self.scope.newest_pods.newest(pod)) {
             pods.insert(pod.uid(), pod);
         }
@@ -186,7 +186,7 @@ impl Run<'_> {
         for pod in self.scope.newest_pods.filter(is_ours) {
             pods.entry(pod.uid()).or_insert(pod);
         }
-        pods.values().map(|pod| PodFacts::of(pod)).collect()
+        pods.values().map(|pod| pod.facts.clone()).collect()
     }
 
     async fn decide(&self, pods: &[PodFacts]) -> Decision {
@@ -306,7 +306,7 @@ impl Run<'_> {
 
     /// Goes on with a newer state of the task.
     pub(super) fn take(&mut self, task: AgentTask) {
-        self.task = Arc::new(task);
+        self.task = Arc::new(slim(task));
         self.scope.newest_tasks.remember(&self.task);
     }
 

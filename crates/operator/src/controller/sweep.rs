@@ -3,13 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::api::AgentTask;
 use agentloop_core::decide::{self, PodRef};
-use agentloop_core::facts::PodFacts;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
-
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -18,8 +14,8 @@ use tracing::{error, info, warn};
 
 use super::Scope;
 use super::act::AFTER_CONFLICT;
+use super::cached_pod::CachedPod;
 use super::panics::{Fault, caught};
-use super::watch::task_of;
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
 use crate::metrics::Place;
 
@@ -27,16 +23,16 @@ use crate::metrics::Place;
 /// gone, and a pod that has ended may never change again.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
-pub(super) async fn sweep(pod: Arc<Pod>, scope: Arc<Scope>) -> Result<Action, Fault<RequestError>> {
+pub(super) async fn sweep(pod: Arc<CachedPod>, scope: Arc<Scope>) -> Result<Action, Fault<RequestError>> {
     caught(look_at(&pod, &scope)).await
 }
 
 /// Looks at one pod: nothing to do where its task is there.
-async fn look_at(pod: &Pod, scope: &Scope) -> Result<Action, RequestError> {
-    let (Some(task), Some(task_uid)) = (task_of(pod), pod.labels().get(LABEL_TASK_UID)) else {
+async fn look_at(pod: &CachedPod, scope: &Scope) -> Result<Action, RequestError> {
+    let facts = &pod.facts;
+    let (Some(task), Some(task_uid)) = (pod.task(), facts.task_uid.as_deref()) else {
         return Ok(Action::await_change());
     };
-    let facts = PodFacts::of(pod);
     // Labels are anybody's to copy; a pod that the task neither controls nor holds is somebody else's.
     if !facts.held && !facts.belongs_to(task_uid) {
         return Ok(Action::await_change());
@@ -59,13 +55,13 @@ async fn look_at(pod: &Pod, scope: &Scope) -> Result<Action, RequestError> {
         return Ok(its_task_is_there());
     }
     let served_by = scope.elsewhere.of(task_uid);
-    let left = scope.shared.serving.leaves_pod(served_by.as_deref(), &facts, Timestamp::now());
+    let left = scope.shared.serving.leaves_pod(served_by.as_deref(), facts, Timestamp::now());
     if let Some(left) = left {
         return Ok(Action::requeue(left));
     }
     let _work = scope.shared.heartbeat.begin();
     let mut again = Action::await_change();
-    for action in (scope.shared.rules.stop_all)(std::slice::from_ref(&facts)).actions {
+    for action in (scope.shared.rules.stop_all)(std::slice::from_ref(facts)).actions {
         info!(%namespace, pod = facts.name, task = name, ?action, "the task of this pod is gone");
         let done = match &action {
             decide::Action::DeletePod(PodRef { name, uid }) => {
@@ -91,7 +87,7 @@ async fn look_at(pod: &Pod, scope: &Scope) -> Result<Action, RequestError> {
     Ok(again)
 }
 
-pub(super) fn on_error(pod: &Pod, fault: &Fault<RequestError>, scope: &Scope) -> Action {
+pub(super) fn on_error(pod: &CachedPod, fault: &Fault<RequestError>, scope: &Scope) -> Action {
     let named = ObjectRef::from_obj(pod);
     match fault {
         Fault::Failed(error) => {

@@ -9,22 +9,20 @@ use std::future::Future;
 use std::hash::Hash;
 use std::time::Duration;
 
-use agentloop_contract::names::{ANNOTATION_CONTEXT, ANNOTATION_PROMPT, LABEL_TASK, LABEL_TASK_UID};
-use agentloop_core::api::AgentTask;
+use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::message::cut_bytes;
 use futures::channel::mpsc::{self, UnboundedReceiver};
 use futures::{Stream, StreamExt, future};
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Resource, ResourceExt};
+use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Guarded;
+use super::cached_pod::CachedPod;
 
 /// How far a cache has come.
 #[derive(Clone, Default)]
@@ -95,23 +93,32 @@ fn words(error: &watcher::Error) -> String {
     }
 }
 
-/// Objects in one page of a list.
-const PAGE: u32 = 50;
-
-/// Takes out what nobody reads from a cache: who wrote which field, the last applied configuration, and the pods'
-/// prompts and contexts, which are the biggest part of a pod by far.
-fn strip(meta: &mut ObjectMeta) {
-    meta.managed_fields = None;
-    if let Some(notes) = &mut meta.annotations {
-        for name in
-            [ANNOTATION_PROMPT, ANNOTATION_CONTEXT, "kubectl.kubernetes.io/last-applied-configuration"]
-        {
-            notes.remove(name);
-        }
-    }
-}
+/// Objects in one page of a list. A page is held as one body before it is read.
+pub(super) const PAGE: u32 = 50;
 
 type Event<K> = Result<watcher::Event<K>, watcher::Error>;
+
+/// Each object as it is, and then its changes. A server that streams a list sends one object after another; from one
+/// that does not (Kubernetes before 1.34, by default) the list is read in pages.
+fn objects<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Event<K>> + Send + 'static
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let streamed = watcher(api.clone(), config.clone().streaming_lists()).default_backoff();
+    let streamed = streamed.take_while(|event| {
+        let is_refused = matches!(event, Err(error) if does_not_stream(error));
+        if is_refused {
+            info!("the server does not stream lists; they are read in pages");
+        }
+        future::ready(!is_refused)
+    });
+    streamed.chain(watcher(api, config.page_size(PAGE)).default_backoff())
+}
+
+/// Whether the server said that it streams no lists: it calls a request for one invalid.
+fn does_not_stream(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
+}
 
 /// A cache, the events that fill it as they are polled, and the word that it is full.
 fn cache<K>(
@@ -124,10 +131,7 @@ where
 {
     let (store, writer) = reflector::store();
     let (filling, synced) = watch::channel(Filling::default());
-    // A page is held as one body before it is read.
-    let config = config.page_size(PAGE);
-    let objects = watcher(api, config).default_backoff().modify(|object| strip(object.meta_mut()));
-    let events = reflector::reflector(writer, objects).inspect(move |event| {
+    let events = reflector::reflector(writer, objects(api, config)).inspect(move |event| {
         follow(&filling, event);
         if let Err(error) = event {
             warn!(%error, "a watch is disturbed; it goes on");
@@ -146,25 +150,25 @@ pub(super) fn tasks(
 
 /// The pods' cache, and what their changes concern.
 pub(super) struct Pods {
-    pub(super) store: Store<Pod>,
+    pub(super) store: Store<CachedPod>,
     pub(super) synced: Synced,
     /// The task of each pod that was changed or deleted.
     pub(super) tasks: UnboundedReceiver<ObjectRef<Guarded>>,
     /// Each pod that was changed.
-    pub(super) changed: UnboundedReceiver<Result<Pod, watcher::Error>>,
+    pub(super) changed: UnboundedReceiver<Result<CachedPod, watcher::Error>>,
     /// A signal whenever the cache was filled anew: a pod may have gone unseen.
     pub(super) filled: UnboundedReceiver<()>,
 }
 
 /// Watches the pods of tasks. The future is the watch: it goes on as long as it is polled.
-pub(super) fn pods(api: Api<Pod>) -> (Pods, impl Future<Output = ()> + Send + 'static) {
+pub(super) fn pods(api: Api<CachedPod>) -> (Pods, impl Future<Output = ()> + Send + 'static) {
     let (store, events, synced) = cache(api, watcher::Config::default().labels(LABEL_TASK_UID));
     let (to_tasks, tasks) = mpsc::unbounded();
     let (to_changed, changed) = mpsc::unbounded();
     let (to_filled, filled) = mpsc::unbounded();
     // A receiver that is gone belongs to a loop that has ended; the process ends with it.
-    let tell = move |pod: &Pod| {
-        if let Some(task) = task_of(pod) {
+    let tell = move |pod: &CachedPod| {
+        if let Some(task) = pod.task() {
             let _ = to_tasks.unbounded_send(task);
         }
     };
@@ -181,37 +185,4 @@ pub(super) fn pods(api: Api<Pod>) -> (Pods, impl Future<Output = ()> + Send + 's
         future::ready(())
     });
     (Pods { store, synced, tasks, changed, filled }, watch)
-}
-
-/// The task that a pod belongs to, whether or not it is still there.
-pub(super) fn task_of(pod: &Pod) -> Option<ObjectRef<Guarded>> {
-    let kind = AgentTask::kind(&());
-    let owners = pod.metadata.owner_references.iter().flatten();
-    let owner = owners.filter(|owner| owner.kind == kind).find(|owner| owner.controller == Some(true));
-    let name = owner
-        .map(|owner| owner.name.as_str())
-        .or_else(|| pod.labels().get(LABEL_TASK).map(String::as_str))?;
-    Some(ObjectRef::new(name).within(&pod.namespace()?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_pod_was_told_is_not_cached_and_what_the_rules_read_is() {
-        let hash = agentloop_contract::names::ANNOTATION_TEMPLATE_HASH;
-        let notes = [ANNOTATION_PROMPT, ANNOTATION_CONTEXT, hash, "example.com/kept"];
-        let mut meta = ObjectMeta {
-            annotations: Some(notes.map(|name| (name.to_owned(), "x".to_owned())).into()),
-            managed_fields: Some(Vec::new()),
-            ..ObjectMeta::default()
-        };
-        strip(&mut meta);
-        let kept: Vec<String> = meta.annotations.unwrap_or_default().into_keys().collect();
-        let mut wanted = vec![hash.to_owned(), "example.com/kept".to_owned()];
-        wanted.sort();
-        assert_eq!(kept, wanted);
-        assert_eq!(meta.managed_fields, None);
-    }
 }

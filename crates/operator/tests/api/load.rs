@@ -26,8 +26,17 @@ pub struct Asked(Arc<Mutex<Vec<String>>>);
 impl Asked {
     /// A client that notes down its requests.
     pub async fn client(&self) -> Client {
+        self.client_that(|_| {}).await
+    }
+
+    /// The same, with each request changed first.
+    async fn client_that(
+        &self,
+        change: impl Fn(&mut http::Request<kube::client::Body>) + Clone + Send + Sync + 'static,
+    ) -> Client {
         let asked = self.0.clone();
-        let note = MapRequestLayer::new(move |request: http::Request<kube::client::Body>| {
+        let note = MapRequestLayer::new(move |mut request: http::Request<kube::client::Body>| {
+            change(&mut request);
             asked.lock().expect("not poisoned").push(format!("{} {}", request.method(), request.uri()));
             request
         });
@@ -40,6 +49,44 @@ impl Asked {
 
     fn count(&self, is_meant: impl Fn(&str) -> bool) -> usize {
         self.0.lock().expect("not poisoned").iter().filter(|request| is_meant(request)).count()
+    }
+}
+
+/// Serves two tasks with this client, one that is there at the start and one that comes later.
+async fn serve_two(client: Client) {
+    let world = World::with_tasks().await;
+    world.create("before", json!({ "suspend": true })).await;
+    let _operator = Operator::set_up(&world, |setup| setup.clients.read = client);
+    world.until_phase("before", Phase::Suspended).await;
+    world.create("later", json!({ "suspend": true })).await;
+    world.until_phase("later", Phase::Suspended).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn tasks_and_pods_are_streamed_by_a_server_that_streams_lists_and_read_in_pages_from_another() {
+    let is_stream = |request: &str| request.contains("sendInitialEvents=true");
+    let is_page = |request: &str| request.contains("limit=50") && !request.contains("watch=");
+    let of = |kind: &'static str| move |request: &&String| request.contains(kind);
+    let asked = Asked::default();
+    serve_two(asked.client().await).await;
+    let all = asked.all();
+    for kind in ["/agenttasks?", "/pods?"] {
+        assert_eq!(all.iter().filter(of(kind)).filter(|request| is_stream(request)).count(), 1, "{all:#?}");
+        assert_eq!(all.iter().filter(of(kind)).filter(|request| is_page(request)).count(), 0, "{all:#?}");
+    }
+
+    let asked = Asked::default();
+    // A request for a stream that lacks a part of it is refused as by a server that knows of none: 422.
+    let client = asked.client_that(|request| {
+        let uri = request.uri().to_string().replace("&resourceVersionMatch=NotOlderThan", "");
+        *request.uri_mut() = uri.parse().expect("a URI");
+    });
+    serve_two(client.await).await;
+    let all = asked.all();
+    for kind in ["/agenttasks?", "/pods?"] {
+        assert_eq!(all.iter().filter(of(kind)).filter(|request| is_stream(request)).count(), 1, "{all:#?}");
+        assert_eq!(all.iter().filter(of(kind)).filter(|request| is_page(request)).count(), 1, "{all:#?}");
     }
 }
 

@@ -17,6 +17,7 @@ mod kubelet;
 mod leader;
 mod load;
 mod loops;
+mod memory;
 mod newborn;
 mod panics;
 mod process;

@@ -21,13 +21,14 @@ fn agentloop() -> Command {
     command
 }
 
-struct Running {
+/// The operator in a process of its own, serving one namespace.
+pub struct Running {
     child: Child,
     address: String,
 }
 
 impl Running {
-    fn controller(world: &World) -> Self {
+    pub fn controller(world: &World) -> Self {
         Self::with_kubeconfig(world, &kubeconfig_path())
     }
 
@@ -64,7 +65,7 @@ impl Running {
         Self { child, address }
     }
 
-    fn get(&self, path: &str) -> String {
+    pub fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).expect("a connection");
         write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
         let mut answer = String::new();
@@ -72,8 +73,12 @@ impl Running {
         answer
     }
 
-    async fn ready(&self, how: &str) {
+    pub async fn ready(&self, how: &str) {
         eventually(how, || async { self.get("/readyz").contains(how).then_some(()) }).await;
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     fn signal(&self, name: &str) {

@@ -1,0 +1,160 @@
+//! A pod as the caches keep it: the facts that the rules read, and the metadata that finds it.
+//!
+//! A pod takes up to a hundred times more memory than its facts: containers, volumes, prompts. A list is decoded
+//! straight into this type, so that only one whole pod exists at a time.
+
+use std::borrow::Cow;
+
+use agentloop_contract::names::{LABEL_TASK, LABEL_TASK_UID};
+use agentloop_core::api::AgentTask;
+use agentloop_core::facts::PodFacts;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
+use serde::{Deserialize, Deserializer};
+
+use super::Guarded;
+
+/// What is kept of a pod.
+#[derive(Clone, Debug)]
+pub(super) struct CachedPod {
+    metadata: ObjectMeta,
+    /// What the rules read.
+    pub(super) facts: PodFacts,
+}
+
+impl CachedPod {
+    /// The task that the pod belongs to, whether or not it is still there.
+    pub(super) fn task(&self) -> Option<ObjectRef<Guarded>> {
+        let kind = AgentTask::kind(&());
+        let owners = self.metadata.owner_references.iter().flatten();
+        let owner = owners.filter(|owner| owner.kind == kind).find(|owner| owner.controller == Some(true));
+        let name = owner
+            .map(|owner| owner.name.as_str())
+            .or_else(|| self.labels().get(LABEL_TASK).map(String::as_str))?;
+        Some(ObjectRef::new(name).within(self.metadata.namespace.as_deref()?))
+    }
+
+    /// Whether any owner reference names this uid.
+    pub(super) fn is_owned_by(&self, uid: &str) -> bool {
+        self.metadata.owner_references.iter().flatten().any(|owner| owner.uid == uid)
+    }
+}
+
+impl From<Pod> for CachedPod {
+    fn from(pod: Pod) -> Self {
+        let facts = PodFacts::of(&pod);
+        let ObjectMeta { name, namespace, uid, resource_version, labels, owner_references, .. } =
+            pod.metadata;
+        let labels = labels.map(|mut labels| {
+            labels.retain(|name, _| name == LABEL_TASK || name == LABEL_TASK_UID);
+            labels
+        });
+        let owners = owner_references.map(|owners| owners.into_iter().map(slim).collect());
+        let metadata = ObjectMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            labels,
+            owner_references: owners,
+            ..ObjectMeta::default()
+        };
+        Self { metadata, facts }
+    }
+}
+
+/// The parts of an owner reference that are read.
+fn slim(owner: OwnerReference) -> OwnerReference {
+    OwnerReference { api_version: String::new(), block_owner_deletion: None, ..owner }
+}
+
+impl<'de> Deserialize<'de> for CachedPod {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Pod::deserialize(deserializer).map(Self::from)
+    }
+}
+
+impl Resource for CachedPod {
+    type DynamicType = ();
+    type Scope = <Pod as Resource>::Scope;
+
+    fn kind(kind: &()) -> Cow<'_, str> {
+        Pod::kind(kind)
+    }
+
+    fn group(kind: &()) -> Cow<'_, str> {
+        Pod::group(kind)
+    }
+
+    fn version(kind: &()) -> Cow<'_, str> {
+        Pod::version(kind)
+    }
+
+    fn plural(kind: &()) -> Cow<'_, str> {
+        Pod::plural(kind)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod() -> Value {
+        json!({
+            "metadata": {
+                "name": "p", "namespace": "n", "uid": "pod", "resourceVersion": "7",
+                "labels": { "agentloop.dev/task": "by-label", "agentloop.dev/task-uid": "t", "other": "x" },
+                "annotations": { "agentloop.dev/prompt": "long", "agentloop.dev/template-hash": "h" },
+                "ownerReferences": [
+                    { "apiVersion": "v1", "kind": "ConfigMap", "name": "c", "uid": "c", "controller": false },
+                    {
+                        "apiVersion": "agentloop.dev/v1alpha1", "kind": "AgentTask", "name": "by-owner",
+                        "controller": true, "uid": "t",
+                    },
+                ],
+            },
+            "spec": { "containers": [{ "name": "agent", "command": ["/agentloop/bin/agentloop-runner"] }] },
+            "status": { "phase": "Failed", "reason": "Evicted", "message": "m" },
+        })
+    }
+
+    fn cached(pod: &Value) -> CachedPod {
+        serde_json::from_str(&pod.to_string()).expect("a pod")
+    }
+
+    #[test]
+    fn all_that_the_rules_read_of_a_pod_is_kept_and_nothing_else() {
+        let whole: Pod = serde_json::from_value(pod()).expect("a pod");
+        let cached = cached(&pod());
+        assert_eq!(cached.facts, PodFacts::of(&whole));
+        assert_eq!(cached.resource_version().as_deref(), Some("7"));
+        assert!(cached.annotations().is_empty());
+        let labels: Vec<&str> = cached.labels().keys().map(String::as_str).collect();
+        assert_eq!(labels, ["agentloop.dev/task", "agentloop.dev/task-uid"]);
+        assert!(cached.is_owned_by("t") && cached.is_owned_by("c") && !cached.is_owned_by("pod"));
+    }
+
+    #[test]
+    fn a_pods_task_is_its_controller_or_else_the_one_that_its_label_names() {
+        let mut orphan = pod();
+        orphan["metadata"]["ownerReferences"] = json!([]);
+        for (pod, name) in [(&pod(), "by-owner"), (&orphan, "by-label")] {
+            let task = cached(pod).task().expect("a task");
+            assert_eq!((task.namespace.as_deref(), task.name.as_str()), (Some("n"), name));
+        }
+        orphan["metadata"]["labels"] = json!({});
+        assert!(cached(&orphan).task().is_none());
+    }
+}

@@ -1,0 +1,174 @@
+//! How much memory the operator takes for what is in the cluster: what one tenant stores must not end it for all.
+//!
+//! Prints what it measures: `make memory` shows it at full size.
+
+use std::future::Future;
+
+use agentloop_core::api::AgentTask;
+use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::kubelet::{Work, ended};
+use crate::process::Running;
+use crate::world::{World, eventually, object, uid};
+
+/// Pods that a task keeps, by default.
+const RETAINED: usize = 10;
+/// Bytes of a prompt.
+const PROMPT: usize = 32 * 1024;
+/// Bytes of a crafted object: the API server takes no more than some 1.5 MB.
+const CRAFTED: usize = 1_400_000;
+/// Fields of an object that is big in who owns which: with more the API server takes a minute for one.
+const FIELDS: usize = 10_000;
+/// Requests at a time.
+const TOGETHER: usize = 16;
+
+/// How many of each there are.
+struct Size {
+    tasks: usize,
+    crafted: usize,
+}
+
+impl Size {
+    fn of_environment() -> Self {
+        let number =
+            |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
+        Self { tasks: number("AGENTLOOP_MEMORY_TASKS", 40), crafted: number("AGENTLOOP_MEMORY_CRAFTED", 3) }
+    }
+}
+
+/// The memory limit that the chart sets, in MiB.
+fn limit() -> u64 {
+    let values = include_str!("../../../../charts/agentloop/values.yaml");
+    let values: Value = serde_saphyr::from_str(values).expect("YAML");
+    let limit = values.pointer("/resources/limits/memory").and_then(Value::as_str).expect("a limit");
+    limit.strip_suffix("Mi").and_then(|number| number.parse().ok()).expect("in Mi")
+}
+
+/// What the process holds, in MiB: now, and at most since it started.
+fn memory(operator: &Running) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", operator.pid())).expect("it runs");
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a field");
+        let kib: u64 = line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number");
+        kib / 1024
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
+fn measured(operator: &Running, what: &str) -> u64 {
+    let (now, peak) = memory(operator);
+    println!("{now:>6} MiB, {peak:>6} at most: {what}");
+    peak
+}
+
+async fn all<F: Future<Output = ()>>(count: usize, make: impl Fn(usize) -> F) {
+    stream::iter(0..count).map(make).buffer_unordered(TOGETHER).collect::<()>().await;
+}
+
+/// A loop that nobody brings on, with the pods of its last iterations.
+async fn task_with_pods(world: &World, number: usize) {
+    let name = format!("ordinary-{number}");
+    let prompt = "p".repeat(PROMPT);
+    let task = world.create(&name, json!({ "suspend": true, "prompt": prompt })).await;
+    let pods = world.api::<Pod>();
+    for iteration in 1..=RETAINED {
+        let pod: Pod = object(json!({
+            "metadata": {
+                "name": format!("{name}-{iteration}"),
+                "labels": {
+                    // Later than the status knows of: left alone.
+                    "agentloop.dev/iteration": (100 + iteration).to_string(), "agentloop.dev/attempt": "0",
+                    "agentloop.dev/task": name, "agentloop.dev/task-uid": uid(&task),
+                },
+                "annotations": { "agentloop.dev/prompt": prompt, "agentloop.dev/template-hash": "h".repeat(64) },
+                "ownerReferences": [{
+                    "apiVersion": "agentloop.dev/v1alpha1", "kind": "AgentTask", "name": name,
+                    "uid": uid(&task), "controller": true,
+                }],
+            },
+            "spec": { "restartPolicy": "Never", "containers": [
+                { "name": "agent", "image": "none", "command": ["/agentloop/bin/agentloop-runner"] },
+            ] },
+        }));
+        let pod = pods.create(&PostParams::default(), &pod).await.expect("a pod");
+        let (phase, state) = ended(&pod, &Work::error(&"e".repeat(500)));
+        let agent = json!({
+            "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state,
+        });
+        let status = Patch::Merge(json!({ "status": { "phase": phase, "containerStatuses": [agent] } }));
+        pods.patch_status(&pod.name_any(), &PatchParams::default(), &status).await.expect("a status");
+    }
+}
+
+/// Objects that take many times their size where they are decoded to trees.
+async fn crafted(world: &World, number: usize) {
+    let values = |each: &str| vec![json!({ "": 0 }); CRAFTED / each.len()];
+    let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
+    // In a field of the template that nobody knows.
+    let template = json!({ "spec": { "containers": [agent], "x": values("{\"\":0},") } });
+    let spec = json!({ "suspend": true, "template": template });
+    world.create(&format!("crafted-{number}"), spec).await;
+    // In who owns which field: the API server writes an entry for each.
+    let fields: serde_json::Map<String, Value> =
+        (0..FIELDS).map(|number| (format!("{number:060}"), json!(0))).collect();
+    let template = json!({ "spec": { "containers": [agent], "x": fields } });
+    let spec = json!({ "suspend": true, "template": template });
+    world.create(&format!("fields-{number}"), spec).await;
+    // Anybody who may create pods may label them so.
+    let variables = vec![json!({ "name": "A" }); CRAFTED / "{\"name\":\"A\"},".len()];
+    let pod = json!({
+        "metadata": { "name": format!("crafted-{number}"), "labels": { "agentloop.dev/task-uid": "none" } },
+        "spec": { "containers": [{ "name": "agent", "image": "none", "env": variables }] },
+    });
+    let pod = world.api::<Pod>().create(&PostParams::default(), &object::<Pod>(pod)).await;
+    pod.expect("a pod");
+}
+
+/// Waits until its cache holds this many tasks.
+async fn seen(operator: &Running, tasks: usize) {
+    let count = || {
+        let metrics = operator.get("/metrics");
+        let lines = metrics.lines().filter(|line| line.starts_with("agentloop_tasks{"));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<usize>().ok()).sum::<usize>()
+    };
+    eventually(&format!("{tasks} tasks"), || async { (count() == tasks).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn what_is_stored_in_the_cluster_does_not_take_more_memory_than_the_chart_allows() {
+    let (world, size) = (World::with_tasks().await, Size::of_environment());
+    let operator = Running::controller(&world);
+    operator.ready("working").await;
+    measured(&operator, "with nothing");
+    all(size.tasks, |number| task_with_pods(&world, number)).await;
+    seen(&operator, size.tasks).await;
+    let (tasks, pods) = (size.tasks, size.tasks * RETAINED);
+    measured(&operator, &format!("with {tasks} tasks of {PROMPT} bytes, and {pods} pods"));
+    // One at a time: each takes the API server some seconds.
+    for number in 0..size.crafted {
+        crafted(&world, number).await;
+    }
+    let count = size.tasks + 2 * size.crafted;
+    seen(&operator, count).await;
+    let more = format!("and {} objects of {CRAFTED} bytes", 3 * size.crafted);
+    let followed = measured(&operator, &more);
+    drop(operator);
+
+    let operator = Running::controller(&world);
+    operator.ready("working").await;
+    seen(&operator, count).await;
+    let started = measured(&operator, "with all of them, after a start");
+    let tasks: kube::Api<AgentTask> = world.api();
+    assert_eq!(
+        tasks.list_metadata(&kube::api::ListParams::default()).await.expect("a list").items.len(),
+        count
+    );
+    for peak in [followed, started] {
+        assert!(peak < limit(), "{peak} MiB");
+    }
+    world.end().await;
+}
