@@ -62,25 +62,25 @@ fuzz: ## search for inputs that break the parsers, FUZZ_SECONDS (60) for each of
 model: ## search all that can happen to the rules, within bounds
 	@cargo run --quiet --locked --package agentloop-model
 
-.PHONY: torment
-torment: ## put the shipped operator through 10,000 planned disasters (PLANS=, FROM=, SEED=, JOBS=)
-	@hack/torment plans
+.PHONY: chaos
+chaos: ## put the shipped operator through 10,000 planned disasters (PLANS=, FROM=, SEED=, JOBS=)
+	@hack/chaos plans
 
 .PHONY: endurance
 endurance: ## bring 1,000 tasks through 20 iterations each with one operator (TASKS=, ITERATIONS=, SEED=)
-	@hack/torment endurance
+	@hack/chaos endurance
 
-.PHONY: test-unit test-fuzz test-model test-api test-torment test-chart test-examples test-e2e test-demo
+.PHONY: test-unit test-fuzz test-model test-api test-chaos test-chart test-examples test-e2e test-demo
 test-unit: ## run the tests that need no server
 test-fuzz: ## search for inputs that break the parsers, for a short time
 test-model: ## search what can happen to the rules, briefly, and that the search sees what is broken
 test-api: ## run the operator's tests against a real API server
-test-torment: ## run a sample of planned disasters, and see that breaks are seen
+test-chaos: ## run a sample of planned disasters, and see that breaks are seen
 test-chart: ## run the chart's tests
 test-examples: ## try every example against a real API server
 test-e2e: ## run the tests in a cluster with a real kubelet (root)
 test-demo: ## run the demo from an empty cluster to its end (root)
-test-unit test-fuzz test-model test-api test-torment test-chart test-examples test-e2e test-demo:
+test-unit test-fuzz test-model test-api test-chaos test-chart test-examples test-e2e test-demo:
 	@hack/test $(@:test-%=%)
 
 .PHONY: transitions

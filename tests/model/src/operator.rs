@@ -1,4 +1,4 @@
-//! The operator's shell, as crates/operator/src/controller has it: each request is one step.
+//! The operator's shell, as src/controller has it: each request is one step.
 //!
 //! `reconcile.rs` is [`begin`] and [`Todo::Decide`], `act.rs` the other [`Todo`]s, `latest.rs` is
 //! [`newest_task`] and [`known_pods`].

@@ -170,7 +170,7 @@ pub fn story(outcome: &Outcome) -> String {
         let _ = writeln!(text, "VIOLATION {}: {}", found.invariant, found.what);
     }
     let _ =
-        writeln!(text, "again: make torment SEED={} FROM={} PLANS=1", outcome.plan.seed, outcome.plan.number);
+        writeln!(text, "again: make chaos SEED={} FROM={} PLANS=1", outcome.plan.seed, outcome.plan.number);
     text
 }
 

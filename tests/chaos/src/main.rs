@@ -1,15 +1,15 @@
-//! `torment`: the campaign against the shipped operator.
+//! `chaos`: the campaign against the shipped operator.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agentloop_torment::campaign::{self, Range};
-use agentloop_torment::endurance::{self, Size};
-use agentloop_torment::operator::Program;
-use agentloop_torment::plan::Plan;
+use agentloop_chaos::campaign::{self, Range};
+use agentloop_chaos::endurance::{self, Size};
+use agentloop_chaos::operator::Program;
+use agentloop_chaos::plan::Plan;
 
-use agentloop_torment::seen;
-use agentloop_torment::world::World;
+use agentloop_chaos::seen;
+use agentloop_chaos::world::World;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -81,7 +81,7 @@ struct Plans {
     named: bool,
     /// Break the operator in this way.
     #[arg(long = "break", value_parser = seen::named)]
-    breakage: Option<agentloop_torment::breaks::Break>,
+    breakage: Option<agentloop_chaos::breaks::Break>,
     /// Tell the story of every plan, not only of those that went wrong.
     #[arg(long)]
     stories: bool,

@@ -112,7 +112,7 @@ mod tests {
     }
 
     fn sound() -> Value {
-        let example = include_str!("../../../../examples/hello.yaml");
+        let example = include_str!("../../examples/hello.yaml");
         let task: Value = serde_saphyr::from_str(example).expect("a task");
         task.get("spec").cloned().expect("a spec")
     }

@@ -176,7 +176,7 @@ async fn handle(director: Arc<Director>, place: usize, request: Request<Incoming
 
 /// What goes wrong between us and the real server is not the plan's doing, but looks like a cut wire.
 fn note(error: &anyhow::Error) -> Gone {
-    if std::env::var_os("TORMENT_DEBUG").is_some() {
+    if std::env::var_os("CHAOS_DEBUG").is_some() {
         eprintln!("proxy: {error:#}");
     }
     Gone

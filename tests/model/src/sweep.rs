@@ -1,4 +1,4 @@
-//! The sweep, as crates/operator/src/controller/sweep.rs has it: pods whose task is gone are let go.
+//! The sweep, as src/controller/sweep.rs has it: pods whose task is gone are let go.
 
 use crate::decision;
 use crate::operator::{Fate, is_write, request_of};

@@ -25,7 +25,7 @@ use crate::server::{Format, pods};
 use crate::truth::Truth;
 
 /// The node that all pods are bound to. It exists, so that nobody else collects its pods.
-pub const NODE: &str = "agentloop-torment";
+pub const NODE: &str = "agentloop-chaos";
 /// How long an agent goes on that is about to be told to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a slow agent takes to end.

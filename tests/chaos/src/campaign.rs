@@ -56,7 +56,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
     let report = Arc::new(Mutex::new(Report::default()));
     // Of this run alone: what a run leaves that was cut off is in nobody's way.
     let namespaces: Vec<String> =
-        (0..range.jobs.min(most)).map(|worker| format!("torment-{}-{worker}", std::process::id())).collect();
+        (0..range.jobs.min(most)).map(|worker| format!("chaos-{}-{worker}", std::process::id())).collect();
     for name in &namespaces {
         world.namespace(name).await?;
     }
@@ -90,7 +90,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
                 if how.stories || (is_bad && bad <= STORIES) {
                     eprintln!("{}", story(&outcome));
                 }
-                if std::env::var_os("TORMENT_TIMES").is_some() {
+                if std::env::var_os("CHAOS_TIMES").is_some() {
                     eprintln!(
                         "{:>6} ms  {} starts {} writes  {} {}",
                         outcome.took.as_millis(),

@@ -32,7 +32,7 @@
 //! one. Some breaks cannot be shown, because the server refuses them: a claim beyond `maxIterations`, a count
 //! that goes back or by two, and a Succeeded that is taken back are refused by rules in the definition.
 //!
-//! Run it with `make torment`, `make test-torment` and `make endurance`.
+//! Run it with `make chaos`, `make test-chaos` and `make endurance`.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

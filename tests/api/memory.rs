@@ -42,7 +42,7 @@ impl Size {
 
 /// The memory limit that the chart sets, in MiB.
 fn limit() -> u64 {
-    let values = include_str!("../../../../charts/agentloop/values.yaml");
+    let values = include_str!("../../charts/agentloop/values.yaml");
     let values: Value = serde_saphyr::from_str(values).expect("YAML");
     let limit = values.pointer("/resources/limits/memory").and_then(Value::as_str).expect("a limit");
     limit.strip_suffix("Mi").and_then(|number| number.parse().ok()).expect("in Mi")

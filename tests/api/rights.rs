@@ -20,7 +20,7 @@ use crate::load::Asked;
 use crate::uninstall::uninstall_through;
 use crate::world::{World, eventually};
 
-const RULES: &str = include_str!("../../../../charts/agentloop/templates/_rules.tpl");
+const RULES: &str = include_str!("../../charts/agentloop/templates/_rules.tpl");
 
 /// `verb group/resource`, as a rule names it.
 type Rights = BTreeSet<String>;

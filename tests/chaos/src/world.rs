@@ -1,4 +1,4 @@
-//! The API server under torment: our definition, a node, and namespaces that are used again and again.
+//! The API server under test: our definition, a node, and namespaces that are used again and again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl World {
             definition.insert("kind".to_owned(), json!("CustomResourceDefinition"));
         }
         let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-        let path = format!("{definitions}/{}?fieldManager=torment&force=true", json::name(&definition));
+        let path = format!("{definitions}/{}?fieldManager=chaos&force=true", json::name(&definition));
         server.must(Method::PATCH, &path, Some((Format::Apply, &definition))).await?;
         until("the definition of AgentTask is served", || async {
             server
@@ -70,7 +70,7 @@ impl World {
             },
         });
         let path =
-            format!("/api/v1/namespaces/{name}/configmaps/agentloop-config?fieldManager=torment&force=true");
+            format!("/api/v1/namespaces/{name}/configmaps/agentloop-config?fieldManager=chaos&force=true");
         self.server.must(Method::PATCH, &path, Some((Format::Apply, &map))).await.context("the settings")?;
         // Until it exists the server refuses every pod.
         let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
