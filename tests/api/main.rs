@@ -13,6 +13,7 @@
 mod faults;
 mod faulty;
 mod guards;
+mod injection;
 mod kubelet;
 mod leader;
 mod load;
