@@ -95,7 +95,9 @@ async fn a_pod_that_waits_for_another_runners_image_is_replaced_by_the_next_oper
     world.create("waits", json!({})).await;
     let pod = stuck(&world, "waits").await;
     assert_eq!(runner_image(&pod), "example/mistyped:1");
-    world.until("waits", "ImagePull", |s| s.reason.as_deref() == Some("ImagePull")).await;
+    let status = world.until("waits", "ImagePull", |s| s.reason.as_deref() == Some("ImagePull")).await;
+    let message = status.message.expect("words");
+    assert!(message.ends_with("or with another runner.image in the operator's Helm values"), "{message}");
     first.kill();
 
     let _second = Operator::set_up(&world, of_image("example/runner:1"));

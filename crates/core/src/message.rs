@@ -9,6 +9,7 @@ use kube::ResourceExt;
 use crate::api::{
     AgentTask, AgentTaskStatus, MOST_ITERATIONS, Phase, Source, StopCause, Threshold, Thresholds, WaitReason,
 };
+use crate::facts::RUNNERS_IMAGE;
 
 /// At most `bytes` bytes of a text as the API server's JSON has it, whole characters, with an ellipsis
 /// where something was left out. Control characters become blanks, and what cannot be seen goes.
@@ -165,9 +166,14 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
         WaitReason::PodRejected => "; mend spec.template, or what refuses it".to_owned(),
         WaitReason::QuotaExceeded => "; goes on once the quota has room".to_owned(),
         WaitReason::ImagePull => {
-            "; resumes once the image can be pulled, or with another image in spec.template \
-             (the runner's: with another runner.image in the operator's Helm values)"
-                .to_owned()
+            let is_runners =
+                waiting.detail.as_deref().is_some_and(|detail| detail.starts_with(RUNNERS_IMAGE));
+            let other = if is_runners {
+                "another runner.image in the operator's Helm values"
+            } else {
+                "another image in spec.template"
+            };
+            format!("; goes on once the image can be pulled, or with {other}")
         }
         WaitReason::PromptMissing => "; goes on once the key is there".to_owned(),
         WaitReason::Paused => "; goes on once `paused` is taken out of the configuration".to_owned(),

@@ -1,6 +1,6 @@
 //! What a stop says, and that every command in it really makes the loop go on.
 
-use crate::support::{World, after, done, failed_with, idled, merge, unauthenticated, worked};
+use crate::support::{World, after, done, failed_with, idled, kubelet, merge, unauthenticated, worked};
 use agentloop_contract::{
     gate::Gate,
     report::{Change, Error, Report},
@@ -335,7 +335,7 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
         (
             ImagePull,
             "an image cannot be pulled",
-            "; resumes once the image can be pulled, or with another image in spec.template (the runner's: with another runner.image in the operator's Helm values)",
+            "; goes on once the image can be pulled, or with another image in spec.template",
         ),
         (QuotaExceeded, "a ResourceQuota leaves no room for its pod", "; goes on once the quota has room"),
         (PodRejected, "its pod is refused", "; mend spec.template, or what refuses it"),
@@ -366,6 +366,28 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
             format!("iteration 1 waits: {what}: {because}; next try at 2026-11-22T10:01:00Z{cure}")
         );
     }
+}
+
+#[test]
+fn who_waits_for_an_image_is_told_the_cure_of_that_image_alone() {
+    let told = |list: &str, container: &str| {
+        let mut world = World::new(&json!({}));
+        world.go();
+        let waiting = json!({ "waiting": { "reason": "ErrImagePull", "message": "not found" } });
+        let status = json!({ "name": container, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": waiting });
+        let patch = json!({ "spec": { "nodeName": "n" }, "status": { "phase": "Pending", list: [status] } });
+        kubelet::change(world.pod(), &patch);
+        world.go();
+        world.message()
+    };
+    assert_eq!(
+        told("initContainerStatuses", "agentloop-install"),
+        "iteration 1 waits: an image cannot be pulled: the runner's, for container agentloop-install: not found; goes on once the image can be pulled, or with another runner.image in the operator's Helm values"
+    );
+    assert_eq!(
+        told("containerStatuses", "agent"),
+        "iteration 1 waits: an image cannot be pulled: container agent: not found; goes on once the image can be pulled, or with another image in spec.template"
+    );
 }
 
 #[test]

@@ -88,6 +88,41 @@ fn an_image_that_cannot_be_pulled_is_named_with_its_container() {
     }
 }
 
+/// A pod with these volumes, one of whose containers waits for an image, in these words.
+fn image_waits(volumes: &Value, list: &str, container: &str, words: &str) -> String {
+    let mut waits = container_waits(list, "ImagePullBackOff", words);
+    waits["status"][list][0]["name"] = json!(container);
+    let containers = json!([{ "name": container, "image": "example/agent:1" }]);
+    let own = if list == "containerStatuses" { "containers" } else { "initContainers" };
+    merge(&mut waits, &json!({ "spec": { "volumes": volumes, own: containers } }));
+    let (reason, detail) = obstacle(&waits).unwrap();
+    assert_eq!(reason, WaitReason::ImagePull);
+    detail
+}
+
+#[test]
+fn the_runners_image_is_told_from_the_templates_in_both_ways_into_the_pod() {
+    let copied = json!([{ "name": "agentloop-bin", "emptyDir": {} }]);
+    let words = "Back-off pulling image \"example/runner:1\"";
+    assert_eq!(
+        image_waits(&copied, "initContainerStatuses", "agentloop-install", words),
+        format!("the runner's, for container agentloop-install: {words}")
+    );
+    for name in ["agent", "clone"] {
+        let list = if name == "agent" { "containerStatuses" } else { "initContainerStatuses" };
+        assert_eq!(image_waits(&copied, list, name, words), format!("container {name}: {words}"));
+    }
+
+    let mounted = |image: &str| json!([{ "name": "agentloop-bin", "image": { "reference": image } }]);
+    let of_agent =
+        |image: &str, words: &str| image_waits(&mounted(image), "containerStatuses", "agent", words);
+    assert_eq!(of_agent("example/runner:1", words), format!("the runner's, for container agent: {words}"));
+    let own = "Back-off pulling image \"example/agent:1\"";
+    assert_eq!(of_agent("example/runner:1", own), format!("container agent: {own}"));
+    assert_eq!(of_agent("agent:1", own), format!("container agent: {own}"), "a part of the agent's name");
+    assert_eq!(of_agent("", own), format!("container agent: {own}"));
+}
+
 #[test]
 fn a_container_that_cannot_be_made_is_a_start_that_fails() {
     let waits =

@@ -17,6 +17,7 @@ use agentloop_contract::{
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodCondition, PodStatus};
 
+pub(crate) use obstacle::RUNNERS_IMAGE;
 pub use obstacle::obstacle_from_events;
 
 use crate::api::WaitReason;

@@ -5,7 +5,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 
 use super::{Obstacle, condition};
-use crate::api::WaitReason;
+use crate::{api::WaitReason, pod::waits_for_the_runners_image};
+
+/// How the detail begins where the runner's image cannot be pulled: no template can mend that.
+pub(crate) const RUNNERS_IMAGE: &str = "the runner's, for ";
 
 /// Reasons for which the kubelet keeps a container waiting because of its image.
 const IMAGE_REASONS: &[&str] = &[
@@ -60,7 +63,9 @@ pub(super) fn obstacle(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
         let reason = waiting.reason.as_deref().unwrap_or_default();
         let told = waiting.message.as_deref().unwrap_or(reason);
         if IMAGE_REASONS.contains(&reason) {
-            let detail = format!("container {}: {told}", container.name);
+            let name = container.name.as_str();
+            let whose = if waits_for_the_runners_image(pod, name, told) { RUNNERS_IMAGE } else { "" };
+            let detail = format!("{whose}container {name}: {told}");
             return Some(Obstacle { reason: WaitReason::ImagePull, detail });
         }
         if CREATE_REASONS.contains(&reason) {

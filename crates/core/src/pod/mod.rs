@@ -28,6 +28,8 @@ use crate::{
     settings::Settings,
 };
 
+pub(crate) use runner::waits_for_the_runners_image;
+
 /// The volume that holds the workspace; users mount it in their own init containers by this name.
 pub const WORKSPACE_VOLUME: &str = "workspace";
 /// The volume with the runner's inputs.

@@ -1,6 +1,7 @@
 //! Which runner a pod was made with, and whether that is why it does not start.
 
 use agentloop_contract::names::RUNNER_FILE;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
 use super::{BIN_VOLUME, Injection, hex, install};
@@ -48,6 +49,24 @@ impl Injection {
     fn way(&self) -> &'static str {
         if self.image_volume { IMAGE_VOLUME } else { INIT_CONTAINER }
     }
+}
+
+/// Whether it is the runner's image that keeps this container waiting, in these words of the kubelet: the image
+/// of the init container that copies the runner, or of the volume that holds it. A kubelet that cannot pull a
+/// volume's image says so of the container that mounts the volume, as if it were the container's own.
+pub(crate) fn waits_for_the_runners_image(pod: &Pod, container: &str, told: &str) -> bool {
+    let spec = pod.spec.as_ref();
+    let volume = spec.and_then(|spec| spec.volumes.iter().flatten().find(|volume| volume.name == BIN_VOLUME));
+    let Some(image) = volume.and_then(|volume| volume.image.as_ref()) else {
+        return container == install::NAME;
+    };
+    let Some(runners) = image.reference.as_deref().filter(|image| !image.is_empty()) else { return false };
+    let containers = spec.iter().flat_map(|spec| {
+        spec.init_containers.iter().flatten().chain(&spec.containers).filter(|c| c.name == container)
+    });
+    let own = containers.filter_map(|c| c.image.as_deref()).find(|own| told.contains(*own));
+    // The container's own image may have a name that the runner's is a part of.
+    told.contains(runners) && !own.is_some_and(|own| own.contains(runners))
 }
 
 /// Hash and way of a mark that this version could have written.
