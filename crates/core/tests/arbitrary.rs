@@ -1,10 +1,10 @@
 //! Whatever a pod or a task says, it is read and decided on: nothing in it ends the operator.
 
-use crate::support::{after, done, merge, rate_limited, task, worked};
+use crate::support::{after, done, merge, observed, rate_limited, task, worked};
 use agentloop_contract::report::Change;
 use agentloop_core::{
     api::AgentTask,
-    decide::{Earlier, Observed, decide},
+    decide::{Observed, decide},
     facts::PodFacts,
     settings::Configuration,
 };
@@ -125,18 +125,7 @@ fn changes() -> impl Strategy<Value = Vec<(prop::sample::Index, Value)>> {
 fn decided(task: &AgentTask, pods: &[Pod], now: Timestamp, configuration: &Configuration) {
     let pods: Vec<PodFacts> = pods.iter().map(PodFacts::of).collect();
     for (was_started, is_gone) in [(false, false), (true, true)] {
-        drop(decide(&Observed {
-            task,
-            pods: &pods,
-            configuration,
-            injection: &agentloop_core::pod::Injection::default(),
-            obstacle: None,
-            earlier: Earlier::None,
-            refused: None,
-            was_started,
-            is_gone,
-            now,
-        }));
+        drop(decide(&Observed { configuration, was_started, is_gone, now, ..observed(task, &pods) }));
     }
 }
 

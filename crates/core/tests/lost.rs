@@ -1,42 +1,24 @@
 //! A claimed pod that is gone: created where it may never have been, charged where it may have run.
 
-use agentloop_core::pod::Injection;
+use crate::support::{self, after, observed, task_at};
 use agentloop_core::{
     api::{AgentTask, Outcome, WaitReason},
-    decide::{Action, Decision, Earlier, Observed, decide},
+    decide::{Action, Decision, Observed, decide},
     facts::Obstacle,
-    settings::Configuration,
 };
 use serde_json::{Value, json};
 
 fn claimed(waiting: &Value) -> AgentTask {
-    serde_json::from_value(json!({
-        "apiVersion": "agentloop.dev/v1alpha1", "kind": "AgentTask",
-        "metadata": { "name": "x", "namespace": "dev", "uid": "u", "generation": 1 },
-        "spec": { "template": { "spec": { "containers": [{ "name": "agent", "command": ["a"] }] } } },
-        "status": {
-            "iterations": 2, "maxIterations": 10, "observedGeneration": 1,
-            "startTime": "2026-01-01T00:00:00Z",
-            "active": { "iteration": 3, "attempt": 0, "pod": "x-3-0", "generation": 1 },
-            "waiting": waiting,
-        },
-    }))
-    .unwrap()
+    task_at(&json!({}), &support::claimed(&json!({ "waiting": waiting })))
+}
+
+/// A wait that has lasted for so many seconds.
+fn waits(reason: WaitReason, seconds: i64) -> Value {
+    json!({ "reason": reason, "since": after(-seconds).to_string() })
 }
 
 fn decided(task: &AgentTask, was_started: bool, is_gone: bool) -> Decision {
-    decide(&Observed {
-        task,
-        pods: &[],
-        configuration: &Configuration::absent(),
-        injection: &Injection::default(),
-        obstacle: None,
-        earlier: Earlier::None,
-        refused: None,
-        was_started,
-        is_gone,
-        now: "2026-01-01T01:00:00Z".parse().unwrap(),
-    })
+    decide(&Observed { was_started, is_gone, ..observed(task, &[]) })
 }
 
 #[track_caller]
@@ -62,32 +44,23 @@ fn a_pod_that_this_process_let_start_is_charged_once_the_server_says_that_it_is_
 
 #[test]
 fn a_pod_that_vanishes_from_a_lost_node_is_charged_whoever_let_it_start() {
-    let task = claimed(&json!({ "reason": "NodeLost", "since": "2026-01-01T00:30:00Z" }));
+    let task = claimed(&waits(WaitReason::NodeLost, 1800));
     assert_eq!(decided(&task, false, false).actions, [Action::ReadPod]);
     is_charged(&decided(&task, false, true));
 }
 
 #[test]
 fn a_wait_that_is_not_about_the_pod_does_not_keep_it_from_being_looked_for() {
-    let waiting = json!({ "reason": "PodRejected", "since": "2026-01-01T00:59:00Z", "notBefore": "2026-01-01T01:05:00Z" });
+    let mut waiting = waits(WaitReason::PodRejected, 60);
+    waiting["notBefore"] = json!(after(300).to_string());
     assert_eq!(decided(&claimed(&waiting), true, false).actions, [Action::ReadPod]);
 }
 
 /// The claimed pod was read and is there, but its owner or its labels say that it is not this task's.
 fn estranged(task: &AgentTask) -> Decision {
     let detail = "pod x-3-0 was this task's".to_owned();
-    decide(&Observed {
-        task,
-        pods: &[],
-        configuration: &Configuration::absent(),
-        injection: &Injection::default(),
-        obstacle: None,
-        earlier: Earlier::None,
-        refused: Some(Obstacle { reason: WaitReason::NameConflict, detail }),
-        was_started: true,
-        is_gone: false,
-        now: "2026-01-01T01:00:00Z".parse().unwrap(),
-    })
+    let refused = Some(Obstacle { reason: WaitReason::NameConflict, detail });
+    decide(&Observed { refused, was_started: true, ..observed(task, &[]) })
 }
 
 #[test]
@@ -107,7 +80,7 @@ fn a_pod_that_is_no_longer_the_tasks_is_waited_for_and_not_read_all_the_time() {
 
 #[test]
 fn that_its_node_was_lost_is_not_forgotten_while_its_pod_is_no_longer_the_tasks() {
-    let mut task = claimed(&json!({ "reason": "NodeLost", "since": "2026-01-01T00:59:00Z" }));
+    let mut task = claimed(&waits(WaitReason::NodeLost, 60));
     let decision = estranged(&task);
     let waiting = decision.status.clone().unwrap().waiting.unwrap();
     assert_eq!(waiting.reason, WaitReason::NodeLost);

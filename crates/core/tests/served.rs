@@ -1,11 +1,10 @@
 //! Two releases that watch the same namespace: one serves a task, the other leaves it alone.
 
-use crate::support::{self, merge, start};
+use crate::support::{self, merge, observed, start, task_at as task};
 use agentloop_core::api::AgentTask;
 use agentloop_core::decide::served::{Release, Served, Serving};
 use agentloop_core::decide::{Action, Decision, Earlier, Observed, decide};
 use agentloop_core::facts::PodFacts;
-use agentloop_core::settings::Configuration;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -19,18 +18,8 @@ fn serving(name: &str, take_over: &[&str]) -> Serving {
     }
 }
 
-fn task(metadata: &Value, status: &Value) -> AgentTask {
-    let mut task = serde_json::to_value(support::task(&json!({}))).unwrap();
-    merge(&mut task, &json!({ "metadata": metadata, "status": status }));
-    serde_json::from_value(task).unwrap()
-}
-
 fn claimed_by(release: &str) -> Value {
-    json!({
-        "servedBy": release, "iterations": 2, "maxIterations": 10, "observedGeneration": 1,
-        "startTime": "2026-01-01T00:00:00Z",
-        "active": { "iteration": 3, "attempt": 0, "pod": "x-3-0", "generation": 1 },
-    })
+    support::claimed(&json!({ "servedBy": release }))
 }
 
 /// A pod of the task that has ended and is held.
@@ -53,19 +42,7 @@ fn ended_pod(deletion: Option<Timestamp>) -> PodFacts {
 }
 
 fn decided(serving: &Serving, task: &AgentTask, pods: &[PodFacts], earlier: Earlier) -> Served {
-    let observed = Observed {
-        task,
-        pods,
-        configuration: &Configuration::absent(),
-        injection: &agentloop_core::pod::Injection::default(),
-        obstacle: None,
-        earlier,
-        refused: None,
-        was_started: false,
-        is_gone: false,
-        now: start(),
-    };
-    serving.decide(&observed, decide)
+    serving.decide(&Observed { earlier, ..observed(task, pods) }, decide)
 }
 
 #[track_caller]

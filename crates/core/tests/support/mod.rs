@@ -4,14 +4,18 @@ mod invariants;
 pub mod kubelet;
 pub mod world;
 
+use std::sync::LazyLock;
+
 use agentloop_contract::{
     gate::Gate,
     report::{Change, End, Error, Refusal, RefusalKind, Report},
 };
 use agentloop_core::{
     api::{AgentTask, AgentTaskSpec, Thresholds},
+    decide::{Earlier, Observed},
+    facts::PodFacts,
     pod::{Injection, Means},
-    settings::Settings,
+    settings::{Configuration, Settings},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -59,6 +63,42 @@ pub fn task(more: &Value) -> AgentTask {
     .unwrap()
 }
 
+/// The task dev/x with more in its metadata, and with this status.
+pub fn task_at(metadata: &Value, status: &Value) -> AgentTask {
+    let mut whole = serde_json::to_value(task(&json!({}))).unwrap();
+    merge(&mut whole, &json!({ "metadata": metadata, "status": status }));
+    serde_json::from_value(whole).unwrap()
+}
+
+/// A status in which the third iteration is claimed, for the pod x-3-0, and `more` is merged.
+pub fn claimed(more: &Value) -> Value {
+    let mut status = json!({
+        "iterations": 2, "maxIterations": 10, "observedGeneration": 1,
+        "startTime": "2026-01-01T00:00:00Z",
+        "active": { "iteration": 3, "attempt": 0, "pod": "x-3-0", "generation": 1 },
+    });
+    merge(&mut status, more);
+    status
+}
+
+/// This task and these pods, seen at the start, and nothing besides.
+pub fn observed<'a>(task: &'a AgentTask, pods: &'a [PodFacts]) -> Observed<'a> {
+    static MADE_WITH: LazyLock<(Configuration, Injection)> =
+        LazyLock::new(|| (Configuration::absent(), injection()));
+    Observed {
+        task,
+        pods,
+        configuration: &MADE_WITH.0,
+        injection: &MADE_WITH.1,
+        obstacle: None,
+        earlier: Earlier::None,
+        refused: None,
+        was_started: false,
+        is_gone: false,
+        now: start(),
+    }
+}
+
 /// JSON merge patch (RFC 7386).
 pub fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
@@ -84,7 +124,7 @@ pub fn injection() -> Injection {
 
 /// What pods are made with, under the default settings.
 pub fn means(injection: &Injection) -> Means<'_> {
-    static SETTINGS: std::sync::LazyLock<Settings> = std::sync::LazyLock::new(Settings::default);
+    static SETTINGS: LazyLock<Settings> = LazyLock::new(Settings::default);
     Means { injection, settings: &SETTINGS, report_key: "the-key" }
 }
 
