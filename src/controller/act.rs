@@ -31,9 +31,6 @@ pub(super) enum Progress {
 
 const REST: Progress = Progress::Rest(None);
 
-/// When the sweep looks again after a conflict: the cache has seen what it was about by then.
-pub(super) const AFTER_CONFLICT: Duration = Duration::from_secs(1);
-
 /// When to try again what a new namespace does not have yet.
 const NOT_YET: Duration = Duration::from_millis(500);
 

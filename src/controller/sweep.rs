@@ -13,7 +13,6 @@ use kube::{Api, ResourceExt};
 use tracing::{error, info, warn};
 
 use super::Scope;
-use super::act::AFTER_CONFLICT;
 use super::cached_pod::CachedPod;
 use super::panics::{Fault, caught};
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
@@ -60,7 +59,7 @@ async fn look_at(pod: &CachedPod, scope: &Scope) -> Result<Action, RequestError>
         return Ok(Action::requeue(left));
     }
     let _work = scope.shared.heartbeat.begin();
-    let mut again = Action::await_change();
+    let mut conflict = None;
     for action in (scope.shared.rules.stop_all)(std::slice::from_ref(facts)).actions {
         info!(%namespace, pod = facts.name, task = name, ?action, "the task of this pod is gone");
         let done = match &action {
@@ -78,13 +77,17 @@ async fn look_at(pod: &CachedPod, scope: &Scope) -> Result<Action, RequestError>
         match done {
             // Gone: it needs nothing more.
             Err(error) if error.is_not_found() => {}
-            // Another pod has the name, or the server gave up on a patch that others kept overtaking.
-            Err(error) if error.is_conflict() => again = Action::requeue(AFTER_CONFLICT),
+            // Another pod has the name, or the server gave up on a patch that others kept overtaking: the rest is done,
+            // and then it is tried again, ever later, as after every failure.
+            Err(error) if error.is_conflict() => conflict = conflict.or(Some(error)),
             other => other?,
         }
     }
+    if let Some(error) = conflict {
+        return Err(error);
+    }
     scope.failures.forget(pod);
-    Ok(again)
+    Ok(Action::await_change())
 }
 
 pub(super) fn on_error(pod: &CachedPod, fault: &Fault<RequestError>, scope: &Scope) -> Action {

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use agentloop_contract::names::{FINALIZER_SETTLE, LABEL_TASK, LABEL_TASK_UID};
 use agentloop_core::api::Phase;
 use agentloop_operator::metrics::Metrics;
 use agentloop_operator::write::Writer;
 use http::Method;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::time;
 
@@ -81,4 +83,27 @@ async fn a_pod_that_the_server_fails_to_create_is_tried_ever_more_slowly() {
 #[tokio::test]
 async fn a_patch_of_a_pod_that_always_meets_a_conflict_is_tried_ever_more_slowly() {
     bounded_while(409, 1, |sent| sent.method == Method::PATCH && sent.path.contains("/pods/")).await;
+}
+
+#[tokio::test]
+async fn a_pod_without_a_task_whose_release_always_meets_a_conflict_is_tried_ever_more_slowly() {
+    let world = World::with_tasks().await;
+    let is_release = |sent: &Sent| sent.method == Method::PATCH && sent.path.contains("/pods/left");
+    let server = Faulty::before(&world).await;
+    server.set(move |sent| is_release(sent).then_some(409));
+    let labels = json!({ LABEL_TASK: "gone", LABEL_TASK_UID: "gone" });
+    world.pod(json!({ "name": "left", "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
+    let (clients, metrics) = (server.clients(&world.namespace), Metrics::new());
+    let writer = Writer::new(clients.write.clone(), metrics.clone());
+    let _operator = Operator::over(&world, clients, writer, metrics);
+    eventually("the fault is met", || async { (server.count(is_release) > 0).then_some(()) }).await;
+    time::sleep(FAULT).await;
+    let hits = server.count(is_release);
+    assert!((2..=MOST_FAILURES).contains(&hits), "{hits} tries");
+    server.heal();
+    eventually("the pod is let go", || async {
+        world.api::<Pod>().get_opt("left").await.expect("an answer").is_none().then_some(())
+    })
+    .await;
+    world.end().await;
 }
