@@ -3,7 +3,7 @@
 //! The order is the protocol's, and each step rests on the one before:
 //! 1. the Deployment is scaled to zero, and its pods are gone: nobody claims, nobody starts a pod;
 //! 2. the Lease is taken, so that an operator which somebody scales up again meanwhile stands by;
-//! 3. every claim is marked as released, so that a later installation never runs it again, and our name leaves the
+//! 3. every claim is marked as orphaned, so that a later installation never runs it again, and our name leaves the
 //!    tasks, so that any later installation serves them;
 //! 4. only then our finalizers go. A pod whose task could not be marked keeps its own.
 //!
@@ -279,7 +279,7 @@ impl Hook {
         })
     }
 
-    // === step 3: every claim says that it was released ===
+    // === step 3: every claim says that it was orphaned ===
 
     /// The uids of tasks whose pods keep our finalizer: they could not be marked, or are not ours.
     async fn mark_claims(
@@ -313,7 +313,7 @@ impl Hook {
                         }
                         Err(error) => {
                             unmarked.extend(uid);
-                            troubles.add(&format!("{named} cannot be marked as released: {error}"));
+                            troubles.add(&format!("{named} cannot be marked as orphaned: {error}"));
                         }
                     }
                 }
@@ -340,8 +340,8 @@ impl Hook {
             }
             let claim = Claim::of(&task.data);
             let mut status = Map::new();
-            if claim.as_ref().is_some_and(|claim| !claim.released) {
-                status.insert("active".to_owned(), json!({ "released": true }));
+            if claim.as_ref().is_some_and(|claim| !claim.orphaned) {
+                status.insert("active".to_owned(), json!({ "orphaned": true }));
             }
             if named.is_some() {
                 status.insert("servedBy".to_owned(), Value::Null);
@@ -454,7 +454,7 @@ struct Claim {
     iteration: i64,
     attempt: i64,
     pod: String,
-    released: bool,
+    orphaned: bool,
 }
 
 impl Claim {
@@ -465,8 +465,8 @@ impl Claim {
         Some(Self {
             iteration: number("iteration"),
             attempt: number("attempt"),
-            pod: active.get("pod").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            released: active.get("released").and_then(Value::as_bool).unwrap_or_default(),
+            pod: active.get("podName").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            orphaned: active.get("orphaned").and_then(Value::as_bool).unwrap_or_default(),
         })
     }
 
@@ -549,8 +549,9 @@ mod tests {
 
     #[test]
     fn a_claim_is_seen_whatever_it_holds() {
-        let claim = Claim::of(&json!({ "status": { "active": { "iteration": "new kind", "pod": "a-1" } } }));
-        assert_eq!(claim, Some(Claim { iteration: 0, attempt: 0, pod: "a-1".to_owned(), released: false }));
+        let claim =
+            Claim::of(&json!({ "status": { "active": { "iteration": "new kind", "podName": "a-1" } } }));
+        assert_eq!(claim, Some(Claim { iteration: 0, attempt: 0, pod: "a-1".to_owned(), orphaned: false }));
         assert_eq!(Claim::of(&json!({ "status": { "active": null } })), None);
         assert_eq!(Claim::of(&json!({})), None);
     }

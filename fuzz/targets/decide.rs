@@ -37,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// What the definition's own rules let a claim be.
-fn is_sound(iterations: i32, active: Option<&agentloop_core::api::Active>) -> bool {
+fn is_sound(iterations: i32, active: Option<&agentloop_core::api::ActiveIteration>) -> bool {
     active.is_none_or(|active| iterations.checked_add(1) == Some(active.iteration))
 }
 

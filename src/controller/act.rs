@@ -138,7 +138,7 @@ impl Run<'_> {
     /// The claimed pod is not seen: it is read from the API server itself.
     async fn read_pod(&mut self) -> Result<Progress, Error> {
         let active = self.task.status.as_ref().and_then(|status| status.active.as_ref());
-        let Some(name) = active.map(|active| active.pod.clone()) else { return Ok(REST) };
+        let Some(name) = active.map(|active| active.pod_name.clone()) else { return Ok(REST) };
         let api: Api<CachedPod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
         let read = bounded(READ_TIMEOUT, api.get_opt(&name)).await;
         let pod = read.map_err(|error| Error::new(format!("reading pod {name}"), error))?;
@@ -164,7 +164,7 @@ impl Run<'_> {
         let uid = self.task.uid().unwrap_or_default();
         let active = self.task.status.as_ref().and_then(|status| status.active.as_ref());
         active.is_some_and(|active| {
-            pod.name == active.pod
+            pod.name == active.pod_name
                 && pod.task_uid.as_deref() == Some(uid.as_str())
                 && pod.is_of(&uid, active.iteration, active.attempt)
         })
@@ -205,8 +205,8 @@ impl Run<'_> {
                 self.scope.newest_pods.remember(&Arc::new(created));
                 Ok(Progress::Again)
             }
-            Err(error) if error.already_exists() => self.adopt(&active.pod, error).await,
-            Err(error) => self.refused(error, &format!("pod {}", active.pod), ""),
+            Err(error) if error.already_exists() => self.adopt(&active.pod_name, error).await,
+            Err(error) => self.refused(error, &format!("pod {}", active.pod_name), ""),
         }
     }
 
@@ -268,7 +268,7 @@ impl Run<'_> {
         if !self.read().await? {
             return Ok(REST);
         }
-        let stands = claimed(self).is_some_and(|active| active.pod == pod.name)
+        let stands = claimed(self).is_some_and(|active| active.pod_name == pod.name)
             && claimed(self) == before
             && self.scope.shared.serving.other(&self.task).is_none()
             && !self.task.spec.suspend

@@ -337,16 +337,18 @@ impl Run<'_> {
         if let Some(stop) = &after.stop
             && before.and_then(|status| status.stop.as_ref()) != Some(stop)
         {
-            metrics.stop(stop.phase, stop.cause);
+            metrics.stop(stop.phase, stop.reason);
         }
         let claimed = after.active.as_ref().filter(|active| {
-            before.and_then(|status| status.active.as_ref()).is_none_or(|known| known.pod != active.pod)
+            before
+                .and_then(|status| status.active.as_ref())
+                .is_none_or(|known| known.pod_name != active.pod_name)
         });
         if let Some(active) = claimed {
             info!(
                 iteration = active.iteration,
                 attempt = active.attempt,
-                pod = active.pod,
+                pod = active.pod_name,
                 "iteration claimed"
             );
         }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentloop_core::api::{Outcome, Phase, StopCause};
+use agentloop_core::api::{IterationOutcome, Phase, StopReason};
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -214,15 +214,15 @@ impl Metrics {
     }
 
     /// An iteration was settled and charged.
-    pub fn iteration(&self, outcome: Outcome) {
+    pub fn iteration(&self, outcome: IterationOutcome) {
         self.all.iterations.get_or_create(&[("outcome", format!("{outcome:?}"))]).inc();
     }
 
     /// A loop stopped.
-    pub fn stop(&self, phase: Phase, cause: StopCause) {
+    pub fn stop(&self, phase: Phase, reason: StopReason) {
         self.all
             .stops
-            .get_or_create(&[("phase", format!("{phase:?}")), ("cause", format!("{cause:?}"))])
+            .get_or_create(&[("phase", format!("{phase:?}")), ("reason", format!("{reason:?}"))])
             .inc();
     }
 
@@ -309,7 +309,7 @@ impl All {
             self.max_workers.clone(),
         );
         registry.register("agentloop_iterations", "Iterations settled and charged", self.iterations.clone());
-        registry.register("agentloop_stops", "Loops stopped, by phase and cause", self.stops.clone());
+        registry.register("agentloop_stops", "Loops stopped, by phase and reason", self.stops.clone());
         registry.register("agentloop_pods_created", "Pods created", self.pods_created.clone());
         registry.register("agentloop_writes", "Requests that write, by result", self.writes.clone());
         registry.register(
@@ -416,8 +416,8 @@ mod tests {
         let metrics = Metrics::new();
         told(&metrics);
         metrics.reconciled(Reconciled::Error, Duration::from_millis(3));
-        metrics.iteration(Outcome::Exited);
-        metrics.stop(Phase::CircuitOpen, StopCause::NoChange);
+        metrics.iteration(IterationOutcome::Exited);
+        metrics.stop(Phase::CircuitOpen, StopReason::NoChange);
         metrics.pod_created();
         metrics.write(Verb::PatchStatus, "conflict");
         metrics.config_refused(true);
@@ -432,7 +432,7 @@ mod tests {
             (r#"controller_runtime_reconcile_errors_total{controller="agenttask"}"#, 1.0),
             (r#"controller_runtime_reconcile_time_seconds_count{controller="agenttask"}"#, 1.0),
             (r#"agentloop_iterations_total{outcome="Exited"}"#, 1.0),
-            (r#"agentloop_stops_total{phase="CircuitOpen",cause="NoChange"}"#, 1.0),
+            (r#"agentloop_stops_total{phase="CircuitOpen",reason="NoChange"}"#, 1.0),
             ("agentloop_pods_created_total", 1.0),
             (r#"agentloop_writes_total{verb="patch_status",result="conflict"}"#, 1.0),
             ("agentloop_config_refused", 1.0),

@@ -1,7 +1,7 @@
 //! Iterations that do not end as they should.
 
 use agentloop_contract::report::{Change, End, Refusal, RefusalKind, Report};
-use agentloop_core::api::{Outcome, Phase};
+use agentloop_core::api::{IterationOutcome, Phase};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -44,7 +44,7 @@ async fn suspending_stops_the_pod_and_charges_it_and_going_on_takes_the_next() {
     world.force_delete(&pod).await;
     let status = world.until("paused", "charged", |s| s.iterations == 1).await;
     assert_eq!(status.phase, Some(Phase::Suspended));
-    assert_eq!(status.history.first().map(|entry| entry.outcome), Some(Outcome::Interrupted));
+    assert_eq!(status.history.first().map(|entry| entry.outcome), Some(IterationOutcome::Interrupted));
     assert_eq!(status.active, None);
 
     world.patch("paused", json!({ "suspend": false })).await;
@@ -79,7 +79,7 @@ async fn a_pod_that_somebody_deletes_while_its_agent_runs_is_charged_once() {
     end(&world.api(), &pod, &interrupted()).await;
     world.force_delete(&pod).await;
     let status = world.until("cut", "charged", |s| s.iterations == 1).await;
-    assert_eq!(status.history.first().map(|entry| entry.outcome), Some(Outcome::Interrupted));
+    assert_eq!(status.history.first().map(|entry| entry.outcome), Some(IterationOutcome::Interrupted));
     assert_eq!(status.breaker.consecutive_no_change, 0);
     world.end().await;
 }
@@ -100,7 +100,7 @@ async fn a_provider_that_refuses_is_waited_for_and_not_charged() {
     let status = world.until_phase("refused", Phase::Waiting).await;
     assert_eq!(status.reason.as_deref(), Some("RateLimited"));
     assert_eq!((status.iterations, status.next_attempt), (0, 1));
-    let until = status.waiting.and_then(|waiting| waiting.not_before).expect("a time");
+    let until = status.waiting.and_then(|waiting| waiting.retry_time).expect("a time");
     let delay = until.0.duration_since(Timestamp::now()).as_secs();
     // A minute, and up to 30 s so that tasks of one provider do not all come back at once.
     assert!((40..=91).contains(&delay), "{delay} s");

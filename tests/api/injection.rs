@@ -63,7 +63,7 @@ async fn is_replaced(world: &World, task: &str, pod: &Pod) -> AgentTaskStatus {
     .await;
     set_status(&pods, &name, json!({ "phase": "Failed" })).await;
     world.force_delete(&name).await;
-    let is_next = |s: &AgentTaskStatus| s.active.as_ref().is_some_and(|active| active.pod != name);
+    let is_next = |s: &AgentTaskStatus| s.active.as_ref().is_some_and(|active| active.pod_name != name);
     world.until(task, "the next attempt", is_next).await
 }
 
@@ -95,7 +95,8 @@ async fn a_pod_that_waits_for_another_runners_image_is_replaced_by_the_next_oper
     world.create("waits", json!({})).await;
     let pod = stuck(&world, "waits").await;
     assert_eq!(runner_image(&pod), "example/mistyped:1");
-    let status = world.until("waits", "ImagePull", |s| s.reason.as_deref() == Some("ImagePull")).await;
+    let status =
+        world.until("waits", "ImagePullFailed", |s| s.reason.as_deref() == Some("ImagePullFailed")).await;
     let message = status.message.expect("words");
     assert!(message.ends_with("or with another runner.image in the operator's Helm values"), "{message}");
     first.kill();

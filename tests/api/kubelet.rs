@@ -312,7 +312,7 @@ impl World {
     /// Waits for the pod of the claim, once its gate is gone.
     pub async fn started_pod(&self, name: &str) -> Pod {
         eventually(&format!("a started pod of {name}"), || async {
-            let pod = self.status(name).await.active?.pod;
+            let pod = self.status(name).await.active?.pod_name;
             let pod = self.api::<Pod>().get_opt(&pod).await.expect("an answer")?;
             let gates = pod.spec.as_ref()?.scheduling_gates.as_deref().unwrap_or_default();
             gates.iter().all(|gate| gate.name != GATE_START).then_some(pod)

@@ -1,6 +1,6 @@
 //! Whole loops: counting, stopping, resuming.
 
-use agentloop_core::api::{AgentTask, Phase, StopCause};
+use agentloop_core::api::{AgentTask, Phase, StopReason};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -66,7 +66,7 @@ async fn the_breaker_opens_on_idleness_and_on_the_same_error_and_both_commands_c
     let _kubelet = Kubelet::start(&world, |_| Work::unchanged());
     world.create("idle", json!({ "maxIterations": 20 })).await;
     let status = world.until_phase("idle", Phase::CircuitOpen).await;
-    assert_eq!(status.stop.map(|stop| stop.cause), Some(StopCause::NoChange));
+    assert_eq!(status.stop.map(|stop| stop.reason), Some(StopReason::NoChange));
     assert_eq!(status.iterations, 3);
     let message = status.message.expect("a message");
     world.patch("idle", cure(&message)).await;
@@ -108,7 +108,9 @@ async fn a_hard_limit_that_is_lowered_stops_a_running_loop_and_raised_again_star
         bind(&pods, &pod).await;
         run(&pods, &pod).await;
         end(&pods, &pod, &Work::changed()).await;
-        world.until("clamped", "settled", |s| s.active.as_ref().is_none_or(|active| active.pod != pod)).await;
+        world
+            .until("clamped", "settled", |s| s.active.as_ref().is_none_or(|active| active.pod_name != pod))
+            .await;
     }
     let pod = world.started_pod("clamped").await.name_any();
     world.configure(json!({ "hardLimit": "2" })).await;
@@ -186,7 +188,7 @@ async fn a_deleted_task_leaves_no_pod_behind_and_its_successor_counts_from_one()
     .await;
     world.create("gone", json!({})).await;
     let status = world.until_phase("gone", Phase::Waiting).await;
-    assert_eq!(status.reason.as_deref(), Some("EarlierPod"));
+    assert_eq!(status.reason.as_deref(), Some("PreviousPodRunning"));
 
     let mut work = Work::changed();
     work.0.end = agentloop_contract::report::End::Interrupted;
@@ -252,8 +254,8 @@ async fn the_server_refuses_a_status_that_would_break_the_count() {
     let refusals = [
         (json!({ "iterations": 3 }), "grows by one"),
         (json!({ "iterations": 0 }), "grows by one"),
-        (json!({ "active": { "iteration": 3, "attempt": 0, "pod": "x" } }), "within the limit"),
-        (json!({ "active": { "iteration": 1, "attempt": 0, "pod": "x" } }), "within the limit"),
+        (json!({ "active": { "iteration": 3, "attempt": 0, "podName": "x" } }), "within the limit"),
+        (json!({ "active": { "iteration": 1, "attempt": 0, "podName": "x" } }), "within the limit"),
         (json!({ "observedGeneration": null }), "cannot be removed"),
         (Value::Null, "cannot be removed"),
     ];

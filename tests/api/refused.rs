@@ -1,6 +1,6 @@
 //! What the API server refuses at apply, so that no pod is refused for it later.
 
-use agentloop_core::api::{Active, AgentTask, Streaks};
+use agentloop_core::api::{ActiveIteration, AgentTask, BreakerStatus};
 use agentloop_core::pod::{self, Injection, Means};
 use agentloop_core::settings::Settings;
 use kube::api::PostParams;
@@ -106,12 +106,13 @@ async fn refusal(world: &World, task: &AgentTask) -> Option<String> {
 
 /// What the core says of it where it builds its pod.
 fn built(task: &AgentTask) -> Result<Value, String> {
-    let active = Active { iteration: 1, pod: "p".to_owned(), ..Active::default() };
+    let active = ActiveIteration { iteration: 1, pod_name: "p".to_owned(), ..ActiveIteration::default() };
     let settings = Settings::default();
     let injection = Injection { image: "runner".to_owned(), ..Injection::default() };
     let means = Means { injection: &injection, settings: &settings, report_key: "k" };
     let thresholds = settings.thresholds(&task.spec, None);
-    pod::build(task, &active, &thresholds, &Streaks::default(), &[], &means).map_err(|bad| bad.to_string())
+    pod::build(task, &active, &thresholds, &BreakerStatus::default(), &[], &means)
+        .map_err(|bad| bad.to_string())
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ async fn an_uninstall_takes_the_name_out_and_another_release_needs_no_value() {
         .task(
             "theirs",
             json!({ "servedBy": "z/agentloop", "iterations": 2, "maxIterations": 10,
-        "active": { "iteration": 3, "attempt": 0, "pod": "theirs-3-0", "generation": 1 } }),
+        "active": { "iteration": 3, "attempt": 0, "podName": "theirs-3-0", "generation": 1 } }),
         )
         .await;
     let theirs = world.api::<AgentTask>().get("theirs").await.expect("the task");
@@ -151,7 +151,7 @@ async fn an_uninstall_takes_the_name_out_and_another_release_needs_no_value() {
     );
     let status = world.status("moved").await;
     assert_eq!(served_by(&status), None);
-    assert_eq!(status.active.map(|active| active.released), Some(true));
+    assert_eq!(status.active.map(|active| active.orphaned), Some(true));
     assert_eq!(served_by(&world.status("theirs").await), Some("z/agentloop"));
     assert_eq!(version(&world, "theirs").await, theirs.resource_version());
     let held = world.api::<Pod>().get("theirs-3-0").await.expect("the pod");

@@ -111,7 +111,7 @@ async fn live(world: &World) {
     world.until_phase("life", Phase::IterationLimitReached).await;
     world.patch("life", json!({ "workspace": { "whenDeleted": "Delete" }, "maxIterations": 3 })).await;
     world.until_phase("life", Phase::Succeeded).await;
-    world.patch("life", json!({ "ttlSecondsAfterFinished": 0 })).await;
+    world.patch("life", json!({ "ttlSecondsAfterSucceeded": 0 })).await;
     eventually("its time to live is over", || async {
         world.api::<AgentTask>().get_opt("life").await.expect("an answer").is_none().then_some(())
     })
@@ -211,7 +211,7 @@ async fn the_job_before_an_uninstall_uses_every_right_that_the_chart_grants_and_
     assert_eq!(expected.difference(&used(&asked)).collect::<Vec<_>>(), Vec::<&String>::new());
     set_status(
         &world.api(),
-        &world.status("busy").await.active.expect("a claim").pod,
+        &world.status("busy").await.active.expect("a claim").pod_name,
         json!({ "phase": "Failed" }),
     )
     .await;

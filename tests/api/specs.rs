@@ -96,7 +96,7 @@ fn hint(path: &str, rng: &mut Rng) -> Option<Value> {
         ".workspace.mountPath" => json!(if rng.bool() { "/workspace" } else { "/src" }),
         ".failOnExitCodes[]" => json!(rng.i32(3..=6)),
         ".retryOnExitCodes[]" => json!(rng.i32(70..=80)),
-        ".ttlSecondsAfterFinished" => json!(if rng.u8(..4) == 0 { 0 } else { 3600 }),
+        ".ttlSecondsAfterSucceeded" => json!(if rng.u8(..4) == 0 { 0 } else { 3600 }),
         _ => return None,
     })
 }

@@ -8,7 +8,7 @@ use agentloop_contract::context::Context;
 use agentloop_contract::gate::Gate;
 use agentloop_contract::names::ANNOTATION_CONTEXT;
 use agentloop_contract::report::{Change, End, Error, Report, Verified};
-use agentloop_core::api::{AgentTask, AgentTaskSpec, AgentTaskStatus, Phase, Policy};
+use agentloop_core::api::{AgentTask, AgentTaskSpec, AgentTaskStatus, CompletionPolicy, Phase};
 use agentloop_core::pod::completion_hash;
 use fastrand::Rng;
 use futures::StreamExt;
@@ -92,8 +92,8 @@ fn ends(spec: &AgentTaskSpec, script: Script, from: i32, clear: i32, asked: bool
         let told = next != from || asked;
         let exits_well = script.way != Way::Fails || script.is_done(next);
         let done = match spec.policy() {
-            Policy::Gate | Policy::Verify => script.is_done(next) && told,
-            Policy::ExitCode => exits_well && told && (!must_pass || script.is_done(next)),
+            CompletionPolicy::Gate | CompletionPolicy::Verify => script.is_done(next) && told,
+            CompletionPolicy::ExitCode => exits_well && told && (!must_pass || script.is_done(next)),
         };
         if done {
             return (Phase::Succeeded, next);
@@ -279,7 +279,7 @@ async fn check(
 ) {
     let Some(status) = status else {
         let may_go = expected.iter().any(|(phase, _)| *phase == Phase::Succeeded);
-        assert!(may_go && spec.ttl_seconds_after_finished == Some(0), "{name} is gone: {about}");
+        assert!(may_go && spec.ttl_seconds_after_succeeded == Some(0), "{name} is gone: {about}");
         return;
     };
     let ended = (status.phase.expect("a phase"), status.iterations);
@@ -314,7 +314,7 @@ async fn edit(world: &World, name: &str, spec: &AgentTaskSpec) -> Result<(), kub
 /// The claimed pod, once nothing keeps it from its node; not one that was settled meanwhile, which has no context.
 async fn startable(world: &World, status: &AgentTaskStatus) -> Option<Pod> {
     let active = status.active.as_ref()?;
-    let pod = world.api::<Pod>().get_opt(&active.pod).await.expect("an answer")?;
+    let pod = world.api::<Pod>().get_opt(&active.pod_name).await.expect("an answer")?;
     let gated = pod.spec.as_ref()?.scheduling_gates.iter().flatten().count() > 0;
     let settled = !pod.annotations().contains_key(ANNOTATION_CONTEXT);
     (!gated && !settled).then_some(pod)

@@ -85,9 +85,9 @@ async fn deployment_with_a_pod(world: &World) {
     .await;
 }
 
-async fn released(world: &World, task: &str) -> Option<bool> {
+async fn orphaned(world: &World, task: &str) -> Option<bool> {
     let task = world.api::<AgentTask>().get(task).await.expect("the task");
-    Some(task.status?.active?.released)
+    Some(task.status?.active?.orphaned)
 }
 
 async fn pod_of(world: &World, name: &str, task: &AgentTask, finalizers: &[&str]) {
@@ -106,7 +106,7 @@ async fn finalizers(world: &World, pod: &str) -> Vec<String> {
 fn claim(pod: &str) -> serde_json::Value {
     json!({
         "iterations": 2, "maxIterations": 10,
-        "active": { "iteration": 3, "attempt": 1, "pod": pod, "generation": 1 },
+        "active": { "iteration": 3, "attempt": 1, "podName": pod, "generation": 1 },
     })
 }
 
@@ -132,7 +132,7 @@ async fn everything_is_let_go_and_doing_it_again_changes_nothing() {
     assert!(!told.iter().any(|line| line.contains("idle") || line.contains("fresh")), "{told:#?}");
     assert!(told.iter().any(|line| line.starts_with("2 pod(s) let go")), "{told:#?}");
 
-    assert_eq!(released(&world, "busy").await, Some(true));
+    assert_eq!(orphaned(&world, "busy").await, Some(true));
     assert_eq!(finalizers(&world, "busy-1").await, [OTHER_FINALIZER]);
     assert!(finalizers(&world, "busy-0").await.is_empty());
     assert_eq!(finalizers(&world, "foreign").await, [OTHER_FINALIZER]);
@@ -165,7 +165,7 @@ async fn where_the_deployment_is_gone_already_tasks_are_let_go_all_the_same() {
     let (told, result) = run(&world, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
     assert!(told.iter().any(|line| line.contains("no operator to stop")), "{told:#?}");
-    assert_eq!(released(&world, "busy").await, Some(true));
+    assert_eq!(orphaned(&world, "busy").await, Some(true));
     assert!(finalizers(&world, "busy-1").await.is_empty());
     world.end().await;
 }
@@ -201,7 +201,7 @@ async fn a_job_that_was_applied_with_everything_else_does_nothing() {
         assert!(told.len() == 1 && told[0].starts_with("Nothing is done"), "{told:#?}");
         assert!(told[0].contains("--set uninstallJob=always"), "{told:#?}");
         assert_eq!(replicas().await, Some(1));
-        assert_eq!(released(&world, "busy").await, Some(false));
+        assert_eq!(orphaned(&world, "busy").await, Some(false));
         assert_eq!(finalizers(&world, "busy-1").await, [FINALIZER_SETTLE]);
     }
 
@@ -209,7 +209,7 @@ async fn a_job_that_was_applied_with_everything_else_does_nothing() {
     world.api::<Deployment>().patch(OPERATOR, &PatchParams::default(), &helms).await.expect("marked");
     as_helms().await;
     assert_eq!(replicas().await, Some(0));
-    assert_eq!(released(&world, "busy").await, Some(true));
+    assert_eq!(orphaned(&world, "busy").await, Some(true));
     assert!(finalizers(&world, "busy-1").await.is_empty());
 
     // Somebody deleted the Deployment by hand before the uninstall.
@@ -235,7 +235,7 @@ async fn an_operator_that_does_not_end_stops_the_hook_before_anything_is_let_go(
     let (_, result) = run(&world, Duration::from_secs(2)).await;
     let words = result.expect_err("it still works").to_string();
     assert!(words.contains(&pod), "{words}");
-    assert_eq!(released(&world, "busy").await, Some(false));
+    assert_eq!(orphaned(&world, "busy").await, Some(false));
     assert_eq!(finalizers(&world, "busy-1").await, [FINALIZER_SETTLE]);
 
     let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
@@ -259,12 +259,12 @@ async fn an_operator_outside_the_deployment_stops_the_hook_by_its_lease() {
     let (_, result) = run(&world, Duration::from_secs(2)).await;
     let words = result.expect_err("it is held").to_string();
     assert!(words.contains("held by stray"), "{words}");
-    assert_eq!(released(&world, "busy").await, Some(false));
+    assert_eq!(orphaned(&world, "busy").await, Some(false));
 
     stray.release().await;
     let (_, result) = run(&world, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(released(&world, "busy").await, Some(true));
+    assert_eq!(orphaned(&world, "busy").await, Some(true));
     world.end().await;
 }
 

@@ -145,7 +145,7 @@ async fn an_image_that_cannot_be_pulled_is_left_to_the_kubelet_until_the_templat
     let waiting = json!({ "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } });
     let container = json!({ "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": waiting });
     set_status(&pods, &pod, json!({ "phase": "Pending", "containerStatuses": [container] })).await;
-    let message = waits(&world, "image", "ImagePull").await;
+    let message = waits(&world, "image", "ImagePullFailed").await;
     assert!(message.contains("no such image") && !message.contains("runner"), "{message}");
     assert_eq!(pods.get(&pod).await.expect("there").metadata.deletion_timestamp, None);
 

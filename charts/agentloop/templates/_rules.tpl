@@ -4,7 +4,7 @@
 {{- define "agentloop.rules.tasks" -}}
 - apiGroups: [agentloop.dev]
   resources: [agenttasks]
-  # delete: a task whose ttlSecondsAfterFinished has run out
+  # delete: a task whose ttlSecondsAfterSucceeded has run out
   verbs: [get, list, watch, delete]
 - apiGroups: [agentloop.dev]
   resources: [agenttasks/status]

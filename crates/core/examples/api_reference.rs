@@ -5,8 +5,8 @@
 use std::{fmt::Write as _, io::Write as _};
 
 use agentloop_core::api::{
-    Change, KNOWN_VALUES, LoopContext, Outcome, Phase, Policy, Source, StopCause, WaitReason, WhenDeleted,
-    crd,
+    CompletionPolicy, IterationOutcome, KNOWN_VALUES, LoopContext, Phase, StopReason, ThresholdSource,
+    WaitReason, WhenDeleted, WorkspaceChange, crd,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, CustomResourceDefinitionVersion, JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -43,14 +43,14 @@ struct Words {
 fn words() -> Vec<Words> {
     vec![
         with_default::<LoopContext>(),
-        with_default::<Policy>(),
+        with_default::<CompletionPolicy>(),
         with_default::<WhenDeleted>(),
         words_of::<Phase>(),
         words_of::<WaitReason>(),
-        words_of::<StopCause>(),
-        words_of::<Outcome>(),
-        words_of::<Change>(),
-        words_of::<Source>(),
+        words_of::<StopReason>(),
+        words_of::<IterationOutcome>(),
+        words_of::<WorkspaceChange>(),
+        words_of::<ThresholdSource>(),
     ]
 }
 

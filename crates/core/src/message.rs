@@ -7,7 +7,8 @@ use agentloop_contract::text::shown;
 use kube::ResourceExt;
 
 use crate::api::{
-    AgentTask, AgentTaskStatus, MOST_ITERATIONS, Phase, Source, StopCause, Threshold, Thresholds, WaitReason,
+    AgentTask, AgentTaskStatus, MOST_ITERATIONS, Phase, StopReason, Threshold, ThresholdSource, Thresholds,
+    WaitReason,
 };
 use crate::facts::RUNNERS_IMAGE;
 
@@ -47,7 +48,7 @@ pub const NOT_SEEN: &str = "no operator has seen this task yet; if this stays, a
 
 /// The message of a status.
 pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> String {
-    let is_unknown = status.stop.as_ref().is_some_and(|stop| matches!(stop.cause, StopCause::Other(_)));
+    let is_unknown = status.stop.as_ref().is_some_and(|stop| matches!(stop.reason, StopReason::Other(_)));
     match phase {
         Phase::CircuitOpen | Phase::Failed | Phase::IterationLimitReached if is_unknown => {
             of_newer_version(status)
@@ -66,7 +67,7 @@ pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> Strin
 
 /// A stop that this version cannot judge.
 fn of_newer_version(status: &AgentTaskStatus) -> String {
-    let what = status.stop.as_ref().map(|stop| format!(" ({:?}, {:?})", stop.phase, stop.cause));
+    let what = status.stop.as_ref().map(|stop| format!(" ({:?}, {:?})", stop.phase, stop.reason));
     format!(
         "stopped by a newer version of agentloop{}, for a reason that this version does not know; it holds until the operator is that version again",
         what.unwrap_or_default(),
@@ -94,10 +95,10 @@ fn plural(count: i32) -> &'static str {
 
 fn from(threshold: Threshold) -> &'static str {
     match threshold.from {
-        Source::Spec => "from the task's spec",
-        Source::Config => "from the operator's configuration",
-        Source::Default => "agentloop's default",
-        Source::Other(_) => "from where only a newer version knows",
+        ThresholdSource::Spec => "from the task's spec",
+        ThresholdSource::Config => "from the operator's configuration",
+        ThresholdSource::Default => "agentloop's default",
+        ThresholdSource::Other(_) => "from where only a newer version knows",
     }
 }
 
@@ -108,7 +109,7 @@ fn last_error(status: &AgentTaskStatus) -> Option<&str> {
 fn running(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let iteration = status.active.as_ref().map_or(status.iterations, |active| active.iteration);
     let max = status.max_iterations.unwrap_or(iteration);
-    let pod = status.active.as_ref().map(|active| format!(" in pod {}", active.pod)).unwrap_or_default();
+    let pod = status.active.as_ref().map(|active| format!(" in pod {}", active.pod_name)).unwrap_or_default();
     format!("iteration {iteration} of at most {max}{pod}{}", started_elsewhere(task, status))
 }
 
@@ -132,7 +133,7 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let what = match waiting.reason {
         WaitReason::Unschedulable => "no node takes its pod",
         WaitReason::SchedulingGated => "its pod is held by a scheduling gate of somebody else",
-        WaitReason::ImagePull => "an image cannot be pulled",
+        WaitReason::ImagePullFailed => "an image cannot be pulled",
         WaitReason::QuotaExceeded => "a ResourceQuota leaves no room for its pod",
         WaitReason::PodRejected => "its pod is refused",
         WaitReason::VolumePending => "a volume is not ready",
@@ -142,7 +143,7 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
         WaitReason::ProviderUnavailable => "the model provider is unavailable",
         WaitReason::NodeLost => "its node is lost",
         WaitReason::NameConflict => "a pod of somebody else has its pod's name",
-        WaitReason::EarlierPod => "an earlier task's pod is still running",
+        WaitReason::PreviousPodRunning => "an earlier task's pod is still running",
         WaitReason::ConfigInvalid => "the operator's configuration is refused",
         WaitReason::Paused => "an administrator paused all loops",
         WaitReason::Other(_) => "for a reason that a newer version of agentloop gave",
@@ -156,18 +157,18 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
             | WaitReason::Other(_)
     );
     let detail = waiting
-        .detail
+        .message
         .as_deref()
         .map(|detail| if is_theirs { format!(": {}", quoted(detail)) } else { format!(": {detail}") });
     let detail = detail.unwrap_or_default();
     let until =
-        waiting.not_before.as_ref().map(|time| format!("; next try at {}", time.0)).unwrap_or_default();
+        waiting.retry_time.as_ref().map(|time| format!("; next try at {}", time.0)).unwrap_or_default();
     let cure = match waiting.reason {
         WaitReason::PodRejected => "; mend spec.template, or what refuses it".to_owned(),
         WaitReason::QuotaExceeded => "; goes on once the quota has room".to_owned(),
-        WaitReason::ImagePull => {
+        WaitReason::ImagePullFailed => {
             let is_runners =
-                waiting.detail.as_deref().is_some_and(|detail| detail.starts_with(RUNNERS_IMAGE));
+                waiting.message.as_deref().is_some_and(|detail| detail.starts_with(RUNNERS_IMAGE));
             let other = if is_runners {
                 "another runner.image in the operator's Helm values"
             } else {
@@ -182,7 +183,7 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
         WaitReason::NodeLost => format!(
             "; goes on once the node is back, deleted, or marked out of service; see kubectl -n {} describe pod {}",
             task.namespace().unwrap_or_default(),
-            status.active.as_ref().map(|active| active.pod.as_str()).unwrap_or_default(),
+            status.active.as_ref().map(|active| active.pod_name.as_str()).unwrap_or_default(),
         ),
         _ => String::new(),
     };
@@ -271,7 +272,7 @@ fn higher_thresholds(status: &AgentTaskStatus) -> String {
 /// A value for `resetToken` that is another than the one in use, and than the one acted on last.
 fn next_token(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let token = format!("after-{}", status.iterations);
-    let used = [&task.spec.reset_token, &status.handled_reset_token];
+    let used = [&task.spec.reset_token, &status.last_handled_reset_token];
     if used.iter().any(|used| used.as_deref() == Some(token.as_str())) {
         format!("{token}-again")
     } else {
@@ -280,14 +281,14 @@ fn next_token(task: &AgentTask, status: &AgentTaskStatus) -> String {
 }
 
 fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
-    let cause = status.stop.as_ref().map(|stop| stop.cause);
+    let reason = status.stop.as_ref().map(|stop| stop.reason);
     let thresholds = status.thresholds.as_ref();
     let error =
         last_error(status).map(|error| format!("; last error: {}", quoted(error))).unwrap_or_default();
     // Another rule may hold as well: each command lifts all of them.
     let limit = higher_limit(status).map(|next| format!(",\"maxIterations\":{next}")).unwrap_or_default();
     let reset = patch(task, &format!("\"resetToken\":\"{}\"{limit}", next_token(task, status)));
-    let (streak, what, threshold) = if cause == Some(StopCause::SameError) {
+    let (streak, what, threshold) = if reason == Some(StopReason::SameError) {
         let streak = status.breaker.consecutive_same_error;
         (streak, "ended in the same error", thresholds.map(|t| t.same_error))
     } else {
@@ -305,8 +306,8 @@ fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
 }
 
 fn failed(task: &AgentTask, status: &AgentTaskStatus) -> String {
-    let why = match status.stop.as_ref().map(|stop| stop.cause) {
-        Some(StopCause::Unauthenticated) => "the model provider refused the credential".to_owned(),
+    let why = match status.stop.as_ref().map(|stop| stop.reason) {
+        Some(StopReason::Unauthenticated) => "the model provider refused the credential".to_owned(),
         _ => match status.history.first().and_then(|entry| entry.exit_code) {
             Some(code) => format!("the agent exited with code {code}, which failOnExitCodes names"),
             None => "the agent failed".to_owned(),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{AgentTaskSpec, MOST_ITERATIONS, Source, Threshold, Thresholds};
+use crate::api::{AgentTaskSpec, MOST_ITERATIONS, Threshold, ThresholdSource, Thresholds};
 
 /// Settings in force, each with where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        let default = |value| Threshold { value, from: Source::Default };
+        let default = |value| Threshold { value, from: ThresholdSource::Default };
         Self {
             default_max_iterations: default(10),
             hard_limit: default(50),
@@ -143,7 +143,7 @@ struct Key {
 }
 
 const fn from_config(value: i64) -> Threshold {
-    Threshold { value, from: Source::Config }
+    Threshold { value, from: ThresholdSource::Config }
 }
 
 const WEEK: i64 = 7 * 24 * 3600;
@@ -257,7 +257,7 @@ fn contradictions(settings: &mut Settings) -> Vec<String> {
     let mut problems = Vec::new();
     // A hard limit below our own default is no contradiction of the administrator's: the default yields.
     let default = &mut settings.default_max_iterations;
-    if default.from == Source::Default {
+    if default.from == ThresholdSource::Default {
         default.value = default.value.min(settings.hard_limit.value);
     }
     let mut at_most = |low: (&str, i64), high: (&str, i64)| {
@@ -301,7 +301,7 @@ impl Settings {
     /// The thresholds for a task, its own spec first.
     pub fn thresholds(&self, spec: &AgentTaskSpec, version: Option<String>) -> Thresholds {
         let or = |own: Option<i64>, configured: Threshold| {
-            own.map_or(configured, |value| Threshold { value, from: Source::Spec })
+            own.map_or(configured, |value| Threshold { value, from: ThresholdSource::Spec })
         };
         let breaker = spec.breaker.as_ref();
         Thresholds {
@@ -390,7 +390,7 @@ mod tests {
         let settings = read(&[("hard_limit", "40"), ("NoChangeThreshold", " 7 ")]).newest.expect("good");
         assert_eq!(settings.hard_limit, from_config(40));
         assert_eq!(settings.no_change_threshold, from_config(7));
-        assert_eq!(settings.same_error_threshold, Threshold { value: 5, from: Source::Default });
+        assert_eq!(settings.same_error_threshold, Threshold { value: 5, from: ThresholdSource::Default });
         for key in KEYS {
             let value = key.max.to_string();
             let others = [

@@ -19,7 +19,7 @@ fn status(phase: Phase, reason: &str) -> AgentTaskStatus {
 
 fn waiting(reason: WaitReason) -> AgentTaskStatus {
     let since = Time(Timestamp::UNIX_EPOCH);
-    let waiting = Waiting { reason, detail: None, since, not_before: None };
+    let waiting = Waiting { reason, message: None, start_time: since, retry_time: None };
     AgentTaskStatus { waiting: Some(waiting), ..status(Phase::Waiting, &format!("{reason:?}")) }
 }
 
@@ -41,7 +41,7 @@ fn the_first_iteration_is_announced_and_no_other() {
     tells(None, &running, false, "Started");
     tells(Some(&fresh), &running, false, "Started");
     is_silent(Some(&running), &running);
-    is_silent(Some(&waiting(WaitReason::ImagePull)), &running);
+    is_silent(Some(&waiting(WaitReason::ImagePullFailed)), &running);
     is_silent(None, &AgentTaskStatus::default());
     is_silent(None, &fresh);
 }
@@ -71,7 +71,12 @@ fn the_same_phase_for_another_reason_is_announced() {
         true,
         "CircuitOpen",
     );
-    tells(Some(&waiting(WaitReason::ImagePull)), &waiting(WaitReason::RateLimited), false, "RateLimited");
+    tells(
+        Some(&waiting(WaitReason::ImagePullFailed)),
+        &waiting(WaitReason::RateLimited),
+        false,
+        "RateLimited",
+    );
 }
 
 #[test]

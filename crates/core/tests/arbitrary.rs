@@ -27,16 +27,16 @@ const WORDS: &[&str] = &["Running", "Pending", "Succeeded", "Always", "OOMKilled
 /// A task with a claim, and its pod after it has ended, with something in every field that is read.
 fn seed(message: &str) -> (Value, Value) {
     let time = "2026-11-22T10:00:00Z";
-    let mut whole = serde_json::to_value(task(&json!({ "ttlSecondsAfterFinished": 5 }))).unwrap();
+    let mut whole = serde_json::to_value(task(&json!({ "ttlSecondsAfterSucceeded": 5 }))).unwrap();
     let threshold = |value: i64| json!({ "value": value, "from": "Default" });
     merge(
         &mut whole,
         &json!({ "status": {
         "observedGeneration": 1, "phase": "Running", "iterations": 2, "maxIterations": 10, "nextAttempt": 1,
         "freeAttempts": 1, "refusals": 1,
-        "active": { "iteration": 3, "attempt": 1, "pod": "p", "generation": 1 },
-        "waiting": { "reason": "RateLimited", "since": time, "notBefore": time },
-        "breaker": { "consecutiveNoChange": 1, "consecutiveSameError": 1, "errorFingerprint": "x" },
+        "active": { "iteration": 3, "attempt": 1, "podName": "p", "generation": 1 },
+        "waiting": { "reason": "RateLimited", "startTime": time, "retryTime": time },
+        "breaker": { "consecutiveNoChange": 1, "consecutiveSameError": 1, "errorSignature": "x" },
         "usage": { "inputTokens": 5, "costUSD": "1.5" },
         "thresholds": {
             "maxIterations": threshold(10), "hardLimit": threshold(50), "noChange": threshold(3),

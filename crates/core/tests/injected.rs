@@ -3,7 +3,7 @@
 use crate::support::{default_thresholds, injection, means, task};
 use agentloop_contract::context::Context;
 use agentloop_core::{
-    api::{Active, Streaks},
+    api::{ActiveIteration, BreakerStatus},
     pod::{self, BadTemplate, Injection, Means},
     settings::Settings,
 };
@@ -12,9 +12,15 @@ use serde_json::{Map, Value, json};
 
 fn build_with(more: &Value, means: &Means<'_>) -> Result<Value, BadTemplate> {
     let task = task(more);
-    let active =
-        Active { iteration: 3, attempt: 1, pod: "x-pod-3-1".to_owned(), generation: 1, released: false };
-    let built = pod::build(&task, &active, &default_thresholds(&task.spec), &Streaks::default(), &[], means)?;
+    let active = ActiveIteration {
+        iteration: 3,
+        attempt: 1,
+        pod_name: "x-pod-3-1".to_owned(),
+        generation: 1,
+        orphaned: false,
+    };
+    let built =
+        pod::build(&task, &active, &default_thresholds(&task.spec), &BreakerStatus::default(), &[], means)?;
     serde_json::from_value::<Pod>(built.clone()).unwrap();
     Ok(built)
 }

@@ -9,7 +9,7 @@ use agentloop_contract::{
     report::{Change, End, Error, Report, Verified},
 };
 use agentloop_core::{
-    api::{Change as Changed, Outcome, StopCause},
+    api::{WorkspaceChange as Changed, IterationOutcome, StopReason},
     decide::{Charge, ErrorSeen, Judgement, NoChange, judge},
     facts::{AgentEnd, Ending},
 };
@@ -67,7 +67,10 @@ fn an_agent_that_ran_is_charged_and_the_streak_follows_the_change() {
     ];
     for (change, streak) in rows {
         let charge = charged(&json!({}), told(&exited(change)));
-        assert_eq!((charge.outcome, charge.no_change, charge.verdict), (Outcome::Exited, streak, None));
+        assert_eq!(
+            (charge.outcome, charge.no_change, charge.verdict),
+            (IterationOutcome::Exited, streak, None)
+        );
         assert_eq!(charge.error, ErrorSeen::None);
     }
 }
@@ -83,7 +86,7 @@ fn an_error_is_seen_whether_or_not_the_workspace_changed() {
 fn no_readable_report_is_charged_with_the_containers_reason_as_the_error() {
     let end = AgentEnd { reason: Some("OOMKilled".to_owned()), ..silent(137) };
     let charge = charged(&json!({}), end);
-    assert_eq!((charge.outcome, charge.no_change), (Outcome::Killed, NoChange::Keep));
+    assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::Killed, NoChange::Keep));
     assert_eq!(error(&charge), "OOMKilled (exit code 137)");
     let charge = charged(&json!({}), silent(0));
     assert_eq!(charge.verdict, None, "an exit code alone completes nothing");
@@ -93,12 +96,12 @@ fn no_readable_report_is_charged_with_the_containers_reason_as_the_error() {
 #[test]
 fn a_timeout_is_charged_with_an_error_of_its_own() {
     let charge = charged(&json!({}), told(&timed_out(Change::Unchanged)));
-    assert_eq!((charge.outcome, charge.no_change), (Outcome::TimedOut, NoChange::Add));
+    assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::TimedOut, NoChange::Add));
     assert_eq!(error(&charge), "IterationTimeout");
     let charge = charged(&json!({}), told(&timed_out(Change::Changed)));
     assert_eq!(charge.no_change, NoChange::Clear, "a timeout with changes is progress");
     let backstop = charged(&json!({}), AgentEnd { deadline: true, ..silent(137) });
-    assert_eq!((backstop.outcome, error(&backstop)), (Outcome::TimedOut, "IterationTimeout"));
+    assert_eq!((backstop.outcome, error(&backstop)), (IterationOutcome::TimedOut, "IterationTimeout"));
 }
 
 #[test]
@@ -108,7 +111,7 @@ fn a_refusal_for_now_is_free_only_where_the_workspace_is_provably_unchanged() {
     assert!(matches!(&free, Judgement::Refused(charge) if charge.refused == Some(until)), "{free:?}");
     for (change, streak) in [(Change::Changed, NoChange::Clear), (Change::Unknown, NoChange::Keep)] {
         let charge = charged(&json!({}), told(&rate_limited(change, until)));
-        assert_eq!((charge.outcome, charge.no_change), (Outcome::ProviderRefused, streak));
+        assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::ProviderRefused, streak));
         assert_eq!((charge.error, charge.refused), (ErrorSeen::Keep, Some(until)));
     }
 }
@@ -125,13 +128,13 @@ fn an_exit_code_that_means_not_now_waits_though_nothing_was_reported() {
 fn an_agent_that_was_disrupted_is_charged_and_the_streaks_stay() {
     for (change, streak) in [(Change::Changed, NoChange::Clear), (Change::Unchanged, NoChange::Keep)] {
         let charge = charged(&json!({}), AgentEnd { disrupted: true, ..told(&interrupted(change)) });
-        assert_eq!((charge.outcome, charge.no_change), (Outcome::Interrupted, streak));
+        assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::Interrupted, streak));
         assert_eq!(charge.error, ErrorSeen::Keep);
     }
     let charge = charged(&json!({}), AgentEnd { disrupted: true, ..silent(137) });
-    assert_eq!((charge.outcome, charge.error), (Outcome::Interrupted, ErrorSeen::Keep));
+    assert_eq!((charge.outcome, charge.error), (IterationOutcome::Interrupted, ErrorSeen::Keep));
     let oom = AgentEnd { disrupted: true, reason: Some("OOMKilled".to_owned()), ..silent(137) };
-    assert_eq!(charged(&json!({}), oom).outcome, Outcome::Killed);
+    assert_eq!(charged(&json!({}), oom).outcome, IterationOutcome::Killed);
 }
 
 #[test]
@@ -143,9 +146,9 @@ fn an_agent_that_never_started_is_free() {
 #[test]
 fn what_the_runner_did_not_execute_is_charged() {
     let rows = [
-        (End::AlreadyRan, Outcome::AlreadyRan),
-        (End::CommandNotFound, Outcome::CommandNotFound),
-        (End::RunnerFailed, Outcome::RunnerFailed),
+        (End::AlreadyRan, IterationOutcome::AlreadyRan),
+        (End::CommandNotFound, IterationOutcome::CommandNotFound),
+        (End::RunnerFailed, IterationOutcome::RunnerFailed),
     ];
     for (end, outcome) in rows {
         let report = Report { error: Some(Error::new("why")), ..Report::of(end) };
@@ -160,7 +163,7 @@ fn what_the_runner_did_not_execute_is_charged() {
 fn the_gate_must_say_ready_and_the_agent_exit_0() {
     let gate = |ready| Some(Gate { ready, ..Gate::default() });
     let verdict = |report: &Report| charged(&json!({}), told(report)).verdict;
-    assert_eq!(verdict(&done()), Some(StopCause::Completed));
+    assert_eq!(verdict(&done()), Some(StopReason::Completed));
     assert_eq!(verdict(&worked()), None, "no gate");
     assert_eq!(verdict(&Report { gate: gate(false), ..worked() }), None);
     assert_eq!(verdict(&Report { exit_code: Some(1), ..done() }), None);
@@ -173,7 +176,7 @@ fn the_gate_must_say_ready_and_the_agent_exit_0() {
 #[test]
 fn a_disruption_never_turns_a_success_into_something_else() {
     let end = AgentEnd { disrupted: true, reason: Some("Evicted".to_owned()), ..told(&done()) };
-    assert_eq!(charged(&json!({}), end).verdict, Some(StopCause::Completed));
+    assert_eq!(charged(&json!({}), end).verdict, Some(StopReason::Completed));
 }
 
 #[test]
@@ -181,7 +184,7 @@ fn verify_refuses_what_the_policy_would_take() {
     for policy in ["Gate", "ExitCode"] {
         let spec = json!({ "completion": { "policy": policy, "verify": { "command": ["t"] } } });
         let verdict = |verify| charged(&spec, told(&Report { verify, ..done() })).verdict;
-        assert_eq!(verdict(Some(verified(true))), Some(StopCause::Completed));
+        assert_eq!(verdict(Some(verified(true))), Some(StopReason::Completed));
         assert_eq!(verdict(Some(verified(false))), None);
         assert_eq!(verdict(None), None, "a verify that did not run has not passed");
     }
@@ -192,8 +195,8 @@ fn the_policy_verify_asks_nobody_else() {
     let spec = json!({ "completion": { "policy": "Verify", "verify": { "command": ["t"] } } });
     let verdict = |report: Report| charged(&spec, told(&report)).verdict;
     let passes = |report: Report| Report { verify: Some(verified(true)), ..report };
-    assert_eq!(verdict(passes(failed_with("x"))), Some(StopCause::Completed));
-    assert_eq!(verdict(passes(timed_out(Change::Changed))), Some(StopCause::Completed));
+    assert_eq!(verdict(passes(failed_with("x"))), Some(StopReason::Completed));
+    assert_eq!(verdict(passes(timed_out(Change::Changed))), Some(StopReason::Completed));
     assert_eq!(verdict(passes(interrupted(Change::Changed))), None);
     assert_eq!(verdict(done()), None, "whatever the agent says");
 }
@@ -201,7 +204,7 @@ fn the_policy_verify_asks_nobody_else() {
 #[test]
 fn the_policy_exit_code_takes_0_and_nothing_else() {
     let spec = json!({ "completion": { "policy": "ExitCode" } });
-    assert_eq!(charged(&spec, told(&idled())).verdict, Some(StopCause::Completed));
+    assert_eq!(charged(&spec, told(&idled())).verdict, Some(StopReason::Completed));
     assert_eq!(charged(&spec, told(&failed_with("x"))).verdict, None);
 }
 
@@ -213,12 +216,12 @@ fn done_comes_before_failed_and_failed_before_a_refusal() {
         "policy": "Verify", "verify": { "command": ["t"] },
     } });
     let passed = Report { verify: Some(verified(true)), ..failed_with("x") };
-    assert_eq!(charged(&spec, told(&passed)).verdict, Some(StopCause::Completed));
+    assert_eq!(charged(&spec, told(&passed)).verdict, Some(StopReason::Completed));
     let refused = charged(&spec, told(&rate_limited(Change::Unchanged, None)));
-    assert_eq!((refused.verdict, refused.refused), (Some(StopCause::ExitCode), None));
+    assert_eq!((refused.verdict, refused.refused), (Some(StopReason::ExitCode), None));
     let credential = charged(&json!({}), told(&unauthenticated()));
-    assert_eq!(credential.verdict, Some(StopCause::Unauthenticated));
-    assert_eq!(charged(&spec, silent(1)).verdict, Some(StopCause::ExitCode), "a report or none");
+    assert_eq!(credential.verdict, Some(StopReason::Unauthenticated));
+    assert_eq!(charged(&spec, silent(1)).verdict, Some(StopReason::ExitCode), "a report or none");
 }
 
 #[test]
@@ -230,7 +233,7 @@ fn only_an_agent_that_ended_by_itself_can_fail_by_its_exit_code() {
     }
     assert_eq!(charged(&spec, AgentEnd { disrupted: true, ..silent(137) }).verdict, None);
     assert_eq!(charged(&spec, AgentEnd { deadline: true, ..silent(137) }).verdict, None);
-    assert_eq!(charged(&spec, silent(137)).verdict, Some(StopCause::ExitCode));
+    assert_eq!(charged(&spec, silent(137)).verdict, Some(StopReason::ExitCode));
 }
 
 #[test]
@@ -238,7 +241,7 @@ fn a_command_that_cannot_be_executed_fails_by_the_code_of_a_shell() {
     for code in [126, 127] {
         let end = AgentEnd { exit_code: Some(code), ..told(&Report::of(End::CommandNotFound)) };
         let verdict = |codes: &Value| charged(&json!({ "failOnExitCodes": codes }), end.clone()).verdict;
-        assert_eq!(verdict(&json!([code])), Some(StopCause::ExitCode));
+        assert_eq!(verdict(&json!([code])), Some(StopReason::ExitCode));
         assert_eq!(verdict(&json!([1, 125])), None);
     }
 }
@@ -251,10 +254,10 @@ fn a_report_from_a_container_that_a_signal_ended_completes_nothing_and_frees_not
     let forged = Report { exit_code: Some(137), verify: Some(verified(true)), ..exited(Change::Changed) };
     assert_eq!(charged(&verify, told(&forged)).verdict, None);
     let honest = Report { exit_code: Some(1), ..forged };
-    assert_eq!(charged(&verify, told(&honest)).verdict, Some(StopCause::Completed));
+    assert_eq!(charged(&verify, told(&honest)).verdict, Some(StopReason::Completed));
 
     let refusal = Report { exit_code: Some(137), ..rate_limited(Change::Unchanged, None) };
-    assert_eq!(charged(&json!({}), told(&refusal)).outcome, Outcome::ProviderRefused);
+    assert_eq!(charged(&json!({}), told(&refusal)).outcome, IterationOutcome::ProviderRefused);
 }
 
 #[test]
@@ -262,7 +265,7 @@ fn an_exit_with_0_over_a_refusal_is_not_done_by_exit_code() {
     let policy = json!({ "completion": { "policy": "ExitCode" } });
     let refused = Report { exit_code: Some(0), ..rate_limited(Change::Unchanged, None) };
     assert!(matches!(judged(&policy, told(&refused)), Judgement::Refused { .. }));
-    assert_eq!(charged(&policy, told(&exited(Change::Unchanged))).verdict, Some(StopCause::Completed));
+    assert_eq!(charged(&policy, told(&exited(Change::Unchanged))).verdict, Some(StopReason::Completed));
 }
 
 #[test]
@@ -271,7 +274,7 @@ fn an_agent_killed_for_memory_ends_in_that_error_whatever_it_printed_last() {
         let report = Report { exit_code: None, signal: Some(9), ..failed_with(line) };
         let end = AgentEnd { reason: Some("OOMKilled".to_owned()), exit_code: Some(137), ..told(&report) };
         let charge = charged(&json!({}), end);
-        assert_eq!((charge.outcome, error(&charge)), (Outcome::Killed, "OOMKilled"));
+        assert_eq!((charge.outcome, error(&charge)), (IterationOutcome::Killed, "OOMKilled"));
         assert_eq!(charge.no_change, NoChange::Clear, "what it changed is known all the same");
     }
 }

@@ -3,7 +3,7 @@
 use crate::support::{World, done, idled, interrupted, kubelet, rate_limited, worked};
 use agentloop_contract::report::Change;
 use agentloop_core::{
-    api::{Outcome, Phase, WaitReason},
+    api::{IterationOutcome, Phase, WaitReason},
     facts::PodFacts,
 };
 use serde_json::json;
@@ -32,7 +32,7 @@ fn suspending_stops_the_running_pod_and_charges_it() {
     world.kubelets_obey();
     world.go();
     let status = world.status();
-    assert_eq!((status.iterations, status.history[0].outcome), (3, Outcome::Interrupted));
+    assert_eq!((status.iterations, status.history[0].outcome), (3, IterationOutcome::Interrupted));
     assert_eq!(status.breaker.consecutive_no_change, 2, "as it was");
     world.pass(3600);
     assert_eq!(world.created.len(), 3);
@@ -230,7 +230,7 @@ fn an_agent_that_was_killed_beside_a_sidecar_is_not_excused_by_the_deletion_that
         assert!(kubelet::is_deleting(world.pod()));
         kubelet::end(world.pod(), &killed);
         world.go();
-        assert_eq!(world.status().history[0].outcome, Outcome::Killed);
+        assert_eq!(world.status().history[0].outcome, IterationOutcome::Killed);
     }
     assert_eq!((world.phase(), world.reason().as_str()), (Phase::CircuitOpen, "SameError"));
 }
@@ -264,7 +264,7 @@ fn a_deleted_task_stops_its_pod_settles_nothing_and_leaves_nothing() {
 
 #[test]
 fn only_success_starts_the_time_to_live() {
-    let mut world = World::new(&json!({ "ttlSecondsAfterFinished": 60, "maxIterations": 1 }));
+    let mut world = World::new(&json!({ "ttlSecondsAfterSucceeded": 60, "maxIterations": 1 }));
     world.iterate(&worked());
     world.pass(3600);
     assert!(!world.expired, "a resumable stop is kept");
@@ -279,7 +279,7 @@ fn only_success_starts_the_time_to_live() {
 
 #[test]
 fn a_time_to_live_beyond_all_times_never_ends() {
-    let mut world = World::new(&json!({ "ttlSecondsAfterFinished": i64::MAX }));
+    let mut world = World::new(&json!({ "ttlSecondsAfterSucceeded": i64::MAX }));
     world.iterate(&done());
     world.pass(100 * 366 * 24 * 3600);
     assert!(!world.expired);
@@ -304,11 +304,11 @@ fn a_claim_released_by_an_uninstall_is_charged_as_lost_when_its_pod_is_gone() {
     world.go();
     world.run();
     world.note_charge(true);
-    world.task.status.as_mut().unwrap().active.as_mut().unwrap().released = true;
+    world.task.status.as_mut().unwrap().active.as_mut().unwrap().orphaned = true;
     world.pods.clear();
     world.go();
     let status = world.status();
-    assert_eq!((status.iterations, status.history[0].outcome), (1, Outcome::PodLost));
+    assert_eq!((status.iterations, status.history[0].outcome), (1, IterationOutcome::PodLost));
     assert_eq!(world.active(), Some((2, 0)));
 }
 
@@ -317,7 +317,7 @@ fn a_claim_released_by_an_uninstall_whose_pod_is_there_is_taken_up_again() {
     let mut world = World::new(&json!({}));
     world.go();
     world.run();
-    world.task.status.as_mut().unwrap().active.as_mut().unwrap().released = true;
+    world.task.status.as_mut().unwrap().active.as_mut().unwrap().orphaned = true;
     world.pod().metadata.finalizers = None;
     world.go();
     assert!(PodFacts::of(world.pod()).held, "our finalizer is back");

@@ -4,7 +4,7 @@ use crate::support::{
     World, after, done, exited, failed_with, idled, rate_limited, timed_out, unauthenticated, worked,
 };
 use agentloop_contract::report::{Change, Error, Report};
-use agentloop_core::api::{Outcome, Phase, StopCause};
+use agentloop_core::api::{IterationOutcome, Phase, StopReason};
 use serde_json::json;
 
 fn stuck(error: &str) -> Report {
@@ -137,7 +137,7 @@ fn three_iterations_without_a_change_open_the_circuit() {
     assert_eq!(world.phase(), Phase::Running, "a change in between starts the streak again");
     world.iterate(&idled());
     assert_eq!((world.phase(), world.reason().as_str()), (Phase::CircuitOpen, "NoChange"));
-    assert_eq!(world.status().stop.unwrap().cause, StopCause::NoChange);
+    assert_eq!(world.status().stop.unwrap().reason, StopReason::NoChange);
     assert_eq!(world.condition("Stopped"), ("True".into(), "CircuitOpen".into()));
     assert_eq!(world.condition("Stalled").0, "True");
     world.pass(24 * 3600);
@@ -191,7 +191,7 @@ fn an_open_circuit_closes_by_a_new_token_with_streaks_at_zero() {
         world.edit(&json!({ "resetToken": "one" }));
         world.go();
         let status = world.status();
-        assert_eq!(status.breaker, agentloop_core::api::Streaks::default());
+        assert_eq!(status.breaker, agentloop_core::api::BreakerStatus::default());
         assert_eq!(world.active().unwrap().0, i32::try_from(times).unwrap() + 1, "the count stays");
         world.iterate_times(times, &report);
         assert_eq!(
@@ -273,7 +273,7 @@ fn a_timeout_is_charged_judged_by_its_change_and_an_error_of_its_own() {
     let status = world.status();
     assert_eq!((status.iterations, status.breaker.consecutive_no_change), (4, 0));
     assert_eq!(status.breaker.consecutive_same_error, 4);
-    assert_eq!(status.history[0].outcome, Outcome::TimedOut);
+    assert_eq!(status.history[0].outcome, IterationOutcome::TimedOut);
     world.iterate(&timed_out(Change::Unchanged));
     assert_eq!((world.phase(), world.reason().as_str()), (Phase::CircuitOpen, "SameError"));
 }
@@ -328,8 +328,8 @@ fn the_newest_entry_of_the_history_keeps_all_its_words_and_older_ones_the_first(
     assert!(older.0 < newest.0, "{older:?}");
     assert_eq!((older.1, older.2), (None, vec!["one".to_owned()]));
     for entry in &history {
-        assert!(entry.started_at.as_ref().unwrap().0 >= after(-60), "{entry:?}");
-        assert!(entry.finished_at >= entry.started_at, "{entry:?}");
+        assert!(entry.start_time.as_ref().unwrap().0 >= after(-60), "{entry:?}");
+        assert!(entry.completion_time >= entry.start_time, "{entry:?}");
     }
 }
 
@@ -381,7 +381,7 @@ fn a_refusal_that_changed_something_is_charged_and_keeps_the_error_streak() {
     world.iterate(&rate_limited(Change::Changed, None));
     let status = world.status();
     assert_eq!((status.iterations, status.breaker.consecutive_same_error), (5, 1));
-    assert_eq!(status.history[0].outcome, Outcome::ProviderRefused);
+    assert_eq!(status.history[0].outcome, IterationOutcome::ProviderRefused);
     assert_eq!((world.phase(), world.reason().as_str()), (Phase::Waiting, "RateLimited"));
     assert_eq!(world.active(), None);
     assert!((60..=90).contains(&world.held_for()), "{}", world.held_for());

@@ -2,7 +2,7 @@
 
 use crate::support::{self, after, observed, task_at};
 use agentloop_core::{
-    api::{AgentTask, Outcome, WaitReason},
+    api::{AgentTask, IterationOutcome, WaitReason},
     decide::{Action, Decision, Observed, decide},
     facts::Obstacle,
 };
@@ -14,7 +14,7 @@ fn claimed(waiting: &Value) -> AgentTask {
 
 /// A wait that has lasted for so many seconds.
 fn waits(reason: WaitReason, seconds: i64) -> Value {
-    json!({ "reason": reason, "since": after(-seconds).to_string() })
+    json!({ "reason": reason, "startTime": after(-seconds).to_string() })
 }
 
 fn decided(task: &AgentTask, was_started: bool, is_gone: bool) -> Decision {
@@ -25,7 +25,7 @@ fn decided(task: &AgentTask, was_started: bool, is_gone: bool) -> Decision {
 fn is_charged(decision: &Decision) {
     let status = decision.status.as_ref().expect("a status");
     assert_eq!(status.iterations, 3);
-    assert_eq!(status.history.first().map(|entry| entry.outcome), Some(Outcome::PodLost));
+    assert_eq!(status.history.first().map(|entry| entry.outcome), Some(IterationOutcome::PodLost));
     assert_eq!(status.active.as_ref().map(|active| active.iteration), Some(4));
 }
 
@@ -52,7 +52,7 @@ fn a_pod_that_vanishes_from_a_lost_node_is_charged_whoever_let_it_start() {
 #[test]
 fn a_wait_that_is_not_about_the_pod_does_not_keep_it_from_being_looked_for() {
     let mut waiting = waits(WaitReason::PodRejected, 60);
-    waiting["notBefore"] = json!(after(300).to_string());
+    waiting["retryTime"] = json!(after(300).to_string());
     assert_eq!(decided(&claimed(&waiting), true, false).actions, [Action::ReadPod]);
 }
 
@@ -84,7 +84,7 @@ fn that_its_node_was_lost_is_not_forgotten_while_its_pod_is_no_longer_the_tasks(
     let decision = estranged(&task);
     let waiting = decision.status.clone().unwrap().waiting.unwrap();
     assert_eq!(waiting.reason, WaitReason::NodeLost);
-    assert!(waiting.not_before.is_some());
+    assert!(waiting.retry_time.is_some());
     task.status = decision.status;
     is_charged(&decided(&task, false, true));
 }

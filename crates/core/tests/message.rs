@@ -297,7 +297,7 @@ fn a_running_task_says_which_iteration_of_how_many_runs_in_which_pod() {
     let mut world = World::new(&json!({ "maxIterations": 7 }));
     world.iterate(&worked());
     world.run();
-    let pod = world.status().active.unwrap().pod;
+    let pod = world.status().active.unwrap().pod_name;
     assert_eq!(world.message(), format!("iteration 2 of at most 7 in pod {pod}"));
 }
 
@@ -317,7 +317,8 @@ fn a_limit_above_the_hard_limit_is_told_with_both_numbers() {
 #[test]
 fn each_wait_says_what_is_wrong_and_what_goes_on() {
     use WaitReason::{
-        ConfigInvalid, EarlierPod, ImagePull, NameConflict, NodeLost, Paused, PodRejected, PromptMissing,
+        ConfigInvalid, ImagePullFailed, NameConflict, NodeLost, Paused, PodRejected, PreviousPodRunning,
+        PromptMissing,
     };
     use WaitReason::{
         ProviderUnavailable, QuotaExceeded, RateLimited, SchedulingGated, StartFailed, Unschedulable,
@@ -325,7 +326,7 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
     };
     let mut world = World::new(&json!({}));
     world.go();
-    let pod = world.status().active.unwrap().pod;
+    let pod = world.status().active.unwrap().pod_name;
     let node = format!(
         "; goes on once the node is back, deleted, or marked out of service; see kubectl -n dev describe pod {pod}"
     );
@@ -333,7 +334,7 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
         (Unschedulable, "no node takes its pod", ""),
         (SchedulingGated, "its pod is held by a scheduling gate of somebody else", ""),
         (
-            ImagePull,
+            ImagePullFailed,
             "an image cannot be pulled",
             "; goes on once the image can be pulled, or with another image in spec.template",
         ),
@@ -346,7 +347,7 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
         (ProviderUnavailable, "the model provider is unavailable", ""),
         (NodeLost, "its node is lost", &node),
         (NameConflict, "a pod of somebody else has its pod's name", "; delete or rename that pod"),
-        (EarlierPod, "an earlier task's pod is still running", ""),
+        (PreviousPodRunning, "an earlier task's pod is still running", ""),
         (ConfigInvalid, "the operator's configuration is refused", "; an administrator must mend it"),
         (
             Paused,
@@ -355,12 +356,12 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
         ),
     ] {
         let mut status = world.status();
-        let detail = Some("because".to_owned());
+        let message = Some("because".to_owned());
         // What runs in the pod may have said it.
         let is_theirs = matches!(reason, StartFailed | RateLimited | ProviderUnavailable);
         let because = if is_theirs { "\"because\"" } else { "because" };
-        let not_before = Some(Time(after(60)));
-        status.waiting = Some(Waiting { reason, detail, since: Time(after(0)), not_before });
+        let retry_time = Some(Time(after(60)));
+        status.waiting = Some(Waiting { reason, message, start_time: Time(after(0)), retry_time });
         assert_eq!(
             message::status(&world.task, &status, Phase::Waiting),
             format!("iteration 1 waits: {what}: {because}; next try at 2026-11-22T10:01:00Z{cure}")

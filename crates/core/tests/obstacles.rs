@@ -82,7 +82,7 @@ fn an_image_that_cannot_be_pulled_is_named_with_its_container() {
     for reason in ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"] {
         for list in ["containerStatuses", "initContainerStatuses"] {
             let (reason, detail) = obstacle(&container_waits(list, reason, "not found")).unwrap();
-            assert_eq!(reason, WaitReason::ImagePull);
+            assert_eq!(reason, WaitReason::ImagePullFailed);
             assert_eq!(detail, "container agent: not found");
         }
     }
@@ -96,7 +96,7 @@ fn image_waits(volumes: &Value, list: &str, container: &str, words: &str) -> Str
     let own = if list == "containerStatuses" { "containers" } else { "initContainers" };
     merge(&mut waits, &json!({ "spec": { "volumes": volumes, own: containers } }));
     let (reason, detail) = obstacle(&waits).unwrap();
-    assert_eq!(reason, WaitReason::ImagePull);
+    assert_eq!(reason, WaitReason::ImagePullFailed);
     detail
 }
 

@@ -3,16 +3,21 @@
 use crate::support::{default_thresholds, injection, means, merge, spec, task};
 use agentloop_contract::context::Context;
 use agentloop_core::{
-    api::{Active, AgentTask, Streaks},
+    api::{ActiveIteration, AgentTask, BreakerStatus},
     pod::{self, BadTemplate, Injection, claim, claim_name, pod_name, template_hash, uid_hash},
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 fn try_build(task: &AgentTask, injection: &Injection) -> Result<Value, BadTemplate> {
-    let active =
-        Active { iteration: 3, attempt: 1, pod: "x-pod-3-1".to_owned(), generation: 1, released: false };
-    let streaks = Streaks { consecutive_no_change: 2, ..Streaks::default() };
+    let active = ActiveIteration {
+        iteration: 3,
+        attempt: 1,
+        pod_name: "x-pod-3-1".to_owned(),
+        generation: 1,
+        orphaned: false,
+    };
+    let streaks = BreakerStatus { consecutive_no_change: 2, ..BreakerStatus::default() };
     let built = pod::build(task, &active, &default_thresholds(&task.spec), &streaks, &[], &means(injection))?;
     // Whatever was built must be a pod in the API's eyes too.
     serde_json::from_value::<Pod>(built.clone()).unwrap();

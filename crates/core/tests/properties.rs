@@ -176,7 +176,7 @@ fn configure(world: &mut World, number: u8) {
 fn uninstall(world: &mut World) {
     let Some(status) = &mut world.task.status else { return };
     if let Some(active) = &mut status.active {
-        active.released = true;
+        active.orphaned = true;
     }
     for pod in &mut world.pods {
         pod.metadata.finalizers = None;

@@ -3,7 +3,7 @@
 use crate::support::{done, failed_with, idled, interrupted, rate_limited, spec, timed_out, worked};
 use agentloop_contract::report::{Change, End, Report, Verified};
 use agentloop_core::{
-    api::{Outcome, StopCause},
+    api::{IterationOutcome, StopReason},
     decide::{Charge, Judgement, judge},
     facts::{AgentEnd, Ending, PodFacts, PodState},
 };
@@ -85,7 +85,7 @@ fn an_agent_that_exits_above_128_is_done_when_verify_passes() {
     for code in 129..=255 {
         let report = Report { exit_code: Some(code), ..passed.clone() };
         let charge = charged(&verify, &pod(&keyed(), &signed(&report), code));
-        assert_eq!(charge.verdict, Some(StopCause::Completed), "{code}");
+        assert_eq!(charge.verdict, Some(StopReason::Completed), "{code}");
         let older = charged(&verify, &pod(&json!({}), &unsigned(&report), code));
         assert_eq!(older.verdict, None, "{code}: without a key, a kill may have left the report");
     }
@@ -126,13 +126,13 @@ fn a_report_with_the_code_of_another_key_is_none() {
     let tampered = signed(&idled()).replace("Unchanged", "Changed");
     assert_eq!(ran(&pod(&keyed(), &tampered, 0)).report, None);
     let charge = charged(&json!({}), &pod(&keyed(), &forged, 0));
-    assert_eq!((charge.outcome, charge.verdict), (Outcome::Killed, None));
+    assert_eq!((charge.outcome, charge.verdict), (IterationOutcome::Killed, None));
 }
 
 #[test]
 fn a_runner_that_does_not_sign_is_older_than_the_operator() {
     let charge = charged(&json!({}), &pod(&keyed(), &unsigned(&done()), 0));
-    assert_eq!((charge.outcome, charge.verdict), (Outcome::RunnerFailed, None));
+    assert_eq!((charge.outcome, charge.verdict), (IterationOutcome::RunnerFailed, None));
     let error = format!("{:?}", charge.error);
     assert!(error.contains("the runner's image is older than the operator"), "{error}");
 }
@@ -207,7 +207,7 @@ fn a_runner_that_is_killed_after_its_report_has_reported() {
     let state = statuses[0].state.as_mut().unwrap();
     state.terminated.as_mut().unwrap().reason = Some("OOMKilled".to_owned());
     let charge = charged(&json!({}), &pod);
-    assert_eq!((charge.outcome, charge.verdict), (Outcome::Exited, Some(StopCause::Completed)));
+    assert_eq!((charge.outcome, charge.verdict), (IterationOutcome::Exited, Some(StopReason::Completed)));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn an_agent_killed_for_memory_ends_in_that_error_though_its_report_is_signed() {
     let state = statuses[0].state.as_mut().unwrap();
     state.terminated.as_mut().unwrap().reason = Some("OOMKilled".to_owned());
     let charge = charged(&json!({}), &pod);
-    assert_eq!(charge.outcome, Outcome::Killed);
+    assert_eq!(charge.outcome, IterationOutcome::Killed);
     assert!(format!("{:?}", charge.error).contains("OOMKilled"));
 }
 

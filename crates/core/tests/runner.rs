@@ -51,7 +51,7 @@ fn a_pod_whose_agent_runs_keeps_its_runner() {
 fn another_way_alone_replaces_no_pod_that_waits_for_something_else() {
     let others = [
         None,
-        Some((WaitReason::ImagePull, "container agent: example/agent:1: not found")),
+        Some((WaitReason::ImagePullFailed, "container agent: example/agent:1: not found")),
         Some((WaitReason::VolumePending, "MountVolume.SetUp failed for volume \"pvc-1\"")),
         Some((WaitReason::StartFailed, "sidecar proxy: CrashLoopBackOff (restarts: 3)")),
         Some((WaitReason::PromptMissing, "configmap \"goal\" not found")),
@@ -71,8 +71,8 @@ fn another_way_alone_replaces_no_pod_that_waits_for_something_else() {
 #[test]
 fn another_way_replaces_a_pod_that_cannot_start_because_of_its_own() {
     let because = [
-        (WaitReason::ImagePull, "container agentloop-install: back-off pulling"),
-        (WaitReason::ImagePull, "container agent: failed to pull \"example/runner:1\""),
+        (WaitReason::ImagePullFailed, "container agentloop-install: back-off pulling"),
+        (WaitReason::ImagePullFailed, "container agent: failed to pull \"example/runner:1\""),
         (WaitReason::VolumePending, "unmounted volumes=[agentloop-bin]: no volume plugin matched"),
         (WaitReason::StartFailed, "container agent: CreateContainerError: failed to mkdir \"\""),
         (WaitReason::StartFailed, "container agent: exec /agentloop/bin/agentloop-runner: not found"),

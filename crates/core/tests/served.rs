@@ -141,7 +141,7 @@ fn the_tasks_of_a_release_that_is_taken_over_bear_our_name_with_the_next_write()
     let theirs = task(&json!({}), &claimed_by("a/agentloop"));
     let decision = here(decided(&ours, &theirs, &[], Earlier::None));
     assert_eq!(named(&decision), Some("b/agentloop"));
-    assert_eq!(decision.status.unwrap().active.unwrap().pod, "x-3-0", "and nothing else is lost");
+    assert_eq!(decision.status.unwrap().active.unwrap().pod_name, "x-3-0", "and nothing else is lost");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::support::{World, interrupted, kubelet, merge};
 use agentloop_contract::report::Change;
 use agentloop_core::{
-    api::{Outcome, Phase, WaitReason},
+    api::{IterationOutcome, Phase, WaitReason},
     facts::{Ending, PodFacts, PodState},
 };
 use jiff::SignedDuration;
@@ -30,7 +30,7 @@ fn a_probe_that_stops_every_agent_opens_the_circuit_and_is_named() {
         }
         assert_eq!((world.phase(), world.reason().as_str()), (Phase::CircuitOpen, "SameError"));
         let entry = world.status().history[0].clone();
-        assert_eq!(entry.outcome, Outcome::Killed);
+        assert_eq!(entry.outcome, IterationOutcome::Killed);
         assert!(entry.error.as_ref().unwrap().contains(probe), "{entry:?}");
         assert!(world.message().contains(probe), "{}", world.message());
     }
@@ -71,7 +71,10 @@ fn an_agent_that_somebody_stopped_is_interrupted_whatever_probe_it_has() {
     world.kubelets_obey();
     world.go();
     let status = world.status();
-    assert_eq!((status.history[0].outcome, status.breaker.consecutive_same_error), (Outcome::Interrupted, 0));
+    assert_eq!(
+        (status.history[0].outcome, status.breaker.consecutive_same_error),
+        (IterationOutcome::Interrupted, 0)
+    );
     for condition in ["EvictionByEvictionAPI", "TerminationByKubelet", "PreemptionByScheduler"] {
         let mut world = World::new(&with_probe(LIVENESS));
         world.go();
@@ -84,7 +87,7 @@ fn an_agent_that_somebody_stopped_is_interrupted_whatever_probe_it_has() {
         ] } }),
         );
         world.go();
-        assert_eq!(world.status().history[0].outcome, Outcome::Interrupted, "{condition}");
+        assert_eq!(world.status().history[0].outcome, IterationOutcome::Interrupted, "{condition}");
     }
 }
 
@@ -117,7 +120,7 @@ fn a_pod_evicted_for_its_own_disk_use_ended_in_that_error() {
         }
         assert_eq!((world.phase(), world.reason().as_str()), (Phase::CircuitOpen, "SameError"), "{message}");
         let entry = world.status().history[0].clone();
-        assert_eq!(entry.outcome, Outcome::Killed);
+        assert_eq!(entry.outcome, IterationOutcome::Killed);
         assert!(entry.error.unwrap().contains(message.trim()), "{message}");
     }
 }
@@ -135,7 +138,7 @@ fn a_pod_evicted_for_its_nodes_sake_is_interrupted() {
         world.end(&interrupted(Change::Unknown));
         kubelet::change(world.pod(), &eviction);
         world.go();
-        assert_eq!(world.status().history[0].outcome, Outcome::Interrupted, "{eviction}");
+        assert_eq!(world.status().history[0].outcome, IterationOutcome::Interrupted, "{eviction}");
     }
 }
 

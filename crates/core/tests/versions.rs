@@ -3,7 +3,7 @@
 use crate::support::{World, rate_limited, worked};
 use agentloop_contract::report::Change;
 use agentloop_core::{
-    api::{AgentTaskStatus, Outcome, Phase, StopCause, WaitReason, crd},
+    api::{AgentTaskStatus, IterationOutcome, Phase, StopReason, WaitReason, crd},
     decide::announce,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -28,7 +28,7 @@ fn words_of_a_newer_version_survive_a_round_trip() {
         "phase": "Hibernating",
         "iterations": 1,
         "nextAttempt": 0,
-        "waiting": { "reason": "BudgetExhausted", "since": "2026-11-22T10:00:00Z" },
+        "waiting": { "reason": "BudgetExhausted", "startTime": "2026-11-22T10:00:00Z" },
         "breaker": { "consecutiveNoChange": 0, "consecutiveSameError": 0 },
         "history": [{ "iteration": 1, "attempt": 0, "outcome": "Teleported", "changed": "Partly" }],
         "thresholds": {
@@ -38,13 +38,13 @@ fn words_of_a_newer_version_survive_a_round_trip() {
             "sameError": { "value": 5, "from": "Default" },
             "iterationTimeoutSeconds": { "value": 60, "from": "" },
         },
-        "stop": { "phase": "OverBudget", "cause": "TooExpensive", "generation": 1 },
+        "stop": { "phase": "OverBudget", "reason": "TooExpensive", "generation": 1 },
     });
     let status: AgentTaskStatus = serde_json::from_value(before.clone()).unwrap();
     assert_eq!(json(&status), before);
     assert_eq!(format!("{:?}", status.history[0].outcome), "Teleported");
-    let known: Outcome = serde_json::from_value(json!("Exited")).unwrap();
-    assert_eq!(known, Outcome::Exited);
+    let known: IterationOutcome = serde_json::from_value(json!("Exited")).unwrap();
+    assert_eq!(known, IterationOutcome::Exited);
     let long: Phase = serde_json::from_value(json!("ä".repeat(40))).unwrap();
     assert_eq!(format!("{long:?}"), "ä".repeat(31), "whole characters, as many as the schema has room for");
 }
@@ -82,7 +82,7 @@ fn a_wait_in_words_of_a_newer_version_lasts_as_long_as_it_says() {
 
 #[test]
 fn a_stop_that_only_a_newer_version_knows_holds_whatever_is_edited() {
-    for (phase, cause) in [
+    for (phase, reason) in [
         ("OverBudget", "TooExpensive"),
         ("OverBudget", "NoChange"),
         ("CircuitOpen", "TooExpensive"),
@@ -91,7 +91,7 @@ fn a_stop_that_only_a_newer_version_knows_holds_whatever_is_edited() {
     ] {
         let mut world = World::new(&json!({ "maxIterations": 1 }));
         world.iterate(&worked());
-        written(&mut world, &json!({ "stop": { "phase": phase, "cause": cause } }));
+        written(&mut world, &json!({ "stop": { "phase": phase, "reason": reason } }));
         let stop = world.status().stop;
         world.go();
         for edit in [
@@ -103,12 +103,16 @@ fn a_stop_that_only_a_newer_version_knows_holds_whatever_is_edited() {
         ] {
             world.edit(&edit);
             world.go();
-            assert_eq!((world.status().stop, world.active()), (stop.clone(), None), "{phase} {cause} {edit}");
+            assert_eq!(
+                (world.status().stop, world.active()),
+                (stop.clone(), None),
+                "{phase} {reason} {edit}"
+            );
         }
         assert_eq!(json(&world.status())["phase"], phase);
-        assert_eq!(world.reason(), cause);
+        assert_eq!(world.reason(), reason);
         assert!(world.message().contains("newer version"), "{}", world.message());
-        assert_eq!(world.status().handled_reset_token, None, "the newer version will act on it");
+        assert_eq!(world.status().last_handled_reset_token, None, "the newer version will act on it");
         assert_eq!(world.condition("Stopped"), ("True".to_owned(), phase.to_owned()));
         announce(None, &world.status());
     }
@@ -118,11 +122,11 @@ fn a_stop_that_only_a_newer_version_knows_holds_whatever_is_edited() {
 fn a_task_that_succeeded_in_words_of_a_newer_version_has_succeeded() {
     let mut world = World::new(&json!({}));
     world.iterate(&crate::support::done());
-    written(&mut world, &json!({ "stop": { "cause": "Approved" } }));
+    written(&mut world, &json!({ "stop": { "reason": "Approved" } }));
     world.edit(&json!({ "resetToken": "a" }));
     world.go();
     assert_eq!(world.phase(), Phase::Succeeded);
-    assert!(matches!(world.status().stop.unwrap().cause, StopCause::Other(_)));
+    assert!(matches!(world.status().stop.unwrap().reason, StopReason::Other(_)));
 }
 
 /// Every schema below `schema`, with the path that leads to it.
@@ -150,7 +154,7 @@ fn the_definition_takes_any_word_in_a_status_and_compares_history_by_its_iterati
         ("status.waiting.reason", "ProviderUnavailable"),
         ("status.history[].outcome", "Exited"),
         ("status.history[].changed", "Unchanged"),
-        ("status.stop.cause", "NoChange"),
+        ("status.stop.reason", "NoChange"),
         ("status.thresholds.hardLimit.from", "Config"),
     ] {
         let schema = find(path);

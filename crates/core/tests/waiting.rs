@@ -3,7 +3,7 @@
 use crate::support::{World, after, idled, kubelet, rate_limited, worked};
 use agentloop_contract::report::{Change, Report, Usage};
 use agentloop_core::{
-    api::{Outcome, Phase, WaitReason},
+    api::{IterationOutcome, Phase, WaitReason},
     facts::Obstacle,
     settings::Configuration,
 };
@@ -46,7 +46,7 @@ fn a_wait_is_shown_in_whole_seconds_and_never_ends_before_its_time() {
         world.now += SignedDuration::from_millis(milliseconds);
         let due = world.now + SignedDuration::from_secs(10);
         world.go();
-        let until = world.status().waiting.and_then(|waiting| waiting.not_before).unwrap().0;
+        let until = world.status().waiting.and_then(|waiting| waiting.retry_time).unwrap().0;
         assert_eq!(until, after(shown));
         assert!(until >= due && world.again == Some(until), "{until}");
     }
@@ -137,7 +137,7 @@ fn only_so_many_refused_attempts_of_an_iteration_are_free() {
     }
     world.end_charged(&rate_limited(Change::Unchanged, None));
     let status = world.status();
-    assert_eq!((status.iterations, status.history[0].outcome), (1, Outcome::ProviderRefused));
+    assert_eq!((status.iterations, status.history[0].outcome), (1, IterationOutcome::ProviderRefused));
     assert_eq!((status.free_attempts, status.breaker.consecutive_no_change), (0, 0));
     assert_growing(&[world.held_for()], &[480]);
     for _ in 0..3 {
@@ -293,7 +293,7 @@ fn a_pod_that_cannot_start_is_left_to_the_kubelet_and_shown_as_waiting() {
     let state = json!({ "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image" } });
     kubelet::set_status(world.pod(), "Pending", &state, &state);
     world.pass(3600);
-    assert_eq!((world.phase(), world.waits_for()), (Phase::Waiting, Some(WaitReason::ImagePull)));
+    assert_eq!((world.phase(), world.waits_for()), (Phase::Waiting, Some(WaitReason::ImagePullFailed)));
     assert_eq!(world.active(), Some((1, 0)), "it is not deleted");
     world.run();
     world.go();
@@ -392,7 +392,7 @@ fn the_first_claim_waits_for_a_pod_of_an_earlier_task_of_this_name() {
     let mut world = World::new(&json!({}));
     world.earlier = Some("x-0badcafe-7-0".to_owned());
     world.go();
-    assert_eq!((world.phase(), world.waits_for()), (Phase::Waiting, Some(WaitReason::EarlierPod)));
+    assert_eq!((world.phase(), world.waits_for()), (Phase::Waiting, Some(WaitReason::PreviousPodRunning)));
     assert!(world.message().contains("x-0badcafe-7-0"));
     let writes = world.writes;
     world.pass(5);

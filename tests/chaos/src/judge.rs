@@ -153,7 +153,7 @@ impl Judge<'_> {
                 format!("iterations went from {} to {}", iterations(before), iterations(after)),
             );
         }
-        let token = |task: &Value| json::text(task, "/status/handledResetToken").to_owned();
+        let token = |task: &Value| json::text(task, "/status/lastHandledResetToken").to_owned();
         let new_token = token(before) != token(after);
         if new_token {
             (count.no_change, count.same_error, count.error) = (0, 0, None);

@@ -52,12 +52,12 @@ impl Seen {
 
     /// The pod of the claimed iteration.
     pub fn active_pod(&self) -> Option<&str> {
-        self.0.pointer("/status/active/pod").and_then(Value::as_str)
+        self.0.pointer("/status/active/podName").and_then(Value::as_str)
     }
 
     /// When the next pod is made at the earliest, where it waits for a time.
     pub fn not_before(&self) -> Option<Timestamp> {
-        self.text("/status/waiting/notBefore").parse().ok()
+        self.text("/status/waiting/retryTime").parse().ok()
     }
 
     /// The phase and, where it has one, its reason: `CircuitOpen/NoChange`.

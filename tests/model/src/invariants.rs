@@ -185,7 +185,7 @@ fn check_settled(state: &mut State, of: Attempt, before: &View, after: &View, ch
         let free = ran.is_some_and(Ran::free) || pod.is_some_and(|pod| pod.is_proven_free());
         must(state, !free || is_spent, Rule::S4, "an attempt is counted that is proven to have been free");
         let may_have_run = ran.is_some()
-            || before.released
+            || before.orphaned
             || pod.is_none()
             || pod.is_some_and(|pod| pod.shown == crate::state::Shown::Ended(End::Collected));
         must(state, may_have_run, Rule::S4, "an attempt is counted that never ran");

@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 use agentloop_contract::gate::Gate;
 use agentloop_contract::names::env::REPORT_KEY;
 use agentloop_contract::report::{self, Change, Refusal, RefusalKind, Report};
-use agentloop_core::api::{Active, AgentTask, Source, Streaks, Threshold, Thresholds};
+use agentloop_core::api::{
+    ActiveIteration, AgentTask, BreakerStatus, Threshold, ThresholdSource, Thresholds,
+};
 use agentloop_core::decide::served::Release;
 use agentloop_core::facts::PodFacts;
 use agentloop_core::pod::{self, Injection, Means};
@@ -171,16 +173,16 @@ pub fn facts(modelled: &Pod, has_key: bool) -> PodFacts {
         deleting: false,
         status: statuses::NONE,
     };
-    let active = Active {
+    let active = ActiveIteration {
         iteration: of.iteration.into(),
         attempt: of.attempt.into(),
-        pod: pod_name(of),
+        pod_name: pod_name(of),
         generation: 1,
-        released: false,
+        orphaned: false,
     };
     let injection = injection();
     let means = Means { injection: &injection, settings: &Settings::default(), report_key: "" };
-    let built = pod::build(&task(&owner), &active, &thresholds(), &Streaks::default(), &[], &means);
+    let built = pod::build(&task(&owner), &active, &thresholds(), &BreakerStatus::default(), &[], &means);
     let mut json = built.expect("a pod");
     json["metadata"]["uid"] = json!(pod_uid(modelled.uid));
     json["metadata"]["creationTimestamp"] = json!(NOW.to_string());
@@ -231,7 +233,7 @@ pub fn facts(modelled: &Pod, has_key: bool) -> PodFacts {
 }
 
 fn thresholds() -> Thresholds {
-    let one = Threshold { value: 1, from: Source::Default };
+    let one = Threshold { value: 1, from: ThresholdSource::Default };
     Thresholds {
         max_iterations: one,
         hard_limit: one,

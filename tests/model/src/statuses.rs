@@ -19,7 +19,7 @@ pub struct View {
     pub iterations: u8,
     /// Iteration, attempt.
     pub active: Option<(u8, u8)>,
-    pub released: bool,
+    pub orphaned: bool,
     /// The release that serves the task.
     pub served_by: Option<u8>,
     pub next_attempt: u8,
@@ -50,13 +50,13 @@ fn small<T: TryInto<u8>>(number: T) -> u8 {
 }
 
 fn view(status: &AgentTaskStatus) -> View {
-    let not_before = status.waiting.as_ref().and_then(|waiting| waiting.not_before.as_ref());
+    let retry_time = status.waiting.as_ref().and_then(|waiting| waiting.retry_time.as_ref());
     let thresholds = status.thresholds.as_ref();
     View {
         whole: Some(Arc::new(status.clone())),
         iterations: small(status.iterations),
         active: status.active.as_ref().map(|active| (small(active.iteration), small(active.attempt))),
-        released: status.active.as_ref().is_some_and(|active| active.released),
+        orphaned: status.active.as_ref().is_some_and(|active| active.orphaned),
         served_by: status.served_by.as_deref().and_then(objects::release_number),
         next_attempt: small(status.next_attempt),
         phase: status.phase,
@@ -65,8 +65,8 @@ fn view(status: &AgentTaskStatus) -> View {
         config_version: thresholds
             .and_then(|thresholds| thresholds.config_version.as_ref())
             .map_or(0, |version| version.parse().unwrap_or(0)),
-        token: status.handled_reset_token.as_ref().map_or(0, |token| token.parse().unwrap_or(0)),
-        is_held: not_before.is_some_and(|time| time.0 > *NOW),
+        token: status.last_handled_reset_token.as_ref().map_or(0, |token| token.parse().unwrap_or(0)),
+        is_held: retry_time.is_some_and(|time| time.0 > *NOW),
     }
 }
 
@@ -103,8 +103,8 @@ pub fn after_its_wait(id: StatusId) -> StatusId {
         return *id;
     }
     let mut status = AgentTaskStatus::clone(whole);
-    if let Some(not_before) = status.waiting.as_mut().and_then(|waiting| waiting.not_before.as_mut()) {
-        not_before.0 = *NOW - (*LATER - *NOW);
+    if let Some(retry_time) = status.waiting.as_mut().and_then(|waiting| waiting.retry_time.as_mut()) {
+        retry_time.0 = *NOW - (*LATER - *NOW);
     }
     let passed = intern(status);
     TABLE.write().unwrap_or_else(PoisonError::into_inner).passed.insert(id, passed);

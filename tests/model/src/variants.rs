@@ -129,7 +129,7 @@ impl Variant {
                 Self::OtherAttemptAdopted => {
                     if let Some(active) = active.as_ref().filter(|active| active.iteration == pod.iteration) {
                         pod.attempt = active.attempt;
-                        pod.name.clone_from(&active.pod);
+                        pod.name.clone_from(&active.pod_name);
                     }
                 }
                 _ => {}
@@ -154,7 +154,7 @@ impl Variant {
             }
             Self::WithdrawnOnSuspend => {
                 let active = before.and_then(|status| status.active.as_ref());
-                let is_there = |pod: &PodFacts| active.is_some_and(|active| active.pod == pod.name);
+                let is_there = |pod: &PodFacts| active.is_some_and(|active| active.pod_name == pod.name);
                 if task.spec.suspend && active.is_some() && !pods.iter().any(is_there) {
                     let status = decision.status.clone().or_else(|| before.cloned()).unwrap_or_default();
                     decision.status = Some(AgentTaskStatus { active: None, ..status });

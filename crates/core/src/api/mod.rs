@@ -10,12 +10,12 @@ mod words;
 pub use crd::{KNOWN_VALUES, crd};
 pub use schema::{ClaimTemplate, PodTemplate};
 pub use spec::{
-    AgentTask, AgentTaskSpec, Breaker, Completion, ExistingClaim, KeySelector, LoopContext, Policy,
+    AgentTask, AgentTaskSpec, Breaker, Completion, CompletionPolicy, ExistingClaim, KeySelector, LoopContext,
     PromptSource, Verify, WhenDeleted, Workspace,
 };
 pub use status::{
-    Active, AgentTaskStatus, Change, Gate, Outcome, PastIteration, Phase, Source, Stop, StopCause, Streaks,
-    Threshold, Thresholds, Usage, WaitReason, Waiting,
+    ActiveIteration, AgentTaskStatus, BreakerStatus, CompletionGate, IterationOutcome, PastIteration, Phase,
+    Stop, StopReason, Threshold, ThresholdSource, Thresholds, Usage, WaitReason, Waiting, WorkspaceChange,
 };
 pub use text::{JsonText, Unparsed};
 

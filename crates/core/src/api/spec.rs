@@ -110,7 +110,7 @@ pub struct AgentTaskSpec {
     /// Seconds after which a task that Succeeded is deleted. No other stop starts this clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
-    pub ttl_seconds_after_finished: Option<i64>,
+    pub ttl_seconds_after_succeeded: Option<i64>,
 }
 
 /// Where a prompt comes from: exactly one of the two.
@@ -222,7 +222,7 @@ pub enum WhenDeleted {
 pub struct Completion {
     /// Whose word counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<Policy>,
+    pub policy: Option<CompletionPolicy>,
     /// A command that must pass as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
@@ -230,7 +230,7 @@ pub struct Completion {
 
 /// Whose word completes a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum Policy {
+pub enum CompletionPolicy {
     /// The completion gate says ready and the agent exited 0.
     #[default]
     Gate,
@@ -280,7 +280,7 @@ impl AgentTaskSpec {
     }
 
     /// Whose word completes the task.
-    pub fn policy(&self) -> Policy {
+    pub fn policy(&self) -> CompletionPolicy {
         self.completion.as_ref().and_then(|c| c.policy).unwrap_or_default()
     }
 

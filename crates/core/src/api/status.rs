@@ -49,7 +49,7 @@ pub struct AgentTaskStatus {
 
     /// The claimed iteration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub active: Option<Active>,
+    pub active: Option<ActiveIteration>,
 
     /// The attempt that the next claim of this iteration takes.
     #[serde(default)]
@@ -73,7 +73,7 @@ pub struct AgentTaskStatus {
 
     /// The circuit breaker's streaks.
     #[serde(default)]
-    pub breaker: Streaks,
+    pub breaker: BreakerStatus,
 
     /// The last iterations that were charged, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -95,7 +95,7 @@ pub struct AgentTaskStatus {
     /// The last `spec.resetToken` that was acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
-    pub handled_reset_token: Option<String>,
+    pub last_handled_reset_token: Option<String>,
 
     /// Stopped, Succeeded, LimitClamped, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -146,7 +146,7 @@ words! {
 /// A claimed iteration: it ends only by settling its pod.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Active {
+pub struct ActiveIteration {
     /// Its number, from 1.
     #[schemars(range(min = 1))]
     pub iteration: i32,
@@ -155,13 +155,13 @@ pub struct Active {
     pub attempt: i32,
     /// Its pod.
     #[schemars(length(max = 63))]
-    pub pod: String,
+    pub pod_name: String,
     /// The spec's generation at the claim.
     #[serde(default)]
     pub generation: i64,
     /// The operator was uninstalled while this was in flight and has let its pod go.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub released: bool,
+    pub orphaned: bool,
 }
 
 /// What holds the next iteration.
@@ -173,12 +173,12 @@ pub struct Waiting {
     /// The cause in words, from whoever told it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
-    pub detail: Option<String>,
+    pub message: Option<String>,
     /// Since when.
-    pub since: Time,
+    pub start_time: Time,
     /// Nothing is tried before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub not_before: Option<Time>,
+    pub retry_time: Option<Time>,
 }
 
 words! {
@@ -189,7 +189,7 @@ words! {
         /// A scheduling gate of somebody else holds the pod.
         SchedulingGated,
         /// An image cannot be pulled.
-        ImagePull,
+        ImagePullFailed,
         /// A ResourceQuota refuses the pod.
         QuotaExceeded,
         /// The API server, or an admission webhook, refuses the pod.
@@ -209,7 +209,7 @@ words! {
         /// A pod of somebody else has the name of the next pod.
         NameConflict,
         /// A pod of an earlier task of the same name still runs.
-        EarlierPod,
+        PreviousPodRunning,
         /// The operator's configuration is refused.
         ConfigInvalid,
         /// An administrator paused all loops.
@@ -220,7 +220,7 @@ words! {
 /// The circuit breaker's streaks.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Streaks {
+pub struct BreakerStatus {
     /// Iterations in a row that changed nothing.
     #[serde(default)]
     #[schemars(range(min = 0))]
@@ -232,7 +232,7 @@ pub struct Streaks {
     /// Signature of that error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
-    pub error_fingerprint: Option<String>,
+    pub error_signature: Option<String>,
 }
 
 /// One iteration that was charged.
@@ -244,18 +244,18 @@ pub struct PastIteration {
     /// The attempt that was charged, from 0.
     pub attempt: i32,
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: IterationOutcome,
     /// The agent's exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Whether it changed the workspace.
-    pub changed: Change,
+    pub changed: WorkspaceChange,
     /// How many files it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_changed: Option<i64>,
     /// The completion gate that it printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gate: Option<Gate>,
+    pub gate: Option<CompletionGate>,
     /// Its error in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
@@ -269,15 +269,15 @@ pub struct PastIteration {
     pub usage: Option<Usage>,
     /// When the agent started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Time>,
+    pub start_time: Option<Time>,
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub finished_at: Option<Time>,
+    pub completion_time: Option<Time>,
 }
 
 words! {
     /// How a charged iteration ended.
-    pub enum Outcome {
+    pub enum IterationOutcome {
         /// The agent ended by itself.
         Exited,
         /// The iteration's timeout ran out.
@@ -303,7 +303,7 @@ words! {
 
 words! {
     /// Whether an iteration changed its workspace.
-    pub enum Change {
+    pub enum WorkspaceChange {
         /// It did.
         Changed,
         /// It did not: the fingerprints are equal.
@@ -316,7 +316,7 @@ words! {
 /// What the agent said of its own work.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Gate {
+pub struct CompletionGate {
     /// The goal is reached.
     pub ready: bool,
     /// Why, or why not.
@@ -378,12 +378,12 @@ pub struct Threshold {
     /// The number.
     pub value: i64,
     /// Where it came from.
-    pub from: Source,
+    pub from: ThresholdSource,
 }
 
 words! {
     /// Where a number came from.
-    pub enum Source {
+    pub enum ThresholdSource {
         /// The task's own spec.
         Spec,
         /// The operator's ConfigMap.
@@ -399,14 +399,14 @@ pub struct Stop {
     /// The phase that it shows.
     pub phase: Phase,
     /// What caused it.
-    pub cause: StopCause,
+    pub reason: StopReason,
     /// The spec's generation at which it was decided.
     pub generation: i64,
 }
 
 words! {
     /// What stops a loop.
-    pub enum StopCause {
+    pub enum StopReason {
         /// The task is done.
         Completed,
         /// The limit.

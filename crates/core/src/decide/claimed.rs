@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 
 use super::{Action, Draft, backed_off, later, settle};
 use crate::{
-    api::{Active, WaitReason},
+    api::{ActiveIteration, WaitReason},
     facts::{Obstacle, PodFacts, PodState},
     pod::template_hash,
 };
@@ -18,7 +18,7 @@ const SLOW_SIDECAR: SignedDuration = SignedDuration::from_secs(30);
 /// How often the Events of a pod that does not start are read.
 const LOOK_AT_EVENTS: SignedDuration = SignedDuration::from_secs(10);
 
-pub(super) fn bring_on(draft: &mut Draft<'_>, active: &Active) {
+pub(super) fn bring_on(draft: &mut Draft<'_>, active: &ActiveIteration) {
     if draft.spec_changed() && draft.status.stop.is_none() {
         super::rules::refresh_thresholds(draft);
     }
@@ -31,7 +31,7 @@ pub(super) fn bring_on(draft: &mut Draft<'_>, active: &Active) {
     }
 }
 
-fn without_pod(draft: &mut Draft<'_>, active: &Active) {
+fn without_pod(draft: &mut Draft<'_>, active: &ActiveIteration) {
     let observed = draft.observed;
     if may_have_run(draft, active) {
         // A cache may be older than the pod: only the API server itself can say that it is gone.
@@ -64,9 +64,9 @@ fn without_pod(draft: &mut Draft<'_>, active: &Active) {
 /// Whether the claimed pod, of which nothing is seen, is known to have been let go, or let start. Our
 /// finalizer keeps a pod until it is settled; somebody may have taken it off, most likely of a pod on a
 /// node that was lost. To create such a pod again would run its iteration twice.
-fn may_have_run(draft: &Draft<'_>, active: &Active) -> bool {
+fn may_have_run(draft: &Draft<'_>, active: &ActiveIteration) -> bool {
     let was_lost = draft.status.waiting.as_ref().is_some_and(|w| w.reason == WaitReason::NodeLost);
-    active.released || was_lost || draft.observed.was_started
+    active.orphaned || was_lost || draft.observed.was_started
 }
 
 /// The pod is there, and is not the task's any more: somebody changed its owner references or labels. What became of
@@ -90,7 +90,7 @@ fn refuse(draft: &mut Draft<'_>, refused: &Obstacle) {
     let now = draft.observed.now;
     let settings = &draft.observed.configuration.last_good;
     let same = draft.status.waiting.as_ref().filter(|waiting| waiting.reason == refused.reason);
-    let lasted = same.map_or(0, |waiting| now.duration_since(waiting.since.0).as_secs());
+    let lasted = same.map_or(0, |waiting| now.duration_since(waiting.start_time.0).as_secs());
     let delay = lasted.min(settings.start_retry_max_seconds).max(settings.start_retry_min_seconds);
     draft.wait(refused, Some(later(now, SignedDuration::from_secs(delay))));
 }

@@ -9,7 +9,7 @@ use agentloop_contract::{
 use jiff::Timestamp;
 
 use crate::{
-    api::{AgentTaskSpec, Change, Outcome, Policy, StopCause},
+    api::{AgentTaskSpec, CompletionPolicy, IterationOutcome, StopReason, WorkspaceChange},
     facts::{AgentEnd, Ending},
     pod::completion_hash,
 };
@@ -36,15 +36,15 @@ pub enum Judgement {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Charge {
     /// How it ended.
-    pub outcome: Outcome,
+    pub outcome: IterationOutcome,
     /// Whether it changed the workspace, as far as is known.
-    pub changed: Change,
+    pub changed: WorkspaceChange,
     /// What it does to the no-change streak.
     pub no_change: NoChange,
     /// What it does to the same-error streak.
     pub error: ErrorSeen,
     /// The stop that it calls for by itself.
-    pub verdict: Option<StopCause>,
+    pub verdict: Option<StopReason>,
     /// The provider refused: the next try waits, at least until then if it named a time.
     pub refused: Option<Option<Timestamp>>,
     /// It failed rather than refused.
@@ -99,8 +99,8 @@ pub fn judge(spec: &AgentTaskSpec, completion: Option<&str>, ending: &Ending) ->
 /// A claim whose pod is gone, let go when the operator was uninstalled.
 pub(super) fn lost() -> Charge {
     Charge {
-        outcome: Outcome::PodLost,
-        changed: Change::Unknown,
+        outcome: IterationOutcome::PodLost,
+        changed: WorkspaceChange::Unknown,
         no_change: NoChange::Keep,
         error: ErrorSeen::Keep,
         verdict: None,
@@ -125,9 +125,9 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
     };
     let oom = end.reason.as_deref() == Some(OOM_KILLED);
     let (outcome, error) = if end.deadline {
-        (Outcome::TimedOut, ErrorSeen::Some(report::Error::new("IterationTimeout")))
+        (IterationOutcome::TimedOut, ErrorSeen::Some(report::Error::new("IterationTimeout")))
     } else if end.disrupted && !oom {
-        (Outcome::Interrupted, ErrorSeen::Keep)
+        (IterationOutcome::Interrupted, ErrorSeen::Keep)
     } else {
         let by_probe = end.probe.filter(|_| matches!(end.exit_code, Some(137 | 143)) && !oom);
         let error = match (&end.own_disk, by_probe, end.reason.as_deref()) {
@@ -137,12 +137,12 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
                 report::Error::new(&killed_by(reason))
             }
         };
-        (Outcome::Killed, ErrorSeen::Some(error))
+        (IterationOutcome::Killed, ErrorSeen::Some(error))
     };
     Charge {
         outcome,
         error: if refused { ErrorSeen::Keep } else { error },
-        verdict: fail.then_some(StopCause::ExitCode),
+        verdict: fail.then_some(StopReason::ExitCode),
         refused: (refused && !fail).then_some(None),
         exit_code: end.exit_code,
         started: end.started,
@@ -153,9 +153,9 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
 
 fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Report) -> Judgement {
     let changed = match report.changed {
-        report::Change::Changed => Change::Changed,
-        report::Change::Unchanged => Change::Unchanged,
-        report::Change::Unknown => Change::Unknown,
+        report::Change::Changed => WorkspaceChange::Changed,
+        report::Change::Unchanged => WorkspaceChange::Unchanged,
+        report::Change::Unknown => WorkspaceChange::Unknown,
     };
     // A container that a signal ended may bear a report of its agent's making: the runner had no chance to
     // write over it. Such a report neither completes a task nor makes an iteration free, unless the runner
@@ -173,11 +173,11 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     };
     let fails = own_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
     let verdict = if done {
-        Some(StopCause::Completed)
+        Some(StopReason::Completed)
     } else if fails {
-        Some(StopCause::ExitCode)
+        Some(StopReason::ExitCode)
     } else if unauthenticated {
-        Some(StopCause::Unauthenticated)
+        Some(StopReason::Unauthenticated)
     } else {
         None
     };
@@ -186,8 +186,11 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
         .as_ref()
         .filter(|refusal| refusal.kind == RefusalKind::RateLimited && verdict.is_none());
     // A runner that can sign also says whether anything at all was touched, whatever counts as a change.
-    let is_untouched =
-        if end.keyed { report.untouched && changed != Change::Changed } else { changed == Change::Unchanged };
+    let is_untouched = if end.keyed {
+        report.untouched && changed != WorkspaceChange::Changed
+    } else {
+        changed == WorkspaceChange::Unchanged
+    };
     let is_free = is_untouched && report.end == End::Exited && is_believed;
     // The agent was killed for memory and its runner lived to tell: one cause, whatever was printed last.
     let was_killed = report.signal.is_some() || report.exit_code.is_some_and(|code| code > 128);
@@ -195,20 +198,20 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     // The runner was told to stop, and nobody had asked for the pod's end: it will happen again.
     let is_unasked = report.end == End::Interrupted && !end.disrupted && !end.deadline;
     let outcome = match report.end {
-        End::Exited if out_of_memory => Outcome::Killed,
-        End::Interrupted if is_unasked => Outcome::Killed,
-        End::Exited if refusal.is_some() => Outcome::ProviderRefused,
-        End::Exited => Outcome::Exited,
-        End::TimedOut => Outcome::TimedOut,
-        End::Interrupted => Outcome::Interrupted,
-        End::AlreadyRan => Outcome::AlreadyRan,
-        End::CommandNotFound => Outcome::CommandNotFound,
-        End::RunnerFailed => Outcome::RunnerFailed,
+        End::Exited if out_of_memory => IterationOutcome::Killed,
+        End::Interrupted if is_unasked => IterationOutcome::Killed,
+        End::Exited if refusal.is_some() => IterationOutcome::ProviderRefused,
+        End::Exited => IterationOutcome::Exited,
+        End::TimedOut => IterationOutcome::TimedOut,
+        End::Interrupted => IterationOutcome::Interrupted,
+        End::AlreadyRan => IterationOutcome::AlreadyRan,
+        End::CommandNotFound => IterationOutcome::CommandNotFound,
+        End::RunnerFailed => IterationOutcome::RunnerFailed,
     };
     let kept = refusal.is_some() || (report.end == End::Interrupted && !is_unasked);
     let no_change = match changed {
-        Change::Changed => NoChange::Clear,
-        Change::Unchanged if !kept => NoChange::Add,
+        WorkspaceChange::Changed => NoChange::Clear,
+        WorkspaceChange::Unchanged if !kept => NoChange::Add,
         _ => NoChange::Keep,
     };
     let error = if out_of_memory {
@@ -262,10 +265,10 @@ fn is_done(spec: &AgentTaskSpec, report: &Report) -> bool {
     let ready = report.gate.as_ref().is_some_and(|gate| gate.ready);
     let verified = if spec.verify().is_some() { passed == Some(true) } else { true };
     match spec.policy() {
-        Policy::Gate => exited_well && ready && verified,
+        CompletionPolicy::Gate => exited_well && ready && verified,
         // An agent that exits 0 over a provider's refusal has done nothing, and done is final.
-        Policy::ExitCode => exited_well && verified && report.provider_refused.is_none(),
-        Policy::Verify => matches!(report.end, End::Exited | End::TimedOut) && passed == Some(true),
+        CompletionPolicy::ExitCode => exited_well && verified && report.provider_refused.is_none(),
+        CompletionPolicy::Verify => matches!(report.end, End::Exited | End::TimedOut) && passed == Some(true),
     }
 }
 

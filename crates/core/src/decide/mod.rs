@@ -29,7 +29,7 @@ pub use judge::{Charge, ErrorSeen, Judgement, NoChange, judge};
 pub use tidy::stop_all;
 
 use crate::{
-    api::{Active, AgentTask, AgentTaskStatus, WaitReason, Waiting},
+    api::{ActiveIteration, AgentTask, AgentTaskStatus, WaitReason, Waiting},
     facts::{Obstacle, PodFacts},
     pod::Injection,
     settings::Configuration,
@@ -194,17 +194,17 @@ impl Draft<'_> {
     }
 
     /// Waits for `obstacle`. A wait that goes on keeps the time at which it began.
-    fn wait(&mut self, obstacle: &Obstacle, not_before: Option<Timestamp>) {
+    fn wait(&mut self, obstacle: &Obstacle, retry_time: Option<Timestamp>) {
         let same = self.status.waiting.as_ref().filter(|waiting| waiting.reason == obstacle.reason);
-        let since = same.map_or(Time(self.observed.now), |waiting| waiting.since.clone());
+        let start_time = same.map_or(Time(self.observed.now), |waiting| waiting.start_time.clone());
         self.status.waiting = Some(Waiting {
             reason: obstacle.reason,
-            detail: some_text(&obstacle.detail),
-            since,
-            not_before: not_before.map(|time| Time(whole_second(time))),
+            message: some_text(&obstacle.detail),
+            start_time,
+            retry_time: retry_time.map(|time| Time(whole_second(time))),
         });
         self.waits_anew = true;
-        if let Some(time) = not_before {
+        if let Some(time) = retry_time {
             self.again_at(whole_second(time));
         }
     }
@@ -218,7 +218,7 @@ impl Draft<'_> {
         if self.spec_changed() && !self.waits_anew {
             return None;
         }
-        let until = self.status.waiting.as_ref()?.not_before.as_ref()?.0;
+        let until = self.status.waiting.as_ref()?.retry_time.as_ref()?.0;
         (until > self.observed.now).then_some(until)
     }
 
@@ -229,11 +229,11 @@ impl Draft<'_> {
         if self.status.stop.as_ref().is_some_and(rules::is_unknown) {
             return;
         }
-        if token.is_none() || *token == self.status.handled_reset_token {
+        if token.is_none() || *token == self.status.last_handled_reset_token {
             return;
         }
-        self.status.handled_reset_token.clone_from(token);
-        self.status.breaker = crate::api::Streaks::default();
+        self.status.last_handled_reset_token.clone_from(token);
+        self.status.breaker = crate::api::BreakerStatus::default();
         self.status.refusals = 0;
         if self.status.stop.as_ref().is_some_and(|stop| rules::is_lifted_by_token(stop.phase)) {
             self.status.stop = None;
@@ -245,11 +245,12 @@ impl Draft<'_> {
         self.decision.actions.iter().any(Action::is_a_read)
     }
 
-    fn pod_of(&self, active: &Active) -> Option<&PodFacts> {
+    fn pod_of(&self, active: &ActiveIteration) -> Option<&PodFacts> {
         let uid = self.uid();
         // By its name too: a copy that somebody made of the pod bears the same owner and labels.
-        let is_claimed =
-            |pod: &&PodFacts| pod.name == active.pod && pod.is_of(&uid, active.iteration, active.attempt);
+        let is_claimed = |pod: &&PodFacts| {
+            pod.name == active.pod_name && pod.is_of(&uid, active.iteration, active.attempt)
+        };
         self.observed.pods.iter().find(is_claimed)
     }
 }

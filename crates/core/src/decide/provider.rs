@@ -9,7 +9,7 @@ use super::{
     later,
 };
 use crate::{
-    api::{Active, Outcome, WaitReason},
+    api::{ActiveIteration, IterationOutcome, WaitReason},
     facts::Obstacle,
 };
 
@@ -26,13 +26,13 @@ pub(super) fn is_free(draft: &Draft<'_>) -> bool {
 
 /// Whether an agent that ended so was served: then the next refusal is the first again. How an iteration
 /// ended that was broken off, or never began, says nothing of the provider.
-pub(super) fn has_served(outcome: Outcome) -> bool {
-    matches!(outcome, Outcome::Exited | Outcome::TimedOut | Outcome::Killed)
+pub(super) fn has_served(outcome: IterationOutcome) -> bool {
+    matches!(outcome, IterationOutcome::Exited | IterationOutcome::TimedOut | IterationOutcome::Killed)
 }
 
 /// Waits after a refusal, charged or not. The delays grow with the refusals in a row; a time that the
 /// provider named may lengthen them, because it is the agent's word, and never shorten them.
-pub(super) fn wait(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
+pub(super) fn wait(draft: &mut Draft<'_>, active: &ActiveIteration, charge: &Charge) {
     let now = draft.observed.now;
     let settings = &draft.observed.configuration.last_good;
     let before = draft.status.refusals;
@@ -48,7 +48,7 @@ pub(super) fn wait(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
 }
 
 /// At most half a minute, and at most half of the delay; the same for the same attempt, whoever decides.
-fn jitter(draft: &Draft<'_>, active: &Active, delay: SignedDuration) -> SignedDuration {
+fn jitter(draft: &Draft<'_>, active: &ActiveIteration, delay: SignedDuration) -> SignedDuration {
     let most = (delay.as_secs() / 2).clamp(0, MOST_JITTER_SECONDS);
     let attempt = format!("{} {} {}", draft.uid(), active.iteration, active.attempt);
     let seed = Sha256::digest(attempt.as_bytes()).first().copied().unwrap_or_default();
@@ -61,7 +61,15 @@ mod tests {
 
     #[test]
     fn only_an_agent_that_came_to_an_end_was_served() {
-        assert!([Outcome::Exited, Outcome::TimedOut, Outcome::Killed].into_iter().all(has_served));
-        assert!(![Outcome::Interrupted, Outcome::PodLost, Outcome::AlreadyRan].into_iter().any(has_served));
+        assert!(
+            [IterationOutcome::Exited, IterationOutcome::TimedOut, IterationOutcome::Killed]
+                .into_iter()
+                .all(has_served)
+        );
+        assert!(
+            ![IterationOutcome::Interrupted, IterationOutcome::PodLost, IterationOutcome::AlreadyRan]
+                .into_iter()
+                .any(has_served)
+        );
     }
 }

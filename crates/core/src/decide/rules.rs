@@ -1,23 +1,25 @@
 //! The rules that stop a loop, and the thresholds that they are taken with.
 
 use super::Draft;
-use crate::api::{AgentTaskSpec, AgentTaskStatus, Phase, Source, Stop, StopCause, Threshold, Thresholds};
+use crate::api::{
+    AgentTaskSpec, AgentTaskStatus, Phase, Stop, StopReason, Threshold, ThresholdSource, Thresholds,
+};
 
 /// The stop that the counters call for, the first that holds. Done and Failed come before: they are
 /// decided when an iteration is settled.
 pub(super) fn stop(status: &AgentTaskStatus, generation: i64) -> Option<Stop> {
     let thresholds = status.thresholds.as_ref()?;
     let reached = |streak: i32, threshold: Threshold| i64::from(streak) >= threshold.value.max(1);
-    let (phase, cause) = if reached(status.breaker.consecutive_same_error, thresholds.same_error) {
-        (Phase::CircuitOpen, StopCause::SameError)
+    let (phase, reason) = if reached(status.breaker.consecutive_same_error, thresholds.same_error) {
+        (Phase::CircuitOpen, StopReason::SameError)
     } else if reached(status.breaker.consecutive_no_change, thresholds.no_change) {
-        (Phase::CircuitOpen, StopCause::NoChange)
+        (Phase::CircuitOpen, StopReason::NoChange)
     } else if status.iterations >= thresholds.effective_limit() {
-        (Phase::IterationLimitReached, StopCause::IterationLimit)
+        (Phase::IterationLimitReached, StopReason::IterationLimit)
     } else {
         return None;
     };
-    Some(Stop { phase, cause, generation })
+    Some(Stop { phase, reason, generation })
 }
 
 /// Whether a stop holds at this generation of the spec. Failed does, until a new reset token lifts it; a
@@ -30,7 +32,7 @@ pub(super) fn holds(stop: &Stop, generation: i64) -> bool {
 
 /// A newer version stopped the loop, by a rule or in a phase that this one does not know.
 pub(super) fn is_unknown(stop: &Stop) -> bool {
-    matches!(stop.phase, Phase::Other(_)) || matches!(stop.cause, StopCause::Other(_))
+    matches!(stop.phase, Phase::Other(_)) || matches!(stop.reason, StopReason::Other(_))
 }
 
 /// Whether a new reset token lifts a stop of this phase.
@@ -72,7 +74,7 @@ pub(super) fn refresh_thresholds(draft: &mut Draft<'_>) -> Fresh {
 fn go_on_with(before: &Thresholds, spec: &AgentTaskSpec) -> Thresholds {
     let breaker = spec.breaker.as_ref();
     let go_on = |own: Option<i64>, known: Threshold| {
-        own.map_or(known, |value| Threshold { value, from: Source::Spec })
+        own.map_or(known, |value| Threshold { value, from: ThresholdSource::Spec })
     };
     Thresholds {
         max_iterations: go_on(spec.max_iterations.map(i64::from), before.max_iterations),

@@ -10,7 +10,9 @@ use super::{
     later, provider, usage, whole_second,
 };
 use crate::{
-    api::{Active, Change, Gate, PastIteration, Phase, Stop, StopCause, WaitReason},
+    api::{
+        ActiveIteration, CompletionGate, PastIteration, Phase, Stop, StopReason, WaitReason, WorkspaceChange,
+    },
     facts::{Ending, Obstacle, PodFacts},
     message::cut_bytes,
     pod::template_hash,
@@ -26,7 +28,12 @@ const OLD_LINE_BYTES: usize = 100;
 /// Blockers kept of the newest entry.
 const MOST_BLOCKERS: usize = 3;
 
-pub(super) fn settle(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFacts>, ending: &Ending) {
+pub(super) fn settle(
+    draft: &mut Draft<'_>,
+    active: &ActiveIteration,
+    pod: Option<&PodFacts>,
+    ending: &Ending,
+) {
     let completion = pod.and_then(|pod| pod.completion.as_deref());
     match judge::judge(&draft.observed.task.spec, completion, ending) {
         Judgement::NotStarted { detail } => try_again(draft, active, pod, detail),
@@ -41,19 +48,19 @@ pub(super) fn settle(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFac
     }
 }
 
-/// Charges a released claim whose pod is gone: whether its agent ran is not known, so it counts.
-pub(super) fn charge_as_lost(draft: &mut Draft<'_>, active: &Active) {
+/// Charges an orphaned claim whose pod is gone: whether its agent ran is not known, so it counts.
+pub(super) fn charge_as_lost(draft: &mut Draft<'_>, active: &ActiveIteration) {
     count(draft, active, &judge::lost());
 }
 
 /// The claim ends uncharged: the same iteration, the next attempt.
-fn end_attempt(draft: &mut Draft<'_>, active: &Active) {
+fn end_attempt(draft: &mut Draft<'_>, active: &ActiveIteration) {
     draft.status.active = None;
     draft.status.waiting = None;
     draft.status.next_attempt = active.attempt.saturating_add(1);
 }
 
-fn try_again(draft: &mut Draft<'_>, active: &Active, pod: Option<&PodFacts>, detail: String) {
+fn try_again(draft: &mut Draft<'_>, active: &ActiveIteration, pod: Option<&PodFacts>, detail: String) {
     end_attempt(draft, active);
     let spec = &draft.observed.task.spec;
     // Only another spec makes a pod outdated. A hash that differs all the same is a webhook's doing, and
@@ -81,7 +88,7 @@ fn had_another_runner(draft: &Draft<'_>, pod: &PodFacts) -> bool {
         && pod.created.is_some_and(|created| observed.now >= later(created, LONG_ENOUGH))
 }
 
-fn count(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
+fn count(draft: &mut Draft<'_>, active: &ActiveIteration, charge: &Charge) {
     let now = draft.observed.now;
     let generation = draft.generation();
     let status = &mut draft.status;
@@ -101,14 +108,14 @@ fn count(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
         ErrorSeen::Keep => {}
         ErrorSeen::None => {
             streaks.consecutive_same_error = 0;
-            streaks.error_fingerprint = None;
+            streaks.error_signature = None;
         }
         ErrorSeen::Some(error) => {
             let signature = cut_bytes(&error.signature, 64);
-            let same = streaks.error_fingerprint.as_deref() == Some(signature.as_str());
+            let same = streaks.error_signature.as_deref() == Some(signature.as_str());
             let before = if same { streaks.consecutive_same_error } else { 0 };
             streaks.consecutive_same_error = before.saturating_add(1);
-            streaks.error_fingerprint = Some(signature);
+            streaks.error_signature = Some(signature);
         }
     }
 
@@ -119,12 +126,12 @@ fn count(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
     status.history.insert(0, PastIteration { usage: cost, ..entry(active, charge) });
     status.history.truncate(MOST_HISTORY);
 
-    status.stop = charge.verdict.map(|cause| Stop {
-        phase: if cause == StopCause::Completed { Phase::Succeeded } else { Phase::Failed },
-        cause,
+    status.stop = charge.verdict.map(|reason| Stop {
+        phase: if reason == StopReason::Completed { Phase::Succeeded } else { Phase::Failed },
+        reason,
         generation,
     });
-    if charge.verdict == Some(StopCause::Completed) {
+    if charge.verdict == Some(StopReason::Completed) {
         status.completion_time = Some(Time(whole_second(now)));
     }
     if charge.refused.is_some() {
@@ -134,7 +141,7 @@ fn count(draft: &mut Draft<'_>, active: &Active, charge: &Charge) {
     }
 }
 
-fn entry(active: &Active, charge: &Charge) -> PastIteration {
+fn entry(active: &ActiveIteration, charge: &Charge) -> PastIteration {
     let report = charge.report.as_ref();
     let line = |text: &String| cut_bytes(text, NEW_LINE_BYTES);
     PastIteration {
@@ -144,7 +151,7 @@ fn entry(active: &Active, charge: &Charge) -> PastIteration {
         exit_code: charge.exit_code,
         changed: charge.changed,
         files_changed: report.and_then(|report| report.files_changed),
-        gate: report.and_then(|report| report.gate.as_ref()).map(|gate| Gate {
+        gate: report.and_then(|report| report.gate.as_ref()).map(|gate| CompletionGate {
             ready: gate.ready,
             reason: gate.reason.as_ref().map(line),
             progress: gate.progress.as_ref().map(line),
@@ -152,12 +159,12 @@ fn entry(active: &Active, charge: &Charge) -> PastIteration {
         }),
         error: judge::summary_of(&charge.error, report).as_ref().map(line),
         started_in: report
-            .filter(|_| charge.changed == Change::Unchanged)
+            .filter(|_| charge.changed == WorkspaceChange::Unchanged)
             .and_then(|report| report.started_in.as_ref())
             .map(|folder| cut_bytes(folder, OLD_LINE_BYTES)),
         usage: None,
-        started_at: charge.started.map(|time| Time(seconds(time))),
-        finished_at: charge.finished.map(|time| Time(seconds(time))),
+        start_time: charge.started.map(|time| Time(seconds(time))),
+        completion_time: charge.finished.map(|time| Time(seconds(time))),
     }
 }
 

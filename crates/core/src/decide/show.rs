@@ -94,7 +94,7 @@ fn reason(status: &AgentTaskStatus, phase: Phase) -> Option<String> {
         | Phase::CircuitOpen
         | Phase::Failed
         | Phase::Succeeded
-        | Phase::Other(_) => status.stop.as_ref().map(|stop| format!("{:?}", stop.cause)),
+        | Phase::Other(_) => status.stop.as_ref().map(|stop| format!("{:?}", stop.reason)),
         Phase::Pending | Phase::Running | Phase::Suspended => None,
     }
 }

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 
 use super::{Action, Draft, Earlier, rules};
 use crate::{
-    api::{Active, Phase, WaitReason},
+    api::{ActiveIteration, Phase, WaitReason},
     pod::pod_name,
 };
 
@@ -61,7 +61,7 @@ fn first_claim(draft: &mut Draft<'_>) {
         Earlier::Unknown => draft.act(Action::ListEarlierPods),
         Earlier::Pod(name) => {
             draft.wait_for(
-                WaitReason::EarlierPod,
+                WaitReason::PreviousPodRunning,
                 format!("pod {name} of an earlier task of this name still runs"),
             );
             draft.again_after(LOOK_FOR_EARLIER);
@@ -74,12 +74,12 @@ fn claim(draft: &mut Draft<'_>) {
     let task = draft.observed.task;
     let iteration = draft.status.iterations.saturating_add(1);
     let attempt = draft.status.next_attempt;
-    draft.status.active = Some(Active {
+    draft.status.active = Some(ActiveIteration {
         iteration,
         attempt,
-        pod: pod_name(&task.name_any(), &draft.uid(), iteration, attempt),
+        pod_name: pod_name(&task.name_any(), &draft.uid(), iteration, attempt),
         generation: draft.generation(),
-        released: false,
+        orphaned: false,
     });
     draft.status.waiting = None;
     draft.status.start_time.get_or_insert(Time(super::whole_second(draft.observed.now)));
@@ -88,7 +88,7 @@ fn claim(draft: &mut Draft<'_>) {
 
 /// Deletes the task once its time to live is over.
 fn expire(draft: &mut Draft<'_>) {
-    let Some(seconds) = draft.observed.task.spec.ttl_seconds_after_finished else { return };
+    let Some(seconds) = draft.observed.task.spec.ttl_seconds_after_succeeded else { return };
     let Some(completed) = draft.status.completion_time.clone() else { return };
     // Later than any time: never.
     let Ok(due) = completed.0.checked_add(SignedDuration::from_secs(seconds)) else { return };

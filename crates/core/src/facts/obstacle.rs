@@ -66,7 +66,7 @@ pub(super) fn obstacle(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
             let name = container.name.as_str();
             let whose = if waits_for_the_runners_image(pod, name, told) { RUNNERS_IMAGE } else { "" };
             let detail = format!("{whose}container {name}: {told}");
-            return Some(Obstacle { reason: WaitReason::ImagePull, detail });
+            return Some(Obstacle { reason: WaitReason::ImagePullFailed, detail });
         }
         if CREATE_REASONS.contains(&reason) {
             let detail = format!("container {}: {reason}: {told}", container.name);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{
     BIN_VOLUME, BadTemplate, INPUT_VOLUME, SCRATCH_VOLUME, WORKSPACE_VOLUME, paths, take_list, variables,
 };
-use crate::api::{Active, AgentTask, Thresholds};
+use crate::api::{ActiveIteration, AgentTask, Thresholds};
 
 /// Capabilities with which a container gains what `no_new_privs` would keep from it.
 const PRIVILEGED: &[&str] = &["ALL", "CAP_ALL", "SYS_ADMIN", "CAP_SYS_ADMIN"];
@@ -44,7 +44,7 @@ pub(super) fn gains_no_privileges(agent: &Map<String, Value>) -> bool {
 pub(super) fn wrap(
     agent: &mut Map<String, Value>,
     task: &AgentTask,
-    active: &Active,
+    active: &ActiveIteration,
     thresholds: &Thresholds,
     report_key: &str,
 ) -> Result<(), BadTemplate> {

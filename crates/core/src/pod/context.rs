@@ -9,7 +9,10 @@ use kube::ResourceExt;
 
 use super::verify_timeout;
 use crate::{
-    api::{Active, AgentTask, Change, LoopContext, PastIteration, Policy, Streaks, Thresholds},
+    api::{
+        ActiveIteration, AgentTask, BreakerStatus, CompletionPolicy, LoopContext, PastIteration, Thresholds,
+        WorkspaceChange,
+    },
     settings::Settings,
 };
 
@@ -27,9 +30,9 @@ pub(super) struct OfPod {
 
 pub(super) fn of(
     task: &AgentTask,
-    active: &Active,
+    active: &ActiveIteration,
     thresholds: &Thresholds,
-    streaks: &Streaks,
+    streaks: &BreakerStatus,
     history: &[PastIteration],
     settings: &Settings,
     pod: &OfPod,
@@ -56,9 +59,9 @@ pub(super) fn of(
             LoopContext::FileOnly => context::LoopContext::FileOnly,
         },
         policy: match spec.policy() {
-            Policy::Gate => context::Policy::Gate,
-            Policy::ExitCode => context::Policy::ExitCode,
-            Policy::Verify => context::Policy::Verify,
+            CompletionPolicy::Gate => context::Policy::Gate,
+            CompletionPolicy::ExitCode => context::Policy::ExitCode,
+            CompletionPolicy::Verify => context::Policy::Verify,
         },
         verify: spec.verify().map(|verify| context::Verify {
             command: verify.command.clone(),
@@ -93,9 +96,9 @@ fn past(entry: &PastIteration) -> context::Past {
         outcome: format!("{:?}", entry.outcome),
         exit_code: entry.exit_code,
         changed: match entry.changed {
-            Change::Changed => report::Change::Changed,
-            Change::Unchanged => report::Change::Unchanged,
-            Change::Unknown | Change::Other(_) => report::Change::Unknown,
+            WorkspaceChange::Changed => report::Change::Changed,
+            WorkspaceChange::Unchanged => report::Change::Unchanged,
+            WorkspaceChange::Unknown | WorkspaceChange::Other(_) => report::Change::Unknown,
         },
         gate: entry.gate.as_ref().map(|gate| Gate {
             ready: gate.ready,

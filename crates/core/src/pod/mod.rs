@@ -24,7 +24,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    api::{Active, AgentTask, AgentTaskSpec, PastIteration, Streaks, Thresholds, WhenDeleted},
+    api::{ActiveIteration, AgentTask, AgentTaskSpec, BreakerStatus, PastIteration, Thresholds, WhenDeleted},
     settings::Settings,
 };
 
@@ -224,9 +224,9 @@ pub struct Means<'a> {
 /// over the runner.
 pub fn build(
     task: &AgentTask,
-    active: &Active,
+    active: &ActiveIteration,
     thresholds: &Thresholds,
-    streaks: &Streaks,
+    streaks: &BreakerStatus,
     history: &[PastIteration],
     means: &Means<'_>,
 ) -> Result<Value, BadTemplate> {
@@ -308,11 +308,11 @@ fn verify_timeout(verify: &crate::api::Verify) -> i64 {
 fn metadata(
     meta: &mut Map<String, Value>,
     task: &AgentTask,
-    active: &Active,
+    active: &ActiveIteration,
     context: &Context,
     agent: Value,
 ) {
-    meta.insert("name".to_owned(), json!(active.pod));
+    meta.insert("name".to_owned(), json!(active.pod_name));
     meta.remove("generateName");
     meta.insert("namespace".to_owned(), json!(task.namespace()));
     meta.insert("ownerReferences".to_owned(), json!([owner(task)]));

@@ -33,7 +33,7 @@ impl Injection {
         let is_runners = (!self.image.is_empty() && detail.contains(&self.image))
             || [BIN_VOLUME, install::NAME, RUNNER_FILE].iter().any(|name| detail.contains(name));
         match obstacle.reason {
-            WaitReason::ImagePull | WaitReason::VolumePending => is_runners,
+            WaitReason::ImagePullFailed | WaitReason::VolumePending => is_runners,
             // A runtime without image volumes fails to create the container, in words that name no volume.
             WaitReason::StartFailed => {
                 is_runners || ["CreateContainerError", "RunContainerError"].iter().any(|r| detail.contains(r))

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use agentloop_core::{
-    api::{Active, AgentTaskStatus, Phase, StopCause},
+    api::{ActiveIteration, AgentTaskStatus, Phase, StopReason},
     facts::PodFacts,
 };
 
@@ -40,7 +40,7 @@ impl World {
         self.writes += 1;
     }
 
-    fn check_claim(&self, before: &AgentTaskStatus, after: &AgentTaskStatus, active: &Active) {
+    fn check_claim(&self, before: &AgentTaskStatus, after: &AgentTaskStatus, active: &ActiveIteration) {
         assert_eq!(active.iteration, after.iterations + 1, "S2: iterations are contiguous");
         assert!(active.iteration <= after.max_iterations.unwrap(), "S3: the limit shown binds");
         // In force is the newest configuration that this operator or the task knows of: it never turns back.
@@ -65,7 +65,7 @@ impl World {
         );
         assert_eq!(after.stop, None, "S5: nothing is claimed by a stopped loop");
         if let Some(stop) = &before.stop {
-            let token = after.handled_reset_token != before.handled_reset_token;
+            let token = after.last_handled_reset_token != before.last_handled_reset_token;
             assert!(stop.phase != Phase::Succeeded, "S5: Succeeded is final");
             assert!(token || Some(stop.generation) != self.task.metadata.generation, "S5: {stop:?} held");
             assert!(token || stop.phase != Phase::Failed, "S5: Failed yields to a token only");
@@ -82,7 +82,7 @@ impl World {
         let is_unknown = status
             .stop
             .as_ref()
-            .is_some_and(|s| matches!(s.phase, Phase::Other(_)) || matches!(s.cause, StopCause::Other(_)));
+            .is_some_and(|s| matches!(s.phase, Phase::Other(_)) || matches!(s.reason, StopReason::Other(_)));
         if is_unknown {
             return;
         }
@@ -97,7 +97,7 @@ impl World {
         let live: Vec<PodFacts> =
             self.pods.iter().map(PodFacts::of).filter(|pod| !pod.gated && pod.ended().is_none()).collect();
         assert!(live.len() <= 1, "S1: {live:?}");
-        // A claim that an uninstall released counts, whether or not its pod was ever made.
+        // A claim that an uninstall orphaned counts, whether or not its pod was ever made.
         let claims = self.created.iter().chain(&self.charged);
         let iterations: BTreeSet<i32> = claims.map(|(iteration, _)| *iteration).collect();
         let last = iterations.last().copied().unwrap_or(0);
@@ -115,8 +115,8 @@ fn check_bounds(status: &AgentTaskStatus) {
     };
     at_most(status.reason.as_deref(), 64, "reason");
     at_most(status.message.as_deref(), 1024, "message");
-    at_most(status.waiting.as_ref().and_then(|w| w.detail.as_deref()), 512, "waiting.detail");
-    at_most(status.breaker.error_fingerprint.as_deref(), 200, "errorFingerprint");
+    at_most(status.waiting.as_ref().and_then(|w| w.message.as_deref()), 512, "waiting.message");
+    at_most(status.breaker.error_signature.as_deref(), 200, "errorSignature");
     assert!(status.history.len() <= 10, "history");
     for entry in &status.history {
         at_most(entry.error.as_deref(), 200, "error");

@@ -75,7 +75,7 @@ pub fn claimed(more: &Value) -> Value {
     let mut status = json!({
         "iterations": 2, "maxIterations": 10, "observedGeneration": 1,
         "startTime": "2026-01-01T00:00:00Z",
-        "active": { "iteration": 3, "attempt": 0, "pod": "x-3-0", "generation": 1 },
+        "active": { "iteration": 3, "attempt": 0, "podName": "x-3-0", "generation": 1 },
     });
     merge(&mut status, more);
     status

@@ -103,7 +103,7 @@ impl World {
 
     /// Seconds from now until the next try.
     pub fn held_for(&self) -> i64 {
-        let until = self.status().waiting.and_then(|waiting| waiting.not_before).unwrap().0;
+        let until = self.status().waiting.and_then(|waiting| waiting.retry_time).unwrap().0;
         until.duration_since(self.now).as_secs()
     }
 
@@ -117,7 +117,7 @@ impl World {
     }
 
     fn place_of_active(&self) -> usize {
-        let name = self.status().active.expect("something is claimed").pod;
+        let name = self.status().active.expect("something is claimed").pod_name;
         self.pods.iter().position(|pod| pod.metadata.name.as_ref() == Some(&name)).expect("its pod exists")
     }
 
@@ -127,9 +127,9 @@ impl World {
     }
 
     pub fn has_pod(&self) -> bool {
-        self.status()
-            .active
-            .is_some_and(|active| self.pods.iter().any(|pod| pod.metadata.name.as_ref() == Some(&active.pod)))
+        self.status().active.is_some_and(|active| {
+            self.pods.iter().any(|pod| pod.metadata.name.as_ref() == Some(&active.pod_name))
+        })
     }
 
     // === What the world does ===
@@ -300,7 +300,7 @@ impl World {
             if decision.actions.contains(&Action::ReadPod) {
                 assert_eq!(decision.status, None, "nothing is written before the pod is read");
                 let claim = self.status().active.expect("only a claimed pod is read");
-                is_gone = self.pods.iter().all(|pod| pod.metadata.name.as_ref() != Some(&claim.pod));
+                is_gone = self.pods.iter().all(|pod| pod.metadata.name.as_ref() != Some(&claim.pod_name));
                 continue;
             }
             if decision.actions.contains(&Action::ReadConfiguration) {
@@ -363,7 +363,7 @@ impl World {
             Action::CreatePod => self.create(),
             Action::StartPod(pod) => {
                 let claim = self.status().active.expect("only a claimed pod is started");
-                assert_eq!(claim.pod, pod.name);
+                assert_eq!(claim.pod_name, pod.name);
                 assert!(!self.task.spec.suspend, "nothing starts while suspended");
                 self.found(&pod).spec.as_mut().unwrap().scheduling_gates = None;
             }
@@ -377,7 +377,7 @@ impl World {
             Action::DeletePod(pod) => self.delete(&pod),
             Action::ReleasePod(pod) => {
                 assert!(
-                    self.status().active.is_none_or(|active| active.pod != pod.name)
+                    self.status().active.is_none_or(|active| active.pod_name != pod.name)
                         || self.task.metadata.deletion_timestamp.is_some(),
                     "a pod is held until it is settled"
                 );
@@ -401,7 +401,10 @@ impl World {
     fn create(&mut self) {
         let status = self.status();
         let active = status.active.clone().unwrap();
-        assert!(self.pods.iter().all(|pod| pod.metadata.name.as_ref() != Some(&active.pod)), "created twice");
+        assert!(
+            self.pods.iter().all(|pod| pod.metadata.name.as_ref() != Some(&active.pod_name)),
+            "created twice"
+        );
         let built = pod::build(
             &self.task,
             &active,
@@ -439,11 +442,11 @@ impl World {
             let stopped = kubelet::is_ended(pod) || !kubelet::is_bound(pod);
             kubelet::is_deleting(pod) && stopped && !held
         };
-        if let Some(released) = self.status().active.filter(|active| active.released) {
-            let name = Some(released.pod);
+        if let Some(orphaned) = self.status().active.filter(|active| active.orphaned) {
+            let name = Some(orphaned.pod_name);
             if self.pods.iter().any(|pod| pod.metadata.name == name && goes(pod)) {
                 // What became of it cannot be known any more.
-                self.charged.insert((released.iteration, released.attempt));
+                self.charged.insert((orphaned.iteration, orphaned.attempt));
             }
         }
         self.pods.retain(|pod| !goes(pod));

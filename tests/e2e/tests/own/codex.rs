@@ -252,7 +252,7 @@ async fn refused(name: &str, refuse: Value, pods: &[(i32, i32)], word: Option<&s
                     })
                     .await?;
                 ensure!(seen.iterations() == 0 && seen.message().contains(word), "{seen}");
-                ensure!(seen.0.pointer("/status/waiting/notBefore").is_some(), "no time is told: {seen}");
+                ensure!(seen.0.pointer("/status/waiting/retryTime").is_some(), "no time is told: {seen}");
             }
             let seen = lab.until_state("patient", iterations(4), DONE).await?;
             ensure!(seen.iterations() == 2, "{seen}");

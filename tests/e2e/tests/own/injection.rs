@@ -164,7 +164,7 @@ async fn a_pod_that_waits_for_a_wrong_image_of_the_runner_is_replaced_once_an_up
         .run(async |lab| {
             lab.create(&Task::new("waits", &["change", "ready"]).max(1)).await?;
             lab.until("waits", PATIENCE, "waits for the image", |now| {
-                now.state() == "Waiting/ImagePull" && now.message().contains("no-such-tag")
+                now.state() == "Waiting/ImagePullFailed" && now.message().contains("no-such-tag")
             })
             .await?;
             lab.operator.install(&[]).await?;

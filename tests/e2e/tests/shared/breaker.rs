@@ -86,7 +86,7 @@ async fn an_exit_code_that_means_not_now_costs_nothing_and_comes_back() -> Resul
             lab.create(&Task::script("later", "exit 75", &[]).max(2)).await?;
             let seen = lab.until_state("later", iterations(1), "Waiting/RateLimited").await?;
             ensure!(seen.iterations() == 0, "it was charged: {seen}");
-            ensure!(seen.0.pointer("/status/waiting/notBefore").is_some(), "{seen}");
+            ensure!(seen.0.pointer("/status/waiting/retryTime").is_some(), "{seen}");
             ensure!(seen.active_pod().is_none(), "it waits with a claim: {seen}");
             Ok(())
         })

@@ -142,7 +142,7 @@ async fn a_status_written_by_hand_cannot_take_back_iterations_or_success() -> Re
                 json!({ "iterations": 0 }),
                 json!({ "iterations": 9 }),
                 json!({ "phase": "Pending" }),
-                json!({ "active": { "iteration": 7, "attempt": 0, "pod": "forged" } }),
+                json!({ "active": { "iteration": 7, "attempt": 0, "podName": "forged" } }),
                 json!(null),
             ] {
                 let (taken, said) = write_status(lab, "forged", &status).await?;

@@ -34,7 +34,7 @@ async fn an_image_that_cannot_be_pulled_is_waited_for_and_another_image_goes_on(
             let broken =
                 task.clone().with("template/spec/containers/0/image", json!("localhost/no-such-image:1"));
             lab.create(&broken).await?;
-            waits(lab, "pull", "ImagePull", "no-such-image").await?;
+            waits(lab, "pull", "ImagePullFailed", "no-such-image").await?;
             let template = task.manifest().pointer("/spec/template").cloned().unwrap_or_default();
             lab.patch("pull", json!({ "template": template })).await?;
             then_done(lab, "pull").await
