@@ -332,7 +332,7 @@ impl Run<'_> {
             && after.iterations > before.map_or(0, |status| status.iterations)
         {
             metrics.iteration(last.outcome);
-            info!(iteration = last.iteration, outcome = ?last.outcome, changed = ?last.changed, "iteration settled");
+            info!(iteration = last.iteration, outcome = %last.outcome, changed = %last.changed, "iteration settled");
         }
         if let Some(stop) = &after.stop
             && before.and_then(|status| status.stop.as_ref()) != Some(stop)

@@ -215,15 +215,12 @@ impl Metrics {
 
     /// An iteration was settled and charged.
     pub fn iteration(&self, outcome: IterationOutcome) {
-        self.all.iterations.get_or_create(&[("outcome", format!("{outcome:?}"))]).inc();
+        self.all.iterations.get_or_create(&[("outcome", outcome.to_string())]).inc();
     }
 
     /// A loop stopped.
     pub fn stop(&self, phase: Phase, reason: StopReason) {
-        self.all
-            .stops
-            .get_or_create(&[("phase", format!("{phase:?}")), ("reason", format!("{reason:?}"))])
-            .inc();
+        self.all.stops.get_or_create(&[("phase", phase.to_string()), ("reason", reason.to_string())]).inc();
     }
 
     /// A pod was created.
@@ -268,7 +265,7 @@ impl Metrics {
     /// How many tasks are in each phase, as the cache has them.
     pub fn tasks(&self, in_phase: impl Fn(Phase) -> i64) {
         for phase in PHASES {
-            self.all.tasks.get_or_create(&[("phase", format!("{phase:?}"))]).set(in_phase(phase));
+            self.all.tasks.get_or_create(&[("phase", phase.to_string())]).set(in_phase(phase));
         }
     }
 }
@@ -460,7 +457,7 @@ mod tests {
     #[test]
     fn every_phase_of_the_schema_is_shown() {
         let crd = serde_json::to_string(&agentloop_core::api::crd()).unwrap();
-        let shown: BTreeSet<String> = PHASES.iter().map(|phase| format!("{phase:?}")).collect();
+        let shown: BTreeSet<String> = PHASES.iter().map(|phase| phase.to_string()).collect();
         assert_eq!(shown.len(), PHASES.len());
         let crd: serde_json::Value = serde_json::from_str(&crd).unwrap();
         let about = crd

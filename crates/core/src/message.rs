@@ -67,7 +67,7 @@ pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> Strin
 
 /// A stop that this version cannot judge.
 fn of_newer_version(status: &AgentTaskStatus) -> String {
-    let what = status.stop.as_ref().map(|stop| format!(" ({:?}, {:?})", stop.phase, stop.reason));
+    let what = status.stop.as_ref().map(|stop| format!(" ({}, {})", stop.phase, stop.reason));
     format!(
         "stopped by a newer version of agentloop{}, for a reason that this version does not know; it holds until the operator is that version again",
         what.unwrap_or_default(),

@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for Word {
     }
 }
 
-/// An enum of the words that this version knows, and of all others. `Debug` is the word itself.
+/// An enum of the words that this version knows, and of all others. Each word is written as the variant is named.
 macro_rules! words {
     ($($(#[doc = $about:literal])* pub enum $name:ident {
         $($(#[doc = $meaning:literal])* $word:ident,)*
@@ -66,12 +66,25 @@ macro_rules! words {
             Other($crate::api::words::Word),
         }
 
+        impl $name {
+            /// The word as the API has it.
+            pub fn as_str(&self) -> &str {
+                match self {
+                    $(Self::$word => stringify!($word),)*
+                    Self::Other(word) => word.as_str(),
+                }
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(self.as_str())
+            }
+        }
+
         impl std::fmt::Debug for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                match self {
-                    $(Self::$word => f.write_str(stringify!($word)),)*
-                    Self::Other(word) => f.write_str(word.as_str()),
-                }
+                f.write_str(self.as_str())
             }
         }
 

@@ -24,7 +24,7 @@ pub fn announce(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) -> Ve
         return Vec::new();
     }
     let message = after.message.clone().unwrap_or_default();
-    let word = |phase: Phase| format!("{phase:?}");
+    let word = |phase: Phase| phase.to_string();
     let was_held = matches!(
         old_phase,
         Some(Phase::IterationLimitReached | Phase::CircuitOpen | Phase::Failed | Phase::Suspended)

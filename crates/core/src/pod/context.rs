@@ -93,7 +93,7 @@ pub(super) fn of(
 fn past(entry: &PastIteration) -> context::Past {
     context::Past {
         iteration: entry.iteration,
-        outcome: format!("{:?}", entry.outcome),
+        outcome: entry.outcome.to_string(),
         exit_code: entry.exit_code,
         changed: match entry.changed {
             WorkspaceChange::Changed => report::Change::Changed,
