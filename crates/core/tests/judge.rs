@@ -9,7 +9,7 @@ use agentloop_contract::{
     report::{Change, End, Error, Report, Verified},
 };
 use agentloop_core::{
-    api::{WorkspaceChange as Changed, IterationOutcome, StopReason},
+    api::{IterationOutcome, StopReason, WorkspaceChange as Changed},
     decide::{Charge, ErrorSeen, Judgement, NoChange, judge},
     facts::{AgentEnd, Ending},
 };

@@ -1,7 +1,7 @@
 //! Suspending, losing nodes, deleting, tidying up: what happens around a loop.
 
 use crate::support::{World, done, idled, interrupted, kubelet, rate_limited, worked};
-use agentloop_contract::report::Change;
+use agentloop_contract::report::{Change, Report};
 use agentloop_core::{
     api::{IterationOutcome, Phase, WaitReason},
     facts::PodFacts,
@@ -446,7 +446,7 @@ fn a_condition_tells_since_when_it_is_so() {
     let stopped = world.now;
     assert!(stopped > begun);
     assert_eq!(since(&world, "Stopped"), stopped, "it has become true");
-    assert_eq!(since(&world, "Succeeded"), begun, "it is as false as before");
+    assert_eq!(since(&world, "Succeeded"), begun, "it is as undecided as before");
     world.pass(600);
     world.edit(&json!({ "prompt": "more of the same" }));
     world.go();
@@ -454,11 +454,73 @@ fn a_condition_tells_since_when_it_is_so() {
 }
 
 #[test]
-fn done_is_shown_by_its_condition_and_nothing_else_is() {
+fn an_iteration_that_neither_stops_nor_waits_changes_no_condition() {
+    let mut world = World::new(&json!({ "maxIterations": 20 }));
+    world.iterate(&worked());
+    let before = world.status().conditions;
+    for iteration in 2..12 {
+        world.pass(60);
+        world.go();
+        assert_eq!(world.status().conditions, before, "while {iteration} waits for its node");
+        world.run();
+        world.go();
+        assert_eq!(world.status().conditions, before, "while {iteration} runs");
+        world.end(&if iteration % 3 == 0 { idled() } else { worked() });
+        world.go();
+        assert_eq!((world.iterations(), world.status().conditions), (iteration, before.clone()));
+    }
+}
+
+#[test]
+fn that_an_iteration_has_run_is_known_without_any_condition() {
+    let mut world = World::new(&json!({}));
+    world.go();
+    assert_eq!(world.status().first_run_time, None);
+    world.run();
+    let ran = world.now;
+    world.go();
+    world.task.status.as_mut().unwrap().conditions.clear();
+    world.pass(60);
+    world.end(&rate_limited(Change::Unchanged, None));
+    world.go();
+    assert_eq!(world.condition("Reconciling"), ("False".to_owned(), "FirstIterationRan".to_owned()));
+    assert_eq!(world.status().first_run_time.map(|time| time.0), Some(ran));
+}
+
+#[test]
+fn whether_a_task_has_succeeded_or_failed_is_unknown_until_it_is_decided() {
+    let both = |world: &World| (world.condition("Succeeded"), world.condition("Failed"));
+    let words = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+    let undecided = (words("Unknown", "Undecided"), words("Unknown", "Undecided"));
+    let mut world = World::new(&json!({ "maxIterations": 2, "failOnExitCodes": [9] }));
+    world.go();
+    assert_eq!(both(&world), undecided, "nothing has run");
+    world.iterate_times(2, &worked());
+    assert_eq!((world.phase(), both(&world)), (Phase::IterationLimitReached, undecided.clone()));
+    world.edit(&json!({ "maxIterations": 9 }));
+    world.iterate(&Report { exit_code: Some(9), ..worked() });
+    assert_eq!(both(&world), (words("False", "ExitCode"), words("True", "ExitCode")));
+    world.edit(&json!({ "suspend": true }));
+    world.go();
+    assert_eq!(world.condition("Failed").0, "True", "it is not less failed while it is suspended");
+    world.edit(&json!({ "suspend": false, "resetToken": "again" }));
+    world.go();
+    assert_eq!(both(&world), undecided, "it may still succeed");
+    world.iterate(&done());
+    assert_eq!(both(&world), (words("True", "Completed"), words("False", "Completed")));
+    assert_eq!(world.condition("Stopped"), words("True", "Succeeded"));
+}
+
+#[test]
+fn suspended_is_a_condition_that_can_be_waited_for() {
     let mut world = World::new(&json!({}));
     world.iterate(&worked());
-    assert_eq!(world.condition("Succeeded").0, "False");
-    world.iterate(&done());
-    assert_eq!(world.condition("Succeeded"), ("True".to_owned(), "Succeeded".to_owned()));
-    assert_eq!(world.condition("Stopped").0, "True");
+    assert_eq!(world.condition("Suspended").0, "False");
+    world.edit(&json!({ "suspend": true }));
+    world.go();
+    assert_eq!(world.condition("Suspended").0, "True");
+    assert_eq!(world.condition("Stopped").0, "False", "no rule has stopped it");
+    world.edit(&json!({ "suspend": false }));
+    world.go();
+    assert_eq!(world.condition("Suspended").0, "False");
 }

@@ -23,10 +23,14 @@ pub use words::Word;
 
 /// Condition types of an `AgentTask`.
 pub mod condition {
-    /// True for every stop; its reason is the phase.
-    pub const STOPPED: &str = "Stopped";
-    /// True once the task is done.
+    /// True once the task is done, False while it has Failed, Unknown before that.
     pub const SUCCEEDED: &str = "Succeeded";
+    /// True while the task has Failed, False once it is done, Unknown before that.
+    pub const FAILED: &str = "Failed";
+    /// True while `spec.suspend` holds the task.
+    pub const SUSPENDED: &str = "Suspended";
+    /// True for every stop, good or bad; its reason is the stop's phase.
+    pub const STOPPED: &str = "Stopped";
     /// True while `spec.maxIterations` asks for more than the hard limit allows.
     pub const LIMIT_CLAMPED: &str = "LimitClamped";
     /// kstatus: work towards the spec is under way.

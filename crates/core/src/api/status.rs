@@ -97,14 +97,18 @@ pub struct AgentTaskStatus {
     #[schemars(length(max = 253))]
     pub last_handled_reset_token: Option<String>,
 
-    /// Stopped, Succeeded, LimitClamped, Reconciling, Stalled.
+    /// Succeeded, Failed, Suspended, Stopped, LimitClamped, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
     /// When the first iteration was claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
+
+    /// When an iteration was first seen to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_run_time: Option<Time>,
 
     /// When the task Succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]

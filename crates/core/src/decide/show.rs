@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{Draft, whole_second};
 use crate::{
-    api::{AgentTaskStatus, Phase, WaitReason, condition},
+    api::{AgentTask, AgentTaskStatus, Phase, Stop, WaitReason, condition},
     facts::PodState,
     message::{self, cut_bytes},
 };
@@ -12,67 +12,121 @@ use crate::{
 /// Bytes of a status's message, and of a condition's.
 const MESSAGE_BYTES: usize = 1000;
 
-/// Reason of Reconciling=False once an iteration has run: what the condition is about, and remembers.
-const STARTED: &str = "Started";
-
 pub(super) fn show(draft: &mut Draft<'_>) {
     let phase = phase(&draft.status, draft.observed.task.spec.suspend);
     let generation = draft.generation();
+    let now = Time(whole_second(draft.observed.now));
     let runs = draft.status.active.as_ref().and_then(|active| draft.pod_of(active)).is_some_and(|pod| {
         matches!(pod.state, PodState::Running | PodState::AgentEnded(_) | PodState::Ended(_))
     });
-    let message = message::status(draft.observed.task, &draft.status, phase);
+    let task = draft.observed.task;
+    let message = message::status(task, &draft.status, phase);
     let status = &mut draft.status;
     status.observed_generation = Some(generation);
     status.phase = Some(phase);
     status.reason = reason(status, phase);
     status.message = Some(cut_bytes(&message, MESSAGE_BYTES));
     status.progress = status.max_iterations.map(|max| format!("{}/{max}", status.iterations));
+    if runs || status.iterations > 0 {
+        status.first_run_time.get_or_insert(now.clone());
+    }
 
-    let shown = format!("{phase:?}");
-    let stopped = status.stop.as_ref().map(|stop| format!("{:?}", stop.phase));
-    let clamped = status.thresholds.as_ref().filter(|thresholds| thresholds.is_clamped());
-    let has_run = runs || status.iterations > 0 || has_run_before(status);
-    let in_progress = !has_run && matches!(phase, Phase::Running | Phase::Waiting);
-    let stalled = match phase {
-        Phase::CircuitOpen | Phase::Failed | Phase::Other(_) => true,
-        Phase::Waiting => status.waiting.as_ref().is_some_and(|w| needs_a_person(w.reason)),
-        _ => false,
-    };
-    let why = status.reason.clone().unwrap_or_else(|| shown.clone());
-    let conditions = [
-        (condition::STOPPED, stopped.is_some(), stopped.unwrap_or_else(|| shown.clone()), message.clone()),
-        (condition::SUCCEEDED, phase == Phase::Succeeded, shown, String::new()),
-        (
-            condition::LIMIT_CLAMPED,
-            clamped.is_some(),
-            if clamped.is_some() { "HardLimit" } else { "WithinHardLimit" }.to_owned(),
-            clamped.map(message::clamped).unwrap_or_default(),
-        ),
-        (
-            condition::RECONCILING,
-            in_progress && !stalled,
-            if has_run { STARTED.to_owned() } else { why.clone() },
-            String::new(),
-        ),
-        (condition::STALLED, stalled, why, if stalled { message } else { String::new() }),
-    ];
-    let now = Time(whole_second(draft.observed.now));
-    status.conditions = conditions
+    status.conditions = conditions(task, status, phase)
         .into_iter()
-        .map(|(type_, is_true, reason, message)| {
-            let status_word = if is_true { "True" } else { "False" };
-            let before = status.conditions.iter().find(|c| c.type_ == type_ && c.status == status_word);
+        .map(|shown| {
+            let before =
+                status.conditions.iter().find(|c| c.type_ == shown.type_ && c.status == shown.status);
             Condition {
-                type_: type_.to_owned(),
-                status: status_word.to_owned(),
-                reason,
-                message: cut_bytes(&message, MESSAGE_BYTES),
+                type_: shown.type_.to_owned(),
+                status: shown.status.to_owned(),
+                reason: shown.reason,
+                message: cut_bytes(&shown.message, MESSAGE_BYTES),
                 last_transition_time: before.map_or_else(|| now.clone(), |c| c.last_transition_time.clone()),
                 observed_generation: Some(generation),
             }
         })
         .collect();
+}
+
+/// A condition without its times.
+struct Shown {
+    type_: &'static str,
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+impl Shown {
+    fn is_true(type_: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { type_, status: "True", reason: reason.into(), message: message.into() }
+    }
+
+    fn is_false(type_: &'static str, reason: impl Into<String>) -> Self {
+        Self { type_, status: "False", reason: reason.into(), message: String::new() }
+    }
+
+    /// The work has neither succeeded nor failed: either may still come.
+    fn is_undecided(type_: &'static str) -> Self {
+        Self { type_, status: "Unknown", reason: "Undecided".to_owned(), message: String::new() }
+    }
+}
+
+/// One condition for every state that a client waits for. What changes with every iteration is in none of
+/// them: a client that watches conditions hears of stops and waits only.
+fn conditions(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> [Shown; 7] {
+    let message = || status.message.clone().unwrap_or_default();
+    let why = || status.reason.clone().unwrap_or_else(|| phase.to_string());
+    let stop = status.stop.as_ref();
+    let of_stop = |stop: &Stop| message::status(task, status, stop.phase);
+    let decided = stop.filter(|stop| matches!(stop.phase, Phase::Succeeded | Phase::Failed));
+    let (succeeded, failed) = match decided {
+        Some(stop) if stop.phase == Phase::Succeeded => (
+            Shown::is_true(condition::SUCCEEDED, stop.reason.as_str(), of_stop(stop)),
+            Shown::is_false(condition::FAILED, stop.reason.as_str()),
+        ),
+        Some(stop) => (
+            Shown::is_false(condition::SUCCEEDED, stop.reason.as_str()),
+            Shown::is_true(condition::FAILED, stop.reason.as_str(), of_stop(stop)),
+        ),
+        None => (Shown::is_undecided(condition::SUCCEEDED), Shown::is_undecided(condition::FAILED)),
+    };
+    let suspended = if phase == Phase::Suspended {
+        Shown::is_true(condition::SUSPENDED, "SuspendRequested", "spec.suspend is true")
+    } else {
+        Shown::is_false(condition::SUSPENDED, "NotSuspended")
+    };
+    let stopped = match stop {
+        Some(stop) => Shown::is_true(condition::STOPPED, stop.phase.as_str(), of_stop(stop)),
+        None => Shown::is_false(condition::STOPPED, "NotStopped"),
+    };
+    let clamped = match status.thresholds.as_ref().filter(|thresholds| thresholds.is_clamped()) {
+        Some(thresholds) => {
+            Shown::is_true(condition::LIMIT_CLAMPED, "HardLimit", message::clamped(thresholds))
+        }
+        None => Shown::is_false(condition::LIMIT_CLAMPED, "WithinHardLimit"),
+    };
+    let is_stalled = is_stalled(status, phase);
+    let reconciling = if status.first_run_time.is_some() {
+        Shown::is_false(condition::RECONCILING, "FirstIterationRan")
+    } else if matches!(phase, Phase::Running | Phase::Waiting) && !is_stalled {
+        Shown::is_true(condition::RECONCILING, why(), "")
+    } else {
+        Shown::is_false(condition::RECONCILING, why())
+    };
+    let stalled = if is_stalled {
+        Shown::is_true(condition::STALLED, why(), message())
+    } else {
+        Shown::is_false(condition::STALLED, "NotStalled")
+    };
+    [succeeded, failed, suspended, stopped, clamped, reconciling, stalled]
+}
+
+fn is_stalled(status: &AgentTaskStatus, phase: Phase) -> bool {
+    match phase {
+        Phase::CircuitOpen | Phase::Failed | Phase::Other(_) => true,
+        Phase::Waiting => status.waiting.as_ref().is_some_and(|w| needs_a_person(w.reason)),
+        _ => false,
+    }
 }
 
 /// The phase: Succeeded, Suspended, the stop's own, then what goes on. Where nothing holds a task, the rules
@@ -89,19 +143,14 @@ fn phase(status: &AgentTaskStatus, suspended: bool) -> Phase {
 
 fn reason(status: &AgentTaskStatus, phase: Phase) -> Option<String> {
     match phase {
-        Phase::Waiting => status.waiting.as_ref().map(|waiting| format!("{:?}", waiting.reason)),
+        Phase::Waiting => status.waiting.as_ref().map(|waiting| waiting.reason.to_string()),
         Phase::IterationLimitReached
         | Phase::CircuitOpen
         | Phase::Failed
         | Phase::Succeeded
-        | Phase::Other(_) => status.stop.as_ref().map(|stop| format!("{:?}", stop.reason)),
+        | Phase::Other(_) => status.stop.as_ref().map(|stop| stop.reason.to_string()),
         Phase::Pending | Phase::Running | Phase::Suspended => None,
     }
-}
-
-/// An iteration once ran, if only for a moment: its condition remembers it.
-fn has_run_before(status: &AgentTaskStatus) -> bool {
-    status.conditions.iter().any(|c| c.type_ == condition::RECONCILING && c.reason == STARTED)
 }
 
 /// Waits that do not mend themselves: somebody must change something.
