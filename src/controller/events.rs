@@ -65,7 +65,8 @@ mod tests {
             let note = event.note.unwrap();
             assert!(note.len() <= 1024 && note.ends_with('…'), "{note}");
         }
-        let short = Note { warning: false, reason: "Started".to_owned(), message: "iteration 1".to_owned() };
+        let short =
+            Note { warning: false, reason: "LoopStarted".to_owned(), message: "iteration 1".to_owned() };
         assert_eq!(event(&short).note.as_deref(), Some("iteration 1"));
     }
 }

@@ -121,7 +121,7 @@ pub(super) fn on_error(guarded: &Guarded, fault: &Fault<Error>, scope: &Scope) -
 fn panicked(words: &str) -> Note {
     Note {
         warning: true,
-        reason: "Panicked".to_owned(),
+        reason: "OperatorPanicked".to_owned(),
         message: format!(
             "a fault in agentloop itself stops this task; other tasks go on, and it is tried again. Please report it: {words}"
         ),
@@ -135,7 +135,7 @@ async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
             error!(error = %invalid, "the task cannot be read; it stays as it is, and others go on");
             let note = Note {
                 warning: true,
-                reason: "Unreadable".to_owned(),
+                reason: "TaskUnreadable".to_owned(),
                 message: format!("agentloop cannot read this task and leaves it as it is: {invalid}"),
             };
             scope.shared.events.publish(guarded.object_ref(&()), note);

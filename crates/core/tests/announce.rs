@@ -20,7 +20,7 @@ fn status(phase: Phase, reason: &str) -> AgentTaskStatus {
 fn waiting(reason: WaitReason) -> AgentTaskStatus {
     let since = Time(Timestamp::UNIX_EPOCH);
     let waiting = Waiting { reason, message: None, start_time: since, retry_time: None };
-    AgentTaskStatus { waiting: Some(waiting), ..status(Phase::Waiting, &format!("{reason:?}")) }
+    AgentTaskStatus { waiting: Some(waiting), ..status(Phase::Waiting, reason.as_str()) }
 }
 
 #[track_caller]
@@ -38,8 +38,8 @@ fn is_silent(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) {
 fn the_first_iteration_is_announced_and_no_other() {
     let running = status(Phase::Running, "Running");
     let fresh = AgentTaskStatus { start_time: None, ..status(Phase::Pending, "Pending") };
-    tells(None, &running, false, "Started");
-    tells(Some(&fresh), &running, false, "Started");
+    tells(None, &running, false, "LoopStarted");
+    tells(Some(&fresh), &running, false, "LoopStarted");
     is_silent(Some(&running), &running);
     is_silent(Some(&waiting(WaitReason::ImagePullFailed)), &running);
     is_silent(None, &AgentTaskStatus::default());
@@ -47,17 +47,17 @@ fn the_first_iteration_is_announced_and_no_other() {
 }
 
 #[test]
-fn every_stop_is_announced_once_by_its_phase() {
+fn every_stop_is_announced_once_by_a_reason_of_its_own() {
     let running = status(Phase::Running, "Running");
-    for (phase, reason, warning) in [
-        (Phase::Succeeded, "Completed", false),
-        (Phase::IterationLimitReached, "IterationLimit", false),
-        (Phase::Suspended, "Suspended", false),
-        (Phase::CircuitOpen, "NoChange", true),
-        (Phase::Failed, "ExitCode", true),
+    for (phase, reason, warning, event) in [
+        (Phase::Succeeded, "Completed", false, "LoopSucceeded"),
+        (Phase::IterationLimitReached, "IterationLimit", false, "IterationLimitReached"),
+        (Phase::Suspended, "Suspended", false, "LoopSuspended"),
+        (Phase::CircuitOpen, "NoChange", true, "CircuitOpen"),
+        (Phase::Failed, "ExitCode", true, "LoopFailed"),
     ] {
         let stopped = status(phase, reason);
-        tells(Some(&running), &stopped, warning, &format!("{phase:?}"));
+        tells(Some(&running), &stopped, warning, event);
         let counted = AgentTaskStatus { iterations: 7, ..stopped.clone() };
         is_silent(Some(&stopped), &counted);
     }
@@ -82,7 +82,7 @@ fn the_same_phase_for_another_reason_is_announced() {
 #[test]
 fn a_loop_that_was_held_is_resumed() {
     for held in [Phase::IterationLimitReached, Phase::CircuitOpen, Phase::Failed, Phase::Suspended] {
-        tells(Some(&status(held, "held")), &status(Phase::Running, "goes on"), false, "Resumed");
+        tells(Some(&status(held, "held")), &status(Phase::Running, "goes on"), false, "LoopResumed");
     }
 }
 

@@ -8,10 +8,14 @@ use crate::api::{AgentTaskStatus, Phase};
 pub struct Note {
     /// Something is wrong; else it is for information.
     pub warning: bool,
-    /// One word.
+    /// One word, which says what happened without the object's kind: lists of Events show all kinds together.
     pub reason: String,
     /// One sentence.
     pub message: String,
+}
+
+fn note(warning: bool, reason: &str, message: String) -> Note {
+    Note { warning, reason: reason.to_owned(), message }
 }
 
 /// The Events that a change of status is worth.
@@ -24,25 +28,26 @@ pub fn announce(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) -> Ve
         return Vec::new();
     }
     let message = after.message.clone().unwrap_or_default();
-    let word = |phase: Phase| phase.to_string();
     let was_held = matches!(
         old_phase,
         Some(Phase::IterationLimitReached | Phase::CircuitOpen | Phase::Failed | Phase::Suspended)
     );
-    let note = match phase {
+    let event = match phase {
         Phase::Waiting => {
             let warning = after.waiting.as_ref().is_some_and(|waiting| needs_a_person(waiting.reason));
-            Note { warning, reason: after.reason.clone().unwrap_or_else(|| word(phase)), message }
+            let reason = after.reason.clone().unwrap_or_else(|| "LoopWaiting".to_owned());
+            Note { warning, reason, message }
         }
-        Phase::CircuitOpen | Phase::Failed => Note { warning: true, reason: word(phase), message },
-        Phase::Succeeded | Phase::IterationLimitReached | Phase::Suspended => {
-            Note { warning: false, reason: word(phase), message }
-        }
-        Phase::Running if was_held => Note { warning: false, reason: "Resumed".to_owned(), message },
+        Phase::CircuitOpen => note(true, "CircuitOpen", message),
+        Phase::Failed => note(true, "LoopFailed", message),
+        Phase::Succeeded => note(false, "LoopSucceeded", message),
+        Phase::IterationLimitReached => note(false, "IterationLimitReached", message),
+        Phase::Suspended => note(false, "LoopSuspended", message),
+        Phase::Running if was_held => note(false, "LoopResumed", message),
         Phase::Running if before.is_none_or(|status| status.start_time.is_none()) => {
-            Note { warning: false, reason: "Started".to_owned(), message }
+            note(false, "LoopStarted", message)
         }
         Phase::Running | Phase::Pending | Phase::Other(_) => return Vec::new(),
     };
-    vec![note]
+    vec![event]
 }
