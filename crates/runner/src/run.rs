@@ -30,7 +30,7 @@ use crate::{
         fingerprint::{self, Difference, Fingerprint, Limits},
         ignore,
         look::Look,
-        own::{self, Own},
+        state_dir::{self, StateDir},
     },
 };
 
@@ -53,7 +53,7 @@ enum Failure {
     #[error("the workspace {0} cannot be opened: {1}")]
     Workspace(String, rustix::io::Errno),
     #[error("{0}")]
-    Own(#[from] own::Error),
+    StateDir(#[from] state_dir::Error),
     #[error("{0}")]
     NotFound(String),
     #[error("{0}")]
@@ -67,7 +67,7 @@ enum Failure {
 impl Failure {
     fn report(&self) -> (Report, i32) {
         let (end, code) = match self {
-            Self::Own(own::Error::AlreadyRan) => (End::AlreadyRan, judge::FAILED),
+            Self::StateDir(state_dir::Error::AlreadyRan) => (End::AlreadyRan, judge::FAILED),
             Self::NotFound(_) => (End::CommandNotFound, 127),
             Self::NotExecutable(_) => (End::CommandNotFound, 126),
             Self::Interrupted => return (Report::of(End::Interrupted), 143),
@@ -114,9 +114,9 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
 
     let path = Path::new(&context.workspace);
     let root = workspace::open(path).map_err(|errno| Failure::Workspace(context.workspace.clone(), errno))?;
-    let own = Own::open(&root, &context)?;
-    if own.has_run() {
-        return Err(own::Error::AlreadyRan.into());
+    let state_dir = StateDir::open(&root, &context)?;
+    if state_dir.has_run() {
+        return Err(state_dir::Error::AlreadyRan.into());
     }
     // What the agent writes to the user's own ignore file later on hides nothing.
     let ignore = ignore::Ignore {
@@ -139,7 +139,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     if supervisor.stopping() {
         return Err(Failure::Interrupted);
     }
-    let watch = own.mark()?;
+    let watch = state_dir.mark()?;
     let before = Before { fingerprint: before, ignore, look: look(&root, &supervisor) };
 
     let mut report = Report::of(End::Exited);
@@ -159,7 +159,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
             let failure = not_started(&arguments.command, error);
             secrets::log(&failure);
             let (failed, code) = failure.report();
-            keep_report(&own, &failed);
+            keep_report(&state_dir, &failed);
             return Ok((failed, code));
         }
     };
@@ -170,36 +170,36 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
         secrets::log("the agent printed its final event and did not exit: it was ended");
     }
     if let Some(left) = &ended.left {
-        keep_transcript(&own, "output.log", &ended);
+        keep_transcript(&state_dir, "output.log", &ended);
         report.usage.clone_from(&said.usage);
-        return Ok(not_alone(&own, &report, left));
+        return Ok(not_alone(&state_dir, &report, left));
     }
     let code = judge_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended, &said);
     if report.changed == Change::Unchanged {
         report.started_in = start.outside;
     }
     if report.provider_refused.is_some() {
-        own.spare_empty();
+        state_dir.spare_empty();
     }
-    keep_transcript(&own, "output.log", &ended);
+    keep_transcript(&state_dir, "output.log", &ended);
     delivery::note(&report);
     if let (Some(verify), true) = (&context.verify, code.1) {
-        match run_verify(verify, &own, &context, &supervisor) {
+        match run_verify(verify, &state_dir, &context, &supervisor) {
             Ok(verified) => report.verify = verified,
-            Err(left) => return Ok(not_alone(&own, &report, &left)),
+            Err(left) => return Ok(not_alone(&state_dir, &report, &left)),
         }
     }
     report.error = judge::error(&report, status_of_error(&ended), &said);
-    keep_report(&own, &report);
+    keep_report(&state_dir, &report);
     Ok((report, code.0))
 }
 
 /// What still runs may have changed, or may yet change, whatever there is to see: nothing is completed by it, and
 /// nothing is free.
-fn not_alone(own: &Own, known: &Report, left: &Left) -> (Report, i32) {
+fn not_alone(state_dir: &StateDir, known: &Report, left: &Left) -> (Report, i32) {
     secrets::log(left);
     let failed = delivery::failed(known, &left.to_string());
-    keep_report(own, &failed);
+    keep_report(state_dir, &failed);
     (failed, judge::NOT_ALONE)
 }
 
@@ -354,7 +354,7 @@ fn command<'a>(mut words: impl Iterator<Item = &'a OsStr>, context: &Context) ->
 /// Runs the verify command; `None` where it was not allowed to finish. An error where something of it could not be ended.
 fn run_verify(
     verify: &Verify,
-    own: &Own,
+    state_dir: &StateDir,
     context: &Context,
     supervisor: &Supervisor,
 ) -> Result<Option<Verified>, Left> {
@@ -369,7 +369,7 @@ fn run_verify(
     };
     match supervisor.run(command, rules) {
         Ok(ended) => {
-            keep_transcript(own, "verify.log", &ended);
+            keep_transcript(state_dir, "verify.log", &ended);
             // Cut short by a stop, it has said nothing; where it had finished by then, it has.
             let cut = ended.interrupted && matches!(ended.status, Status::Killed(_));
             let said = said(&ended);
@@ -405,24 +405,24 @@ fn not_started(command: &[std::ffi::OsString], error: io::Error) -> Failure {
     }
 }
 
-fn keep_transcript(own: &Own, name: &str, ended: &Ended) {
+fn keep_transcript(state_dir: &StateDir, name: &str, ended: &Ended) {
     let output = lock(ended);
     if !output.transcript().is_empty() {
         let parts = output.transcript().parts();
         let parts: Vec<&[u8]> = parts.iter().map(Vec::as_slice).collect();
-        kept(own.write(name, &parts));
+        kept(state_dir.write(name, &parts));
     }
 }
 
-fn keep_report(own: &Own, report: &Report) {
+fn keep_report(state_dir: &StateDir, report: &Report) {
     let mut report = report.clone();
     secrets::own().report(&mut report);
     let json = serde_json::to_vec_pretty(&report).unwrap_or_default();
-    kept(own.write("report.json", &[&json, b"\n"]));
+    kept(state_dir.write("report.json", &[&json, b"\n"]));
 }
 
 /// An iteration does not fail because its transcript cannot be kept.
-fn kept(result: Result<(), own::Error>) {
+fn kept(result: Result<(), state_dir::Error>) {
     if let Err(error) = result {
         secrets::log(format_args!("the transcript cannot be kept: {error}"));
     }

@@ -8,7 +8,7 @@ pub mod fingerprint;
 pub mod git;
 pub mod ignore;
 pub mod look;
-pub mod own;
+pub mod state_dir;
 mod walk;
 
 use std::{os::fd::OwnedFd, path::Path};

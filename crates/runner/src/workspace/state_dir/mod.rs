@@ -75,7 +75,7 @@ impl From<Errno> for Error {
 
 /// The folder, or what will become it.
 #[derive(Debug)]
-pub struct Own {
+pub struct StateDir {
     workspace: Arc<OwnedFd>,
     context: Context,
     /// Nothing is to be kept in a workspace that is still empty.
@@ -89,7 +89,7 @@ pub struct Watch {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Own {
+impl StateDir {
     /// Opens the folder in a workspace, and makes it where it is not there, unless the workspace is empty.
     pub fn open(workspace: &OwnedFd, context: &Context) -> Result<Self, Error> {
         if is_empty(workspace)? {
