@@ -37,5 +37,5 @@ fuzz_target!(|data: &[u8]| {
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, now: Timestamp) -> Said {
     let mut output = Output::default();
     pieces.for_each(|piece| output.stdout(piece));
-    output.said(now)
+    output.summary(now)
 }

@@ -7,7 +7,7 @@ use agentloop_contract::{
 };
 
 use crate::{
-    output::{Said, cause, last_lines},
+    output::{OutputSummary, cause, last_lines},
     process::Status,
 };
 
@@ -25,12 +25,12 @@ pub fn asks_verify(context: &Context, end: End, status: Status, gate: &Result<Ga
 }
 
 /// What the verify command said.
-pub fn verified(status: Status, timed_out: bool, said: &Said) -> Verified {
+pub fn verified(status: Status, timed_out: bool, output: &OutputSummary) -> Verified {
     let passed = status == Status::Exited(0) && !timed_out;
     let lines = || {
-        let lines = last_lines(&said.text, VERIFY_LINES);
+        let lines = last_lines(&output.text, VERIFY_LINES);
         // Test runners print their failures on either stream; the one that says something at the end is told.
-        let errors = last_lines(&said.stderr, VERIFY_LINES);
+        let errors = last_lines(&output.stderr, VERIFY_LINES);
         if errors.is_empty() { lines } else { [lines, errors].concat() }
     };
     Verified {
@@ -45,7 +45,7 @@ pub fn verified(status: Status, timed_out: bool, said: &Said) -> Verified {
 }
 
 /// The iteration's error; the first of these that there is.
-pub fn error(report: &Report, status: Status, said: &Said) -> Option<Error> {
+pub fn error(report: &Report, status: Status, output: &OutputSummary) -> Option<Error> {
     if report.end == End::TimedOut {
         return Some(Error::new("IterationTimeout"));
     }
@@ -66,25 +66,25 @@ pub fn error(report: &Report, status: Status, said: &Said) -> Option<Error> {
     let how = match status {
         // A disruption is not the agent's error.
         _ if report.end == End::Interrupted => return None,
-        Status::Exited(0) if said.failed.is_some() => "failed turn".to_owned(),
+        Status::Exited(0) if output.failed.is_some() => "failed turn".to_owned(),
         Status::Exited(0) => return None,
         Status::Exited(code) => format!("exit code {code}"),
         Status::Killed(signal) => format!("signal {signal}"),
     };
-    Some(match said.error_line() {
+    Some(match output.error_line() {
         Some(line) => Error::new(&format!("{how}: {line}")),
         None => Error::new(&how),
     })
 }
 
 /// Whether the provider refused: by the agent's own stream, or by an exit code that means "not now".
-pub fn refused(context: &Context, status: Status, said: &Said) -> Option<Refusal> {
+pub fn refused(context: &Context, status: Status, output: &OutputSummary) -> Option<Refusal> {
     let by_code = match status {
         Status::Exited(code) => context.retry_on_exit_codes.contains(&code),
         Status::Killed(_) => false,
     };
     let limited = || Refusal { kind: RefusalKind::RateLimited, until: None, unavailable: false };
-    said.refused.clone().or_else(|| by_code.then(limited))
+    output.refused.clone().or_else(|| by_code.then(limited))
 }
 
 /// The exit code of the runner for what became of the agent.
@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
 
-    fn facts() -> (Report, Said) {
+    fn facts() -> (Report, OutputSummary) {
         let gate = Gate { blockers: vec!["the blocker".into()], ..Gate::default() };
         let verify = Verified {
             passed: false,
@@ -120,30 +120,30 @@ mod tests {
             last_lines: vec!["one".into(), "the line".into(), " ".into()],
         };
         let report = Report { gate: Some(gate), verify: Some(verify), ..Report::of(End::TimedOut) };
-        (report, Said { stderr: "warning\nlast words\n".into(), ..Said::default() })
+        (report, OutputSummary { stderr: "warning\nlast words\n".into(), ..OutputSummary::default() })
     }
 
-    fn summary(report: &Report, status: Status, said: &Said) -> Option<String> {
-        error(report, status, said).map(|error| error.summary)
+    fn summary(report: &Report, status: Status, output: &OutputSummary) -> Option<String> {
+        error(report, status, output).map(|error| error.summary)
     }
 
     #[test]
     fn the_first_error_of_these_is_told() {
-        let (mut report, mut said) = facts();
+        let (mut report, mut output) = facts();
         let failed = Status::Exited(3);
         let mut told = Vec::new();
-        told.push(summary(&report, failed, &said));
+        told.push(summary(&report, failed, &output));
         report.end = End::Exited;
-        told.push(summary(&report, failed, &said));
+        told.push(summary(&report, failed, &output));
         report.verify = None;
-        told.push(summary(&report, failed, &said));
+        told.push(summary(&report, failed, &output));
         report.gate = None;
-        told.push(summary(&report, failed, &said));
-        told.push(summary(&report, Status::Killed(9), &said));
-        told.push(summary(&report, Status::Exited(0), &said));
-        said.failed = Some("model said no".into());
-        told.push(summary(&report, failed, &said));
-        told.push(summary(&report, Status::Exited(0), &said));
+        told.push(summary(&report, failed, &output));
+        told.push(summary(&report, Status::Killed(9), &output));
+        told.push(summary(&report, Status::Exited(0), &output));
+        output.failed = Some("model said no".into());
+        told.push(summary(&report, failed, &output));
+        told.push(summary(&report, Status::Exited(0), &output));
         let expected = [
             Some("IterationTimeout"),
             Some("the line"),
@@ -165,21 +165,21 @@ mod tests {
 
     #[test]
     fn blockers_of_a_gate_that_is_ready_are_no_error() {
-        let (mut report, said) = facts();
+        let (mut report, output) = facts();
         (report.end, report.verify) = (End::Exited, None);
         report.gate.iter_mut().for_each(|gate| gate.ready = true);
-        assert_eq!(error(&report, Status::Exited(0), &said), None);
+        assert_eq!(error(&report, Status::Exited(0), &output), None);
     }
 
     #[test]
     fn a_silent_verify_is_told_by_its_exit_code() {
-        let said = Said::default();
-        let verify = |status, timed_out| Some(verified(status, timed_out, &said));
+        let output = OutputSummary::default();
+        let verify = |status, timed_out| Some(verified(status, timed_out, &output));
         let mut report = Report { verify: verify(Status::Exited(2), false), ..Report::of(End::Exited) };
-        assert_eq!(summary(&report, Status::Exited(0), &said).as_deref(), Some("verify: exit code 2"));
+        assert_eq!(summary(&report, Status::Exited(0), &output).as_deref(), Some("verify: exit code 2"));
         report.verify = verify(Status::Killed(9), true);
-        assert_eq!(summary(&report, Status::Exited(0), &said).as_deref(), Some("VerifyTimeout"));
+        assert_eq!(summary(&report, Status::Exited(0), &output).as_deref(), Some("VerifyTimeout"));
         report.verify = verify(Status::Exited(0), false);
-        assert_eq!(summary(&report, Status::Exited(0), &said), None);
+        assert_eq!(summary(&report, Status::Exited(0), &output), None);
     }
 }

@@ -21,7 +21,7 @@ use rustix::process::DumpableBehavior;
 
 use crate::{
     cli, delivery, gate, inputs, judge,
-    output::{Output, Said},
+    output::{Output, OutputSummary},
     process::{Ended, Launch, Left, Rules, Status, Supervisor},
     prompt, secrets, signals,
     start::Start,
@@ -165,16 +165,16 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     };
     drop(watch);
     report.finished_at = Some(Timestamp::now());
-    let said = said(&ended);
+    let output = summarize(&ended);
     if ended.finished.is_some() {
         secrets::log("the agent printed its final event and did not exit: it was ended");
     }
     if let Some(left) = &ended.left {
         keep_transcript(&state_dir, "output.log", &ended);
-        report.usage.clone_from(&said.usage);
+        report.usage.clone_from(&output.usage);
         return Ok(not_alone(&state_dir, &report, left));
     }
-    let code = judge_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended, &said);
+    let code = judge_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended, &output);
     if report.changed == Change::Unchanged {
         report.started_in = start.outside;
     }
@@ -189,7 +189,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
             Err(left) => return Ok(not_alone(&state_dir, &report, &left)),
         }
     }
-    report.error = judge::error(&report, status_of_error(&ended), &said);
+    report.error = judge::error(&report, status_of_error(&ended), &output);
     keep_report(&state_dir, &report);
     Ok((report, code.0))
 }
@@ -219,19 +219,19 @@ fn judge_agent(
     (path, root): (&Path, &OwnedFd),
     before: &Before,
     ended: &Ended,
-    said: &Said,
+    output: &OutputSummary,
 ) -> (i32, bool) {
     report.end = match (ended.timed_out, ended.interrupted) {
         (true, _) => End::TimedOut,
         (false, true) => End::Interrupted,
         (false, false) => End::Exited,
     };
-    let status = own_status(report.end, ended, said);
+    let status = own_status(report.end, ended, output);
     match status {
         Status::Exited(code) => report.exit_code = Some(code),
         Status::Killed(signal) => report.signal = Some(signal),
     }
-    let found = gate::find(&said.text);
+    let found = gate::find(&output.text);
     // Before the verify command, so that what it builds does not count as the agent's work.
     let difference = if workspace::is_at(root, path) {
         let after = fingerprint(root, context, &before.ignore, supervisor, WHEN_STOPPING);
@@ -250,16 +250,16 @@ fn judge_agent(
         Ok(gate) => report.gate = Some(gate),
         Err(why) => report.no_gate = Some(why),
     }
-    report.provider_refused = judge::refused(context, status, said);
-    report.error = judge::error(report, status_of_error(ended), said);
-    report.usage.clone_from(&said.usage);
+    report.provider_refused = judge::refused(context, status, output);
+    report.error = judge::error(report, status_of_error(ended), output);
+    report.usage.clone_from(&output.usage);
     (judge::exit_code(report.end, status), verify)
 }
 
 /// How the agent ended by its own word: a stream whose last turn failed is no success, whatever its program exits with;
 /// and where that did not exit after its final event, the stream says it all.
-fn own_status(end: End, ended: &Ended, said: &Said) -> Status {
-    let failed = said.failed.is_some() || said.ended.is_some_and(|turn| turn.failed);
+fn own_status(end: End, ended: &Ended, output: &OutputSummary) -> Status {
+    let failed = output.failed.is_some() || output.ended.is_some_and(|turn| turn.failed);
     match ended.status {
         _ if ended.finished.is_some() => Status::Exited(i32::from(failed)),
         Status::Exited(0) if end == End::Exited && failed => Status::Exited(1),
@@ -372,20 +372,20 @@ fn run_verify(
             keep_transcript(state_dir, "verify.log", &ended);
             // Cut short by a stop, it has said nothing; where it had finished by then, it has.
             let cut = ended.interrupted && matches!(ended.status, Status::Killed(_));
-            let said = said(&ended);
+            let output = summarize(&ended);
             match ended.left {
                 Some(left) => Err(left),
-                None => Ok((!cut).then(|| judge::verified(ended.status, ended.timed_out, &said))),
+                None => Ok((!cut).then(|| judge::verified(ended.status, ended.timed_out, &output))),
             }
         }
         Err(error) => {
             let name = verify.command.first().map_or("", String::as_str);
-            let said = Said {
+            let output = OutputSummary {
                 text: format!("the verify command {name} cannot be started: {error}"),
-                ..Said::default()
+                ..OutputSummary::default()
             };
-            secrets::log(&said.text);
-            Ok(Some(judge::verified(Status::Exited(127), false, &said)))
+            secrets::log(&output.text);
+            Ok(Some(judge::verified(Status::Exited(127), false, &output)))
         }
     }
 }
@@ -429,9 +429,9 @@ fn kept(result: Result<(), state_dir::Error>) {
 }
 
 /// What a command said, without credentials. What it printed because it was stopped does not count.
-fn said(ended: &Ended) -> Said {
-    let said = ended.finished.clone().unwrap_or_else(|| lock(ended).said(Timestamp::now()));
-    secrets::own().said(said)
+fn summarize(ended: &Ended) -> OutputSummary {
+    let output = ended.finished.clone().unwrap_or_else(|| lock(ended).summary(Timestamp::now()));
+    secrets::own().output(output)
 }
 
 fn lock(ended: &Ended) -> MutexGuard<'_, Output> {

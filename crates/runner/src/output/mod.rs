@@ -27,7 +27,7 @@ pub struct Output {
 
 /// What an output says once it has ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said {
+pub struct OutputSummary {
     /// The final text, in which a gate is looked for. Standard error is never part of it.
     pub text: String,
     /// The tail of standard error.
@@ -67,16 +67,16 @@ impl Output {
     /// no tools. `None` again once another turn begins after it. Plain text has no such event.
     ///
     /// An agent may run on for a while after that, with hooks for example; one that stays silent hangs. Of a last line
-    /// without a line feed only [`Self::said`] knows.
+    /// without a line feed only [`Self::summary`] knows.
     pub fn has_ended(&self) -> Option<TurnEnd> {
         self.stdout.has_ended()
     }
 
     /// What all of it says. The time is needed for "try again in 5 minutes".
-    pub fn said(&mut self, now: Timestamp) -> Said {
-        let mut said = self.stdout.said(now);
-        said.stderr = self.stderr.text();
-        said
+    pub fn summary(&mut self, now: Timestamp) -> OutputSummary {
+        let mut output = self.stdout.summary(now);
+        output.stderr = self.stderr.text();
+        output
     }
 
     /// The capped copy of both streams.
@@ -85,7 +85,7 @@ impl Output {
     }
 }
 
-impl Said {
+impl OutputSummary {
     /// The line that most likely tells why the process failed: the stream's own word, else the last line of
     /// standard error, else of standard output.
     pub fn error_line(&self) -> Option<&str> {
@@ -142,16 +142,16 @@ mod tests {
         let mut output = Output::default();
         output.stderr(b"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>\n");
         output.stdout(b"done\n");
-        assert_eq!(output.said(Timestamp::UNIX_EPOCH).text, "done\n");
+        assert_eq!(output.summary(Timestamp::UNIX_EPOCH).text, "done\n");
     }
 
     #[test]
     fn an_error_is_looked_for_in_the_stream_then_in_stderr_then_in_stdout() {
-        let mut said = Said { text: "out\n".into(), ..Said::default() };
-        assert_eq!(said.error_line(), Some("out"));
-        said.stderr = "warning\nerr\n\n".into();
-        assert_eq!(said.error_line(), Some("err"));
-        said.failed = Some("\nfirst\nsecond".into());
-        assert_eq!(said.error_line(), Some("first"));
+        let mut output = OutputSummary { text: "out\n".into(), ..OutputSummary::default() };
+        assert_eq!(output.error_line(), Some("out"));
+        output.stderr = "warning\nerr\n\n".into();
+        assert_eq!(output.error_line(), Some("err"));
+        output.failed = Some("\nfirst\nsecond".into());
+        assert_eq!(output.error_line(), Some("first"));
     }
 }

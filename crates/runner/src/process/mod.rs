@@ -26,7 +26,7 @@ pub use sweep::Left;
 use terminal::Terminal;
 
 use crate::{
-    output::{Output, Said},
+    output::{Output, OutputSummary},
     signals::{Event, Events},
 };
 
@@ -75,7 +75,7 @@ pub struct Ended {
     pub timed_out: bool,
     /// We stopped it, after the final event of its stream, because it stayed silent or its time was over: what it had
     /// said by then. How it ended says nothing then.
-    pub finished: Option<Said>,
+    pub finished: Option<OutputSummary>,
     /// We were told to stop before it had ended, and before its time was over.
     pub interrupted: bool,
     /// What it printed.
@@ -286,9 +286,9 @@ impl Pumps {
     }
 
     /// What was said, where the final event is part of it.
-    fn finished(&self) -> Option<Said> {
-        let said = self.output().said(Timestamp::now());
-        said.ended.is_some().then_some(said)
+    fn finished(&self) -> Option<OutputSummary> {
+        let output = self.output().summary(Timestamp::now());
+        output.ended.is_some().then_some(output)
     }
 
     /// Passes on what comes out of a pipe, unchanged and at once, and keeps what is kept of it.

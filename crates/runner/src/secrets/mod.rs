@@ -24,7 +24,7 @@ use agentloop_contract::{
     report::{Error, Report},
 };
 
-use crate::output::Said;
+use crate::output::OutputSummary;
 
 /// What stands in the place of a credential.
 pub const MASK: &str = "***";
@@ -117,12 +117,12 @@ impl Secrets {
     }
 
     /// Masks what an output said.
-    pub fn said(&self, said: Said) -> Said {
-        Said {
-            text: self.mask_tail(&said.text),
-            stderr: self.mask_tail(&said.stderr),
-            failed: said.failed.map(|text| self.mask(&text)),
-            ..said
+    pub fn output(&self, output: OutputSummary) -> OutputSummary {
+        OutputSummary {
+            text: self.mask_tail(&output.text),
+            stderr: self.mask_tail(&output.stderr),
+            failed: output.failed.map(|text| self.mask(&text)),
+            ..output
         }
     }
 

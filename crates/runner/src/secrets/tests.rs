@@ -207,9 +207,10 @@ fn ordinary_words_stay() {
 #[test]
 fn an_error_is_the_same_with_another_token() {
     let error = |token: &str| {
-        let said = Said { stderr: format!("401: {token} was refused\n"), ..Said::default() };
-        let said = secrets(&[("X_TOKEN", token)]).said(said);
-        Error::new(said.error_line().expect("a line"))
+        let output =
+            OutputSummary { stderr: format!("401: {token} was refused\n"), ..OutputSummary::default() };
+        let output = secrets(&[("X_TOKEN", token)]).output(output);
+        Error::new(output.error_line().expect("a line"))
     };
     assert_eq!(error("correct-horse"), error("battery-staple-9"));
     assert_eq!(error("correct-horse").summary, "401: *** was refused");

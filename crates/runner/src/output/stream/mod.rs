@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::{
-    Said, TurnEnd,
+    OutputSummary, TurnEnd,
     events::{Events, Text},
     json::Json,
     tail::Tail,
@@ -178,7 +178,7 @@ impl Stream {
     }
 
     /// What the whole output says.
-    pub fn said(&mut self, now: Timestamp) -> Said {
+    pub fn summary(&mut self, now: Timestamp) -> OutputSummary {
         self.end_line();
         let events = &self.events;
         let usage = events.usage();
@@ -186,9 +186,9 @@ impl Stream {
             // An agent's stream that came to no end says nothing; a stream that is not known is text.
             let cut_off = events.opened && self.began == Some(true);
             let text = if cut_off { String::new() } else { self.plain.text() };
-            return Said { text, usage, ..Said::default() };
+            return OutputSummary { text, usage, ..OutputSummary::default() };
         }
-        Said {
+        OutputSummary {
             text: self.carried.text(),
             stderr: String::new(),
             failed: events.failed().map(str::to_owned),

@@ -12,14 +12,14 @@ fn now() -> Timestamp {
     "2026-11-22T10:00:00Z".parse().expect("time")
 }
 
-fn said(output: &str) -> Said {
+fn read(text: &str) -> OutputSummary {
     let mut stream = Stream::default();
     stream.push(output.as_bytes());
-    stream.said(now())
+    stream.summary(now())
 }
 
-fn lines(lines: &[&str]) -> Said {
-    said(&(lines.join("\n") + "\n"))
+fn lines(lines: &[&str]) -> OutputSummary {
+    read(&(lines.join("\n") + "\n"))
 }
 
 fn result(text: &str) -> String {
@@ -44,20 +44,20 @@ const COMPLETED: &str =
 #[test]
 fn plain_output_is_its_own_text() {
     assert_eq!(
-        said("one\n{\"not\": \"an event\"}\n[1, 2]\ntwo").text,
+        read("one\n{\"not\": \"an event\"}\n[1, 2]\ntwo").text,
         "one\n{\"not\": \"an event\"}\n[1, 2]\ntwo"
     );
-    assert_eq!(said("").text, "");
+    assert_eq!(read("").text, "");
     let unknown = "{\"type\":\"answer\",\"text\":\"x\"}\n{\"type\":\"end\",\"reason\":\"Y\"}\n";
-    assert_eq!(said(unknown).text, unknown, "a stream that is not known is never thrown away");
-    assert_eq!(said("{\n  \"type\": \"x\"\n}\n").text, "{\n  \"type\": \"x\"\n}\n");
+    assert_eq!(read(unknown).text, unknown, "a stream that is not known is never thrown away");
+    assert_eq!(read("{\n  \"type\": \"x\"\n}\n").text, "{\n  \"type\": \"x\"\n}\n");
 }
 
 #[test]
 fn claudes_final_text_is_that_of_its_result() {
-    let said = lines(&[INIT, ASSISTANT, TOOL, &result("All done.\nBye.")]);
-    assert_eq!(said.text, "All done.\nBye.\n");
-    assert_eq!((said.failed, said.refused), (None, None));
+    let output = lines(&[INIT, ASSISTANT, TOOL, &result("All done.\nBye.")]);
+    assert_eq!(output.text, "All done.\nBye.\n");
+    assert_eq!((output.failed, output.refused), (None, None));
 }
 
 #[test]
@@ -92,17 +92,17 @@ fn a_tiny_cost_has_no_exponent() {
 
 #[test]
 fn the_single_object_and_the_array_of_output_format_json_are_read() {
-    assert_eq!(said(&result("done")).text, "done\n");
-    assert_eq!(said(&format!("[{INIT},{TOOL},{}]\n", result("done"))).text, "done\n");
+    assert_eq!(read(&result("done")).text, "done\n");
+    assert_eq!(read(&format!("[{INIT},{TOOL},{}]\n", result("done"))).text, "done\n");
 }
 
 #[test]
 fn a_refused_credential_of_claude_is_told_by_its_status() {
     let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"Failed to authenticate. API Error: 401 {\"type\":\"error\"}","session_id":"s1","total_cost_usd":0}"#;
-    let said = lines(&[INIT, line]);
-    assert_eq!(said.refused.as_ref().map(|r| r.kind), Some(RefusalKind::Unauthenticated));
-    assert!(said.error_line().is_some_and(|line| line.starts_with("Failed to authenticate")), "{said:?}");
-    assert_eq!(said.text.trim(), "");
+    let output = lines(&[INIT, line]);
+    assert_eq!(output.refused.as_ref().map(|r| r.kind), Some(RefusalKind::Unauthenticated));
+    assert!(output.error_line().is_some_and(|line| line.starts_with("Failed to authenticate")), "{output:?}");
+    assert_eq!(output.text.trim(), "");
 }
 
 #[test]
@@ -128,9 +128,9 @@ fn an_error_of_claude_without_a_text_is_its_subtype() {
 
 #[test]
 fn codex_final_text_is_its_last_message() {
-    let said = lines(&[THREAD, &message("first"), COMMAND, &message("last"), COMPLETED]);
-    assert_eq!(said.text, "last\n");
-    let usage = said.usage.expect("usage");
+    let output = lines(&[THREAD, &message("first"), COMMAND, &message("last"), COMPLETED]);
+    assert_eq!(output.text, "last\n");
+    let usage = output.usage.expect("usage");
     assert_eq!(usage.input_tokens, Some(100));
     assert_eq!(usage.cached_input_tokens, Some(60));
     assert_eq!(usage.output_tokens, Some(7));
@@ -153,20 +153,20 @@ fn a_failed_turn_of_codex_tells_the_refusal_in_its_message_alone() {
             &line,
         ])
     };
-    let said = failed("exceeded retry limit, last status: 429 Too Many Requests");
-    assert_eq!(said.refused.map(|r| r.kind), Some(RefusalKind::RateLimited));
-    let said =
+    let output = failed("exceeded retry limit, last status: 429 Too Many Requests");
+    assert_eq!(output.refused.map(|r| r.kind), Some(RefusalKind::RateLimited));
+    let output =
         failed("unexpected status 401 Unauthorized: Invalid key, url: http://127.0.0.1:1/v1/responses");
-    assert_eq!(said.refused.as_ref().map(|r| r.kind), Some(RefusalKind::Unauthenticated));
-    let said = failed("You've hit your usage limit. Try again in 2 hours.");
+    assert_eq!(output.refused.as_ref().map(|r| r.kind), Some(RefusalKind::Unauthenticated));
+    let output = failed("You've hit your usage limit. Try again in 2 hours.");
     assert_eq!(
-        said.refused.and_then(|r| r.until).map(|at| at.to_string()).as_deref(),
+        output.refused.and_then(|r| r.until).map(|at| at.to_string()).as_deref(),
         Some("2026-11-22T12:00:00Z")
     );
-    let said = failed("stream disconnected before completion");
-    assert!(said.refused.is_some_and(|r| r.unavailable && r.kind == RefusalKind::RateLimited));
-    let said = failed("the sandbox cannot be made");
-    assert_eq!((said.refused, said.failed.as_deref()), (None, Some("the sandbox cannot be made")));
+    let output = failed("stream disconnected before completion");
+    assert!(output.refused.is_some_and(|r| r.unavailable && r.kind == RefusalKind::RateLimited));
+    let output = failed("the sandbox cannot be made");
+    assert_eq!((output.refused, output.failed.as_deref()), (None, Some("the sandbox cannot be made")));
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_stream_has_ended_with_its_final_event_until_another_turn_begins() {
 fn streams_of_codex_as_it_printed_them_are_understood() {
     const UNKNOWN: &str = r#"{"type":"item.completed","item":{"id":"item_0","type":"error","message":"Model metadata for `scripted` not found. Defaulting to fallback metadata; this can degrade performance and cause issues."}}"#;
     const TURN: &str = r#"{"type":"turn.started"}"#;
-    let said = lines(&[
+    let output = lines(&[
         THREAD,
         UNKNOWN,
         TURN,
@@ -204,9 +204,9 @@ fn streams_of_codex_as_it_printed_them_are_understood() {
         r#"{"type":"item.completed","item":{"id":"item_2","type":"agent_message","text":"Done.\n\n<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>"}}"#,
         r#"{"type":"turn.completed","usage":{"input_tokens":200,"cached_input_tokens":80,"cache_write_input_tokens":0,"output_tokens":14,"reasoning_output_tokens":4}}"#,
     ]);
-    assert_eq!(said.text, "Done.\n\n<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>\n");
-    assert_eq!((said.failed, said.refused), (None, None));
-    let usage = said.usage.expect("usage");
+    assert_eq!(output.text, "Done.\n\n<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>\n");
+    assert_eq!((output.failed, output.refused), (None, None));
+    let usage = output.usage.expect("usage");
     assert_eq!(
         (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens),
         (Some(200), Some(80), Some(14))
@@ -245,36 +245,36 @@ fn streams_of_codex_as_it_printed_them_are_understood() {
 fn a_warning_of_codex_fails_nothing() {
     let warning =
         r#"{"type":"item.completed","item":{"id":"item_0","type":"error","message":"401 Unauthorized"}}"#;
-    let said = lines(&[THREAD, warning, &message("fine"), COMPLETED]);
-    assert_eq!((said.failed, said.refused, said.text.as_str()), (None, None, "fine\n"));
+    let output = lines(&[THREAD, warning, &message("fine"), COMPLETED]);
+    assert_eq!((output.failed, output.refused, output.text.as_str()), (None, None, "fine\n"));
 }
 
 #[test]
 fn a_turn_that_failed_takes_back_what_was_said_in_it() {
-    let said = lines(&[THREAD, &message("gate"), r#"{"type":"turn.failed","error":{"message":"x"}}"#]);
-    assert_eq!(said.text.trim(), "");
+    let output = lines(&[THREAD, &message("gate"), r#"{"type":"turn.failed","error":{"message":"x"}}"#]);
+    assert_eq!(output.text.trim(), "");
 }
 
 #[test]
 fn a_later_turn_that_succeeds_lifts_the_refusal() {
     let failed = r#"{"type":"turn.failed","error":{"message":"429 Too Many Requests"}}"#;
-    let said = lines(&[THREAD, failed, THREAD, &message("ok"), COMPLETED]);
-    assert_eq!((said.failed, said.refused), (None, None));
+    let output = lines(&[THREAD, failed, THREAD, &message("ok"), COMPLETED]);
+    assert_eq!((output.failed, output.refused), (None, None));
 }
 
 #[test]
 fn a_script_around_the_agent_may_print_before_and_after() {
-    let said = lines(&["starting", INIT, TOOL, &result("done"), "finished"]);
-    assert_eq!(said.text, "done\nfinished\n");
+    let output = lines(&["starting", INIT, TOOL, &result("done"), "finished"]);
+    assert_eq!(output.text, "done\nfinished\n");
     assert_eq!(lines(&["npm warn old", THREAD, "warning", &message("x"), COMPLETED]).text, "x\n");
 }
 
 #[test]
 fn events_that_a_plain_agent_quotes_are_not_its_own() {
     let refused = r#"{"type":"result","is_error":true,"api_error_status":401,"result":"no"}"#;
-    let said = lines(&["Let me look at the log:", refused, "I see."]);
-    assert_eq!((&said.refused, &said.failed), (&None, &None));
-    assert!(said.text.contains("Let me look") && said.text.contains("I see."), "{said:?}");
+    let output = lines(&["Let me look at the log:", refused, "I see."]);
+    assert_eq!((&output.refused, &output.failed), (&None, &None));
+    assert!(output.text.contains("Let me look") && output.text.contains("I see."), "{output:?}");
 }
 
 /// Each of the small objects would be a map of its own.
@@ -296,14 +296,14 @@ fn a_line_too_long_to_parse_is_skipped_and_the_next_one_read() {
     }
     stream.push(b"\"}\n");
     stream.push(result("done").as_bytes());
-    assert_eq!(stream.said(now()).text, "done\n");
+    assert_eq!(stream.summary(now()).text, "done\n");
 }
 
 #[test]
 fn a_final_text_of_four_megabytes_is_read() {
     let long = format!("{}\nlast words", "x".repeat(3_900_000));
-    let said = lines(&[INIT, &result(&long)]);
-    assert!(said.text.ends_with("last words\n"));
+    let output = lines(&[INIT, &result(&long)]);
+    assert!(output.text.ends_with("last words\n"));
 }
 
 #[test]
@@ -323,8 +323,8 @@ fn blanks_before_an_event_belong_to_it_however_the_pipe_cuts_them() {
     let output = format!("  {THREAD}\n \t{COMPLETED}\n");
     let mut stream = Stream::default();
     output.as_bytes().chunks(1).for_each(|byte| stream.push(byte));
-    assert_eq!(stream.said(now()), said(&output));
-    assert_eq!(said(&output).text, "");
+    assert_eq!(stream.summary(now()), read(&output));
+    assert_eq!(read(&output).text, "");
 }
 
 proptest! {
@@ -335,7 +335,7 @@ proptest! {
         for bytes in output.as_bytes().chunks(piece) {
             stream.push(bytes);
         }
-        prop_assert_eq!(stream.said(now()), said(&output));
+        prop_assert_eq!(stream.summary(now()), read(&output));
     }
 
     #[test]
@@ -344,6 +344,6 @@ proptest! {
         stream.push(&bytes);
         stream.push(b"\n{\"type\":");
         stream.push(&bytes);
-        let _ = stream.said(now());
+        let _ = stream.summary(now());
     }
 }
