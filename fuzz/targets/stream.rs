@@ -4,7 +4,7 @@
 use agentloop_contract::report::RefusalKind;
 use agentloop_runner::{
     gate,
-    output::{Output, Said, TAIL_BYTES},
+    output::{Output, OutputSummary, TAIL_BYTES},
 };
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, now: Timestamp) -> Said {
+fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, now: Timestamp) -> OutputSummary {
     let mut output = Output::default();
     pieces.for_each(|piece| output.stdout(piece));
     output.summary(now)

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use agentloop_contract::report::RefusalKind;
 use agentloop_runner::{
     gate,
-    output::{Output, Said, TurnEnd},
+    output::{Output, OutputSummary, TurnEnd},
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -17,26 +17,26 @@ fn now() -> Timestamp {
     "2026-11-26T12:45:00Z".parse().expect("time")
 }
 
-fn said(agent: &str, what: &str) -> Said {
+fn summary(agent: &str, what: &str) -> OutputSummary {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/streams/{agent}-{what}.jsonl"));
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut output = Output::default();
     bytes.chunks(100).for_each(|piece| output.stdout(piece));
-    let said = output.said(now());
-    assert_eq!(output.has_ended(), said.ended, "{agent} {what}: the stream came to its final event");
-    said
+    let summary = output.summary(now());
+    assert_eq!(output.has_ended(), summary.ended, "{agent} {what}: the stream came to its final event");
+    summary
 }
 
 #[test]
 fn a_success_has_its_gate_its_usage_and_no_failure() {
     for agent in AGENTS {
-        let said = said(agent, "success");
-        assert!(gate::find(&said.text).is_ok_and(|gate| gate.ready), "{agent}: {:?}", said.text);
-        assert!(said.text.starts_with("The parser works now."), "{agent}: {:?}", said.text);
-        assert_eq!((said.failed, said.refused), (None, None), "{agent}");
-        assert_eq!(said.ended, Some(TurnEnd { failed: false }), "{agent}");
+        let output = summary(agent, "success");
+        assert!(gate::find(&output.text).is_ok_and(|gate| gate.ready), "{agent}: {:?}", output.text);
+        assert!(output.text.starts_with("The parser works now."), "{agent}: {:?}", output.text);
+        assert_eq!((output.failed, output.refused), (None, None), "{agent}");
+        assert_eq!(output.ended, Some(TurnEnd { failed: false }), "{agent}");
         // Two requests of 90 tokens in, 40 of them cached, and 30 out. Anthropic counts cached ones apart.
-        let usage = said.usage.expect("usage");
+        let usage = output.usage.expect("usage");
         let input = if agent == "claude" { 260 } else { 180 };
         assert_eq!(
             (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens),
@@ -49,10 +49,10 @@ fn a_success_has_its_gate_its_usage_and_no_failure() {
 #[test]
 fn a_refused_credential_is_told_by_every_agent() {
     for agent in AGENTS {
-        let said = said(agent, "401");
-        let refused = said.refused.unwrap_or_else(|| panic!("{agent}: {:?}", said.failed));
+        let output = summary(agent, "401");
+        let refused = output.refused.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));
         assert_eq!(refused.kind, RefusalKind::Unauthenticated, "{agent}");
-        assert_eq!((said.ended, said.text.trim()), (Some(TurnEnd { failed: true }), ""), "{agent}");
+        assert_eq!((output.ended, output.text.trim()), (Some(TurnEnd { failed: true }), ""), "{agent}");
     }
 }
 
@@ -60,8 +60,8 @@ fn a_refused_credential_is_told_by_every_agent() {
 fn a_rate_limit_is_told_by_every_agent_with_its_time_where_the_stream_has_it() {
     let seconds = [("claude", None), ("codex", None), ("opencode", Some(20)), ("gemini", Some(34))];
     for (agent, seconds) in seconds {
-        let said = said(agent, "429");
-        let refused = said.refused.unwrap_or_else(|| panic!("{agent}: {:?}", said.failed));
+        let output = summary(agent, "429");
+        let refused = output.refused.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));
         assert_eq!((refused.kind, refused.unavailable), (RefusalKind::RateLimited, false), "{agent}");
         let left = refused.until.map(|at| at.duration_since(now()));
         assert_eq!(left.map(|left| left.as_secs()), seconds, "{agent}");
@@ -72,9 +72,9 @@ fn a_rate_limit_is_told_by_every_agent_with_its_time_where_the_stream_has_it() {
 #[test]
 fn a_provider_that_fails_is_told_apart_from_a_limit() {
     for agent in AGENTS {
-        let said = said(agent, "500");
-        let refused = said.refused.unwrap_or_else(|| panic!("{agent}: {:?}", said.failed));
+        let output = summary(agent, "500");
+        let refused = output.refused.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));
         assert_eq!((refused.kind, refused.unavailable), (RefusalKind::RateLimited, true), "{agent}");
-        assert_eq!(said.ended, Some(TurnEnd { failed: true }), "{agent}");
+        assert_eq!(output.ended, Some(TurnEnd { failed: true }), "{agent}");
     }
 }

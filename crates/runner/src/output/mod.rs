@@ -4,10 +4,10 @@ pub mod cause;
 mod events;
 mod json;
 pub mod refusal;
+pub mod retry_after;
 pub mod stream;
 pub mod tail;
 pub mod transcript;
-pub mod until;
 
 use agentloop_contract::report::{Refusal, Usage};
 use jiff::Timestamp;

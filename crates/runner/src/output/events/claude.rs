@@ -3,7 +3,7 @@
 use agentloop_contract::report::Usage;
 
 use super::{
-    super::{json::Json, until},
+    super::{json::Json, retry_after},
     Events, Failed, Text, add, cost,
 };
 
@@ -23,7 +23,7 @@ pub(super) fn take(events: &mut Events, kind: &str, event: Json) -> Option<Text>
         "rate_limit_event" => {
             let info = event.get("rate_limit_info");
             if info.get("status").is("rejected") {
-                events.resets_at = info.get("resetsAt").integer().and_then(until::from_epoch);
+                events.resets_at = info.get("resetsAt").integer().and_then(retry_after::from_epoch);
             }
         }
         "result" => return Some(Text::Is(result(events, event))),

@@ -2,7 +2,7 @@
 //! is a warning.
 
 use super::{
-    super::{json::Json, until},
+    super::{json::Json, retry_after},
     Events, Failed, Text, add,
 };
 
@@ -32,7 +32,7 @@ pub(super) fn take(events: &mut Events, kind: &str, event: Json) -> Option<Text>
         "turn.failed" => {
             let error = event.get("error");
             let words = error.get("message").text().unwrap_or_else(|| "the turn failed".to_owned());
-            events.fails(Failed { words, until: until::fields(error), ..Failed::default() });
+            events.fails(Failed { words, until: retry_after::fields(error), ..Failed::default() });
             // What the agent said on the way is not its last word on a turn that failed.
             return Some(Text::Is(String::new()));
         }

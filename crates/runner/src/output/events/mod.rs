@@ -8,7 +8,7 @@ mod opencode;
 use agentloop_contract::report::{Refusal, Usage};
 use jiff::Timestamp;
 
-use super::{TurnEnd, json::Json, refusal, until};
+use super::{TurnEnd, json::Json, refusal, retry_after};
 
 /// What an event does to the final text.
 pub enum Text {
@@ -48,7 +48,7 @@ struct Failed {
     /// The stream's own word for a refused credential.
     credential: bool,
     /// A time to come back that a field names; of several, the latest.
-    until: Option<until::Reset>,
+    until: Option<retry_after::Reset>,
 }
 
 impl Events {
@@ -106,8 +106,8 @@ impl Events {
             refusal::find(failed.status, &failed.words)?
         };
         let told = failed.until.and_then(|reset| reset.at(now));
-        let within = || until::fields(Json::within(&failed.words)?).and_then(|reset| reset.at(now));
-        let times = [self.resets_at, told, within(), until::find(&failed.words, now)];
+        let within = || retry_after::fields(Json::within(&failed.words)?).and_then(|reset| reset.at(now));
+        let times = [self.resets_at, told, within(), retry_after::find(&failed.words, now)];
         Some(refusal::with_time(kind, &times, now))
     }
 

@@ -4,7 +4,7 @@
 use agentloop_contract::report::Usage;
 
 use super::{
-    super::{json::Json, until},
+    super::{json::Json, retry_after},
     Events, Failed, Text, add, cost, sum,
 };
 
@@ -68,8 +68,10 @@ fn failed(error: Json) -> Failed {
         .into_iter()
         .find_map(|words| words.text().filter(|words| !words.trim().is_empty()));
     let body = data.get("responseBody").text().unwrap_or_default();
-    let until =
-        [until::fields(data), Json::whole(&body).and_then(until::fields)].into_iter().flatten().next();
+    let until = [retry_after::fields(data), Json::whole(&body).and_then(retry_after::fields)]
+        .into_iter()
+        .flatten()
+        .next();
     Failed {
         words: words.unwrap_or_else(|| name.clone()),
         status: data.get("statusCode").integer(),

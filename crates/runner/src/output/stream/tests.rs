@@ -14,7 +14,7 @@ fn now() -> Timestamp {
 
 fn read(text: &str) -> OutputSummary {
     let mut stream = Stream::default();
-    stream.push(output.as_bytes());
+    stream.push(text.as_bytes());
     stream.summary(now())
 }
 
