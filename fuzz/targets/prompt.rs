@@ -2,7 +2,7 @@
 #![no_main]
 
 use agentloop_contract::context::{LoopContext, Policy};
-use agentloop_runner::{gate, inputs, prompt};
+use agentloop_runner::{completion_gate, inputs, prompt};
 use libfuzzer_sys::fuzz_target;
 
 // The first line is the context, the rest the user's prompt.
@@ -25,9 +25,9 @@ fuzz_target!(|data: &[u8]| {
     assert!(rendered.ends_with(section.as_bytes()));
     assert!(section.len() <= prompt::SECTION_BYTES, "{} bytes", section.len());
     assert!(section.chars().all(|c| c == '\n' || !c.is_control()), "{section:?}");
-    assert!(gate::find(&section).is_err(), "an agent that echoes the section says nothing");
+    assert!(completion_gate::find(&section).is_err(), "an agent that echoes the section says nothing");
     if context.policy == Policy::Gate {
         let echoed = String::from_utf8_lossy(&rendered);
-        assert!(gate::find(&echoed).is_err(), "nor does one that echoes all of its prompt");
+        assert!(completion_gate::find(&echoed).is_err(), "nor does one that echoes all of its prompt");
     }
 });

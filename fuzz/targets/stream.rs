@@ -3,7 +3,7 @@
 
 use agentloop_contract::report::RefusalKind;
 use agentloop_runner::{
-    gate,
+    completion_gate,
     output::{Output, OutputSummary, TAIL_BYTES},
 };
 use jiff::Timestamp;
@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
     // Unless something is escaped, a gate's tag stands in the output as it is.
     let text = String::from_utf8_lossy(data);
     if !text.contains(['\\', '\u{1b}']) && !text.contains("COMPLETION_GATE") {
-        assert!(gate::find(&whole.text).is_err(), "a gate out of nothing");
+        assert!(completion_gate::find(&whole.text).is_err(), "a gate out of nothing");
     }
 });
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use agentloop_contract::gate::Gate;
+use agentloop_contract::completion_gate::CompletionGate;
 use agentloop_contract::names::{GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK, env};
 use agentloop_contract::report::{Change, End, Error, Report};
 use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
@@ -114,7 +114,10 @@ impl Work {
     }
 
     pub fn ready() -> Self {
-        Self(Report { gate: Some(Gate { ready: true, ..Gate::default() }), ..Self::changed().0 })
+        Self(Report {
+            gate: Some(CompletionGate { ready: true, ..CompletionGate::default() }),
+            ..Self::changed().0
+        })
     }
 
     pub fn error(text: &str) -> Self {

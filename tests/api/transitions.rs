@@ -4,8 +4,8 @@
 //! Both specs of a pair are drawn from the definition's own schema. `AGENTLOOP_TRANSITIONS` says how many
 //! pairs are tried, `AGENTLOOP_SEED` which: a pair is a function of the seed and its number.
 
+use agentloop_contract::completion_gate::CompletionGate;
 use agentloop_contract::context::Context;
-use agentloop_contract::gate::Gate;
 use agentloop_contract::names::ANNOTATION_CONTEXT;
 use agentloop_contract::report::{Change, End, Error, Report, Verified};
 use agentloop_core::api::{AgentTask, AgentTaskSpec, AgentTaskStatus, CompletionPolicy, Phase};
@@ -64,7 +64,7 @@ impl Script {
         Report {
             exit_code: Some(if fails { FAILS } else { 0 }),
             changed: if self.way == Way::Idles { Change::Unchanged } else { Change::Changed },
-            gate: done.then(|| Gate { ready: true, ..Gate::default() }),
+            gate: done.then(|| CompletionGate { ready: true, ..CompletionGate::default() }),
             verify: context.verify.map(|_| Verified {
                 passed: done,
                 exit_code: Some(i32::from(!done)),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{gate::Gate, report::Change};
+use crate::{completion_gate::CompletionGate, report::Change};
 
 /// Version of [`Context`] that this build writes and reads.
 pub const VERSION: u32 = 1;
@@ -157,7 +157,7 @@ pub struct Past {
     pub changed: Change,
     /// The gate that the agent printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gate: Option<Gate>,
+    pub gate: Option<CompletionGate>,
     /// Its error in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

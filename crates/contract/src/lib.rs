@@ -4,9 +4,9 @@
 //! [`report::Report`] in the container's termination message. Both sides use the types of this crate,
 //! so that neither can misread the other. Nothing here does any input or output.
 
+pub mod completion_gate;
 pub mod context;
 pub mod error;
-pub mod gate;
 pub mod mac;
 pub mod names;
 pub mod report;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    gate::{Gate, NoGate},
+    completion_gate::{CompletionGate, NoCompletionGate},
     mac,
 };
 
@@ -69,10 +69,10 @@ pub struct Report {
     pub fingerprint_after: Option<String>,
     /// The gate that counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gate: Option<Gate>,
+    pub gate: Option<CompletionGate>,
     /// Why there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub no_gate: Option<NoGate>,
+    pub no_gate: Option<NoCompletionGate>,
     /// What the verify command said, where it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verified>,
@@ -342,7 +342,7 @@ mod tests {
             files: vec![text.clone(); 20],
             fingerprint_before: Some("a".repeat(32)),
             fingerprint_after: Some("b".repeat(32)),
-            gate: Some(Gate {
+            gate: Some(CompletionGate {
                 ready: false,
                 reason: Some(text.clone()),
                 progress: Some(text.clone()),

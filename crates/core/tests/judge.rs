@@ -5,7 +5,7 @@ use crate::support::{
     unauthenticated, worked,
 };
 use agentloop_contract::{
-    gate::Gate,
+    completion_gate::CompletionGate,
     report::{Change, End, Error, Report, Verified},
 };
 use agentloop_core::{
@@ -161,7 +161,7 @@ fn what_the_runner_did_not_execute_is_charged() {
 
 #[test]
 fn the_gate_must_say_ready_and_the_agent_exit_0() {
-    let gate = |ready| Some(Gate { ready, ..Gate::default() });
+    let gate = |ready| Some(CompletionGate { ready, ..CompletionGate::default() });
     let verdict = |report: &Report| charged(&json!({}), told(report)).verdict;
     assert_eq!(verdict(&done()), Some(StopReason::Completed));
     assert_eq!(verdict(&worked()), None, "no gate");

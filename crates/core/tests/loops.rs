@@ -310,7 +310,7 @@ fn the_history_is_newest_first_and_ten_long() {
 
 #[test]
 fn the_newest_entry_of_the_history_keeps_all_its_words_and_older_ones_the_first() {
-    let gate = agentloop_contract::gate::Gate {
+    let gate = agentloop_contract::completion_gate::CompletionGate {
         reason: Some("r".repeat(300)),
         progress: Some("half of it".to_owned()),
         blockers: vec!["one".to_owned(), "two".to_owned()],

@@ -2,7 +2,7 @@
 
 use crate::support::{World, after, done, failed_with, idled, kubelet, merge, unauthenticated, worked};
 use agentloop_contract::{
-    gate::Gate,
+    completion_gate::CompletionGate,
     report::{Change, Error, Report},
 };
 use agentloop_core::{
@@ -190,7 +190,10 @@ fn done_is_told_with_the_agents_own_words() {
     assert_eq!(world.message(), "done after 1 iteration: \"all tests pass\"");
     let mut world = World::new(&json!({}));
     world.iterate(&worked());
-    world.iterate(&Report { gate: Some(Gate { ready: true, ..Gate::default() }), ..worked() });
+    world.iterate(&Report {
+        gate: Some(CompletionGate { ready: true, ..CompletionGate::default() }),
+        ..worked()
+    });
     assert_eq!(world.message(), "done after 2 iterations");
 }
 

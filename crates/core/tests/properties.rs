@@ -5,7 +5,7 @@ use crate::support::{
     World, done, failed_with, idled, interrupted, kubelet, rate_limited, timed_out, unauthenticated, worked,
 };
 use agentloop_contract::{
-    gate::Gate,
+    completion_gate::CompletionGate,
     report::{Change, End, Error, Report, Usage, Verified},
 };
 use agentloop_core::{
@@ -217,7 +217,7 @@ fn long_report(fill: &str, number: usize) -> Report {
         end: End::Exited,
         exit_code: Some(1),
         files_changed: Some(i64::MAX),
-        gate: Some(Gate {
+        gate: Some(CompletionGate {
             ready: false,
             reason: Some(text.clone()),
             progress: Some(text.clone()),

@@ -1,8 +1,8 @@
 //! What an iteration's facts amount to: its error, and whether the verify command is asked.
 
 use agentloop_contract::{
+    completion_gate::{CompletionGate, NoCompletionGate},
     context::{Context, Policy},
-    gate::{Gate, NoGate},
     report::{End, Error, Refusal, RefusalKind, Report, Verified},
 };
 
@@ -15,7 +15,12 @@ use crate::{
 const VERIFY_LINES: usize = 100;
 
 /// Whether the verify command decides now: when the policy's own condition holds.
-pub fn asks_verify(context: &Context, end: End, status: Status, gate: &Result<Gate, NoGate>) -> bool {
+pub fn asks_verify(
+    context: &Context,
+    end: End,
+    status: Status,
+    gate: &Result<CompletionGate, NoCompletionGate>,
+) -> bool {
     let exited_well = end == End::Exited && status == Status::Exited(0);
     match context.policy {
         Policy::Gate => exited_well && gate.as_ref().is_ok_and(|gate| gate.ready),
@@ -112,7 +117,7 @@ mod tests {
     use super::*;
 
     fn facts() -> (Report, OutputSummary) {
-        let gate = Gate { blockers: vec!["the blocker".into()], ..Gate::default() };
+        let gate = CompletionGate { blockers: vec!["the blocker".into()], ..CompletionGate::default() };
         let verify = Verified {
             passed: false,
             exit_code: Some(2),

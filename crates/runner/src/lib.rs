@@ -3,7 +3,7 @@
 //!
 //! Data flows one way; only the modules marked with * do any input or output:
 //!
-//! [`inputs`]* → [`prompt`] → [`workspace`]* (before) → [`process`]* with [`output`] and [`gate`] → [`workspace`]*
+//! [`inputs`]* → [`prompt`] → [`workspace`]* (before) → [`process`]* with [`output`] and [`completion_gate`] → [`workspace`]*
 //! (after) → [`process`]* (verify) → [`judge`] → [`delivery`]*
 //!
 //! What anything but the agent says passes [`secrets`] first.
@@ -11,8 +11,8 @@
 //! [`run`] is that sequence, [`cli`] the commands around it, [`install`] how the program gets into a foreign image.
 
 pub mod cli;
+pub mod completion_gate;
 pub mod delivery;
-pub mod gate;
 pub mod inputs;
 pub mod install;
 pub mod judge;

@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use rustix::process::DumpableBehavior;
 
 use crate::{
-    cli, delivery, gate, inputs, judge,
+    cli, completion_gate, delivery, inputs, judge,
     output::{Output, OutputSummary},
     process::{Ended, Launch, Left, Rules, Status, Supervisor},
     prompt, secrets, signals,
@@ -231,7 +231,7 @@ fn judge_agent(
         Status::Exited(code) => report.exit_code = Some(code),
         Status::Killed(signal) => report.signal = Some(signal),
     }
-    let found = gate::find(&output.text);
+    let found = completion_gate::find(&output.text);
     // Before the verify command, so that what it builds does not count as the agent's work.
     let difference = if workspace::is_at(root, path) {
         let after = fingerprint(root, context, &before.ignore, supervisor, WHEN_STOPPING);

@@ -5,7 +5,7 @@
 use std::{env, fs, process::Command};
 
 use agentloop_contract::{
-    gate::Gate,
+    completion_gate::CompletionGate,
     mac::{Signature, check},
     report::{Change, End, Refusal, RefusalKind, Report, Verified},
 };
@@ -22,7 +22,7 @@ fn everything() -> Report {
         exit_code: Some(0),
         changed: Change::Unchanged,
         untouched: true,
-        gate: Some(Gate { ready: true, ..Gate::default() }),
+        gate: Some(CompletionGate { ready: true, ..CompletionGate::default() }),
         verify: Some(Verified { passed: true, exit_code: Some(0), timed_out: false, last_lines: Vec::new() }),
         provider_refused: Some(Refusal { kind: RefusalKind::RateLimited, until: None, unavailable: false }),
         started_at: Some(jiff::Timestamp::UNIX_EPOCH),

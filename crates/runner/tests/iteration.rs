@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use agentloop_contract::{
-    gate::NoGate,
+    completion_gate::NoCompletionGate,
     report::{Change, End, RefusalKind},
 };
 use common::{Pod, RUNNER, gate};
@@ -34,7 +34,7 @@ fn an_agent_that_changed_nothing_is_reported_so() {
     let report = Pod::new().run("true").report();
     assert_eq!((report.changed, report.files_changed), (Change::Unchanged, Some(0)));
     assert_eq!(report.fingerprint_before, report.fingerprint_after);
-    assert_eq!(report.no_gate, Some(NoGate::Absent));
+    assert_eq!(report.no_gate, Some(NoCompletionGate::Absent));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn the_prompt_is_the_same_on_standard_input_and_in_its_file() {
 #[test]
 fn an_agent_that_echoes_its_prompt_says_no_gate() {
     let report = Pod::new().prompt("Do it.").run("cat").report();
-    assert_eq!((report.gate, report.no_gate), (None, Some(NoGate::NoReady)));
+    assert_eq!((report.gate, report.no_gate), (None, Some(NoCompletionGate::NoReady)));
 }
 
 #[test]

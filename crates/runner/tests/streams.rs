@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 use agentloop_contract::report::RefusalKind;
 use agentloop_runner::{
-    gate,
+    completion_gate,
     output::{Output, OutputSummary, TurnEnd},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -31,7 +31,11 @@ fn summary(agent: &str, what: &str) -> OutputSummary {
 fn a_success_has_its_gate_its_usage_and_no_failure() {
     for agent in AGENTS {
         let output = summary(agent, "success");
-        assert!(gate::find(&output.text).is_ok_and(|gate| gate.ready), "{agent}: {:?}", output.text);
+        assert!(
+            completion_gate::find(&output.text).is_ok_and(|gate| gate.ready),
+            "{agent}: {:?}",
+            output.text
+        );
         assert!(output.text.starts_with("The parser works now."), "{agent}: {:?}", output.text);
         assert_eq!((output.failed, output.refused), (None, None), "{agent}");
         assert_eq!(output.ended, Some(TurnEnd { failed: false }), "{agent}");

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentloop_contract::gate::Gate;
+use agentloop_contract::completion_gate::CompletionGate;
 use agentloop_contract::names::env;
 use agentloop_contract::report::{Change, End, Error, Refusal, RefusalKind, Report};
 use anyhow::Result;
@@ -168,7 +168,7 @@ fn done(work: Work) -> (Truth, Report) {
             (ended(true, Some(which), false, false), report)
         }
         Work::Ready => {
-            let gate = Some(Gate { ready: true, ..Gate::default() });
+            let gate = Some(CompletionGate { ready: true, ..CompletionGate::default() });
             (ended(true, None, true, false), Report { gate, ..report })
         }
         Work::Refused => {

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use agentloop_contract::gate::Gate;
+use agentloop_contract::completion_gate::CompletionGate;
 use agentloop_contract::names::env::REPORT_KEY;
 use agentloop_contract::report::{self, Change, Refusal, RefusalKind, Report};
 use agentloop_core::api::{
@@ -116,9 +116,10 @@ fn report(end: End) -> Option<Report> {
         End::Error => {
             Report { error: Some(report::Error::new("it does not build")), ..exited(1, Change::Changed) }
         }
-        End::Ready | End::Forged => {
-            Report { gate: Some(Gate { ready: true, ..Gate::default() }), ..exited(0, Change::Changed) }
-        }
+        End::Ready | End::Forged => Report {
+            gate: Some(CompletionGate { ready: true, ..CompletionGate::default() }),
+            ..exited(0, Change::Changed)
+        },
         End::Refused | End::Touched => Report {
             provider_refused: Some(Refusal {
                 kind: RefusalKind::RateLimited,

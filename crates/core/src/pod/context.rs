@@ -1,8 +1,8 @@
 //! What the runner is told of its iteration.
 
 use agentloop_contract::{
+    completion_gate::CompletionGate,
     context::{self, Context},
-    gate::Gate,
     report,
 };
 use kube::ResourceExt;
@@ -100,7 +100,7 @@ fn past(entry: &PastIteration) -> context::Past {
             WorkspaceChange::Unchanged => report::Change::Unchanged,
             WorkspaceChange::Unknown | WorkspaceChange::Other(_) => report::Change::Unknown,
         },
-        gate: entry.gate.as_ref().map(|gate| Gate {
+        gate: entry.gate.as_ref().map(|gate| CompletionGate {
             ready: gate.ready,
             reason: gate.reason.clone(),
             progress: gate.progress.clone(),

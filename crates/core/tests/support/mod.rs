@@ -7,7 +7,7 @@ pub mod world;
 use std::sync::LazyLock;
 
 use agentloop_contract::{
-    gate::Gate,
+    completion_gate::CompletionGate,
     report::{Change, End, Error, Refusal, RefusalKind, Report},
 };
 use agentloop_core::{
@@ -154,7 +154,11 @@ pub fn failed_with(error: &str) -> Report {
 
 /// The agent says that it is done.
 pub fn done() -> Report {
-    let gate = Gate { ready: true, reason: Some("all tests pass".to_owned()), ..Gate::default() };
+    let gate = CompletionGate {
+        ready: true,
+        reason: Some("all tests pass".to_owned()),
+        ..CompletionGate::default()
+    };
     Report { gate: Some(gate), ..worked() }
 }
 

@@ -6,9 +6,9 @@
 use std::fmt::Write as _;
 
 use agentloop_contract::{
+    completion_gate::{CLOSE, OPEN},
     context::{Context, LoopContext, Past, Policy},
     error::cut,
-    gate::{CLOSE, OPEN},
     report::Change,
 };
 

@@ -19,8 +19,8 @@ use std::{
 };
 
 use agentloop_contract::{
+    completion_gate::CompletionGate,
     context::Context,
-    gate::Gate,
     report::{Error, Report},
 };
 
@@ -153,7 +153,7 @@ impl Secrets {
         }
     }
 
-    fn gate(&self, gate: &mut Gate) {
+    fn gate(&self, gate: &mut CompletionGate) {
         let texts = gate.reason.iter_mut().chain(&mut gate.progress).chain(&mut gate.blockers);
         texts.for_each(|text| *text = self.mask(text));
     }

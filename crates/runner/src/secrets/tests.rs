@@ -248,7 +248,7 @@ fn text_that_is_nothing_but_beginnings_is_masked_in_time() {
 
 /// A report with `text` in every place.
 fn everywhere(text: &str) -> Report {
-    let gate = Gate {
+    let gate = CompletionGate {
         ready: false,
         reason: Some(text.to_owned()),
         progress: Some(text.to_owned()),

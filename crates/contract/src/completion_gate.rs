@@ -10,7 +10,7 @@ pub const CLOSE: &str = "</COMPLETION_GATE>";
 /// A whole gate with a boolean `ready`; anything less is no gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Gate {
+pub struct CompletionGate {
     /// The agent says that the goal is reached.
     pub ready: bool,
     /// Why, or why not.
@@ -26,7 +26,7 @@ pub struct Gate {
 
 /// Why an output has no gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum NoGate {
+pub enum NoCompletionGate {
     /// The agent printed nothing like a gate.
     Absent,
     /// A gate was opened and not closed.

@@ -1,8 +1,8 @@
 //! The completion gate: an agent's words never make it ready unless a block says so.
 #![no_main]
 
-use agentloop_contract::gate::{CLOSE, OPEN};
-use agentloop_runner::gate::find;
+use agentloop_contract::completion_gate::{CLOSE, OPEN};
+use agentloop_runner::completion_gate::find;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

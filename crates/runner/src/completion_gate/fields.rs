@@ -5,14 +5,14 @@
 //! it stands (`reason: All pass: 16/16`), and so is ` #12`, which YAML would take for a comment. Unknown keys are
 //! passed over.
 
-use agentloop_contract::gate::Gate;
+use agentloop_contract::completion_gate::CompletionGate;
 use serde_json::Value;
 
 /// Words that models write where there is nothing to list.
 const NOTHING: &[&str] = &["none", "n/a", "na", "nil", "null", "~", "-", "[]", "no blockers", "nothing"];
 
 /// The gate that the lines tell; `None` without a boolean `ready`.
-pub(super) fn read(lines: &[String]) -> Option<Gate> {
+pub(super) fn read(lines: &[String]) -> Option<CompletionGate> {
     let text = lines.join("\n");
     if text.trim_start().starts_with('{') {
         return from_json(&serde_json::from_str(text.trim()).ok()?);
@@ -22,7 +22,7 @@ pub(super) fn read(lines: &[String]) -> Option<Gate> {
         fields.line(line);
     }
     fields.flush();
-    Some(Gate {
+    Some(CompletionGate {
         ready: fields.ready?,
         reason: fields.reason.filter(|text| !text.is_empty()),
         progress: fields.progress.filter(|text| !text.is_empty()),
@@ -30,7 +30,7 @@ pub(super) fn read(lines: &[String]) -> Option<Gate> {
     })
 }
 
-fn from_json(value: &Value) -> Option<Gate> {
+fn from_json(value: &Value) -> Option<CompletionGate> {
     let text =
         |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned).filter(|t| !t.is_empty());
     let ready = match value.get("ready")? {
@@ -43,7 +43,7 @@ fn from_json(value: &Value) -> Option<Gate> {
         Some(Value::String(item)) => blocker(item).into_iter().collect(),
         _ => Vec::new(),
     };
-    Some(Gate { ready, reason: text("reason"), progress: text("progress"), blockers })
+    Some(CompletionGate { ready, reason: text("reason"), progress: text("progress"), blockers })
 }
 
 /// The keys that mean something.

@@ -7,21 +7,21 @@ fn block(content: &str) -> String {
 }
 
 #[track_caller]
-fn ready(text: &str) -> Gate {
+fn ready(text: &str) -> CompletionGate {
     let gate = find(text).expect("a gate");
     assert!(gate.ready, "{gate:?}");
     gate
 }
 
 #[track_caller]
-fn not_ready(text: &str) -> Gate {
+fn not_ready(text: &str) -> CompletionGate {
     let gate = find(text).expect("a gate");
     assert!(!gate.ready, "{gate:?}");
     gate
 }
 
 #[track_caller]
-fn none(text: &str, why: NoGate) {
+fn none(text: &str, why: NoCompletionGate) {
     assert_eq!(find(text), Err(why));
 }
 
@@ -56,13 +56,13 @@ fn ready_is_a_boolean_in_any_case_quoted_or_not() {
     }
     for word in ["yes", "no", "1", "on", "<true or false>", "", "true or false", "truely", "not true", "null"]
     {
-        none(&block(&format!("ready: {word}\nreason: x")), NoGate::NoReady);
+        none(&block(&format!("ready: {word}\nreason: x")), NoCompletionGate::NoReady);
     }
 }
 
 #[test]
 fn an_echoed_prompt_says_nothing() {
-    none(&block("ready: <true or false>\nreason: <one line>"), NoGate::NoReady);
+    none(&block("ready: <true or false>\nreason: <one line>"), NoCompletionGate::NoReady);
 }
 
 #[test]
@@ -73,10 +73,10 @@ fn ready_said_twice_and_differently_is_not_ready() {
 
 #[test]
 fn a_ready_below_another_key_is_not_the_gates() {
-    none(&block("checks:\n  ready: true"), NoGate::NoReady);
+    none(&block("checks:\n  ready: true"), NoCompletionGate::NoReady);
     not_ready(&block("ready: false\nchecks:\n  ready: true"));
-    none(&block("reason: |\n  it is not\n  ready: true"), NoGate::NoReady);
-    none(&block("blockers:\n  - ready: true"), NoGate::NoReady);
+    none(&block("reason: |\n  it is not\n  ready: true"), NoCompletionGate::NoReady);
+    none(&block("blockers:\n  - ready: true"), NoCompletionGate::NoReady);
 }
 
 #[test]
@@ -130,8 +130,8 @@ fn a_json_object_is_a_gate_too() {
     assert_eq!((gate.reason.as_deref(), gate.blockers.len()), (Some("r"), 1));
     let gate = ready(&block(r#"{"ready": "true", "blockers": "b"}"#));
     assert_eq!(gate.blockers, ["b"]);
-    none(&block(r#"{"ready": "maybe"}"#), NoGate::NoReady);
-    none(&block(r#"{"ready": true"#), NoGate::NoReady);
+    none(&block(r#"{"ready": "maybe"}"#), NoCompletionGate::NoReady);
+    none(&block(r#"{"ready": true"#), NoCompletionGate::NoReady);
 }
 
 #[test]
@@ -163,15 +163,15 @@ fn the_last_block_counts() {
 
 #[test]
 fn a_last_block_that_says_nothing_takes_back_an_earlier_ready() {
-    none(&format!("{}\n{}", block("ready: true"), block("ready: perhaps")), NoGate::NoReady);
-    none(&format!("{}\n{OPEN}\nready: fal", block("ready: true")), NoGate::Unclosed);
+    none(&format!("{}\n{}", block("ready: true"), block("ready: perhaps")), NoCompletionGate::NoReady);
+    none(&format!("{}\n{OPEN}\nready: fal", block("ready: true")), NoCompletionGate::Unclosed);
 }
 
 #[test]
 fn an_unclosed_block_is_no_gate() {
-    none(&format!("{OPEN}\nready: true\n"), NoGate::Unclosed);
-    none(&format!("```\n{OPEN}\nready: true\n```\n"), NoGate::Unclosed);
-    none(&format!("ready: true\n{CLOSE}"), NoGate::Absent);
+    none(&format!("{OPEN}\nready: true\n"), NoCompletionGate::Unclosed);
+    none(&format!("```\n{OPEN}\nready: true\n```\n"), NoCompletionGate::Unclosed);
+    none(&format!("ready: true\n{CLOSE}"), NoCompletionGate::Absent);
 }
 
 #[test]
@@ -203,21 +203,24 @@ fn statistics_of_the_agents_program_after_a_fence_are_no_text() {
         "Closing session. Recorded to /x.jsonl",
     ] {
         ready(&format!("Done.\n\n```\n{}\n```\n\n{trailer}\n", block("ready: true")));
-        none(&format!("```\n{}\n```\n{trailer}\nThat is the format.", block("ready: true")), NoGate::Quoted);
+        none(
+            &format!("```\n{}\n```\n{trailer}\nThat is the format.", block("ready: true")),
+            NoCompletionGate::Quoted,
+        );
     }
-    none(&format!("```\n{}\n```\nTokens: many", block("ready: true")), NoGate::Quoted);
+    none(&format!("```\n{}\n```\nTokens: many", block("ready: true")), NoCompletionGate::Quoted);
 }
 
 #[test]
 fn a_block_in_a_fence_with_text_after_it_is_a_quotation() {
     for fence in ["```", "~~~", "````"] {
         let quoted = format!("{fence}\n{}\n{fence}\nThis is what I would print.", block("ready: true"));
-        none(&quoted, NoGate::Quoted);
+        none(&quoted, NoCompletionGate::Quoted);
         not_ready(&format!("{}\n{quoted}", block("ready: false")));
         not_ready(&format!("{quoted}\n{}", block("ready: false")));
-        none(&format!("{quoted}\n{fence}\ncode\n{fence}"), NoGate::Quoted);
+        none(&format!("{quoted}\n{fence}\ncode\n{fence}"), NoCompletionGate::Quoted);
     }
-    none(&format!("````md\n```\n{}\n```\n````\ntext", block("ready: true")), NoGate::Quoted);
+    none(&format!("````md\n```\n{}\n```\n````\ntext", block("ready: true")), NoCompletionGate::Quoted);
 }
 
 #[test]
@@ -225,7 +228,7 @@ fn a_line_of_code_or_of_prose_opens_no_fence() {
     for line in ["```x = 1```", "```x` y", "~ 5 min", "``", "`"] {
         ready(&format!("{line}\n{}\n{line}\nBye.", block("ready: true")));
     }
-    none(&format!("~~~ a `b` c\n{}\n~~~\nBye.", block("ready: true")), NoGate::Quoted);
+    none(&format!("~~~ a `b` c\n{}\n~~~\nBye.", block("ready: true")), NoCompletionGate::Quoted);
 }
 
 #[test]
@@ -235,15 +238,15 @@ fn a_mention_does_not_lift_the_fence_of_a_quotation() {
             "{OPEN} is the tag. Like so:\n```\n{}\n```\nI print it when I am done.",
             block("ready: true")
         ),
-        NoGate::Quoted,
+        NoCompletionGate::Quoted,
     );
 }
 
 #[test]
 fn a_tag_within_a_line_is_prose() {
-    none(&format!("I will print {OPEN} and ready: true and {CLOSE}."), NoGate::Absent);
-    none(&format!("> {OPEN}\n> ready: true\n> {CLOSE}"), NoGate::Absent);
-    none(&format!("`{OPEN}`\nready: true\n`{CLOSE}`"), NoGate::Absent);
+    none(&format!("I will print {OPEN} and ready: true and {CLOSE}."), NoCompletionGate::Absent);
+    none(&format!("> {OPEN}\n> ready: true\n> {CLOSE}"), NoCompletionGate::Absent);
+    none(&format!("`{OPEN}`\nready: true\n`{CLOSE}`"), NoCompletionGate::Absent);
     ready(&format!("{}\nI have printed {OPEN}.", block("ready: true")));
 }
 
@@ -252,7 +255,7 @@ fn ten_megabytes_are_read_or_not_but_never_hang() {
     let long = "x".repeat(10 << 20);
     ready(&block(&format!("ready: true\nreason: {long}")));
     ready(&block(&format!("ready: true\nprogress: |\n{}", "  line\n".repeat(1 << 20))));
-    none(&format!("{OPEN}\n{long}"), NoGate::Unclosed);
+    none(&format!("{OPEN}\n{long}"), NoCompletionGate::Unclosed);
 }
 
 fn line() -> impl Strategy<Value = String> {
@@ -302,6 +305,6 @@ proptest! {
         }
         text += CLOSE;
         let gate = find(&text).expect("a gate");
-        prop_assert_eq!(gate, Gate { ready, reason: Some(reason), progress: None, blockers });
+        prop_assert_eq!(gate, CompletionGate { ready, reason: Some(reason), progress: None, blockers });
     }
 }

@@ -1,4 +1,4 @@
-//! The completion gate's grammar: from an agent's words to a [`Gate`], or to the reason why there is none.
+//! The completion gate's grammar: from an agent's words to a [`CompletionGate`], or to the reason why there is none.
 //!
 //! A gate is what stands between a line that begins with `<COMPLETION_GATE>` and the next line that ends with
 //! `</COMPLETION_GATE>`. What counts, and why:
@@ -18,17 +18,17 @@
 mod fields;
 mod trailer;
 
-use agentloop_contract::gate::{CLOSE, Gate, NoGate, OPEN};
+use agentloop_contract::completion_gate::{CLOSE, CompletionGate, NoCompletionGate, OPEN};
 
 /// Finds the gate that counts in a text, which is the agent's final text or the tail of its output.
 ///
 /// ```
 /// use agentloop_runner::gate;
 ///
-/// let gate = gate::find("Done.\n<COMPLETION_GATE>\nready: true\nreason: All pass: 16/16\n</COMPLETION_GATE>");
+/// let gate = completion_gate::find("Done.\n<COMPLETION_GATE>\nready: true\nreason: All pass: 16/16\n</COMPLETION_GATE>");
 /// assert!(gate.is_ok_and(|gate| gate.ready && gate.reason.as_deref() == Some("All pass: 16/16")));
 /// ```
-pub fn find(text: &str) -> Result<Gate, NoGate> {
+pub fn find(text: &str) -> Result<CompletionGate, NoCompletionGate> {
     let mut scan = Scan::default();
     for line in text.lines() {
         scan.line(line);
@@ -74,9 +74,9 @@ struct Scan {
     /// Opened and not closed.
     open: Option<Block>,
     /// The verdict on the last block outside any fence.
-    said: Option<Result<Gate, NoGate>>,
+    said: Option<Result<CompletionGate, NoCompletionGate>>,
     /// The verdict on the last block of the fence that is open, or that was closed with nothing after it.
-    fenced: Option<Result<Gate, NoGate>>,
+    fenced: Option<Result<CompletionGate, NoCompletionGate>>,
     /// Some block was skipped because of its fence.
     quoted: bool,
 }
@@ -141,7 +141,7 @@ impl Scan {
 
     fn close(&mut self) {
         if let Some(block) = self.open.take() {
-            let verdict = fields::read(&block.content).ok_or(NoGate::NoReady);
+            let verdict = fields::read(&block.content).ok_or(NoCompletionGate::NoReady);
             // A stray fence inside the block ends with it.
             self.fence = block.fence;
             self.judge(block.fence, verdict);
@@ -151,11 +151,11 @@ impl Scan {
     /// The open block will not be closed.
     fn abandon(&mut self) {
         if let Some(block) = self.open.take() {
-            self.judge(block.fence, Err(NoGate::Unclosed));
+            self.judge(block.fence, Err(NoCompletionGate::Unclosed));
         }
     }
 
-    fn judge(&mut self, fence: Option<Fence>, verdict: Result<Gate, NoGate>) {
+    fn judge(&mut self, fence: Option<Fence>, verdict: Result<CompletionGate, NoCompletionGate>) {
         if fence.is_some() {
             self.fenced = Some(verdict);
         } else {
@@ -163,9 +163,9 @@ impl Scan {
         }
     }
 
-    fn end(mut self) -> Result<Gate, NoGate> {
+    fn end(mut self) -> Result<CompletionGate, NoCompletionGate> {
         self.abandon();
-        let nothing = if self.quoted { NoGate::Quoted } else { NoGate::Absent };
+        let nothing = if self.quoted { NoCompletionGate::Quoted } else { NoCompletionGate::Absent };
         self.fenced.or(self.said).unwrap_or(Err(nothing))
     }
 }
