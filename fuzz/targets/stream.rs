@@ -1,7 +1,7 @@
 //! An agent's output: read the same however it is cut, bounded, and silent unless it says something.
 #![no_main]
 
-use agentloop_contract::report::RefusalKind;
+use agentloop_contract::report::ProviderErrorKind;
 use agentloop_runner::{
     completion_gate,
     output::{Output, OutputSummary, TAIL_BYTES},
@@ -17,9 +17,9 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(read(data.chunks(length), now), whole, "however the pipe cuts it");
     // What is no UTF-8 becomes a character of three bytes.
     assert!(whole.text.len() <= 3 * TAIL_BYTES);
-    if let Some(refused) = &whole.refused {
+    if let Some(refused) = &whole.provider_error {
         assert!(whole.failed.is_some(), "only a failed turn is a refusal");
-        assert!(refused.until.is_none_or(|at| at > now && refused.kind == RefusalKind::RateLimited));
+        assert!(refused.until.is_none_or(|at| at > now && refused.kind == ProviderErrorKind::RateLimited));
     }
     if let Some(usage) = &whole.usage {
         let counts = [usage.input_tokens, usage.cached_input_tokens, usage.output_tokens];

@@ -1,6 +1,6 @@
 //! Iterations that do not end as they should.
 
-use agentloop_contract::report::{Change, End, Refusal, RefusalKind, Report};
+use agentloop_contract::report::{Change, End, ProviderError, ProviderErrorKind, Report};
 use agentloop_core::api::{IterationOutcome, Phase};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -89,7 +89,7 @@ async fn a_provider_that_refuses_is_waited_for_and_not_charged() {
     let world = World::with_tasks().await;
     let _operator = Operator::start(&world);
     let pod = running(&world, "refused").await;
-    let refusal = Refusal { kind: RefusalKind::RateLimited, until: None, unavailable: false };
+    let refusal = ProviderError { kind: ProviderErrorKind::RateLimited, until: None, unavailable: false };
     let work = Work(Report {
         exit_code: Some(1),
         changed: Change::Unchanged,
@@ -112,7 +112,7 @@ async fn a_refused_credential_fails_the_task_until_a_new_token() {
     let world = World::with_tasks().await;
     let _operator = Operator::start(&world);
     let pod = running(&world, "key").await;
-    let refusal = Refusal { kind: RefusalKind::Unauthenticated, until: None, unavailable: false };
+    let refusal = ProviderError { kind: ProviderErrorKind::Unauthenticated, until: None, unavailable: false };
     let mut work = Work::error("401 Unauthorized");
     work.0.provider_refused = Some(refusal);
     end(&world.api(), &pod, &work).await;

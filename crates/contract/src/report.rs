@@ -81,7 +81,7 @@ pub struct Report {
     pub error: Option<Error>,
     /// The model provider refused to serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub provider_refused: Option<Refusal>,
+    pub provider_refused: Option<ProviderError>,
     /// What the agent's own output says of its cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
@@ -161,9 +161,9 @@ impl Error {
 /// A refusal of the model provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Refusal {
+pub struct ProviderError {
     /// What kind.
-    pub kind: RefusalKind,
+    pub kind: ProviderErrorKind,
     /// When the provider said to come back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
@@ -175,7 +175,7 @@ pub struct Refusal {
 
 /// Kinds of refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RefusalKind {
+pub enum ProviderErrorKind {
     /// Not now: rate limit, quota or overload.
     RateLimited,
     /// Not with this credential.

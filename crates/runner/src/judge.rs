@@ -3,7 +3,7 @@
 use agentloop_contract::{
     completion_gate::{CompletionGate, NoCompletionGate},
     context::{Context, Policy},
-    report::{End, Error, Refusal, RefusalKind, Report, Verified},
+    report::{End, Error, ProviderError, ProviderErrorKind, Report, Verified},
 };
 
 use crate::{
@@ -83,13 +83,13 @@ pub fn error(report: &Report, status: Status, output: &OutputSummary) -> Option<
 }
 
 /// Whether the provider refused: by the agent's own stream, or by an exit code that means "not now".
-pub fn refused(context: &Context, status: Status, output: &OutputSummary) -> Option<Refusal> {
+pub fn provider_error(context: &Context, status: Status, output: &OutputSummary) -> Option<ProviderError> {
     let by_code = match status {
         Status::Exited(code) => context.retry_on_exit_codes.contains(&code),
         Status::Killed(_) => false,
     };
-    let limited = || Refusal { kind: RefusalKind::RateLimited, until: None, unavailable: false };
-    output.refused.clone().or_else(|| by_code.then(limited))
+    let limited = || ProviderError { kind: ProviderErrorKind::RateLimited, until: None, unavailable: false };
+    output.provider_error.clone().or_else(|| by_code.then(limited))
 }
 
 /// The exit code of the runner for what became of the agent.

@@ -4,7 +4,7 @@
 //! Data flows one way; only the modules marked with * do any input or output:
 //!
 //! [`inputs`]* → [`prompt`] → [`workspace`]* (before) → [`process`]* with [`output`] and [`completion_gate`] → [`workspace`]*
-//! (after) → [`process`]* (verify) → [`judge`] → [`delivery`]*
+//! (after) → [`process`]* (verify) → [`judge`] → [`termination_message`]*
 //!
 //! What anything but the agent says passes [`secrets`] first.
 //!
@@ -12,7 +12,6 @@
 
 pub mod cli;
 pub mod completion_gate;
-pub mod delivery;
 pub mod inputs;
 pub mod install;
 pub mod judge;
@@ -23,4 +22,5 @@ pub mod run;
 pub mod secrets;
 pub mod signals;
 pub mod start;
+pub mod termination_message;
 pub mod workspace;

@@ -20,11 +20,12 @@ use jiff::Timestamp;
 use rustix::process::DumpableBehavior;
 
 use crate::{
-    cli, completion_gate, delivery, inputs, judge,
+    cli, completion_gate, inputs, judge,
     output::{Output, OutputSummary},
     process::{Ended, Launch, Left, Rules, Status, Supervisor},
     prompt, secrets, signals,
     start::Start,
+    termination_message,
     workspace::{
         self,
         fingerprint::{self, Difference, Fingerprint, Limits},
@@ -84,7 +85,7 @@ pub fn run(arguments: &cli::Run) -> i32 {
     // While nothing else runs that could take threads or memory away.
     let _ = secrets::own();
     let key = inputs::key();
-    if let Err(error) = delivery::prepare(&arguments.termination_log, key.as_deref()) {
+    if let Err(error) = termination_message::prepare(&arguments.termination_log, key.as_deref()) {
         // Without a report nothing that the agent did could ever count.
         secrets::log(format_args!("{} cannot be written: {error}", arguments.termination_log.display()));
         return judge::FAILED;
@@ -93,7 +94,7 @@ pub fn run(arguments: &cli::Run) -> i32 {
         secrets::log(&failure);
         failure.report()
     });
-    delivery::hand_over(&report);
+    termination_message::hand_over(&report);
     code
 }
 
@@ -109,7 +110,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     let supervisor = Supervisor::new(signals::listen().map_err(Failure::Signals)?);
     let mut context = inputs::context(&arguments.input)?;
     secrets::own().context(&mut context);
-    delivery::limit(context.report_limit_bytes);
+    termination_message::limit(context.report_limit_bytes);
     let prompt = inputs::prompt(&arguments.input)?;
 
     let path = Path::new(&context.workspace);
@@ -145,7 +146,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     let mut report = Report::of(End::Exited);
     report.started_at = Some(Timestamp::now());
     report.fingerprint_before = before.fingerprint.hex();
-    delivery::note(&report);
+    termination_message::note(&report);
     let rules = Rules {
         timeout: seconds(context.iteration_timeout_seconds),
         grace: grace(&context),
@@ -182,7 +183,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
         state_dir.spare_empty();
     }
     keep_transcript(&state_dir, "output.log", &ended);
-    delivery::note(&report);
+    termination_message::note(&report);
     if let (Some(verify), true) = (&context.verify, code.1) {
         match run_verify(verify, &state_dir, &context, &supervisor) {
             Ok(verified) => report.verify = verified,
@@ -198,7 +199,7 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
 /// nothing is free.
 fn not_alone(state_dir: &StateDir, known: &Report, left: &Left) -> (Report, i32) {
     secrets::log(left);
-    let failed = delivery::failed(known, &left.to_string());
+    let failed = termination_message::failed(known, &left.to_string());
     keep_report(state_dir, &failed);
     (failed, judge::NOT_ALONE)
 }
@@ -250,7 +251,7 @@ fn judge_agent(
         Ok(gate) => report.gate = Some(gate),
         Err(why) => report.no_gate = Some(why),
     }
-    report.provider_refused = judge::refused(context, status, output);
+    report.provider_refused = judge::provider_error(context, status, output);
     report.error = judge::error(report, status_of_error(ended), output);
     report.usage.clone_from(&output.usage);
     (judge::exit_code(report.end, status), verify)

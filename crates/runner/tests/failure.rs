@@ -7,9 +7,9 @@ use std::{env, fs, process::Command};
 use agentloop_contract::{
     completion_gate::CompletionGate,
     mac::{Signature, check},
-    report::{Change, End, Refusal, RefusalKind, Report, Verified},
+    report::{Change, End, ProviderError, ProviderErrorKind, Report, Verified},
 };
-use agentloop_runner::delivery;
+use agentloop_runner::termination_message;
 
 const LOG: &str = "TEST_TERMINATION_LOG";
 
@@ -24,7 +24,11 @@ fn everything() -> Report {
         untouched: true,
         gate: Some(CompletionGate { ready: true, ..CompletionGate::default() }),
         verify: Some(Verified { passed: true, exit_code: Some(0), timed_out: false, last_lines: Vec::new() }),
-        provider_refused: Some(Refusal { kind: RefusalKind::RateLimited, until: None, unavailable: false }),
+        provider_refused: Some(ProviderError {
+            kind: ProviderErrorKind::RateLimited,
+            until: None,
+            unavailable: false,
+        }),
         started_at: Some(jiff::Timestamp::UNIX_EPOCH),
         ..Report::of(End::Exited)
     }
@@ -33,8 +37,8 @@ fn everything() -> Report {
 #[test]
 fn an_internal_error_is_reported_without_its_words() {
     if let Some(log) = env::var_os(LOG) {
-        delivery::prepare(log.as_ref(), Some(b"key")).expect("prepared");
-        delivery::note(&everything());
+        termination_message::prepare(log.as_ref(), Some(b"key")).expect("prepared");
+        termination_message::note(&everything());
         panic!("words of the agent");
     }
     let folder = tempfile::tempdir().expect("temporary folder");

@@ -8,7 +8,7 @@ use std::fs;
 
 use agentloop_contract::{
     completion_gate::NoCompletionGate,
-    report::{Change, End, RefusalKind},
+    report::{Change, End, ProviderErrorKind},
 };
 use common::{Pod, RUNNER, gate};
 use serde_json::json;
@@ -236,7 +236,7 @@ fn a_provider_that_refuses_is_told_by_the_stream() {
     let outcome = Pod::new().run(&format!("echo '{line}'; exit 1"));
     assert_eq!(
         outcome.report().provider_refused.map(|refused| refused.kind),
-        Some(RefusalKind::Unauthenticated)
+        Some(ProviderErrorKind::Unauthenticated)
     );
     assert_eq!(outcome.error(), "exit code 1: Failed to authenticate. API Error: 401");
 }
@@ -244,7 +244,7 @@ fn a_provider_that_refuses_is_told_by_the_stream() {
 #[test]
 fn an_exit_code_may_mean_not_now() {
     let refused = |script: &str| Pod::new().run(script).report().provider_refused.map(|refused| refused.kind);
-    assert_eq!(refused("exit 75"), Some(RefusalKind::RateLimited));
+    assert_eq!(refused("exit 75"), Some(ProviderErrorKind::RateLimited));
     assert_eq!(refused("echo '429 Too Many Requests'; exit 1"), None);
 }
 

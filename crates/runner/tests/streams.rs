@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-use agentloop_contract::report::RefusalKind;
+use agentloop_contract::report::ProviderErrorKind;
 use agentloop_runner::{
     completion_gate,
     output::{Output, OutputSummary, TurnEnd},
@@ -37,7 +37,7 @@ fn a_success_has_its_gate_its_usage_and_no_failure() {
             output.text
         );
         assert!(output.text.starts_with("The parser works now."), "{agent}: {:?}", output.text);
-        assert_eq!((output.failed, output.refused), (None, None), "{agent}");
+        assert_eq!((output.failed, output.provider_error), (None, None), "{agent}");
         assert_eq!(output.ended, Some(TurnEnd { failed: false }), "{agent}");
         // Two requests of 90 tokens in, 40 of them cached, and 30 out. Anthropic counts cached ones apart.
         let usage = output.usage.expect("usage");
@@ -54,8 +54,8 @@ fn a_success_has_its_gate_its_usage_and_no_failure() {
 fn a_refused_credential_is_told_by_every_agent() {
     for agent in AGENTS {
         let output = summary(agent, "401");
-        let refused = output.refused.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));
-        assert_eq!(refused.kind, RefusalKind::Unauthenticated, "{agent}");
+        let refused = output.provider_error.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));
+        assert_eq!(refused.kind, ProviderErrorKind::Unauthenticated, "{agent}");
         assert_eq!((output.ended, output.text.trim()), (Some(TurnEnd { failed: true }), ""), "{agent}");
     }
 }
@@ -65,8 +65,8 @@ fn a_rate_limit_is_told_by_every_agent_with_its_time_where_the_stream_has_it() {
     let seconds = [("claude", None), ("codex", None), ("opencode", Some(20)), ("gemini", Some(34))];
     for (agent, seconds) in seconds {
         let output = summary(agent, "429");
-        let refused = output.refused.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));
-        assert_eq!((refused.kind, refused.unavailable), (RefusalKind::RateLimited, false), "{agent}");
+        let refused = output.provider_error.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));
+        assert_eq!((refused.kind, refused.unavailable), (ProviderErrorKind::RateLimited, false), "{agent}");
         let left = refused.until.map(|at| at.duration_since(now()));
         assert_eq!(left.map(|left| left.as_secs()), seconds, "{agent}");
         assert!(left.is_none_or(|left| left < SignedDuration::from_mins(1)));
@@ -77,8 +77,8 @@ fn a_rate_limit_is_told_by_every_agent_with_its_time_where_the_stream_has_it() {
 fn a_provider_that_fails_is_told_apart_from_a_limit() {
     for agent in AGENTS {
         let output = summary(agent, "500");
-        let refused = output.refused.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));
-        assert_eq!((refused.kind, refused.unavailable), (RefusalKind::RateLimited, true), "{agent}");
+        let refused = output.provider_error.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));
+        assert_eq!((refused.kind, refused.unavailable), (ProviderErrorKind::RateLimited, true), "{agent}");
         assert_eq!(output.ended, Some(TurnEnd { failed: true }), "{agent}");
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use agentloop_contract::completion_gate::CompletionGate;
 use agentloop_contract::names::env;
-use agentloop_contract::report::{Change, End, Error, Refusal, RefusalKind, Report};
+use agentloop_contract::report::{Change, End, Error, ProviderError, ProviderErrorKind, Report};
 use anyhow::Result;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
@@ -172,7 +172,8 @@ fn done(work: Work) -> (Truth, Report) {
             (ended(true, None, true, false), Report { gate, ..report })
         }
         Work::Refused => {
-            let refused = Some(Refusal { kind: RefusalKind::RateLimited, until: None, unavailable: false });
+            let refused =
+                Some(ProviderError { kind: ProviderErrorKind::RateLimited, until: None, unavailable: false });
             let report = Report {
                 exit_code: Some(1),
                 changed: Change::Unchanged,

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use agentloop_contract::completion_gate::CompletionGate;
 use agentloop_contract::names::env::REPORT_KEY;
-use agentloop_contract::report::{self, Change, Refusal, RefusalKind, Report};
+use agentloop_contract::report::{self, Change, ProviderError, ProviderErrorKind, Report};
 use agentloop_core::api::{
     ActiveIteration, AgentTask, BreakerStatus, Threshold, ThresholdSource, Thresholds,
 };
@@ -121,8 +121,8 @@ fn report(end: End) -> Option<Report> {
             ..exited(0, Change::Changed)
         },
         End::Refused | End::Touched => Report {
-            provider_refused: Some(Refusal {
-                kind: RefusalKind::RateLimited,
+            provider_refused: Some(ProviderError {
+                kind: ProviderErrorKind::RateLimited,
                 until: None,
                 unavailable: false,
             }),

@@ -4,7 +4,7 @@
 
 use agentloop_contract::{
     error,
-    report::{self, End, RefusalKind, Report},
+    report::{self, End, ProviderErrorKind, Report},
 };
 use jiff::Timestamp;
 
@@ -163,7 +163,7 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     let is_believed = end.authentic || end.exit_code.is_some_and(|code| code <= 128);
     let done = is_believed && is_asked && is_done(spec, report);
     let unauthenticated =
-        report.provider_refused.as_ref().is_some_and(|r| r.kind == RefusalKind::Unauthenticated);
+        report.provider_refused.as_ref().is_some_and(|r| r.kind == ProviderErrorKind::Unauthenticated);
     // An agent that was told to stop exits as it likes: that is no verdict of its own.
     // A command that cannot be executed has the code of the runner that tried, as in a shell: 126 or 127.
     let own_code = match report.end {
@@ -184,7 +184,7 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     let refusal = report
         .provider_refused
         .as_ref()
-        .filter(|refusal| refusal.kind == RefusalKind::RateLimited && verdict.is_none());
+        .filter(|refusal| refusal.kind == ProviderErrorKind::RateLimited && verdict.is_none());
     // A runner that can sign also says whether anything at all was touched, whatever counts as a change.
     let is_untouched = if end.keyed {
         report.untouched && changed != WorkspaceChange::Changed

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use agentloop_contract::{
     completion_gate::CompletionGate,
-    report::{Change, End, Error, Refusal, RefusalKind, Report},
+    report::{Change, End, Error, ProviderError, ProviderErrorKind, Report},
 };
 use agentloop_core::{
     api::{AgentTask, AgentTaskSpec, Thresholds},
@@ -166,14 +166,18 @@ pub fn done() -> Report {
 pub fn rate_limited(changed: Change, until: Option<Timestamp>) -> Report {
     Report {
         exit_code: Some(1),
-        provider_refused: Some(Refusal { kind: RefusalKind::RateLimited, until, unavailable: false }),
+        provider_refused: Some(ProviderError {
+            kind: ProviderErrorKind::RateLimited,
+            until,
+            unavailable: false,
+        }),
         error: Some(Error::new("exit code 1: 429 Too Many Requests")),
         ..exited(changed)
     }
 }
 
 pub fn unauthenticated() -> Report {
-    let refusal = Refusal { kind: RefusalKind::Unauthenticated, until: None, unavailable: false };
+    let refusal = ProviderError { kind: ProviderErrorKind::Unauthenticated, until: None, unavailable: false };
     Report { provider_refused: Some(refusal), ..failed_with("401 Unauthorized") }
 }
 

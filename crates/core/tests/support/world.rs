@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use agentloop_contract::report::{Change, RefusalKind, Report};
+use agentloop_contract::report::{Change, ProviderErrorKind, Report};
 use agentloop_core::{
     api::{AgentTask, AgentTaskStatus, Phase, WaitReason},
     decide::{Action, Decision, Earlier, Observed, PodRef, decide},
@@ -184,7 +184,7 @@ impl World {
             self.run();
         }
         let is_free = report.changed == Change::Unchanged
-            && report.provider_refused.as_ref().is_some_and(|r| r.kind == RefusalKind::RateLimited);
+            && report.provider_refused.as_ref().is_some_and(|r| r.kind == ProviderErrorKind::RateLimited);
         self.note_charge(!is_free);
         let state = kubelet::reported(report, self.now);
         kubelet::end(self.pod(), &state);

@@ -3,13 +3,13 @@
 pub mod cause;
 mod events;
 mod json;
-pub mod refusal;
+pub mod provider_error;
 pub mod retry_after;
 pub mod stream;
 pub mod tail;
 pub mod transcript;
 
-use agentloop_contract::report::{Refusal, Usage};
+use agentloop_contract::report::{ProviderError, Usage};
 use jiff::Timestamp;
 
 use self::{stream::Stream, tail::Tail, transcript::Transcript};
@@ -35,7 +35,7 @@ pub struct OutputSummary {
     /// The agent's own stream says that its last turn failed: with this error.
     pub failed: Option<String>,
     /// The model provider refused to serve, as the agent's own stream tells it.
-    pub refused: Option<Refusal>,
+    pub provider_error: Option<ProviderError>,
     /// What the agent's own stream tells of its cost.
     pub usage: Option<Usage>,
     /// How the last turn ended, where the agent's own stream came to its final event.

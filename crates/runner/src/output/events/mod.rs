@@ -5,10 +5,10 @@ mod codex;
 mod gemini;
 mod opencode;
 
-use agentloop_contract::report::{Refusal, Usage};
+use agentloop_contract::report::{ProviderError, Usage};
 use jiff::Timestamp;
 
-use super::{TurnEnd, json::Json, refusal, retry_after};
+use super::{TurnEnd, json::Json, provider_error, retry_after};
 
 /// What an event does to the final text.
 pub enum Text {
@@ -98,17 +98,17 @@ impl Events {
     }
 
     /// The refusal of the turn that failed. What a field names comes before what words name.
-    pub fn refused(&self, now: Timestamp) -> Option<Refusal> {
+    pub fn provider_error(&self, now: Timestamp) -> Option<ProviderError> {
         let failed = self.failed.as_ref()?;
         let kind = if failed.credential {
-            refusal::Kind::Credential
+            provider_error::FailureKind::Credential
         } else {
-            refusal::find(failed.status, &failed.words)?
+            provider_error::find(failed.status, &failed.words)?
         };
         let told = failed.until.and_then(|reset| reset.at(now));
         let within = || retry_after::fields(Json::within(&failed.words)?).and_then(|reset| reset.at(now));
         let times = [self.resets_at, told, within(), retry_after::find(&failed.words, now)];
-        Some(refusal::with_time(kind, &times, now))
+        Some(provider_error::with_time(kind, &times, now))
     }
 
     /// All that was used.

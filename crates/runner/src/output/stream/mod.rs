@@ -70,7 +70,7 @@ impl Default for Line {
 
 /// An event's type.
 #[derive(Deserialize)]
-struct Kind<'a> {
+struct EventType<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
 }
@@ -142,7 +142,7 @@ impl Stream {
             });
             return any;
         }
-        let Ok(Kind { kind }) = serde_json::from_str(&text) else { return false };
+        let Ok(EventType { kind }) = serde_json::from_str(&text) else { return false };
         let Some(event) = Json::whole(&text) else { return false };
         self.event(&kind, event);
         // Where nothing in this output is a known agent's, it is plain text.
@@ -192,7 +192,7 @@ impl Stream {
             text: self.carried.text(),
             stderr: String::new(),
             failed: events.failed().map(str::to_owned),
-            refused: events.refused(now),
+            provider_error: events.provider_error(now),
             usage,
             ended: self.has_ended(),
         }

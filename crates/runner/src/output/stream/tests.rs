@@ -1,4 +1,4 @@
-use agentloop_contract::report::RefusalKind;
+use agentloop_contract::report::ProviderErrorKind;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -57,7 +57,7 @@ fn plain_output_is_its_own_text() {
 fn claudes_final_text_is_that_of_its_result() {
     let output = lines(&[INIT, ASSISTANT, TOOL, &result("All done.\nBye.")]);
     assert_eq!(output.text, "All done.\nBye.\n");
-    assert_eq!((output.failed, output.refused), (None, None));
+    assert_eq!((output.failed, output.provider_error), (None, None));
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn the_single_object_and_the_array_of_output_format_json_are_read() {
 fn a_refused_credential_of_claude_is_told_by_its_status() {
     let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"Failed to authenticate. API Error: 401 {\"type\":\"error\"}","session_id":"s1","total_cost_usd":0}"#;
     let output = lines(&[INIT, line]);
-    assert_eq!(output.refused.as_ref().map(|r| r.kind), Some(RefusalKind::Unauthenticated));
+    assert_eq!(output.provider_error.as_ref().map(|r| r.kind), Some(ProviderErrorKind::Unauthenticated));
     assert!(output.error_line().is_some_and(|line| line.starts_with("Failed to authenticate")), "{output:?}");
     assert_eq!(output.text.trim(), "");
 }
@@ -109,12 +109,12 @@ fn a_refused_credential_of_claude_is_told_by_its_status() {
 fn a_rate_limit_of_claude_has_the_time_that_the_stream_names() {
     let limit = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1795348800,"rateLimitType":"five_hour"},"session_id":"s1"}"#;
     let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":429,"result":"API Error: 429","session_id":"s1"}"#;
-    let refused = lines(&[INIT, limit, line]).refused.expect("refused");
-    assert_eq!(refused.kind, RefusalKind::RateLimited);
+    let refused = lines(&[INIT, limit, line]).provider_error.expect("refused");
+    assert_eq!(refused.kind, ProviderErrorKind::RateLimited);
     assert_eq!(refused.until.map(|at| at.to_string()).as_deref(), Some("2026-11-22T12:00:00Z"));
     let allowed = limit.replace("rejected", "allowed");
-    assert_eq!(lines(&[INIT, &allowed, line]).refused.expect("refused").until, None);
-    assert_eq!(lines(&[INIT, limit, &result("went on")]).refused, None);
+    assert_eq!(lines(&[INIT, &allowed, line]).provider_error.expect("refused").until, None);
+    assert_eq!(lines(&[INIT, limit, &result("went on")]).provider_error, None);
 }
 
 #[test]
@@ -154,19 +154,19 @@ fn a_failed_turn_of_codex_tells_the_refusal_in_its_message_alone() {
         ])
     };
     let output = failed("exceeded retry limit, last status: 429 Too Many Requests");
-    assert_eq!(output.refused.map(|r| r.kind), Some(RefusalKind::RateLimited));
+    assert_eq!(output.provider_error.map(|r| r.kind), Some(ProviderErrorKind::RateLimited));
     let output =
         failed("unexpected status 401 Unauthorized: Invalid key, url: http://127.0.0.1:1/v1/responses");
-    assert_eq!(output.refused.as_ref().map(|r| r.kind), Some(RefusalKind::Unauthenticated));
+    assert_eq!(output.provider_error.as_ref().map(|r| r.kind), Some(ProviderErrorKind::Unauthenticated));
     let output = failed("You've hit your usage limit. Try again in 2 hours.");
     assert_eq!(
-        output.refused.and_then(|r| r.until).map(|at| at.to_string()).as_deref(),
+        output.provider_error.and_then(|r| r.until).map(|at| at.to_string()).as_deref(),
         Some("2026-11-22T12:00:00Z")
     );
     let output = failed("stream disconnected before completion");
-    assert!(output.refused.is_some_and(|r| r.unavailable && r.kind == RefusalKind::RateLimited));
+    assert!(output.provider_error.is_some_and(|r| r.unavailable && r.kind == ProviderErrorKind::RateLimited));
     let output = failed("the sandbox cannot be made");
-    assert_eq!((output.refused, output.failed.as_deref()), (None, Some("the sandbox cannot be made")));
+    assert_eq!((output.provider_error, output.failed.as_deref()), (None, Some("the sandbox cannot be made")));
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn streams_of_codex_as_it_printed_them_are_understood() {
         r#"{"type":"turn.completed","usage":{"input_tokens":200,"cached_input_tokens":80,"cache_write_input_tokens":0,"output_tokens":14,"reasoning_output_tokens":4}}"#,
     ]);
     assert_eq!(output.text, "Done.\n\n<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>\n");
-    assert_eq!((output.failed, output.refused), (None, None));
+    assert_eq!((output.failed, output.provider_error), (None, None));
     let usage = output.usage.expect("usage");
     assert_eq!(
         (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens),
@@ -216,12 +216,12 @@ fn streams_of_codex_as_it_printed_them_are_understood() {
         let message = Value::from(message);
         let again = format!(r#"{{"type":"error","message":{message}}}"#);
         let failed = format!(r#"{{"type":"turn.failed","error":{{"message":{message}}}}}"#);
-        let refused = lines(&[THREAD, UNKNOWN, TURN, &again, &failed]).refused.expect("refused");
+        let refused = lines(&[THREAD, UNKNOWN, TURN, &again, &failed]).provider_error.expect("refused");
         assert_eq!(refused.until.map(|at| at.as_second() - now().as_second()), seconds, "{message}");
         refused.kind
     };
     let words = "unexpected status 401 Unauthorized: Incorrect API key provided, url: http://127.0.0.1:1/v1/responses";
-    assert_eq!(refused(words, None), RefusalKind::Unauthenticated);
+    assert_eq!(refused(words, None), ProviderErrorKind::Unauthenticated);
     for (words, seconds) in [
         ("exceeded retry limit, last status: 429 Too Many Requests", None),
         ("Quota exceeded. Check your plan and billing details.", None),
@@ -237,7 +237,7 @@ fn streams_of_codex_as_it_printed_them_are_understood() {
             Some(11),
         ),
     ] {
-        assert_eq!(refused(words, seconds), RefusalKind::RateLimited, "{words}");
+        assert_eq!(refused(words, seconds), ProviderErrorKind::RateLimited, "{words}");
     }
 }
 
@@ -246,7 +246,7 @@ fn a_warning_of_codex_fails_nothing() {
     let warning =
         r#"{"type":"item.completed","item":{"id":"item_0","type":"error","message":"401 Unauthorized"}}"#;
     let output = lines(&[THREAD, warning, &message("fine"), COMPLETED]);
-    assert_eq!((output.failed, output.refused, output.text.as_str()), (None, None, "fine\n"));
+    assert_eq!((output.failed, output.provider_error, output.text.as_str()), (None, None, "fine\n"));
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn a_turn_that_failed_takes_back_what_was_said_in_it() {
 fn a_later_turn_that_succeeds_lifts_the_refusal() {
     let failed = r#"{"type":"turn.failed","error":{"message":"429 Too Many Requests"}}"#;
     let output = lines(&[THREAD, failed, THREAD, &message("ok"), COMPLETED]);
-    assert_eq!((output.failed, output.refused), (None, None));
+    assert_eq!((output.failed, output.provider_error), (None, None));
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_script_around_the_agent_may_print_before_and_after() {
 fn events_that_a_plain_agent_quotes_are_not_its_own() {
     let refused = r#"{"type":"result","is_error":true,"api_error_status":401,"result":"no"}"#;
     let output = lines(&["Let me look at the log:", refused, "I see."]);
-    assert_eq!((&output.refused, &output.failed), (&None, &None));
+    assert_eq!((&output.provider_error, &output.failed), (&None, &None));
     assert!(output.text.contains("Let me look") && output.text.contains("I see."), "{output:?}");
 }
 

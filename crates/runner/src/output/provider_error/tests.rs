@@ -2,19 +2,22 @@ use super::*;
 
 #[test]
 fn a_status_is_taken_before_words() {
-    assert_eq!(find(Some(401), "429 Too Many Requests"), Some(Kind::Credential));
-    assert_eq!(find(Some(529), ""), Some(Kind::Unavailable));
+    assert_eq!(find(Some(401), "429 Too Many Requests"), Some(FailureKind::Credential));
+    assert_eq!(find(Some(529), ""), Some(FailureKind::Unavailable));
     assert_eq!(find(Some(400), "rate limit"), None);
     assert_eq!(find(Some(404), "overloaded"), None);
     for status in [500, 502, 503, 504, 408] {
-        assert_eq!(find(Some(status), "invalid api key"), Some(Kind::Unavailable), "{status}");
+        assert_eq!(find(Some(status), "invalid api key"), Some(FailureKind::Unavailable), "{status}");
     }
-    assert_eq!(find(Some(400), "API key not valid. Please pass a valid API key."), Some(Kind::Credential));
+    assert_eq!(
+        find(Some(400), "API key not valid. Please pass a valid API key."),
+        Some(FailureKind::Credential)
+    );
     assert_eq!(find(Some(500), "litellm.ContextWindowExceededError: prompt is too long"), None);
 }
 
 #[track_caller]
-fn all(kind: Option<Kind>, words: &[&str]) {
+fn all(kind: Option<FailureKind>, words: &[&str]) {
     for words in words {
         assert_eq!(find(None, words), kind, "{words}");
     }
@@ -23,7 +26,7 @@ fn all(kind: Option<Kind>, words: &[&str]) {
 #[test]
 fn limits_come_in_many_words() {
     all(
-        Some(Kind::Limit),
+        Some(FailureKind::Limit),
         &[
             "exceeded retry limit, last status: 429 Too Many Requests",
             "You've hit your usage limit. Try again at 3:05 PM.",
@@ -42,7 +45,7 @@ fn limits_come_in_many_words() {
 #[test]
 fn refused_credentials_come_in_many_words() {
     all(
-        Some(Kind::Credential),
+        Some(FailureKind::Credential),
         &[
             "unexpected status 401 Unauthorized: bad key, url: http://x",
             "403 Forbidden",
@@ -62,7 +65,7 @@ fn refused_credentials_come_in_many_words() {
 #[test]
 fn a_provider_that_fails_or_cannot_be_reached_is_unavailable() {
     all(
-        Some(Kind::Unavailable),
+        Some(FailureKind::Unavailable),
         &[
             "API Error: 500 Internal server error. This is a server-side issue, usually temporary.",
             "API Error: 502 <html><title>502 Bad Gateway</title></html>",
@@ -106,9 +109,9 @@ fn an_error_of_the_iteration_is_no_refusal() {
 fn a_time_gone_by_or_far_away_is_not_named_and_the_next_one_is() {
     let now: Timestamp = "2026-11-22T10:00:00Z".parse().expect("time");
     let at = |at: &str| at.parse().ok();
-    let until = |times: &[Option<Timestamp>]| with_time(Kind::Limit, times, now).until;
+    let until = |times: &[Option<Timestamp>]| with_time(FailureKind::Limit, times, now).until;
     assert!(until(&[at("2026-11-22T11:00:00Z")]).is_some());
     assert_eq!(until(&[at("2026-11-22T09:00:00Z")]), None);
     assert_eq!(until(&[at("2027-11-22T09:00:00Z"), at("2026-11-22T12:00:00Z")]), at("2026-11-22T12:00:00Z"));
-    assert_eq!(with_time(Kind::Credential, &[at("2026-11-22T11:00:00Z")], now).until, None);
+    assert_eq!(with_time(FailureKind::Credential, &[at("2026-11-22T11:00:00Z")], now).until, None);
 }

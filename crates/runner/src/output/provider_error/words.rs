@@ -2,7 +2,7 @@
 //!
 //! Wordings are in lower case, and as long as it takes to mean nothing else. The first table with a match decides.
 
-use super::Kind;
+use super::FailureKind;
 
 /// What stands before a status in an error's words.
 pub(super) const BEFORE_STATUS: &[&str] = &[
@@ -19,11 +19,11 @@ pub(super) const BEFORE_STATUS: &[&str] = &[
 ];
 
 /// A kind of refusal, a wording, and who says so.
-type Wording = (Kind, &'static str, &'static str);
+type Wording = (FailureKind, &'static str, &'static str);
 
 /// Errors of the iteration come first: "context limit reached" is no limit of use.
 const TABLE: &[Wording] = {
-    use Kind::{Credential, Limit, Own, Unavailable};
+    use FailureKind::{Credential, Limit, Own, Unavailable};
     &[
         // The conversation is full.
         (Own, "context limit", "Claude Code: Context limit reached · /compact or /clear to continue"),
@@ -234,7 +234,7 @@ const TABLE: &[Wording] = {
 };
 
 /// What an error's words, in lower case, tell.
-pub(super) fn find(words: &str) -> Option<Kind> {
+pub(super) fn find(words: &str) -> Option<FailureKind> {
     TABLE.iter().find(|(_, wording, _)| words.contains(wording)).map(|(kind, ..)| *kind)
 }
 

@@ -5,7 +5,7 @@
 
 mod words;
 
-use agentloop_contract::report::{Refusal, RefusalKind};
+use agentloop_contract::report::{ProviderError, ProviderErrorKind};
 use jiff::{SignedDuration, Timestamp};
 
 use super::json::Json;
@@ -15,7 +15,7 @@ const FURTHEST: SignedDuration = SignedDuration::from_hours(35 * 24);
 
 /// What a failed request was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FailureKind {
     /// The iteration's own error: another try will not end otherwise.
     Own,
     /// Not with this credential.
@@ -27,23 +27,23 @@ pub enum Kind {
 }
 
 /// The kind of refusal that a request's status tells, or else the words of the final error.
-pub fn find(status: Option<i64>, words: &str) -> Option<Kind> {
+pub fn find(status: Option<i64>, words: &str) -> Option<FailureKind> {
     let lower = words.to_lowercase();
     let said = words::find(&lower);
     let kind = match status.or_else(|| status_in(words, &lower)) {
-        Some(401 | 403) => Kind::Credential,
-        Some(402 | 429) => Kind::Limit,
+        Some(401 | 403) => FailureKind::Credential,
+        Some(402 | 429) => FailureKind::Limit,
         // Proxies answer so to a conversation that is too long.
-        Some(408 | 500..=599) if said == Some(Kind::Own) => return None,
-        Some(408 | 500..=599) => Kind::Unavailable,
+        Some(408 | 500..=599) if said == Some(FailureKind::Own) => return None,
+        Some(408 | 500..=599) => FailureKind::Unavailable,
         // A bad key is a bad request at some providers; that a request is at fault is else no refusal.
-        Some(400) if said == Some(Kind::Credential) => Kind::Credential,
-        Some(400) if lower.contains("credit balance is too low") => Kind::Limit,
+        Some(400) if said == Some(FailureKind::Credential) => FailureKind::Credential,
+        Some(400) if lower.contains("credit balance is too low") => FailureKind::Limit,
         // What is no status of HTTP is some other number.
         Some(400..=499) => return None,
         _ => said?,
     };
-    (kind != Kind::Own).then_some(kind)
+    (kind != FailureKind::Own).then_some(kind)
 }
 
 /// The status that an error's words name.
@@ -66,15 +66,15 @@ fn status_in(words: &str, lower: &str) -> Option<i64> {
 }
 
 /// A refusal with the first of the times that lies ahead and not absurdly far.
-pub fn with_time(kind: Kind, times: &[Option<Timestamp>], now: Timestamp) -> Refusal {
+pub fn with_time(kind: FailureKind, times: &[Option<Timestamp>], now: Timestamp) -> ProviderError {
     let sensible = |at: &Timestamp| *at > now && at.duration_since(now) < FURTHEST;
     let until = times.iter().flatten().copied().find(sensible);
-    let unavailable = kind == Kind::Unavailable;
+    let unavailable = kind == FailureKind::Unavailable;
     let kind = match kind {
-        Kind::Credential => RefusalKind::Unauthenticated,
-        _ => RefusalKind::RateLimited,
+        FailureKind::Credential => ProviderErrorKind::Unauthenticated,
+        _ => ProviderErrorKind::RateLimited,
     };
-    Refusal { kind, until: until.filter(|_| kind == RefusalKind::RateLimited), unavailable }
+    ProviderError { kind, until: until.filter(|_| kind == ProviderErrorKind::RateLimited), unavailable }
 }
 
 #[cfg(test)]
