@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use agentloop_fuzz::within;
-use agentloop_runner::workspace::git::index::{Index, Unread};
+use agentloop_runner::workspace::git::index::{Index, IndexError};
 use libfuzzer_sys::fuzz_target;
 
 /// What the paths may take.
@@ -35,10 +35,10 @@ fuzz_target!(|bytes: &[u8]| {
                     assert_eq!(Index::strict(&touched, object), strict, "times");
                 }
             }
-            Err(error) => assert_eq!(*error, Unread::Malformed, "there is room"),
+            Err(error) => assert_eq!(*error, IndexError::Malformed, "there is room"),
         }
         match bounded {
-            Err(Unread::TooLarge) => assert!(held.get() > ROOM),
+            Err(IndexError::TooLarge) => assert!(held.get() > ROOM),
             bounded => assert_eq!(bounded, whole),
         }
     }

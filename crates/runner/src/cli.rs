@@ -1,30 +1,18 @@
 //! The commands: `run`, `install`, `version`.
 
-use std::{
-    ffi::OsString,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsString, path::Path};
 
 use agentloop_contract::names;
 
-use crate::{install, run, secrets};
+use crate::{
+    install,
+    run::{self, RunArguments},
+    secrets,
+};
 
 const USAGE: &str = "usage: agentloop-runner run [--input DIR] [--scratch DIR] [--termination-log FILE] -- COMMAND [ARGUMENT]...
        agentloop-runner install DIR
        agentloop-runner version";
-
-/// Where `run` finds and puts things, and what it runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Folder with the context and the prompt.
-    pub input: PathBuf,
-    /// Writable folder for the rendered prompt.
-    pub scratch: PathBuf,
-    /// File that the report is written to.
-    pub termination_log: PathBuf,
-    /// The agent's command and its arguments; never empty.
-    pub command: Vec<OsString>,
-}
 
 /// Runs a command of ours; the exit code. The first argument is the program's name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> i32 {
@@ -57,8 +45,8 @@ fn usage() -> i32 {
 }
 
 /// Everything after `--` is the agent's, whatever it looks like.
-fn parse_run(arguments: &[OsString]) -> Option<Run> {
-    let mut run = Run {
+fn parse_run(arguments: &[OsString]) -> Option<RunArguments> {
+    let mut run = RunArguments {
         input: names::INPUT_DIR.into(),
         scratch: names::SCRATCH_DIR.into(),
         termination_log: names::TERMINATION_LOG.into(),
@@ -83,7 +71,7 @@ fn parse_run(arguments: &[OsString]) -> Option<Run> {
 mod tests {
     use super::*;
 
-    fn parse(arguments: &[&str]) -> Option<Run> {
+    fn parse(arguments: &[&str]) -> Option<RunArguments> {
         parse_run(&arguments.iter().map(OsString::from).collect::<Vec<_>>())
     }
 

@@ -4,7 +4,7 @@
 //! Data flows one way; only the modules marked with * do any input or output:
 //!
 //! [`inputs`]* → [`prompt`] → [`workspace`]* (before) → [`process`]* with [`output`] and [`completion_gate`] → [`workspace`]*
-//! (after) → [`process`]* (verify) → [`judge`] → [`termination_message`]*
+//! (after) → [`process`]* (verify) → [`evaluation`] → [`termination_message`]*
 //!
 //! What anything but the agent says passes [`secrets`] first.
 //!
@@ -12,9 +12,9 @@
 
 pub mod cli;
 pub mod completion_gate;
+pub mod evaluation;
 pub mod inputs;
 pub mod install;
-pub mod judge;
 pub mod output;
 pub mod process;
 pub mod prompt;

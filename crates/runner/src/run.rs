@@ -1,7 +1,7 @@
 //! One iteration, from its inputs to its report.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File},
     io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
@@ -20,9 +20,9 @@ use jiff::Timestamp;
 use rustix::process::DumpableBehavior;
 
 use crate::{
-    cli, completion_gate, inputs, judge,
+    completion_gate, evaluation, inputs,
     output::{Output, OutputSummary},
-    process::{Ended, Launch, Left, Rules, Status, Supervisor},
+    process::{CommandOptions, EndedCommand, LaunchOptions, Status, Supervisor, Survivors},
     prompt, secrets, signals,
     start::Start,
     termination_message,
@@ -30,7 +30,7 @@ use crate::{
         self,
         fingerprint::{self, Difference, Fingerprint, Limits},
         ignore,
-        look::Look,
+        metadata::MetadataSnapshot,
         state_dir::{self, StateDir},
     },
 };
@@ -41,6 +41,19 @@ const RENDERED: &str = agentloop_contract::names::PROMPT_RENDERED;
 const MOST_NAMES: usize = 200;
 /// What a fingerprint may still take when we were told to stop: the kubelet waits for a while, but not for long.
 const WHEN_STOPPING: Duration = Duration::from_secs(5);
+
+/// Where `run` finds and puts things, and what it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunArguments {
+    /// Folder with the context and the prompt.
+    pub input: PathBuf,
+    /// Writable folder for the rendered prompt.
+    pub scratch: PathBuf,
+    /// File that the report is written to.
+    pub termination_log: PathBuf,
+    /// The agent's command and its arguments; never empty.
+    pub command: Vec<OsString>,
+}
 
 /// Why there is nothing to judge.
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +81,11 @@ enum Failure {
 impl Failure {
     fn report(&self) -> (Report, i32) {
         let (end, code) = match self {
-            Self::StateDir(state_dir::Error::AlreadyRan) => (End::AlreadyRan, judge::FAILED),
+            Self::StateDir(state_dir::Error::AlreadyRan) => (End::AlreadyRan, evaluation::FAILED),
             Self::NotFound(_) => (End::CommandNotFound, 127),
             Self::NotExecutable(_) => (End::CommandNotFound, 126),
             Self::Interrupted => return (Report::of(End::Interrupted), 143),
-            _ => (End::RunnerFailed, judge::FAILED),
+            _ => (End::RunnerFailed, evaluation::FAILED),
         };
         let error = Some(Error::new(&secrets::own().mask(&format!("{end:?}: {self}"))));
         (Report { error, ..Report::of(end) }, code)
@@ -80,7 +93,7 @@ impl Failure {
 }
 
 /// Runs one iteration and reports on it; the exit code.
-pub fn run(arguments: &cli::Run) -> i32 {
+pub fn run(arguments: &RunArguments) -> i32 {
     shield();
     // While nothing else runs that could take threads or memory away.
     let _ = secrets::own();
@@ -88,7 +101,7 @@ pub fn run(arguments: &cli::Run) -> i32 {
     if let Err(error) = termination_message::prepare(&arguments.termination_log, key.as_deref()) {
         // Without a report nothing that the agent did could ever count.
         secrets::log(format_args!("{} cannot be written: {error}", arguments.termination_log.display()));
-        return judge::FAILED;
+        return evaluation::FAILED;
     }
     let (report, code) = iteration(arguments).unwrap_or_else(|failure| {
         secrets::log(&failure);
@@ -106,7 +119,7 @@ fn shield() {
     }
 }
 
-fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
+fn iteration(arguments: &RunArguments) -> Result<(Report, i32), Failure> {
     let supervisor = Supervisor::new(signals::listen().map_err(Failure::Signals)?);
     let mut context = inputs::context(&arguments.input)?;
     secrets::own().context(&mut context);
@@ -147,14 +160,14 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     report.started_at = Some(Timestamp::now());
     report.fingerprint_before = before.fingerprint.hex();
     termination_message::note(&report);
-    let rules = Rules {
+    let options = CommandOptions {
         timeout: seconds(context.iteration_timeout_seconds),
         grace: grace(&context),
         pass_stop: true,
         exit_grace: Some(seconds(context.exit_grace_seconds)),
-        launch: Launch { no_new_privileges: context.no_new_privileges },
+        launch: LaunchOptions { no_new_privileges: context.no_new_privileges },
     };
-    let ended = match supervisor.run(command, rules) {
+    let ended = match supervisor.run(command, options) {
         Ok(ended) => ended,
         Err(error) => {
             let failure = not_started(&arguments.command, error);
@@ -170,12 +183,12 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     if ended.finished.is_some() {
         secrets::log("the agent printed its final event and did not exit: it was ended");
     }
-    if let Some(left) = &ended.left {
+    if let Some(survivors) = &ended.survivors {
         keep_transcript(&state_dir, "output.log", &ended);
         report.usage.clone_from(&output.usage);
-        return Ok(not_alone(&state_dir, &report, left));
+        return Ok(not_alone(&state_dir, &report, survivors));
     }
-    let code = judge_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended, &output);
+    let code = evaluate_agent(&mut report, &context, &supervisor, (path, &root), &before, &ended, &output);
     if report.changed == Change::Unchanged {
         report.started_in = start.outside;
     }
@@ -187,21 +200,21 @@ fn iteration(arguments: &cli::Run) -> Result<(Report, i32), Failure> {
     if let (Some(verify), true) = (&context.verify, code.1) {
         match run_verify(verify, &state_dir, &context, &supervisor) {
             Ok(verified) => report.verify = verified,
-            Err(left) => return Ok(not_alone(&state_dir, &report, &left)),
+            Err(survivors) => return Ok(not_alone(&state_dir, &report, &survivors)),
         }
     }
-    report.error = judge::error(&report, status_of_error(&ended), &output);
+    report.error = evaluation::error(&report, status_of_error(&ended), &output);
     keep_report(&state_dir, &report);
     Ok((report, code.0))
 }
 
 /// What still runs may have changed, or may yet change, whatever there is to see: nothing is completed by it, and
 /// nothing is free.
-fn not_alone(state_dir: &StateDir, known: &Report, left: &Left) -> (Report, i32) {
-    secrets::log(left);
-    let failed = termination_message::failed(known, &left.to_string());
+fn not_alone(state_dir: &StateDir, known: &Report, survivors: &Survivors) -> (Report, i32) {
+    secrets::log(survivors);
+    let failed = termination_message::failed(known, &survivors.to_string());
     keep_report(state_dir, &failed);
-    (failed, judge::NOT_ALONE)
+    (failed, evaluation::NOT_ALONE)
 }
 
 /// The workspace as it was before the agent.
@@ -209,17 +222,17 @@ struct Before {
     fingerprint: Fingerprint,
     ignore: ignore::Ignore,
     /// Taken last: from here on the runner writes nothing to the workspace until the agent has ended.
-    look: Look,
+    look: MetadataSnapshot,
 }
 
 /// Fills in what the agent itself brought about; the exit code, and whether the verify command decides now.
-fn judge_agent(
+fn evaluate_agent(
     report: &mut Report,
     context: &Context,
     supervisor: &Supervisor,
     (path, root): (&Path, &OwnedFd),
     before: &Before,
-    ended: &Ended,
+    ended: &EndedCommand,
     output: &OutputSummary,
 ) -> (i32, bool) {
     report.end = match (ended.timed_out, ended.interrupted) {
@@ -246,20 +259,20 @@ fn judge_agent(
     };
     (report.changed, report.files_changed, report.files) =
         (difference.changed, difference.files, difference.names);
-    let verify = judge::asks_verify(context, report.end, status, &found);
+    let verify = evaluation::needs_verify(context, report.end, status, &found);
     match found {
         Ok(gate) => report.gate = Some(gate),
         Err(why) => report.no_gate = Some(why),
     }
-    report.provider_refused = judge::provider_error(context, status, output);
-    report.error = judge::error(report, status_of_error(ended), output);
+    report.provider_refused = evaluation::provider_error(context, status, output);
+    report.error = evaluation::error(report, status_of_error(ended), output);
     report.usage.clone_from(&output.usage);
-    (judge::exit_code(report.end, status), verify)
+    (evaluation::exit_code(report.end, status), verify)
 }
 
 /// How the agent ended by its own word: a stream whose last turn failed is no success, whatever its program exits with;
 /// and where that did not exit after its final event, the stream says it all.
-fn own_status(end: End, ended: &Ended, output: &OutputSummary) -> Status {
+fn own_status(end: End, ended: &EndedCommand, output: &OutputSummary) -> Status {
     let failed = output.failed.is_some() || output.ended.is_some_and(|turn| turn.failed);
     match ended.status {
         _ if ended.finished.is_some() => Status::Exited(i32::from(failed)),
@@ -269,7 +282,7 @@ fn own_status(end: End, ended: &Ended, output: &OutputSummary) -> Status {
 }
 
 /// What an error is told by: not by a signal of ours.
-fn status_of_error(ended: &Ended) -> Status {
+fn status_of_error(ended: &EndedCommand) -> Status {
     if ended.finished.is_some() { Status::Exited(0) } else { ended.status }
 }
 
@@ -296,26 +309,27 @@ fn fingerprint(
     print
 }
 
-fn look(root: &OwnedFd, supervisor: &Supervisor) -> Look {
-    let look = Look::before(root, Limits { stop: Some(supervisor.stop_flag()), ..Limits::default() });
+fn look(root: &OwnedFd, supervisor: &Supervisor) -> MetadataSnapshot {
+    let look =
+        MetadataSnapshot::before(root, Limits { stop: Some(supervisor.stop_flag()), ..Limits::default() });
     if let Some(why) = look.incomplete() {
         secrets::log(format_args!("this attempt is charged, even if the provider refuses it: {why}"));
     }
     look
 }
 
-fn untouched(root: &OwnedFd, supervisor: &Supervisor, before: &Look) -> bool {
+fn untouched(root: &OwnedFd, supervisor: &Supervisor, before: &MetadataSnapshot) -> bool {
     // What cannot come to yes need not be looked at again.
     before.incomplete().is_none() && {
         let limits =
             Limits { stop: Some(supervisor.stop_flag()), after_stop: WHEN_STOPPING, ..Limits::default() };
-        before.is_untouched(&Look::after(root, limits))
+        before.is_untouched(&MetadataSnapshot::after(root, limits))
     }
 }
 
 /// The agent's command, in the folder that its image or template chose, or in the workspace.
 fn agent_command(
-    arguments: &cli::Run,
+    arguments: &RunArguments,
     start: &Start,
     context: &Context,
     prompt: Option<&Path>,
@@ -358,25 +372,25 @@ fn run_verify(
     state_dir: &StateDir,
     context: &Context,
     supervisor: &Supervisor,
-) -> Result<Option<Verified>, Left> {
+) -> Result<Option<Verified>, Survivors> {
     let mut command = command(verify.command.iter().map(AsRef::as_ref), context);
     command.current_dir(&context.workspace);
-    let rules = Rules {
+    let options = CommandOptions {
         timeout: seconds(verify.timeout_seconds),
         grace: grace(context),
         pass_stop: false,
         exit_grace: None,
-        launch: Launch::default(),
+        launch: LaunchOptions::default(),
     };
-    match supervisor.run(command, rules) {
+    match supervisor.run(command, options) {
         Ok(ended) => {
             keep_transcript(state_dir, "verify.log", &ended);
             // Cut short by a stop, it has said nothing; where it had finished by then, it has.
             let cut = ended.interrupted && matches!(ended.status, Status::Killed(_));
             let output = summarize(&ended);
-            match ended.left {
-                Some(left) => Err(left),
-                None => Ok((!cut).then(|| judge::verified(ended.status, ended.timed_out, &output))),
+            match ended.survivors {
+                Some(survivors) => Err(survivors),
+                None => Ok((!cut).then(|| evaluation::verified(ended.status, ended.timed_out, &output))),
             }
         }
         Err(error) => {
@@ -386,13 +400,13 @@ fn run_verify(
                 ..OutputSummary::default()
             };
             secrets::log(&output.text);
-            Ok(Some(judge::verified(Status::Exited(127), false, &output)))
+            Ok(Some(evaluation::verified(Status::Exited(127), false, &output)))
         }
     }
 }
 
 /// Why the agent's command could not be executed, in words that tell what to do.
-fn not_started(command: &[std::ffi::OsString], error: io::Error) -> Failure {
+fn not_started(command: &[OsString], error: io::Error) -> Failure {
     let name = command.first().map(|name| name.display().to_string()).unwrap_or_default();
     match error.kind() {
         io::ErrorKind::NotFound if Path::new(&name).components().count() > 1 && Path::new(&name).exists() => {
@@ -406,7 +420,7 @@ fn not_started(command: &[std::ffi::OsString], error: io::Error) -> Failure {
     }
 }
 
-fn keep_transcript(state_dir: &StateDir, name: &str, ended: &Ended) {
+fn keep_transcript(state_dir: &StateDir, name: &str, ended: &EndedCommand) {
     let output = lock(ended);
     if !output.transcript().is_empty() {
         let parts = output.transcript().parts();
@@ -430,12 +444,12 @@ fn kept(result: Result<(), state_dir::Error>) {
 }
 
 /// What a command said, without credentials. What it printed because it was stopped does not count.
-fn summarize(ended: &Ended) -> OutputSummary {
+fn summarize(ended: &EndedCommand) -> OutputSummary {
     let output = ended.finished.clone().unwrap_or_else(|| lock(ended).summary(Timestamp::now()));
     secrets::own().output(output)
 }
 
-fn lock(ended: &Ended) -> MutexGuard<'_, Output> {
+fn lock(ended: &EndedCommand) -> MutexGuard<'_, Output> {
     ended.output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

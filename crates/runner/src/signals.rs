@@ -24,7 +24,7 @@ use signal_hook::{
 
 /// What the loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum SignalEvent {
     /// A child has ended, or so it seems.
     Child,
     /// We were ordered to stop, by this signal.
@@ -38,17 +38,17 @@ pub enum Event {
 }
 
 /// Where events come from.
-pub struct Events {
+pub struct SignalEvents {
     /// The next event.
-    pub receiver: Receiver<Event>,
+    pub receiver: Receiver<SignalEvent>,
     /// For the threads that read pipes.
-    pub sender: Sender<Event>,
+    pub sender: Sender<SignalEvent>,
     /// We were told to stop.
     pub stopping: Arc<AtomicBool>,
 }
 
 /// Begins to listen. A signal that is caught is not ignored by PID 1, and has its default again in what is executed.
-pub fn listen() -> io::Result<Events> {
+pub fn listen() -> io::Result<SignalEvents> {
     let (sender, receiver) = channel();
     let stopping = Arc::new(AtomicBool::new(false));
     let mut signals = SignalsInfo::<WithOrigin>::new([
@@ -59,20 +59,20 @@ pub fn listen() -> io::Result<Events> {
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for origin in signals.forever() {
             let event = match origin.signal {
-                SIGCHLD => Event::Child,
-                signal if first && is_from_inside(&origin) => Event::Inside(signal),
+                SIGCHLD => SignalEvent::Child,
+                signal if first && is_from_inside(&origin) => SignalEvent::Inside(signal),
                 signal @ (SIGTERM | SIGINT) if !first || from_outside(&origin) => {
                     stop.store(true, Ordering::SeqCst);
-                    Event::Stop(signal)
+                    SignalEvent::Stop(signal)
                 }
-                other => Event::Other(other),
+                other => SignalEvent::Other(other),
             };
             if to.send(event).is_err() {
                 return;
             }
         }
     })?;
-    Ok(Events { receiver, sender, stopping })
+    Ok(SignalEvents { receiver, sender, stopping })
 }
 
 /// Whether neither a process outside our PID namespace nor the kernel, for the terminal, sent the signal.

@@ -18,7 +18,7 @@ use rustix::{
     process::{Pid, Signal},
 };
 
-use crate::{judge, process::RUNNING, secrets};
+use crate::{evaluation, process::RUNNING, secrets};
 
 /// The limit until the context has told the real one: it fits a pod of eight containers.
 const CAREFUL_LIMIT: usize = 1024;
@@ -61,7 +61,7 @@ pub fn prepare(file: &Path, key: Option<&[u8]>) -> io::Result<()> {
             target().and_then(|target| target.report).unwrap_or_else(|| Report::of(End::RunnerFailed));
         let at = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
         hand_over(&failed(&known, &format!("internal error{at}")));
-        std::process::exit(judge::FAILED);
+        std::process::exit(evaluation::FAILED);
     }));
     Ok(())
 }

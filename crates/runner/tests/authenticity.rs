@@ -10,25 +10,25 @@ use agentloop_contract::{
     mac::{Signature, check},
     report::{Change, End},
 };
-use common::{AS_PID_1, Outcome, Pod, containers, gate, give, is_root};
+use common::{AS_PID_1, Pod, RunnerExit, containers, gate, give, is_root};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
 /// As the operator starts the runner: with the key as the last variable.
 const KEYED: [&str; 2] = ["env", "AGENTLOOP_REPORT_KEY=0123456789abcdef0123456789abcdef"];
 
-fn signature(outcome: &Outcome) -> Signature {
-    check(&outcome.message, KEY.as_bytes())
+fn signature(exit: &RunnerExit) -> Signature {
+    check(&exit.message, KEY.as_bytes())
 }
 
 #[test]
 fn a_report_is_signed_where_the_pod_has_a_key() {
     let pod = Pod::new();
-    let outcome = pod.start_with(&KEYED, &["true"]).outcome();
-    assert_eq!((signature(&outcome), outcome.report().end), (Signature::Valid, End::Exited), "{outcome:?}");
+    let exit = pod.start_with(&KEYED, &["true"]).exit();
+    assert_eq!((signature(&exit), exit.report().end), (Signature::Valid, End::Exited), "{exit:?}");
     assert_eq!(signature(&pod.with("attempt", 1).exec(&["true"])), Signature::Absent);
     let without = ["env", "AGENTLOOP_REPORT_KEY="];
-    assert_eq!(check(&Pod::new().start_with(&without, &["true"]).outcome().message, b""), Signature::Absent);
+    assert_eq!(check(&Pod::new().start_with(&without, &["true"]).exit().message, b""), Signature::Absent);
 }
 
 #[test]
@@ -38,8 +38,8 @@ fn a_report_that_something_prevented_is_signed_too() {
         (Pod::new().with("iteration", "x"), End::RunnerFailed),
         (Pod::new(), End::CommandNotFound),
     ] {
-        let outcome = pod.start_with(&KEYED, &["/no/agent"]).outcome();
-        assert_eq!((signature(&outcome), outcome.report().end), (Signature::Valid, end), "{outcome:?}");
+        let exit = pod.start_with(&KEYED, &["/no/agent"]).exit();
+        assert_eq!((signature(&exit), exit.report().end), (Signature::Valid, end), "{exit:?}");
     }
 }
 
@@ -47,21 +47,20 @@ fn a_report_that_something_prevented_is_signed_too() {
 fn a_signature_counts_against_the_limit() {
     let script = "printf '<COMPLETION_GATE>\\nready: true\\nreason: '; head -c 5000 /dev/zero | tr '\\0' x; \
                   printf '\\n</COMPLETION_GATE>\\n'";
-    let outcome =
-        Pod::new().with("reportLimitBytes", 550).start_with(&KEYED, &["sh", "-c", script]).outcome();
-    assert!(outcome.message.len() <= 550, "{}", outcome.message.len());
-    assert_eq!(signature(&outcome), Signature::Valid);
-    assert!(outcome.report().gate.is_some_and(|gate| gate.ready));
+    let exit = Pod::new().with("reportLimitBytes", 550).start_with(&KEYED, &["sh", "-c", script]).exit();
+    assert!(exit.message.len() <= 550, "{}", exit.message.len());
+    assert_eq!(signature(&exit), Signature::Valid);
+    assert!(exit.report().gate.is_some_and(|gate| gate.ready));
 }
 
 #[test]
 fn neither_the_agent_nor_the_verify_command_has_the_key() {
     let look = "env | grep -c REPORT_KEY; tr '\\0' '\\n' </proc/self/environ | grep -c REPORT_KEY";
     let pod = Pod::new().with("policy", "ExitCode").verify(&format!("({look}) >seen; true"));
-    let outcome = pod.start_with(&KEYED, &["sh", "-c", &format!("{look}; true")]).outcome();
-    assert_eq!(outcome.stdout, "0\n0\n");
+    let exit = pod.start_with(&KEYED, &["sh", "-c", &format!("{look}; true")]).exit();
+    assert_eq!(exit.stdout, "0\n0\n");
     assert_eq!(pod.read("workspace/seen"), "0\n0\n");
-    assert!(outcome.report().verify.is_some_and(|verify| verify.passed));
+    assert!(exit.report().verify.is_some_and(|verify| verify.passed));
     let files =
         std::process::Command::new("grep").args(["-r", KEY]).arg(pod.path("")).output().expect("grep");
     assert!(files.stdout.is_empty(), "{files:?}");
@@ -77,20 +76,20 @@ fn an_agent_that_is_root_as_most_images_have_it_does_not_read_the_key_either() {
                         +setfcap,+setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write";
     let before = [&KEYED[..], &["setpriv", capabilities]].concat();
     let script = "id -u; cat /proc/$PPID/environ 2>/dev/null | tr '\\0' '\\n' | grep -c REPORT_KEY";
-    let outcome = Pod::new().start_with(&before, &["sh", "-c", script]).outcome();
-    assert_eq!(outcome.stdout, "0\n0\n", "{outcome:?}");
+    let exit = Pod::new().start_with(&before, &["sh", "-c", script]).exit();
+    assert_eq!(exit.stdout, "0\n0\n", "{exit:?}");
 }
 
 #[test]
 fn a_runner_that_is_killed_has_signed_nothing() {
     let pod = Pod::new();
     let script = format!("{}; kill -s KILL $PPID", gate(true));
-    let outcome = pod.start_with(&KEYED, &["sh", "-c", &script]).outcome();
-    assert_eq!((outcome.code, outcome.message.as_str()), (None, ""), "{outcome:?}");
+    let exit = pod.start_with(&KEYED, &["sh", "-c", &script]).exit();
+    assert_eq!((exit.code, exit.message.as_str()), (None, ""), "{exit:?}");
     // Nor while the verify command runs.
     let pod = Pod::new().with("policy", "ExitCode").verify("kill -s KILL $PPID");
-    let outcome = pod.start_with(&KEYED, &["true"]).outcome();
-    assert_eq!((outcome.code, outcome.message.as_str()), (None, ""), "{outcome:?}");
+    let exit = pod.start_with(&KEYED, &["true"]).exit();
+    assert_eq!((exit.code, exit.message.as_str()), (None, ""), "{exit:?}");
 }
 
 /// A user without rights who may become root, as with sudo in many images.
@@ -122,8 +121,8 @@ fn an_agent_gains_no_privileges_where_it_is_not_to() {
             .verify("grep NoNewPrivs /proc/self/status >verify");
         let script =
             format!("{sudo} id -u 2>/dev/null; grep NoNewPrivs /proc/self/status /proc/$PPID/status");
-        let outcome = pod.start_with(&AS_SUDOER, &["sh", "-c", &script]).outcome();
-        (outcome.stdout.replace(|c: char| !c.is_ascii_digit(), ""), pod.read("workspace/verify"))
+        let exit = pod.start_with(&AS_SUDOER, &["sh", "-c", &script]).exit();
+        (exit.stdout.replace(|c: char| !c.is_ascii_digit(), ""), pod.read("workspace/verify"))
     };
     // The agent's own user, the agent's flag; never the verify command's. The runner's status is closed or without it.
     let (denied, verify) = run(true);
@@ -153,11 +152,11 @@ fn what_outlives_the_agent_as_another_user_completes_nothing_and_frees_nothing()
              while ! test -f $AGENTLOOP_WORKSPACE/up; do sleep 0.02; done; {words}; exit {exit}"
         );
         let before = [before, &KEYED, &AS_SUDOER].concat();
-        let outcome = pod.start_with(&before, &["sh", "-c", &script]).outcome();
-        let report = outcome.report();
-        assert_eq!((report.end, signature(&outcome)), (End::RunnerFailed, Signature::Valid), "{outcome:?}");
+        let exit = pod.start_with(&before, &["sh", "-c", &script]).exit();
+        let report = exit.report();
+        assert_eq!((report.end, signature(&exit)), (End::RunnerFailed, Signature::Valid), "{exit:?}");
         assert_eq!((report.gate, report.verify, report.provider_refused), (None, None, None));
-        assert_eq!((report.changed, report.untouched, outcome.code), (Change::Unknown, false, Some(255)));
+        assert_eq!((report.changed, report.untouched, exit.code), (Change::Unknown, false, Some(255)));
         assert!(!pod.path("workspace/asked").exists());
         let error = report.error.expect("an error").summary;
         assert!(
@@ -165,7 +164,7 @@ fn what_outlives_the_agent_as_another_user_completes_nothing_and_frees_nothing()
                 && error.contains(", uid 0, \"sleep\""),
             "{error}"
         );
-        assert!(outcome.stderr.contains("processes of another user"), "{outcome:?}");
+        assert!(exit.stderr.contains("processes of another user"), "{exit:?}");
         assert!(
             pod.path(
                 "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/report.json"
@@ -185,7 +184,7 @@ fn what_outlives_the_verify_command_as_another_user_completes_nothing() {
         "{sudo} sh -c 'touch up; exec sleep 20' >/dev/null 2>&1 & while ! test -f up; do sleep 0.02; done"
     ));
     let before = [&AS_PID_1[..], &KEYED, &AS_SUDOER].concat();
-    let report = pod.start_with(&before, &["true"]).outcome().report();
+    let report = pod.start_with(&before, &["true"]).exit().report();
     assert_eq!((report.end, report.verify), (End::RunnerFailed, None));
 }
 
@@ -207,9 +206,9 @@ fn what_was_started_from_outside_the_container_counts_too() {
         .arg(format!("touch {0}; chown 54321 {0}; exec sleep 20", pod.path("workspace/go").display()))
         .spawn()
         .expect("nsenter, of util-linux");
-    let outcome = running.outcome();
+    let exit = running.exit();
     let _ = joined.kill();
     let _ = joined.wait();
-    assert_eq!(outcome.report().end, End::RunnerFailed, "{outcome:?}");
-    assert!(outcome.error().contains("started from outside the container"), "{outcome:?}");
+    assert_eq!(exit.report().end, End::RunnerFailed, "{exit:?}");
+    assert!(exit.error().contains("started from outside the container"), "{exit:?}");
 }

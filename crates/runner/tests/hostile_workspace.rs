@@ -10,12 +10,12 @@ use std::{
 };
 
 use agentloop_contract::report::{Change, End};
-use common::{AS_USER, Outcome, Pod, containers, gate, is_root};
+use common::{AS_USER, Pod, RunnerExit, containers, gate, is_root};
 
 /// What became of the workspace.
-fn changed(outcome: &Outcome) -> Change {
-    let report = outcome.report();
-    assert_eq!((outcome.code, report.end), (Some(0), End::Exited), "{outcome:?}");
+fn changed(exit: &RunnerExit) -> Change {
+    let report = exit.report();
+    assert_eq!((exit.code, report.end), (Some(0), End::Exited), "{exit:?}");
     report.changed
 }
 
@@ -62,7 +62,7 @@ fn a_file_that_changes_while_it_is_looked_at_is_never_unchanged() {
     let file = pod.path("workspace/n");
     fs::write(&file, "0").expect("write");
     let over = AtomicBool::new(false);
-    let outcome = std::thread::scope(|scope| {
+    let exit = std::thread::scope(|scope| {
         // Another container of the pod.
         scope.spawn(|| {
             let mut turn = 0_u64;
@@ -75,11 +75,11 @@ fn a_file_that_changes_while_it_is_looked_at_is_never_unchanged() {
             }
         });
         let script = "n=$AGENTLOOP_WORKSPACE/n; a=$(head -c 50 $n); while [ \"$a\" = \"$(head -c 50 $n)\" ]; do :; done";
-        let outcome = pod.run(script);
+        let exit = pod.run(script);
         over.store(true, Ordering::Relaxed);
-        outcome
+        exit
     });
-    assert_ne!(changed(&outcome), Change::Unchanged);
+    assert_ne!(changed(&exit), Change::Unchanged);
 }
 
 #[test]
@@ -90,9 +90,9 @@ fn things_that_are_no_files_hold_nothing_up() {
                   ln -s /dev/zero b/.git/packed-refs; mkfifo c/.git; ln -s loop loop; \
                   mknod device c 1 5 2>/dev/null; mknod disk b 7 0 2>/dev/null; \
                   touch \"$(printf 'no\\377text')\"; touch \"$(printf 'a line\\nand another')\"";
-    let outcome = pod.run(script);
-    assert_eq!(changed(&outcome), Change::Changed);
-    assert!(outcome.report().files_changed >= Some(6), "{outcome:?}");
+    let exit = pod.run(script);
+    assert_eq!(changed(&exit), Change::Changed);
+    assert!(exit.report().files_changed >= Some(6), "{exit:?}");
     // The next attempt finds them all there before it.
     assert_ne!(changed(&pod.with("attempt", 1).run("true")), Change::Changed);
 }
@@ -104,8 +104,8 @@ fn folders_too_deep_for_any_path_are_unknown() {
         "cd $AGENTLOOP_WORKSPACE; i=0; while [ $i -lt 450 ]; do mkdir {name}; cd -P {name}; i=$((i+1)); done; touch f"
     );
     let pod = Pod::new();
-    let outcome = pod.exec(&["bash", "-c", &script]);
-    assert_eq!(changed(&outcome), Change::Unknown);
+    let exit = pod.exec(&["bash", "-c", &script]);
+    assert_eq!(changed(&exit), Change::Unknown);
     // Nothing but a tool that walks by descriptors removes it.
     let removed = std::process::Command::new("rm").arg("-rf").arg(pod.path("workspace")).status();
     assert!(removed.is_ok_and(|status| status.success()));
@@ -118,8 +118,8 @@ fn very_many_files_are_counted_within_a_bound_of_memory() {
         gate(true)
     );
     let pod = Pod::new().verify("grep VmHWM: /proc/$PPID/status > peak");
-    let outcome = pod.run(&script);
-    assert_eq!((changed(&outcome), outcome.report().files_changed), (Change::Changed, Some(30_000)));
+    let exit = pod.run(&script);
+    assert_eq!((changed(&exit), exit.report().files_changed), (Change::Changed, Some(30_000)));
     let peak = pod.read("workspace/peak");
     let peak: u64 = peak.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("number");
     assert!(peak < 128 << 10, "{peak} KiB");
@@ -134,8 +134,8 @@ fn a_folder_that_the_agent_closed_is_never_unchanged() {
     fs::create_dir(pod.path("workspace/d")).expect("folder");
     let pod = pod.given();
     let run = |pod: &Pod, script: &str| {
-        let outcome = pod.start_with(&AS_USER, &["sh", "-c", script]).outcome();
-        changed(&outcome)
+        let exit = pod.start_with(&AS_USER, &["sh", "-c", script]).exit();
+        changed(&exit)
     };
     assert_ne!(run(&pod, "cd $AGENTLOOP_WORKSPACE; echo x > d/f; chmod 000 d"), Change::Unchanged);
     let pod = pod.with("attempt", 1);
@@ -155,10 +155,10 @@ fn a_full_workspace_keeps_no_transcript_and_fails_nothing() {
     let workspace = pod.path("workspace").display().to_string();
     let before = ["unshare", "--mount", "sh", "-c", SMALL, "sh", &workspace, "true"];
     let script = format!("cat /dev/zero > $AGENTLOOP_WORKSPACE/fill 2>/dev/null; {}", gate(true));
-    let outcome = pod.start_with(&before, &["sh", "-c", &script]).outcome();
-    assert_eq!(changed(&outcome), Change::Changed);
-    assert!(outcome.report().gate.is_some_and(|gate| gate.ready));
-    assert!(outcome.stderr.contains("the transcript cannot be kept"), "{outcome:?}");
+    let exit = pod.start_with(&before, &["sh", "-c", &script]).exit();
+    assert_eq!(changed(&exit), Change::Changed);
+    assert!(exit.report().gate.is_some_and(|gate| gate.ready));
+    assert!(exit.stderr.contains("the transcript cannot be kept"), "{exit:?}");
 }
 
 #[test]
@@ -170,11 +170,8 @@ fn on_a_workspace_that_was_full_before_nothing_is_run() {
     let workspace = pod.path("workspace").display().to_string();
     let fill = r#"{ cat /dev/zero > "$1/fill" || i=0; while mkdir "$1/$i"; do i=$((i+1)); done; } 2>/dev/null; true"#;
     let before = ["unshare", "--mount", "sh", "-c", SMALL, "sh", &workspace, fill];
-    let outcome = pod.start_with(&before, &["echo", "ran"]).outcome();
-    assert_eq!(
-        (outcome.code, outcome.report().end, outcome.stdout.as_str()),
-        (Some(125), End::RunnerFailed, "")
-    );
+    let exit = pod.start_with(&before, &["echo", "ran"]).exit();
+    assert_eq!((exit.code, exit.report().end, exit.stdout.as_str()), (Some(125), End::RunnerFailed, ""));
 }
 
 #[test]
@@ -186,10 +183,10 @@ fn what_stands_in_the_place_of_our_files_is_neither_followed_nor_written_through
         let own = "cd $AGENTLOOP_WORKSPACE/.agentloop";
         let task = "task-7c9e6679-7425-40de-944b-e07fc1f90ae7";
         // Of this iteration's files.
-        let outcome = pod.run(&format!(
+        let exit = pod.run(&format!(
             "{own}; mkdir -p {task}/iterations/0007; echo said; {place} {task}/iterations/0007/output.log"
         ));
-        assert_eq!(changed(&outcome), Change::Unchanged, "{place}");
+        assert_eq!(changed(&exit), Change::Unchanged, "{place}");
         assert_eq!(
             pod.read(
                 "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log"
@@ -199,9 +196,8 @@ fn what_stands_in_the_place_of_our_files_is_neither_followed_nor_written_through
         );
         // Of the folder that holds them.
         let pod = pod.with("iteration", 8);
-        let outcome =
-            pod.run(&format!("{own}; rm -rf {task}/iterations; {place} {task}/iterations; echo said"));
-        assert_eq!(changed(&outcome), Change::Unchanged, "{place}");
+        let exit = pod.run(&format!("{own}; rm -rf {task}/iterations; {place} {task}/iterations; echo said"));
+        assert_eq!(changed(&exit), Change::Unchanged, "{place}");
         // Of the markers: the next iteration is not run, because nothing would keep it from running twice.
         let pod = pod.with("iteration", 9);
         assert_eq!(
@@ -209,8 +205,8 @@ fn what_stands_in_the_place_of_our_files_is_neither_followed_nor_written_through
             Change::Unchanged,
             "{place}"
         );
-        let outcome = pod.with("iteration", 10).run("echo ran");
-        assert_eq!((outcome.report().end, outcome.stdout.as_str()), (End::RunnerFailed, ""), "{place}");
+        let exit = pod.with("iteration", 10).run("echo ran");
+        assert_eq!((exit.report().end, exit.stdout.as_str()), (End::RunnerFailed, ""), "{place}");
     }
 }
 
@@ -220,8 +216,8 @@ fn a_marker_of_a_coming_attempt_costs_that_attempt() {
     fs::write(pod.path("workspace/f"), "1").expect("write");
     let script = "cd $AGENTLOOP_WORKSPACE/.agentloop/ran; for f in *-7-0; do mkdir ${f%-7-0}-8-0; done";
     assert_eq!(changed(&pod.run(script)), Change::Unchanged);
-    let outcome = pod.with("iteration", 8).run("echo ran");
-    assert_eq!((outcome.report().end, outcome.stdout.as_str()), (End::AlreadyRan, ""));
+    let exit = pod.with("iteration", 8).run("echo ran");
+    assert_eq!((exit.report().end, exit.stdout.as_str()), (End::AlreadyRan, ""));
 }
 
 #[test]
@@ -249,9 +245,9 @@ fn nothing_that_a_repository_names_is_executed() {
          chmod +x .h/*; {}",
         gate(true)
     );
-    let outcome = pod.start_with(&["env", &path], &["sh", "-c", &script]).outcome();
-    assert_eq!(changed(&outcome), Change::Changed, "{outcome:?}");
+    let exit = pod.start_with(&["env", &path], &["sh", "-c", &script]).exit();
+    assert_eq!(changed(&exit), Change::Changed, "{exit:?}");
     let pod = pod.with("attempt", 1);
-    assert_eq!(changed(&pod.start_with(&["env", &path], &["sh", "-c", "true"]).outcome()), Change::Unchanged);
+    assert_eq!(changed(&pod.start_with(&["env", &path], &["sh", "-c", "true"]).exit()), Change::Unchanged);
     assert!(!pod.path("trap").exists());
 }

@@ -16,9 +16,9 @@ use serde_json::json;
 #[test]
 fn a_ready_agent_that_changed_files_is_reported_so() {
     let pod = Pod::new();
-    let outcome = pod.run(&format!("echo hi > $AGENTLOOP_WORKSPACE/new; {}", gate(true)));
-    let report = outcome.report();
-    assert_eq!((outcome.code, report.end, report.exit_code), (Some(0), End::Exited, Some(0)));
+    let exit = pod.run(&format!("echo hi > $AGENTLOOP_WORKSPACE/new; {}", gate(true)));
+    let report = exit.report();
+    assert_eq!((exit.code, report.end, report.exit_code), (Some(0), End::Exited, Some(0)));
     assert_eq!(
         (report.changed, report.files_changed, report.files),
         (Change::Changed, Some(1), vec!["new".to_owned()])
@@ -39,10 +39,10 @@ fn an_agent_that_changed_nothing_is_reported_so() {
 
 #[test]
 fn the_agents_exit_code_and_its_last_words_are_passed_on() {
-    let outcome = Pod::new().run("echo out; echo 'cannot connect' >&2; exit 3");
-    assert_eq!(outcome.code, Some(3));
-    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("out\n", "cannot connect\n"));
-    assert_eq!(outcome.error(), "exit code 3: cannot connect");
+    let exit = Pod::new().run("echo out; echo 'cannot connect' >&2; exit 3");
+    assert_eq!(exit.code, Some(3));
+    assert_eq!((exit.stdout.as_str(), exit.stderr.as_str()), ("out\n", "cannot connect\n"));
+    assert_eq!(exit.error(), "exit code 3: cannot connect");
 }
 
 #[test]
@@ -53,40 +53,40 @@ fn a_turn_that_failed_completes_nothing_though_the_agent_exits_well() {
     let print = |lines: &[&str]| format!("cat <<'E'\n{}\nE\n", lines.join("\n"));
     for policy in ["Gate", "ExitCode"] {
         let pod = Pod::new().with("policy", policy).verify("touch $AGENTLOOP_WORKSPACE/verified");
-        let outcome = pod.run(&print(&[thread, gate, failed]));
-        let report = outcome.report();
-        assert_eq!((outcome.code, report.end, report.exit_code), (Some(1), End::Exited, Some(1)));
-        assert_eq!((report.verify, outcome.error().as_str()), (None, "failed turn: the sandbox is gone"));
+        let exit = pod.run(&print(&[thread, gate, failed]));
+        let report = exit.report();
+        assert_eq!((exit.code, report.end, report.exit_code), (Some(1), End::Exited, Some(1)));
+        assert_eq!((report.verify, exit.error().as_str()), (None, "failed turn: the sandbox is gone"));
     }
     let report = Pod::new().with("policy", "Verify").verify("true").run(&print(&[thread, failed])).report();
     assert!(report.verify.is_some_and(|verify| verify.passed), "the verify command decides");
     let completed = r#"{"type":"turn.completed","usage":{}}"#;
-    let outcome = Pod::new().run(&print(&[thread, failed, thread, gate, completed]));
-    assert_eq!((outcome.code, outcome.report().error), (Some(0), None), "the last turn counts");
-    assert!(outcome.report().gate.is_some_and(|gate| gate.ready));
+    let exit = Pod::new().run(&print(&[thread, failed, thread, gate, completed]));
+    assert_eq!((exit.code, exit.report().error), (Some(0), None), "the last turn counts");
+    assert!(exit.report().gate.is_some_and(|gate| gate.ready));
 }
 
 #[test]
 fn an_agent_killed_by_a_signal_is_reported_so() {
-    let outcome = Pod::new().run("kill -9 $$");
-    let report = outcome.report();
-    assert_eq!((outcome.code, report.signal, report.exit_code), (Some(137), Some(9), None));
-    assert_eq!(outcome.error(), "signal 9");
+    let exit = Pod::new().run("kill -9 $$");
+    let report = exit.report();
+    assert_eq!((exit.code, report.signal, report.exit_code), (Some(137), Some(9), None));
+    assert_eq!(exit.error(), "signal 9");
 }
 
 #[test]
 fn output_is_passed_through_byte_for_byte() {
     let pod = Pod::new();
-    let outcome = pod.run("printf 'a\\033[1mb\\000c\\r\\n no newline at the end'");
-    assert_eq!(outcome.stdout, "a\u{1b}[1mb\0c\r\n no newline at the end");
+    let exit = pod.run("printf 'a\\033[1mb\\000c\\r\\n no newline at the end'");
+    assert_eq!(exit.stdout, "a\u{1b}[1mb\0c\r\n no newline at the end");
 }
 
 #[test]
 fn the_prompt_is_the_same_on_standard_input_and_in_its_file() {
     let pod = Pod::new().prompt("Fix the parser.");
-    let outcome =
+    let exit =
         pod.run("cat > $AGENTLOOP_WORKSPACE/in; cp \"$AGENTLOOP_PROMPT_FILE\" $AGENTLOOP_WORKSPACE/file");
-    assert_eq!(outcome.code, Some(0), "{outcome:?}");
+    assert_eq!(exit.code, Some(0), "{exit:?}");
     let read = pod.read("workspace/in");
     assert_eq!(read, pod.read("workspace/file"));
     assert!(read.starts_with("Fix the parser.\n\n---\nThis is iteration 7 of at most 10"), "{read}");
@@ -100,20 +100,20 @@ fn an_agent_that_echoes_its_prompt_says_no_gate() {
 
 #[test]
 fn without_a_prompt_standard_input_is_empty_and_no_file_is_named() {
-    let outcome = Pod::new().run("cat; echo \"[${AGENTLOOP_PROMPT_FILE-unset}]\"");
-    assert_eq!(outcome.stdout, "[unset]\n");
+    let exit = Pod::new().run("cat; echo \"[${AGENTLOOP_PROMPT_FILE-unset}]\"");
+    assert_eq!(exit.stdout, "[unset]\n");
 }
 
 #[test]
 fn the_environment_tells_task_and_iteration() {
     let pod = Pod::new();
-    let outcome = pod.run(
+    let exit = pod.run(
         "echo $AGENTLOOP_TASK $AGENTLOOP_ITERATION $AGENTLOOP_MAX_ITERATIONS; \
          test -r $AGENTLOOP_CONTEXT_FILE && test -d $AGENTLOOP_WORKSPACE && pwd",
     );
     // The folder that the image or the template chose is left alone.
     let folder = fs::canonicalize(pod.path(".")).expect("folder");
-    assert_eq!(outcome.stdout, format!("default/task 7 10\n{}\n", folder.display()));
+    assert_eq!(exit.stdout, format!("default/task 7 10\n{}\n", folder.display()));
 }
 
 #[test]
@@ -121,9 +121,9 @@ fn an_attempt_runs_once_on_a_workspace_and_the_next_one_runs() {
     let mut pod = Pod::new();
     let script = "echo ran >> $AGENTLOOP_WORKSPACE/log";
     assert_eq!(pod.run(script).code, Some(0));
-    let outcome = pod.run(script);
-    assert_eq!((outcome.code, outcome.report().end), (Some(125), End::AlreadyRan));
-    assert!(outcome.error().starts_with("AlreadyRan: "), "{outcome:?}");
+    let exit = pod.run(script);
+    assert_eq!((exit.code, exit.report().end), (Some(125), End::AlreadyRan));
+    assert!(exit.error().starts_with("AlreadyRan: "), "{exit:?}");
     assert_eq!(pod.read("workspace/log"), "ran\n");
     pod = pod.with("attempt", 1);
     assert_eq!(pod.run(script).code, Some(0));
@@ -132,9 +132,9 @@ fn an_attempt_runs_once_on_a_workspace_and_the_next_one_runs() {
 
 #[test]
 fn a_command_that_is_not_there_is_told() {
-    let outcome = Pod::new().exec(&["no-such-agent"]);
-    assert_eq!((outcome.code, outcome.report().end), (Some(127), End::CommandNotFound));
-    assert_eq!(outcome.error(), "CommandNotFound: no-such-agent is not in the agent's image");
+    let exit = Pod::new().exec(&["no-such-agent"]);
+    assert_eq!((exit.code, exit.report().end), (Some(127), End::CommandNotFound));
+    assert_eq!(exit.error(), "CommandNotFound: no-such-agent is not in the agent's image");
 }
 
 #[test]
@@ -143,41 +143,41 @@ fn a_command_whose_loader_is_missing_is_told_apart() {
     let script = pod.path("agent");
     fs::write(&script, "#!/no/such/interpreter\n").expect("script");
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
-    let outcome = pod.exec(&[script.to_str().expect("path")]);
-    assert_eq!(outcome.code, Some(127));
-    assert!(outcome.stderr.contains("the interpreter or loader that it names is not"), "{outcome:?}");
+    let exit = pod.exec(&[script.to_str().expect("path")]);
+    assert_eq!(exit.code, Some(127));
+    assert!(exit.stderr.contains("the interpreter or loader that it names is not"), "{exit:?}");
 }
 
 #[test]
 fn a_command_that_cannot_be_executed_is_told() {
-    let outcome = Pod::new().exec(&["/etc/passwd"]);
-    assert_eq!((outcome.code, outcome.report().end), (Some(126), End::CommandNotFound));
+    let exit = Pod::new().exec(&["/etc/passwd"]);
+    assert_eq!((exit.code, exit.report().end), (Some(126), End::CommandNotFound));
 }
 
 #[test]
 fn inputs_that_cannot_be_read_are_the_runners_failure() {
-    let outcome = Pod::new().with("version", 2).run("true");
-    assert_eq!((outcome.code, outcome.report().end), (Some(125), End::RunnerFailed));
-    assert!(outcome.error().contains("version 2"), "{outcome:?}");
-    let outcome = Pod::new().with("workspace", "/no/such/folder").run("true");
-    assert!(outcome.error().contains("/no/such/folder"), "{outcome:?}");
+    let exit = Pod::new().with("version", 2).run("true");
+    assert_eq!((exit.code, exit.report().end), (Some(125), End::RunnerFailed));
+    assert!(exit.error().contains("version 2"), "{exit:?}");
+    let exit = Pod::new().with("workspace", "/no/such/folder").run("true");
+    assert!(exit.error().contains("/no/such/folder"), "{exit:?}");
 }
 
 #[test]
 fn a_prompt_that_cannot_be_written_is_the_runners_failure() {
     let pod = Pod::new().prompt("x");
     fs::remove_dir(pod.path("scratch")).expect("remove");
-    let outcome = pod.run("true");
-    assert_eq!(outcome.report().end, End::RunnerFailed);
-    assert!(outcome.error().contains("the prompt cannot be written"), "{outcome:?}");
+    let exit = pod.run("true");
+    assert_eq!(exit.report().end, End::RunnerFailed);
+    assert!(exit.error().contains("the prompt cannot be written"), "{exit:?}");
 }
 
 #[test]
 fn a_link_in_the_place_of_our_folder_is_not_followed() {
     let pod = Pod::new();
     std::os::unix::fs::symlink(pod.path("scratch"), pod.path("workspace/.agentloop")).expect("link");
-    let outcome = pod.run("true");
-    assert_eq!(outcome.report().end, End::RunnerFailed);
+    let exit = pod.run("true");
+    assert_eq!(exit.report().end, End::RunnerFailed);
     assert_eq!(fs::read_dir(pod.path("scratch")).expect("folder").count(), 0);
 }
 
@@ -196,12 +196,12 @@ fn verify_decides_when_the_gate_is_ready() {
     assert!(report.verify.is_some_and(|verify| verify.passed));
     // What the verify command leaves is not the agent's change.
     assert_eq!(report.files, ["f"]);
-    let outcome = Pod::new().verify("echo 'one'; echo 'test b failed' >&2; exit 2").run(&script);
-    let verify = outcome.report().verify.expect("verify ran");
+    let exit = Pod::new().verify("echo 'one'; echo 'test b failed' >&2; exit 2").run(&script);
+    let verify = exit.report().verify.expect("verify ran");
     assert_eq!((verify.passed, verify.exit_code), (false, Some(2)));
     assert_eq!(verify.last_lines, ["one", "test b failed"]);
-    assert_eq!(outcome.error(), "test b failed");
-    assert_eq!(outcome.code, Some(0));
+    assert_eq!(exit.error(), "test b failed");
+    assert_eq!(exit.code, Some(0));
 }
 
 #[test]
@@ -233,12 +233,12 @@ fn a_verify_command_that_takes_too_long_or_is_not_there_has_failed() {
 #[test]
 fn a_provider_that_refuses_is_told_by_the_stream() {
     let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"Failed to authenticate. API Error: 401"}"#;
-    let outcome = Pod::new().run(&format!("echo '{line}'; exit 1"));
+    let exit = Pod::new().run(&format!("echo '{line}'; exit 1"));
     assert_eq!(
-        outcome.report().provider_refused.map(|refused| refused.kind),
+        exit.report().provider_refused.map(|refused| refused.kind),
         Some(ProviderErrorKind::Unauthenticated)
     );
-    assert_eq!(outcome.error(), "exit code 1: Failed to authenticate. API Error: 401");
+    assert_eq!(exit.error(), "exit code 1: Failed to authenticate. API Error: 401");
 }
 
 #[test]
@@ -252,15 +252,14 @@ fn an_exit_code_may_mean_not_now() {
 fn what_the_agent_wrote_to_the_termination_log_is_overwritten() {
     let pod = Pod::new();
     let log = pod.path("termination-log");
-    let outcome =
-        pod.run(&format!("(while :; do echo lie >> {}; sleep 0.01; done) & sleep 0.1", log.display()));
-    assert_eq!(outcome.report().end, End::Exited);
+    let exit = pod.run(&format!("(while :; do echo lie >> {}; sleep 0.01; done) & sleep 0.1", log.display()));
+    assert_eq!(exit.report().end, End::Exited);
 }
 
 #[test]
 fn a_report_that_does_not_fit_is_not_written_at_all() {
-    let outcome = Pod::new().with("reportLimitBytes", 10).run("echo lie > termination-log");
-    assert_eq!((outcome.code, outcome.message.as_str()), (Some(0), ""));
+    let exit = Pod::new().with("reportLimitBytes", 10).run("echo lie > termination-log");
+    assert_eq!((exit.code, exit.message.as_str()), (Some(0), ""));
 }
 
 #[test]
@@ -278,9 +277,9 @@ fn the_output_and_the_whole_report_stay_in_the_workspace() {
 #[test]
 fn a_transcript_that_cannot_be_kept_fails_nothing() {
     let pod = Pod::new();
-    let outcome =
+    let exit =
         pod.run("rm -rf $AGENTLOOP_WORKSPACE/.agentloop; echo > $AGENTLOOP_WORKSPACE/.agentloop; echo x");
-    assert_eq!((outcome.code, outcome.report().end), (Some(0), End::Exited));
+    assert_eq!((exit.code, exit.report().end), (Some(0), End::Exited));
 }
 
 #[test]
@@ -305,8 +304,8 @@ fn an_empty_workspace_stays_empty_until_something_is_in_it() {
     let running = pod.start(
         "cd $AGENTLOOP_WORKSPACE; ls -A; touch first; while ! [ -e .agentloop/ran ]; do sleep 0.01; done; ls .agentloop/ran",
     );
-    let outcome = running.outcome();
-    assert_eq!(outcome.stdout, "7c9e6679-7425-40de-944b-e07fc1f90ae7-7-0\n", "{outcome:?}");
+    let exit = running.exit();
+    assert_eq!(exit.stdout, "7c9e6679-7425-40de-944b-e07fc1f90ae7-7-0\n", "{exit:?}");
     assert_eq!(pod.run("true").report().end, End::AlreadyRan);
 }
 
@@ -334,9 +333,9 @@ fn an_agent_that_removes_our_folder_is_judged_and_marked_all_the_same() {
     for script in ["rm -rf .agentloop", "rm -rf ./* .[!.]*", "mv .agentloop gone"] {
         let pod = Pod::new();
         fs::write(pod.path("workspace/f"), "1").expect("write");
-        let outcome = pod.run(&format!("cd $AGENTLOOP_WORKSPACE; {script}; echo tidy"));
+        let exit = pod.run(&format!("cd $AGENTLOOP_WORKSPACE; {script}; echo tidy"));
         let records = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007";
-        assert_eq!((outcome.code, outcome.report().end), (Some(0), End::Exited), "{outcome:?}");
+        assert_eq!((exit.code, exit.report().end), (Some(0), End::Exited), "{exit:?}");
         assert_eq!(pod.read(&format!("{records}/output.log")), "tidy\n");
         assert!(pod.read(&format!("{records}/report.json")).contains("Exited"));
         assert_eq!(pod.run("true").report().end, End::AlreadyRan);
@@ -423,8 +422,8 @@ fn a_lock_that_git_left_is_named_in_prompt_and_log_and_stays() {
     fs::create_dir_all(pod.path("workspace/.git/objects")).expect("folder");
     fs::write(pod.path("workspace/.git/HEAD"), "ref: refs/heads/main\n").expect("write");
     fs::write(pod.path("workspace/.git/index.lock"), "").expect("write");
-    let outcome = pod.run("cat");
-    assert!(outcome.stdout.contains(".git/index.lock"), "{outcome:?}");
-    assert!(outcome.stderr.contains("agentloop-runner: .git/index.lock was there"), "{outcome:?}");
+    let exit = pod.run("cat");
+    assert!(exit.stdout.contains(".git/index.lock"), "{exit:?}");
+    assert!(exit.stderr.contains("agentloop-runner: .git/index.lock was there"), "{exit:?}");
     assert!(pod.path("workspace/.git/index.lock").exists());
 }

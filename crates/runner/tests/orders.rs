@@ -15,9 +15,9 @@ fn a_polite_stop_from_inside_is_no_order() {
         return;
     }
     let script = "trap '' TERM INT; kill -s TERM 1; kill -s INT 1; kill -s TERM -1; sleep 0.2; exit 3";
-    let outcome = Pod::new().start_with(&AS_PID_1, &["sh", "-c", script]).outcome();
-    assert_eq!((outcome.code, outcome.report().end), (Some(3), End::Exited), "{outcome:?}");
-    assert_eq!(outcome.report().exit_code, Some(3));
+    let exit = Pod::new().start_with(&AS_PID_1, &["sh", "-c", script]).exit();
+    assert_eq!((exit.code, exit.report().end), (Some(3), End::Exited), "{exit:?}");
+    assert_eq!(exit.report().exit_code, Some(3));
 }
 
 #[test]
@@ -29,11 +29,11 @@ fn a_polite_stop_from_inside_is_passed_on_like_any_other_signal() {
     for (signal, code) in [("TERM", 6), ("INT", 7)] {
         let script =
             "trap 'exit 6' TERM; trap 'exit 7' INT; sh -c \"kill -s $0 1\"; while :; do sleep 0.05; done";
-        let outcome = Pod::new().start_with(&AS_PID_1, &["sh", "-c", script, signal]).outcome();
-        assert_eq!((outcome.code, outcome.report().end), (Some(code), End::Exited), "{outcome:?}");
+        let exit = Pod::new().start_with(&AS_PID_1, &["sh", "-c", script, signal]).exit();
+        assert_eq!((exit.code, exit.report().end), (Some(code), End::Exited), "{exit:?}");
     }
-    let outcome = Pod::new().start_with(&AS_PID_1, &["sh", "-c", "kill 1; exec sleep 1000"]).outcome();
-    assert_eq!((outcome.code, outcome.error().as_str()), (Some(143), "signal 15"), "{outcome:?}");
+    let exit = Pod::new().start_with(&AS_PID_1, &["sh", "-c", "kill 1; exec sleep 1000"]).exit();
+    assert_eq!((exit.code, exit.error().as_str()), (Some(143), "signal 15"), "{exit:?}");
 }
 
 #[test]
@@ -44,15 +44,15 @@ fn what_the_agent_signalled_before_its_end_does_not_hit_the_verify_command() {
     for _ in 0..5 {
         let pod = Pod::new().with("policy", "ExitCode").verify("sleep 0.2");
         let script = "trap '' TERM USR1; kill -s TERM 1; kill -s USR1 1";
-        let report = pod.start_with(&AS_PID_1, &["sh", "-c", script]).outcome().report();
+        let report = pod.start_with(&AS_PID_1, &["sh", "-c", script]).exit().report();
         assert_eq!(report.verify.as_ref().map(|verify| verify.passed), Some(true), "{report:?}");
     }
 }
 
 #[test]
 fn where_the_runner_is_not_process_1_every_polite_stop_is_an_order() {
-    let outcome = Pod::new().run("trap 'exit 0' TERM; kill -s TERM $PPID; while :; do sleep 0.05; done");
-    assert_eq!((outcome.code, outcome.report().end), (Some(143), End::Interrupted), "{outcome:?}");
+    let exit = Pod::new().run("trap 'exit 0' TERM; kill -s TERM $PPID; while :; do sleep 0.05; done");
+    assert_eq!((exit.code, exit.report().end), (Some(143), End::Interrupted), "{exit:?}");
 }
 
 /// Sends signals that claim to come from outside, by every call that lets a sender claim anything.
@@ -114,9 +114,9 @@ fn a_forged_sender_is_no_outside() {
     let status = Command::new("cc").arg("-o").args([&program, &source]).status().expect("cc");
     assert!(status.success());
     let program = program.display().to_string();
-    let outcome =
-        pod.start_with(&AS_PID_1, &["sh", "-c", &format!("trap '' TERM INT; {program}; exit $?")]).outcome();
+    let exit =
+        pod.start_with(&AS_PID_1, &["sh", "-c", &format!("trap '' TERM INT; {program}; exit $?")]).exit();
     // The kernel lets the first five codes pass, by three calls, for two signals; and no other.
-    assert_eq!(outcome.stdout, "30 sent, 24 refused\n", "{outcome:?}");
-    assert_eq!((outcome.code, outcome.report().end), (Some(3), End::Exited), "{outcome:?}");
+    assert_eq!(exit.stdout, "30 sent, 24 refused\n", "{exit:?}");
+    assert_eq!((exit.code, exit.report().end), (Some(3), End::Exited), "{exit:?}");
 }

@@ -16,9 +16,9 @@ fn told_to_stop_it_passes_the_signal_on_and_exits_143() {
         "cd $AGENTLOOP_WORKSPACE; trap 'touch told; exit 5' TERM; touch up; while :; do sleep 0.05; done",
     );
     running.until("up").signal("TERM").until("told");
-    let outcome = running.outcome();
-    let report = outcome.report();
-    assert_eq!((outcome.code, report.end, report.exit_code), (Some(143), End::Interrupted, Some(5)));
+    let exit = running.exit();
+    let report = exit.report();
+    assert_eq!((exit.code, report.end, report.exit_code), (Some(143), End::Interrupted, Some(5)));
     assert_eq!((report.changed, report.error), (Change::Changed, None));
 }
 
@@ -29,13 +29,13 @@ fn an_agent_that_exits_0_when_told_to_stop_is_interrupted_all_the_same() {
         "trap '{}; exit 0' TERM; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done",
         gate(true).replace('\'', "\"")
     ));
-    let outcome = {
+    let exit = {
         running.until("up").signal("TERM");
         running
     }
-    .outcome();
-    let report = outcome.report();
-    assert_eq!((outcome.code, report.end, report.verify), (Some(143), End::Interrupted, None));
+    .exit();
+    let report = exit.report();
+    assert_eq!((exit.code, report.end, report.verify), (Some(143), End::Interrupted, None));
 }
 
 #[test]
@@ -43,20 +43,17 @@ fn an_agent_that_does_not_stop_is_killed_after_the_grace_period() {
     let pod = Pod::new().with("graceSeconds", 1);
     let running = pod.start("trap '' TERM INT; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done");
     running.until("up").signal("INT");
-    let outcome = running.outcome();
-    assert_eq!(
-        (outcome.code, outcome.report().end, outcome.report().signal),
-        (Some(143), End::Interrupted, Some(9))
-    );
+    let exit = running.exit();
+    assert_eq!((exit.code, exit.report().end, exit.report().signal), (Some(143), End::Interrupted, Some(9)));
 }
 
 #[test]
 fn an_iteration_that_takes_too_long_is_stopped_and_its_changes_are_seen() {
     let pod = Pod::new().with("iterationTimeoutSeconds", 1).with("graceSeconds", 1);
-    let outcome = pod.run("touch $AGENTLOOP_WORKSPACE/f; trap '' TERM; while :; do sleep 0.05; done");
-    let report = outcome.report();
-    assert_eq!((outcome.code, report.end, report.changed), (Some(124), End::TimedOut, Change::Changed));
-    assert_eq!(outcome.error(), "IterationTimeout");
+    let exit = pod.run("touch $AGENTLOOP_WORKSPACE/f; trap '' TERM; while :; do sleep 0.05; done");
+    let report = exit.report();
+    assert_eq!((exit.code, report.end, report.changed), (Some(124), End::TimedOut, Change::Changed));
+    assert_eq!(exit.error(), "IterationTimeout");
 }
 
 #[test]
@@ -67,9 +64,9 @@ fn told_to_stop_before_the_agent_was_started_it_starts_none() {
     large.set_len(1 << 40).expect("length");
     let running = pod.start("touch $AGENTLOOP_WORKSPACE/ran");
     running.until(".agentloop").signal("TERM");
-    let outcome = running.outcome();
-    let report = outcome.report();
-    assert_eq!((outcome.code, report.end, report.started_at), (Some(143), End::Interrupted, None));
+    let exit = running.exit();
+    let report = exit.report();
+    assert_eq!((exit.code, report.end, report.started_at), (Some(143), End::Interrupted, None));
     assert!(!pod.path("workspace/ran").exists());
     assert!(!pod.path("workspace/.agentloop/ran").exists());
 }
@@ -80,11 +77,8 @@ fn other_signals_are_the_agents() {
     let running = pod
         .start("trap 'echo usr1; exit 0' USR1; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done");
     running.until("up").signal("USR1");
-    let outcome = running.outcome();
-    assert_eq!(
-        (outcome.code, outcome.stdout.as_str(), outcome.report().end),
-        (Some(0), "usr1\n", End::Exited)
-    );
+    let exit = running.exit();
+    assert_eq!((exit.code, exit.stdout.as_str(), exit.report().end), (Some(0), "usr1\n", End::Exited));
 }
 
 #[test]
@@ -94,9 +88,9 @@ fn told_to_stop_while_the_verify_command_runs_it_lets_that_finish() {
     let running = pod.start("true");
     running.until("up").signal("TERM");
     fs::write(pod.path("workspace/go"), "").expect("write");
-    let outcome = running.outcome();
-    assert_eq!((outcome.code, outcome.report().end), (Some(0), End::Exited));
-    assert!(outcome.report().verify.is_some_and(|verify| verify.passed));
+    let exit = running.exit();
+    assert_eq!((exit.code, exit.report().end), (Some(0), End::Exited));
+    assert!(exit.report().verify.is_some_and(|verify| verify.passed));
 }
 
 #[test]
@@ -104,7 +98,7 @@ fn a_verify_command_cut_short_by_a_stop_has_said_nothing() {
     let pod = Pod::new().with("policy", "ExitCode").with("graceSeconds", 1).verify("touch up; sleep 1000");
     let running = pod.start("true");
     running.until("up").signal("TERM");
-    assert_eq!(running.outcome().report().verify, None);
+    assert_eq!(running.exit().report().verify, None);
 }
 
 #[test]
@@ -116,8 +110,8 @@ fn orphans_neither_hang_the_runner_nor_outlive_it() {
         ("98764", "sleep 98764 >/dev/null 2>&1 & echo done"),
     ] {
         let begun = Instant::now();
-        let outcome = Pod::new().run(script);
-        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "done\n"), "{script}");
+        let exit = Pod::new().run(script);
+        assert_eq!((exit.code, exit.stdout.as_str()), (Some(0), "done\n"), "{script}");
         assert!(!process_with(mark), "{script} left a process");
         assert!(begun.elapsed() < common::PATIENCE / 2);
     }
@@ -152,9 +146,9 @@ fn a_flood_of_output_does_not_grow_memory() {
         fs::write(go, "").expect("write");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("number")
     });
-    let outcome = running.outcome();
-    assert!(outcome.report().gate.is_some_and(|gate| gate.ready), "{:?}", outcome.message);
-    assert_eq!(outcome.stdout.len(), 134_217_728 + 1 + 9 + 67_108_864 + 1 + 67_108_864 + 1 + 49);
+    let exit = running.exit();
+    assert!(exit.report().gate.is_some_and(|gate| gate.ready), "{:?}", exit.message);
+    assert_eq!(exit.stdout.len(), 134_217_728 + 1 + 9 + 67_108_864 + 1 + 67_108_864 + 1 + 49);
     let peak = peak.join().expect("peak");
     assert!(peak < 40 << 10, "{peak} KiB");
     let kept = fs::metadata(
@@ -187,9 +181,9 @@ fn any_user_can_run_it() {
         std::os::unix::fs::PermissionsExt::from_mode(0o700),
     )
     .expect("chmod");
-    let outcome = pod.start_with(&AS_USER, &["sh", "-c", "id -u; cat >/dev/null"]).outcome();
-    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "54321\n"), "{outcome:?}");
-    assert_eq!(outcome.report().changed, Change::Unchanged);
+    let exit = pod.start_with(&AS_USER, &["sh", "-c", "id -u; cat >/dev/null"]).exit();
+    assert_eq!((exit.code, exit.stdout.as_str()), (Some(0), "54321\n"), "{exit:?}");
+    assert_eq!(exit.report().changed, Change::Unchanged);
 }
 
 #[test]
@@ -208,7 +202,7 @@ fn what_cannot_be_read_is_unknown_where_the_agent_could_have_changed_it() {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o000);
             fs::set_permissions(pod.path("workspace").join(name), mode).expect("chmod");
         }
-        pod.start_with(&AS_USER, &["sh", "-c", script]).outcome().report().changed
+        pod.start_with(&AS_USER, &["sh", "-c", script]).exit().report().changed
     };
     assert_eq!(run("true"), Change::Unchanged);
     let opened = "cd $AGENTLOOP_WORKSPACE; chmod 600 closed; printf 2 > closed; chmod 000 closed";
@@ -223,9 +217,9 @@ fn a_workspace_that_cannot_be_written_is_told_with_its_cure() {
     }
     let pod = Pod::new();
     give(&pod.path("termination-log"), "54321");
-    let outcome = pod.start_with(&AS_USER, &["touch", "ran"]).outcome();
-    assert_eq!((outcome.code, outcome.report().end), (Some(125), End::RunnerFailed));
-    let error = outcome.error();
+    let exit = pod.start_with(&AS_USER, &["touch", "ran"]).exit();
+    assert_eq!((exit.code, exit.report().end), (Some(125), End::RunnerFailed));
+    let error = exit.error();
     assert!(error.contains("uid 54321") && error.contains("fsGroup"), "{error}");
 }
 
@@ -245,8 +239,8 @@ fn as_pid_1_it_reaps_passes_signals_on_and_leaves_nothing() {
     let pod = Pod::new();
     let script = "cd $AGENTLOOP_WORKSPACE; setsid sleep 98771 & for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.01 &) ; done; \
                   sleep 0.5; ps -eo stat= 2>/dev/null | grep -c Z > zombies; echo $PPID; exit 4";
-    let outcome = pod.start_with(&AS_PID_1, &["sh", "-c", script]).outcome();
-    assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(4), "1\n"), "{outcome:?}");
+    let exit = pod.start_with(&AS_PID_1, &["sh", "-c", script]).exit();
+    assert_eq!((exit.code, exit.stdout.as_str()), (Some(4), "1\n"), "{exit:?}");
     assert_eq!(pod.read("workspace/zombies"), "0\n");
     assert!(!process_with("98771"));
 }
@@ -266,6 +260,6 @@ fn as_pid_1_on_a_read_only_root_it_can_be_told_to_stop() {
     let init = running.first_child();
     let status = std::process::Command::new("kill").args(["-s", "TERM", &init]).status().expect("kill");
     assert!(status.success());
-    let outcome = running.outcome();
-    assert_eq!((outcome.code, outcome.report().end), (Some(143), End::Interrupted), "{outcome:?}");
+    let exit = running.exit();
+    assert_eq!((exit.code, exit.report().end), (Some(143), End::Interrupted), "{exit:?}");
 }

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use agentloop_contract::report::End;
-use common::{Outcome, Pod};
+use common::{Pod, RunnerExit};
 use serde_json::json;
 
 const SECRET: &str = "correct\"horse/battery";
@@ -17,9 +17,9 @@ fn before() -> [String; 2] {
 }
 
 #[track_caller]
-fn run(pod: &Pod, agent: &[&str]) -> Outcome {
+fn run(pod: &Pod, agent: &[&str]) -> RunnerExit {
     let before = before();
-    pod.start_with(&before.each_ref().map(String::as_str), agent).outcome()
+    pod.start_with(&before.each_ref().map(String::as_str), agent).exit()
 }
 
 /// Whether the secret, or a part of it that says something, is in a text.
@@ -30,11 +30,10 @@ fn leaks(text: &str) -> bool {
 #[test]
 fn an_error_does_not_carry_the_agents_credential() {
     let pod = Pod::new();
-    let outcome =
-        run(&pod, &["sh", "-c", "echo \"> Authorization: $DEPLOY_TOKEN\" | tee /dev/stderr; exit 3"]);
-    assert_eq!(outcome.error(), "exit code 3: > Authorization: ***");
+    let exit = run(&pod, &["sh", "-c", "echo \"> Authorization: $DEPLOY_TOKEN\" | tee /dev/stderr; exit 3"]);
+    assert_eq!(exit.error(), "exit code 3: > Authorization: ***");
     // The agent's own words are its own.
-    assert!(outcome.stdout.contains(SECRET) && outcome.stderr.contains(SECRET), "{outcome:?}");
+    assert!(exit.stdout.contains(SECRET) && exit.stderr.contains(SECRET), "{exit:?}");
     assert!(
         pod.read("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log")
             .contains(SECRET)
@@ -44,7 +43,7 @@ fn an_error_does_not_carry_the_agents_credential() {
             "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/report.json"
         )
     ));
-    assert!(!leaks(&outcome.message));
+    assert!(!leaks(&exit.message));
 }
 
 #[test]
@@ -55,8 +54,8 @@ fn neither_gate_nor_files_nor_the_verify_command_carry_a_credential() {
                   mkdir -p \"$DEPLOY_TOKEN\"; echo 1 >\"$DEPLOY_TOKEN/file\"; \
                   printf '<COMPLETION_GATE>\\nready: false\\nreason: used %s\\nprogress: \"%s\"\\nblockers:\\n  - see %s\\n</COMPLETION_GATE>\\n' \
                   \"$DEPLOY_TOKEN\" \"$DEPLOY_TOKEN\" \"$DEPLOY_TOKEN\"";
-    let outcome = run(&pod, &["sh", "-c", script]);
-    let report = outcome.report();
+    let exit = run(&pod, &["sh", "-c", script]);
+    let report = exit.report();
     assert_eq!(report.end, End::Exited);
     assert_eq!(report.gate.as_ref().and_then(|gate| gate.reason.as_deref()), Some("used ***"));
     assert_eq!(
@@ -64,7 +63,7 @@ fn neither_gate_nor_files_nor_the_verify_command_carry_a_credential() {
         Some(vec!["could not push with ***".to_owned()])
     );
     assert!(report.files.contains(&"***/file".to_owned()), "{:?}", report.files);
-    assert!(!outcome.message.contains(SECRET) && !outcome.message.contains(&SECRET.replace('"', "\\\"")));
+    assert!(!exit.message.contains(SECRET) && !exit.message.contains(&SECRET.replace('"', "\\\"")));
     let kept = pod
         .read("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/report.json");
     assert!(!kept.contains(SECRET) && !kept.contains(&SECRET.replace('"', "\\\"")), "{kept}");
@@ -73,16 +72,16 @@ fn neither_gate_nor_files_nor_the_verify_command_carry_a_credential() {
 #[test]
 fn a_credential_in_json_that_a_gate_unpacks_is_masked() {
     let unpacked = r#"printf '<COMPLETION_GATE>\n{"ready": false, "reason": "\\u0063orrect\\"horse/battery"}\n</COMPLETION_GATE>\n'"#;
-    let outcome = run(&Pod::new(), &["sh", "-c", unpacked]);
-    assert_eq!(outcome.report().gate.and_then(|gate| gate.reason).as_deref(), Some("***"));
+    let exit = run(&Pod::new(), &["sh", "-c", unpacked]);
+    assert_eq!(exit.report().gate.and_then(|gate| gate.reason).as_deref(), Some("***"));
 }
 
 #[test]
 fn the_runners_own_log_carries_no_credential() {
-    let outcome = run(&Pod::new(), &[&format!("/no/{SECRET}/agent"), "x"]);
-    assert_eq!(outcome.report().end, End::CommandNotFound);
-    assert!(!leaks(&outcome.stderr) && outcome.stderr.contains("***"), "{outcome:?}");
-    assert!(!leaks(&outcome.message) && outcome.message.contains("***"), "{outcome:?}");
+    let exit = run(&Pod::new(), &[&format!("/no/{SECRET}/agent"), "x"]);
+    assert_eq!(exit.report().end, End::CommandNotFound);
+    assert!(!leaks(&exit.stderr) && exit.stderr.contains("***"), "{exit:?}");
+    assert!(!leaks(&exit.message) && exit.message.contains("***"), "{exit:?}");
 }
 
 #[test]
@@ -93,8 +92,8 @@ fn the_next_prompt_carries_no_credential_but_the_users_own_words() {
         "gate": {"ready": false, "reason": format!("because of {SECRET}"), "blockers": [format!("{SECRET}!")]}
     }]);
     let pod = Pod::new().with("history", past).prompt(&format!("Log in with {SECRET}.\n"));
-    let outcome = run(&pod, &["cat"]);
-    let rest = outcome.stdout.strip_prefix(&format!("Log in with {SECRET}.\n")).expect("the user's prompt");
+    let exit = run(&pod, &["cat"]);
+    let rest = exit.stdout.strip_prefix(&format!("Log in with {SECRET}.\n")).expect("the user's prompt");
     assert!(!leaks(rest) && rest.contains("refused: ***") && rest.contains("***!"), "{rest}");
 }
 
@@ -115,8 +114,8 @@ fn an_error_is_the_same_when_its_credential_is_renewed() {
         let before = ["env", &format!("A_KEY={token}")].map(str::to_owned);
         let pod = Pod::new();
         let script = "echo \"the key $A_KEY has expired\" >&2; exit 1";
-        let outcome = pod.start_with(&before.each_ref().map(String::as_str), &["sh", "-c", script]).outcome();
-        outcome.report().error.expect("an error").signature
+        let exit = pod.start_with(&before.each_ref().map(String::as_str), &["sh", "-c", script]).exit();
+        exit.report().error.expect("an error").signature
     };
     assert_eq!(signature("swordfish"), signature("open sesame!"));
 }
@@ -129,8 +128,8 @@ fn a_crowded_environment_holds_nothing_up() {
     let script =
         "for i in 1 2 3 4 5 6 7 8; do echo \"$A_SECRET\"; done; echo \"$A_SECRET\" | tail -n 1 >&2; exit 1";
     let begun = std::time::Instant::now();
-    let outcome = pod.start_with(&["env", &large], &["sh", "-c", script]).outcome();
-    assert_eq!(outcome.error(), "exit code 1: ***");
+    let exit = pod.start_with(&["env", &large], &["sh", "-c", script]).exit();
+    assert_eq!(exit.error(), "exit code 1: ***");
     assert!(begun.elapsed() < common::PATIENCE / 4, "{:?}", begun.elapsed());
     assert!(
         fs::metadata(pod.path(

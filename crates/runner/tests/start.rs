@@ -19,20 +19,20 @@ fn workspace(pod: &Pod) -> String {
 #[test]
 fn an_agent_starts_in_the_workspace_where_nothing_names_a_folder() {
     let pod = Pod::new().with("startInWorkspace", true);
-    let outcome = pod.start_with(&AT_THE_ROOT, &["sh", "-c", "pwd -P; printenv PWD"]).outcome();
-    assert_eq!(outcome.stdout, format!("{0}\n{0}\n", workspace(&pod)));
-    assert_eq!((outcome.report().changed, outcome.report().started_in), (Change::Unchanged, None));
+    let exit = pod.start_with(&AT_THE_ROOT, &["sh", "-c", "pwd -P; printenv PWD"]).exit();
+    assert_eq!(exit.stdout, format!("{0}\n{0}\n", workspace(&pod)));
+    assert_eq!((exit.report().changed, exit.report().started_in), (Change::Unchanged, None));
 }
 
 #[test]
 fn a_folder_that_the_image_or_the_template_names_stays() {
     // The image's: the container does not start in the root.
     let pod = Pod::new().with("startInWorkspace", true);
-    let outcome = pod.start_with(&["env", "--chdir=/usr"], &["pwd"]).outcome();
-    assert_eq!((outcome.stdout.as_str(), outcome.report().started_in.as_deref()), ("/usr\n", Some("/usr")));
+    let exit = pod.start_with(&["env", "--chdir=/usr"], &["pwd"]).exit();
+    assert_eq!((exit.stdout.as_str(), exit.report().started_in.as_deref()), ("/usr\n", Some("/usr")));
     // The template's, be it the root.
-    let outcome = Pod::new().start_with(&AT_THE_ROOT, &["pwd"]).outcome();
-    assert_eq!((outcome.stdout.as_str(), outcome.report().started_in.as_deref()), ("/\n", Some("/")));
+    let exit = Pod::new().start_with(&AT_THE_ROOT, &["pwd"]).exit();
+    assert_eq!((exit.stdout.as_str(), exit.report().started_in.as_deref()), ("/\n", Some("/")));
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn where_the_agent_started_is_told_only_where_it_matters() {
         let folder = folder.replace("WORKSPACE", &workspace(&pod));
         fs::create_dir(pod.path("workspace/below")).expect("folder");
         let chdir = format!("--chdir={folder}");
-        pod.start_with(&["env", &chdir], &["sh", "-c", script]).outcome().report().started_in
+        pod.start_with(&["env", &chdir], &["sh", "-c", script]).exit().report().started_in
     };
     assert_eq!(started_in("/usr", "true").as_deref(), Some("/usr"));
     assert_eq!(started_in("/usr", "touch $AGENTLOOP_WORKSPACE/new"), None);
@@ -62,18 +62,18 @@ fn a_relative_command_is_looked_up_where_the_container_started() {
     }
     let relative = agent.display().to_string().trim_start_matches('/').to_owned();
     let expected = format!("the image's {} x\n", workspace(&pod));
-    let outcome = pod.start_with(&AT_THE_ROOT, &[&relative, "x"]).outcome();
-    assert_eq!(outcome.stdout, expected, "{outcome:?}");
+    let exit = pod.start_with(&AT_THE_ROOT, &[&relative, "x"]).exit();
+    assert_eq!(exit.stdout, expected, "{exit:?}");
     let path = format!("PATH={}:/usr/bin:/bin", relative.trim_end_matches("/agent"));
     let before = [&AT_THE_ROOT[..], &[&path]].concat();
-    let outcome = pod.with("attempt", 1).start_with(&before, &["agent", "x"]).outcome();
-    assert_eq!(outcome.stdout, expected, "{outcome:?}");
+    let exit = pod.with("attempt", 1).start_with(&before, &["agent", "x"]).exit();
+    assert_eq!(exit.stdout, expected, "{exit:?}");
 }
 
 #[test]
 fn a_command_that_is_not_there_is_told_by_the_name_that_it_was_given() {
     let pod = Pod::new().with("startInWorkspace", true);
-    let outcome = pod.start_with(&AT_THE_ROOT, &["./no/agent"]).outcome();
-    assert_eq!(outcome.report().end, End::CommandNotFound);
-    assert!(outcome.error().contains("./no/agent is not in the agent's image"), "{outcome:?}");
+    let exit = pod.start_with(&AT_THE_ROOT, &["./no/agent"]).exit();
+    assert_eq!(exit.report().end, End::CommandNotFound);
+    assert!(exit.error().contains("./no/agent is not in the agent's image"), "{exit:?}");
 }

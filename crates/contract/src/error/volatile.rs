@@ -5,22 +5,22 @@ use std::sync::LazyLock;
 use regex_lite::{Captures, Regex};
 
 /// What becomes of a match.
-enum Put {
+enum Replacement {
     /// This, in which `$1` stands for a group.
     Word(&'static str),
     /// What is decided by a look at it.
-    Judged(fn(&Captures) -> String),
+    Computed(fn(&Captures) -> String),
 }
 
 /// What is volatile, and the word that stands for it. Order matters: what comes first is larger.
-static VOLATILE: LazyLock<Vec<(Regex, Put)>> = LazyLock::new(|| {
-    use Put::{Judged, Word};
+static VOLATILE: LazyLock<Vec<(Regex, Replacement)>> = LazyLock::new(|| {
+    use Replacement::{Computed, Word};
     [
         (r"\x1b\[[0-9;?]*[A-Za-z]", Word("")),
         (r"(?i)\b[a-z][a-z0-9+.-]*://[^\s'\x22)>\]]+", Word("<url>")),
         (r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", Word("<id>")),
         (r"\b\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d+)?)?)?\s*(Z|UTC|[+-]\d{2}:?\d{2})?", Word("<time>")),
-        (r"([^\s:'\x22]*):\d+(:\d+)?\b", Judged(line_number)),
+        (r"([^\s:'\x22]*):\d+(:\d+)?\b", Computed(line_number)),
         (r"\b\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?\s*([AaPp][Mm])?\b", Word("<time>")),
         (r"\b\d{1,3}(\.\d{1,3}){3}(:\d+)?\b", Word("<address>")),
         (r"(?i)\b(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+):\d{2,5}\b", Word("<address>")),
@@ -28,9 +28,9 @@ static VOLATILE: LazyLock<Vec<(Regex, Put)>> = LazyLock::new(|| {
         (r"(^|[\s'\x22`(=:<,\[])((/private)?(/var)?/tmp|(/private)?/var/folders)/[^\s'\x22`:,)>\]]+", Word("$1<temporary>")),
         (
             r"(?i)\b(req|request|trace|span|session|thread|msg|call|run|job|build|chatcmpl|resp|toolu|ses|gen)[_-][a-z0-9]+([_-][a-z0-9]+)*\b",
-            Judged(id),
+            Computed(id),
         ),
-        (r"(?i)\b[0-9a-f]{7,}\b", Judged(hex)),
+        (r"(?i)\b[0-9a-f]{7,}\b", Computed(hex)),
         (r"(?i)\b\d+([.,]\d+)?\s*(ns|us|µs|ms|s|secs?|seconds?|m|mins?|minutes?|h|hours?)\b", Word("<duration>")),
         (r"(?i)\b(line|lines|column|col|ln)\s+\d+", Word("$1 <n>")),
         (r"(?i)\b(pid|attempt|retry|try|after)(\s*[=:#]?\s*)\d+\b", Word("$1$2<n>")),
@@ -38,7 +38,7 @@ static VOLATILE: LazyLock<Vec<(Regex, Put)>> = LazyLock::new(|| {
         (r"\s+", Word(" ")),
     ]
     .into_iter()
-    .filter_map(|(pattern, put)| Regex::new(pattern).ok().map(|regex| (regex, put)))
+    .filter_map(|(pattern, replacement)| Regex::new(pattern).ok().map(|regex| (regex, replacement)))
     .collect()
 });
 
@@ -50,10 +50,10 @@ pub(super) fn patterns() -> usize {
 
 /// A text with a word in the place of everything volatile.
 pub(super) fn replace(mut text: String) -> String {
-    for (regex, put) in VOLATILE.iter() {
-        text = match put {
-            Put::Word(word) => regex.replace_all(&text, *word),
-            Put::Judged(judge) => regex.replace_all(&text, *judge),
+    for (regex, replacement) in VOLATILE.iter() {
+        text = match replacement {
+            Replacement::Word(word) => regex.replace_all(&text, *word),
+            Replacement::Computed(compute) => regex.replace_all(&text, *compute),
         }
         .into_owned();
     }

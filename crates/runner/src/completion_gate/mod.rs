@@ -144,18 +144,18 @@ impl Scan {
             let verdict = fields::read(&block.content).ok_or(NoCompletionGate::NoReady);
             // A stray fence inside the block ends with it.
             self.fence = block.fence;
-            self.judge(block.fence, verdict);
+            self.record(block.fence, verdict);
         }
     }
 
     /// The open block will not be closed.
     fn abandon(&mut self) {
         if let Some(block) = self.open.take() {
-            self.judge(block.fence, Err(NoCompletionGate::Unclosed));
+            self.record(block.fence, Err(NoCompletionGate::Unclosed));
         }
     }
 
-    fn judge(&mut self, fence: Option<Fence>, verdict: Result<CompletionGate, NoCompletionGate>) {
+    fn record(&mut self, fence: Option<Fence>, verdict: Result<CompletionGate, NoCompletionGate>) {
         if fence.is_some() {
             self.fenced = Some(verdict);
         } else {

@@ -8,13 +8,13 @@ use std::{
 
 /// What a command gets beside its arguments.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Launch {
+pub struct LaunchOptions {
     /// No program that it executes, setuid or with capabilities of its own, gives it a right that it has not got.
     pub no_new_privileges: bool,
 }
 
 /// Starts the command; where what it must inherit cannot be set, it is not started.
-pub(super) fn spawn(command: &mut Command, launch: Launch) -> io::Result<Child> {
+pub(super) fn spawn(command: &mut Command, launch: LaunchOptions) -> io::Result<Child> {
     let started = thread::scope(|scope| {
         let launcher = thread::Builder::new().name("launch".to_owned()).spawn_scoped(scope, || {
             super::terminal::unblock()?;

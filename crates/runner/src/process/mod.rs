@@ -20,14 +20,14 @@ use std::{
 };
 
 use jiff::Timestamp;
-pub use launch::Launch;
+pub use launch::LaunchOptions;
 use rustix::process::{Pid, Signal};
-pub use sweep::Left;
+pub use sweep::Survivors;
 use terminal::Terminal;
 
 use crate::{
     output::{Output, OutputSummary},
-    signals::{Event, Events},
+    signals::{SignalEvent, SignalEvents},
 };
 
 /// How long a process that the agent left behind may hold the pipes open, before it is killed.
@@ -44,7 +44,7 @@ pub static RUNNING: AtomicI32 = AtomicI32::new(0);
 
 /// How a command is run.
 #[derive(Clone, Copy, Debug)]
-pub struct Rules {
+pub struct CommandOptions {
     /// Its wall clock; then it is stopped.
     pub timeout: Duration,
     /// From a polite stop to a kill.
@@ -55,7 +55,7 @@ pub struct Rules {
     /// none.
     pub exit_grace: Option<Duration>,
     /// What it is started with.
-    pub launch: Launch,
+    pub launch: LaunchOptions,
 }
 
 /// How a process ended.
@@ -68,7 +68,7 @@ pub enum Status {
 }
 
 /// A command that has ended.
-pub struct Ended {
+pub struct EndedCommand {
     /// How.
     pub status: Status,
     /// We stopped it because its time was over.
@@ -81,25 +81,25 @@ pub struct Ended {
     /// What it printed.
     pub output: Arc<Mutex<Output>>,
     /// What it left behind and could not be ended. Whatever happens from then on may be that process's doing.
-    pub left: Option<Left>,
+    pub survivors: Option<Survivors>,
 }
 
 /// Runs commands, one after the other.
 pub struct Supervisor {
-    events: Events,
+    events: SignalEvents,
     terminal: Option<Terminal>,
 }
 
 /// A polite stop is under way, or nothing is.
 #[derive(Clone, Copy)]
-enum Phase {
+enum SupervisionPhase {
     Running { until: Option<Instant> },
     Stopping { kill: Instant },
 }
 
 impl Supervisor {
     /// Takes over the events, and what orphans the commands leave.
-    pub fn new(events: Events) -> Self {
+    pub fn new(events: SignalEvents) -> Self {
         sweep::adopt_orphans();
         Self { events, terminal: Terminal::open() }
     }
@@ -115,14 +115,14 @@ impl Supervisor {
     }
 
     /// Runs a command until nothing of it is left that could be ended. An error is that of executing it.
-    pub fn run(&self, mut command: Command, rules: Rules) -> io::Result<Ended> {
+    pub fn run(&self, mut command: Command, options: CommandOptions) -> io::Result<EndedCommand> {
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Signals that were meant for an earlier command; an order to stop still holds.
-        let pending: Vec<Event> = self.events.receiver.try_iter().collect();
-        for order in pending.into_iter().filter(|event| matches!(event, Event::Stop(_))) {
+        let pending: Vec<SignalEvent> = self.events.receiver.try_iter().collect();
+        for order in pending.into_iter().filter(|event| matches!(event, SignalEvent::Stop(_))) {
             let _ = self.events.sender.send(order);
         }
-        let mut child = launch::spawn(&mut command, rules.launch)?;
+        let mut child = launch::spawn(&mut command, options.launch)?;
         let leader =
             i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
         let pumps = Pumps { group: leader.as_raw_nonzero().get(), ..Pumps::default() };
@@ -134,20 +134,20 @@ impl Supervisor {
         if let Some(pipe) = child.stderr.take() {
             pumps.start(pipe, io::stderr, Output::stderr, self.events.sender.clone());
         }
-        let mut ended = Ended {
+        let mut ended = EndedCommand {
             status: Status::Exited(0),
             timed_out: false,
             finished: None,
             interrupted: false,
             output: Arc::clone(&pumps.output),
-            left: None,
+            survivors: None,
         };
         let mut closed = 0;
-        ended.status = self.supervise(leader, rules, &pumps, &mut ended, &mut closed);
+        ended.status = self.supervise(leader, options, &pumps, &mut ended, &mut closed);
         if !(ended.timed_out || ended.finished.is_some() || self.stopping()) {
             self.drain(&mut closed, Some(Instant::now() + LINGER), &pumps);
         }
-        ended.left = sweep::sweep(leader);
+        ended.survivors = sweep::sweep(leader);
         RUNNING.store(0, Ordering::SeqCst);
         self.terminal.iter().for_each(Terminal::take_back);
         self.drain(&mut closed, None, &pumps);
@@ -158,19 +158,19 @@ impl Supervisor {
     fn supervise(
         &self,
         leader: Pid,
-        rules: Rules,
+        options: CommandOptions,
         pumps: &Pumps,
-        ended: &mut Ended,
+        ended: &mut EndedCommand,
         closed: &mut u32,
     ) -> Status {
         // An error means that the group is gone already.
         let signal = |signal| _ = rustix::process::kill_process_group(leader, signal);
         let now = Instant::now();
-        let mut phase = Phase::Running { until: now.checked_add(rules.timeout) };
+        let mut phase = SupervisionPhase::Running { until: now.checked_add(options.timeout) };
         let mut silent = Silent { since: now, bytes: 0 };
-        if self.stopping() && !rules.pass_stop {
+        if self.stopping() && !options.pass_stop {
             ended.interrupted = true;
-            phase = Phase::Stopping { kill: now + rules.grace };
+            phase = SupervisionPhase::Stopping { kill: now + options.grace };
         }
         loop {
             if let Some(status) = sweep::reap(leader) {
@@ -178,43 +178,45 @@ impl Supervisor {
             }
             let now = Instant::now();
             let due = match phase {
-                Phase::Running { until } => {
-                    let end = rules.exit_grace.and_then(|grace| silent.until(pumps, now, grace));
+                SupervisionPhase::Running { until } => {
+                    let end = options.exit_grace.and_then(|grace| silent.until(pumps, now, grace));
                     until.into_iter().chain(end).min().unwrap_or(now + POLL)
                 }
-                Phase::Stopping { kill } => kill,
+                SupervisionPhase::Stopping { kill } => kill,
             };
             if now >= due {
-                phase = if let Phase::Running { .. } = phase {
-                    ended.finished = rules.exit_grace.and_then(|_| pumps.finished());
+                phase = if let SupervisionPhase::Running { .. } = phase {
+                    ended.finished = options.exit_grace.and_then(|_| pumps.finished());
                     ended.timed_out = ended.finished.is_none();
                     signal(Signal::TERM);
-                    Phase::Stopping { kill: now + rules.grace }
+                    SupervisionPhase::Stopping { kill: now + options.grace }
                 } else {
                     signal(Signal::KILL);
                     // Once more if it is not gone by then: a process may have joined the group meanwhile.
-                    Phase::Stopping { kill: now + POLL }
+                    SupervisionPhase::Stopping { kill: now + POLL }
                 };
                 continue;
             }
             match self.events.receiver.recv_timeout(POLL.min(due - now)) {
-                Ok(Event::Stop(number)) => {
+                Ok(SignalEvent::Stop(number)) => {
                     // It may have ended first; then nobody has interrupted it.
                     if let Some(status) = sweep::reap(leader) {
                         return status;
                     }
-                    if rules.pass_stop {
+                    if options.pass_stop {
                         pass(leader, number);
                     }
-                    if let Phase::Running { .. } = phase {
+                    if let SupervisionPhase::Running { .. } = phase {
                         ended.interrupted = true;
-                        phase = Phase::Stopping { kill: Instant::now() + rules.grace };
+                        phase = SupervisionPhase::Stopping { kill: Instant::now() + options.grace };
                     }
                 }
-                Ok(Event::Other(number)) => pass(leader, number),
-                Ok(Event::Inside(number)) if rules.pass_stop => pass(leader, number),
-                Ok(Event::Closed(group)) => *closed += u32::from(group == leader.as_raw_nonzero().get()),
-                Ok(Event::Child | Event::Inside(_)) | Err(RecvTimeoutError::Timeout) => {
+                Ok(SignalEvent::Other(number)) => pass(leader, number),
+                Ok(SignalEvent::Inside(number)) if options.pass_stop => pass(leader, number),
+                Ok(SignalEvent::Closed(group)) => {
+                    *closed += u32::from(group == leader.as_raw_nonzero().get());
+                }
+                Ok(SignalEvent::Child | SignalEvent::Inside(_)) | Err(RecvTimeoutError::Timeout) => {
                     self.terminal.iter().for_each(|terminal| terminal.wake(leader));
                 }
                 // Cannot be: we hold a sender ourselves.
@@ -237,7 +239,8 @@ impl Supervisor {
             }
             // Short, because a stop or the progress of a pipe comes without an event of its own.
             // The pipes of an earlier command do not count.
-            if self.events.receiver.recv_timeout(Duration::from_millis(50)) == Ok(Event::Closed(pumps.group))
+            if self.events.receiver.recv_timeout(Duration::from_millis(50))
+                == Ok(SignalEvent::Closed(pumps.group))
             {
                 *closed += 1;
             }
@@ -297,7 +300,7 @@ impl Pumps {
         mut pipe: impl Read + Send + 'static,
         to: fn() -> W,
         keep: fn(&mut Output, &[u8]),
-        events: Sender<Event>,
+        events: Sender<SignalEvent>,
     ) {
         let (group, output, bytes) = (self.group, Arc::clone(&self.output), Arc::clone(&self.bytes));
         std::thread::spawn(move || {
@@ -318,7 +321,7 @@ impl Pumps {
                     to.write_all(piece).and_then(|()| to.flush()).is_ok()
                 };
             }
-            let _ = events.send(Event::Closed(group));
+            let _ = events.send(SignalEvent::Closed(group));
         });
     }
 }

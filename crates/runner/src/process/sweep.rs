@@ -55,7 +55,7 @@ pub(super) fn reap(leader: Pid) -> Option<Status> {
 }
 
 /// Kills and reaps everything that the ended leader left behind; what is still there then, or nothing.
-pub(super) fn sweep(leader: Pid) -> Option<Left> {
+pub(super) fn sweep(leader: Pid) -> Option<Survivors> {
     let begun = Instant::now();
     loop {
         let _ = kill_process_group(leader, Signal::KILL);
@@ -81,7 +81,7 @@ pub(super) fn sweep(leader: Pid) -> Option<Left> {
         let foreign = |process: &Process| test_kill_process(process.pid) == Err(Errno::PERM);
         let foreign = !others.is_empty() && others.iter().all(foreign);
         if begun.elapsed() >= if foreign { PATIENCE_WITH_OTHERS } else { PATIENCE } {
-            return Some(Left { foreign, others });
+            return Some(Survivors { foreign, others });
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -95,12 +95,12 @@ fn alone() -> bool {
 
 /// Processes that could not be ended.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Left {
+pub struct Survivors {
     foreign: bool,
     others: Vec<Process>,
 }
 
-impl fmt::Display for Left {
+impl fmt::Display for Survivors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = if self.foreign { " of another user" } else { "" };
         write!(f, "processes{whose} could not be ended")?;
@@ -191,14 +191,17 @@ mod tests {
         };
         let others = vec![process(7, 1), process(8, 0)];
         assert_eq!(
-            Left { foreign: true, others }.to_string(),
+            Survivors { foreign: true, others }.to_string(),
             "processes of another user could not be ended: pid 7, uid 0, \"sleep\", pid 8, uid 0, \"sleep\" (started from \
              outside the container)"
         );
         let others = (2..100).map(|pid| process(pid, 1)).collect();
-        let words = Left { foreign: false, others }.to_string();
+        let words = Survivors { foreign: false, others }.to_string();
         assert!(words.len() < 200 && words.ends_with(" and 95 more"), "{words}");
-        assert_eq!(Left { foreign: false, others: Vec::new() }.to_string(), "processes could not be ended");
+        assert_eq!(
+            Survivors { foreign: false, others: Vec::new() }.to_string(),
+            "processes could not be ended"
+        );
     }
 
     #[test]

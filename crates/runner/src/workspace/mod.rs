@@ -7,7 +7,7 @@ mod bounds;
 pub mod fingerprint;
 pub mod git;
 pub mod ignore;
-pub mod look;
+pub mod metadata;
 pub mod state_dir;
 mod walk;
 

@@ -22,7 +22,7 @@ use super::{
     FILE,
     bounds::Bounds,
     fingerprint::{Entry, Fingerprint, Limits},
-    git::{self, MOST_LOCKS, Read, Repository},
+    git::{self, MOST_LOCKS, ReadRepository, Repository},
     ignore::{Effort, Ignore, Rules},
     join, kind, may_change, names, open_below, open_folder, read_file,
 };
@@ -96,7 +96,7 @@ struct Pending {
     parent: Arc<OwnedFd>,
     name: Vec<u8>,
     path: Vec<u8>,
-    scope: Rc<Scope>,
+    scope: Rc<PatternScope>,
     depth: usize,
     /// Git ignores it: of its files only tracked ones count. So many levels below it are searched for repositories.
     ignored: Option<u8>,
@@ -104,13 +104,13 @@ struct Pending {
 
 /// The patterns in force in a folder: its own, then those of the folders above it, up to the repository's.
 #[derive(Default)]
-struct Scope {
+struct PatternScope {
     rules: Option<Rules>,
-    parent: Option<Rc<Scope>>,
+    parent: Option<Rc<PatternScope>>,
     repository: Option<(Vec<u8>, Rc<Repository>)>,
 }
 
-impl Scope {
+impl PatternScope {
     fn ignores(&self, path: &[u8], folder: bool, user: &Rules, effort: &Effort<'_>) -> bool {
         let mut scope = Some(self);
         while let Some(at) = scope {
@@ -220,7 +220,7 @@ impl Walker<'_> {
         &mut self,
         folder: &Arc<OwnedFd>,
         path: &[u8],
-        scope: &Rc<Scope>,
+        scope: &Rc<PatternScope>,
         depth: usize,
         ignored: Option<u8>,
     ) {
@@ -309,7 +309,12 @@ impl Walker<'_> {
     }
 
     /// Where a repository begins in this folder, its state is taken, and its rules are the only ones from here on.
-    fn repository(&mut self, folder: &Arc<OwnedFd>, path: &[u8], list: &[Vec<u8>]) -> Option<Rc<Scope>> {
+    fn repository(
+        &mut self,
+        folder: &Arc<OwnedFd>,
+        path: &[u8],
+        list: &[Vec<u8>],
+    ) -> Option<Rc<PatternScope>> {
         if !list.iter().any(|name| name == b".git")
             || self.ignore.task.verdict(&join(path, b".git"), true, &self.effort) == Some(true)
         {
@@ -332,13 +337,14 @@ impl Walker<'_> {
         };
         self.shared.hold(repository.as_ref().map_or(0, |repository| repository.exclude.bytes()));
         let repository = repository.map(|repository| (path.to_vec(), Rc::new(repository)));
-        Some(Rc::new(Scope { repository, ..Scope::default() }))
+        Some(Rc::new(PatternScope { repository, ..PatternScope::default() }))
     }
 
     /// Takes the state of the repository whose own folder lies at `at`; what it tracks in `base`.
     fn state(&mut self, git: &OwnedFd, at: &[u8], base: &[u8]) -> Option<Repository> {
         self.see(at);
-        let Read { state, repository, others } = git::read(git, at, base, self.workspace, self.shared);
+        let ReadRepository { state, repository, others } =
+            git::read(git, at, base, self.workspace, self.shared);
         for (name, digest) in state.parts {
             self.print.add(&join(at, &name), "git", 0, &digest, false);
         }
@@ -368,7 +374,7 @@ impl Walker<'_> {
 
     /// Whether a folder is a repository's own, such as a bare one; then its state is taken. One that the repository
     /// around it tracks is a sample of such a folder, and its files are files.
-    fn own_folder(&mut self, folder: &OwnedFd, path: &[u8], list: &[Vec<u8>], scope: &Scope) -> bool {
+    fn own_folder(&mut self, folder: &OwnedFd, path: &[u8], list: &[Vec<u8>], scope: &PatternScope) -> bool {
         let has = |name: &[u8]| list.iter().any(|own| own == name);
         let own = has(b"HEAD")
             && has(b"objects")
@@ -382,7 +388,13 @@ impl Walker<'_> {
     }
 
     /// The scope with the patterns of this folder.
-    fn patterns(&self, folder: &OwnedFd, path: &[u8], list: &[Vec<u8>], scope: Rc<Scope>) -> Rc<Scope> {
+    fn patterns(
+        &self,
+        folder: &OwnedFd,
+        path: &[u8],
+        list: &[Vec<u8>],
+        scope: Rc<PatternScope>,
+    ) -> Rc<PatternScope> {
         // Outside a repository, or where what is tracked is not known, nothing is ignored.
         if scope.repository.is_none() || !list.iter().any(|name| name == b".gitignore") {
             return scope;
@@ -392,7 +404,7 @@ impl Walker<'_> {
             Ok(rules) if !rules.is_empty() => {
                 self.shared.hold(rules.bytes());
                 let repository = scope.repository.clone();
-                Rc::new(Scope { rules: Some(rules), parent: Some(scope), repository })
+                Rc::new(PatternScope { rules: Some(rules), parent: Some(scope), repository })
             }
             _ => scope,
         }

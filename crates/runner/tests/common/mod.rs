@@ -33,14 +33,14 @@ pub struct Pod {
 
 /// What the program left when it had ended.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct RunnerExit {
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
     pub message: String,
 }
 
-impl Outcome {
+impl RunnerExit {
     /// The report in the termination log.
     #[track_caller]
     pub fn report(&self) -> Report {
@@ -157,14 +157,14 @@ impl Pod {
 
     /// Runs a shell script as the agent.
     #[track_caller]
-    pub fn run(&self, script: &str) -> Outcome {
-        self.start(script).outcome()
+    pub fn run(&self, script: &str) -> RunnerExit {
+        self.start(script).exit()
     }
 
     /// Runs a command as the agent.
     #[track_caller]
-    pub fn exec(&self, agent: &[&str]) -> Outcome {
-        self.start_with(&[], agent).outcome()
+    pub fn exec(&self, agent: &[&str]) -> RunnerExit {
+        self.start_with(&[], agent).exit()
     }
 }
 
@@ -200,7 +200,7 @@ impl Running<'_> {
 
     /// Until the runner has ended.
     #[track_caller]
-    pub fn outcome(mut self) -> Outcome {
+    pub fn exit(mut self) -> RunnerExit {
         let read = |pipe: Option<Box<dyn Read + Send>>| {
             std::thread::spawn(move || {
                 let mut bytes = Vec::new();
@@ -215,7 +215,7 @@ impl Running<'_> {
             status = self.child.try_wait().expect("wait");
             status.is_some()
         });
-        Outcome {
+        RunnerExit {
             code: status.and_then(|status| status.code()),
             stdout: stdout.join().expect("stdout"),
             stderr: stderr.join().expect("stderr"),

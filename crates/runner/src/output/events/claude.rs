@@ -4,14 +4,14 @@ use agentloop_contract::report::Usage;
 
 use super::{
     super::{json::Json, retry_after},
-    Events, Failed, Text, add, cost,
+    AgentEvents, Failed, Text, add, cost,
 };
 
 pub(super) fn knows(kind: &str, _: Json) -> bool {
     matches!(kind, "system" | "assistant" | "user" | "stream_event" | "result" | "rate_limit_event")
 }
 
-pub(super) fn take(events: &mut Events, kind: &str, event: Json) -> Option<Text> {
+pub(super) fn take(events: &mut AgentEvents, kind: &str, event: Json) -> Option<Text> {
     match kind {
         // Other events of the system belong to no turn: hooks that run at the end, notes about limits.
         "system" if event.get("subtype").is("init") => {
@@ -33,7 +33,7 @@ pub(super) fn take(events: &mut Events, kind: &str, event: Json) -> Option<Text>
 }
 
 /// The last event. Its `subtype` may be `success` where `is_error` is true.
-fn result(events: &mut Events, event: Json) -> String {
+fn result(events: &mut AgentEvents, event: Json) -> String {
     let subtype = event.get("subtype").text().unwrap_or_default();
     let said = event.get("result").text().unwrap_or_default();
     let failed = event.get("is_error").flag() == Some(true) || subtype.starts_with("error");

@@ -3,7 +3,7 @@
 
 use super::{
     super::{json::Json, retry_after},
-    Events, Failed, Text, add,
+    AgentEvents, Failed, Text, add,
 };
 
 pub(super) fn knows(kind: &str, event: Json) -> bool {
@@ -19,7 +19,7 @@ pub(super) fn knows(kind: &str, event: Json) -> bool {
     ) || (kind == "error" && event.get("message").text().is_some())
 }
 
-pub(super) fn take(events: &mut Events, kind: &str, event: Json) -> Option<Text> {
+pub(super) fn take(events: &mut AgentEvents, kind: &str, event: Json) -> Option<Text> {
     match kind {
         "turn.completed" => {
             events.succeeded();

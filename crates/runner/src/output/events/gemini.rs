@@ -1,7 +1,7 @@
 //! Gemini CLI: `gemini --output-format stream-json`, or `json`. Its final event is `result`; an event of type `error` is a
 //! warning.
 
-use super::{super::json::Json, Events, Failed, Text, add};
+use super::{super::json::Json, AgentEvents, Failed, Text, add};
 
 pub(super) fn knows(kind: &str, event: Json) -> bool {
     match kind {
@@ -15,7 +15,7 @@ pub(super) fn knows(kind: &str, event: Json) -> bool {
     }
 }
 
-pub(super) fn take(events: &mut Events, kind: &str, event: Json) -> Option<Text> {
+pub(super) fn take(events: &mut AgentEvents, kind: &str, event: Json) -> Option<Text> {
     match kind {
         "init" => {
             events.opened = true;
@@ -36,7 +36,7 @@ pub(super) fn take(events: &mut Events, kind: &str, event: Json) -> Option<Text>
     Some(if goes_on { Text::GoesOn(text) } else { Text::Is(text) })
 }
 
-fn result(events: &mut Events, event: Json) -> Option<Text> {
+fn result(events: &mut AgentEvents, event: Json) -> Option<Text> {
     let used = event.get("stats");
     add(&mut events.usage.input_tokens, used.get("input_tokens").integer());
     add(&mut events.usage.cached_input_tokens, used.get("cached").integer());

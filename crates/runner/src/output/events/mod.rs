@@ -21,7 +21,7 @@ pub enum Text {
 /// What the events said so far.
 #[derive(Default)]
 #[allow(clippy::struct_excessive_bools, reason = "four independent facts")]
-pub struct Events {
+pub struct AgentEvents {
     /// The stream's beginning was seen.
     pub opened: bool,
     /// An event came that ends something.
@@ -51,7 +51,7 @@ struct Failed {
     until: Option<retry_after::Reset>,
 }
 
-impl Events {
+impl AgentEvents {
     /// Whether an event belongs to a known agent's stream.
     pub fn known(kind: &str, event: Json) -> bool {
         claude::knows(kind, event)

@@ -5,7 +5,7 @@ use agentloop_contract::report::Usage;
 
 use super::{
     super::{json::Json, retry_after},
-    Events, Failed, Text, add, cost, sum,
+    AgentEvents, Failed, Text, add, cost, sum,
 };
 
 pub(super) fn knows(kind: &str, event: Json) -> bool {
@@ -14,7 +14,7 @@ pub(super) fn knows(kind: &str, event: Json) -> bool {
     (part || (kind == "error" && event.get("error").is_object())) && event.get("sessionID").text().is_some()
 }
 
-pub(super) fn take(events: &mut Events, kind: &str, event: Json) -> Option<Text> {
+pub(super) fn take(events: &mut AgentEvents, kind: &str, event: Json) -> Option<Text> {
     let part = event.get("part");
     match kind {
         "error" => {
@@ -38,7 +38,7 @@ pub(super) fn take(events: &mut Events, kind: &str, event: Json) -> Option<Text>
     Some(if std::mem::take(&mut events.fresh) { Text::Is(text) } else { Text::GoesOn(format!("\n{text}")) })
 }
 
-fn step_finish(events: &mut Events, part: Json) {
+fn step_finish(events: &mut AgentEvents, part: Json) {
     let tokens = part.get("tokens");
     let mut usage = Usage { cost_usd: cost(part.get("cost")), ..Usage::default() };
     let cache = tokens.get("cache");

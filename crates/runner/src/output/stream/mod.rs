@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use super::{
     OutputSummary, TurnEnd,
-    events::{Events, Text},
+    events::{AgentEvents, Text},
     json::Json,
     tail::Tail,
 };
@@ -43,7 +43,7 @@ pub struct Stream {
     plain: Tail,
     /// The final text that an event carried, and the plain text after it.
     carried: Tail,
-    events: Events,
+    events: AgentEvents,
     /// The first line that is not blank was a known event.
     began: Option<bool>,
     /// Plain text came after the last event that ends something.
@@ -151,7 +151,7 @@ impl Stream {
     }
 
     fn event(&mut self, kind: &str, event: Json) {
-        self.began.get_or_insert_with(|| Events::known(kind, event));
+        self.began.get_or_insert_with(|| AgentEvents::known(kind, event));
         let Some(text) = self.events.take(kind, event) else { return };
         match text {
             Text::Is(text) => {

@@ -13,12 +13,12 @@ use crate::workspace::{
 };
 
 /// A workspace that is removed at the end.
-struct Space {
+struct TestWorkspace {
     folder: tempfile::TempDir,
     ignore: Ignore,
 }
 
-impl Space {
+impl TestWorkspace {
     fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("temporary folder"), ignore: Ignore::default() }
     }
@@ -93,7 +93,7 @@ impl Space {
 
 #[test]
 fn a_new_a_removed_and_another_file_are_changes_and_named() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.write("keep", "1").write("edit", "1").write("gone", "1");
     let difference = space.changes(|s| {
         s.write("edit", "2").write("d/new", "1");
@@ -105,7 +105,7 @@ fn a_new_a_removed_and_another_file_are_changes_and_named() {
 
 #[test]
 fn the_same_length_and_time_do_not_hide_a_change() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.write("f", "one");
     let time = fs::metadata(space.path("f")).and_then(|m| m.modified()).expect("time");
     space.changes(|s| {
@@ -116,7 +116,7 @@ fn the_same_length_and_time_do_not_hide_a_change() {
 
 #[test]
 fn touching_and_changing_back_are_no_changes() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.write("f", "one");
     space.changes_nothing(|s| {
         s.write("f", "two").write("f", "one").write("g", "");
@@ -126,7 +126,7 @@ fn touching_and_changing_back_are_no_changes() {
 
 #[test]
 fn permissions_links_and_empty_folders_count() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.write("f", "x");
     symlink("f", space.path("link")).expect("link");
     space.changes(|s| fs::set_permissions(s.path("f"), fs::Permissions::from_mode(0o755)).expect("chmod"));
@@ -140,9 +140,9 @@ fn permissions_links_and_empty_folders_count() {
 
 #[test]
 fn links_out_of_the_workspace_are_not_followed() {
-    let outside = Space::new();
+    let outside = TestWorkspace::new();
     outside.write("f", "1");
-    let space = Space::new();
+    let space = TestWorkspace::new();
     symlink(outside.folder.path(), space.path("out")).expect("link");
     symlink("/", space.path("root")).expect("link");
     space.changes_nothing(|_| {
@@ -152,14 +152,14 @@ fn links_out_of_the_workspace_are_not_followed() {
 
 #[test]
 fn a_workspace_that_is_a_link_is_not_opened() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     symlink("/", space.path("link")).expect("link");
     assert!(workspace::open(&space.path("link")).is_err());
 }
 
 #[test]
 fn fifos_sockets_and_devices_are_not_opened() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     let fifo = space.path("fifo");
     assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
     let _socket = std::os::unix::net::UnixListener::bind(space.path("socket")).expect("socket");
@@ -169,7 +169,7 @@ fn fifos_sockets_and_devices_are_not_opened() {
 
 #[test]
 fn our_own_folder_and_ignored_patterns_do_not_count() {
-    let mut space = Space::new();
+    let mut space = TestWorkspace::new();
     space.ignore.task = Rules::parse(b"", b"*.log\n/cache/\n");
     space.write("a/f", "1");
     space.changes_nothing(|s| {
@@ -185,7 +185,7 @@ fn our_own_folder_and_ignored_patterns_do_not_count() {
 
 #[test]
 fn outside_a_repository_a_gitignore_hides_nothing() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.write(".gitignore", "*\n");
     space.changes(|s| {
         s.write("f", "1");
@@ -194,7 +194,7 @@ fn outside_a_repository_a_gitignore_hides_nothing() {
 
 #[test]
 fn untracked_files_count_and_ignored_ones_do_not() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space
         .repository("r")
         .write("r/.gitignore", "target/\n*.tmp\n!keep.tmp\n")
@@ -216,7 +216,7 @@ fn untracked_files_count_and_ignored_ones_do_not() {
 
 #[test]
 fn an_ignored_file_that_is_tracked_counts() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.repository("r").write("r/gen/deep/t.txt", "1").write("r/gen/other", "1");
     space.git("r", &["add", "-f", "gen/deep/t.txt"]);
     space.write("r/.gitignore", "gen/\n");
@@ -235,7 +235,7 @@ fn an_ignored_file_that_is_tracked_counts() {
 
 #[test]
 fn commits_amended_commits_and_branches_are_changes() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.repository("r").write("r/b.txt", "b");
     space.changes(|s| s.git("r", &["add", "b.txt"]));
     let commit = space.changes(|s| s.git("r", &["commit", "-qm", "two"]));
@@ -250,7 +250,7 @@ fn commits_amended_commits_and_branches_are_changes() {
 #[test]
 fn what_git_does_for_itself_is_no_change() {
     for version in ["2", "4"] {
-        let space = Space::new();
+        let space = TestWorkspace::new();
         space.repository("r");
         space.git("r", &["update-index", "--index-version", version]);
         space.git("r", &["branch", "side"]);
@@ -271,8 +271,8 @@ fn what_git_does_for_itself_is_no_change() {
 
 #[test]
 fn a_push_is_a_change_and_a_fetch_is_not() {
-    let space = Space::new();
-    let other = Space::new();
+    let space = TestWorkspace::new();
+    let other = TestWorkspace::new();
     other.repository("origin");
     other.git("origin", &["config", "receive.denyCurrentBranch", "ignore"]);
     let url = other.path("origin").display().to_string();
@@ -288,7 +288,7 @@ fn a_push_is_a_change_and_a_fetch_is_not() {
 
 #[test]
 fn several_repositories_are_all_seen_even_ignored_ones() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.repository(".").repository("repos/one").repository("repos/two");
     space.write(".gitignore", "repos/\n");
     space.changes(|s| {
@@ -302,7 +302,7 @@ fn several_repositories_are_all_seen_even_ignored_ones() {
 
 #[test]
 fn a_commit_in_a_linked_worktree_is_seen() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.repository("r");
     space.changes(|s| s.git("r", &["worktree", "add", "-q", "../tree", "-b", "side"]));
     space.write("tree/.gitignore", "*.tmp\n");
@@ -318,8 +318,8 @@ fn a_commit_in_a_linked_worktree_is_seen() {
 
 #[test]
 fn a_commit_in_a_submodule_is_seen() {
-    let space = Space::new();
-    let other = Space::new();
+    let space = TestWorkspace::new();
+    let other = TestWorkspace::new();
     other.repository("origin");
     space.repository("r");
     space.git("r", &["submodule", "--quiet", "add", &other.path("origin").display().to_string(), "libs/sub"]);
@@ -332,7 +332,7 @@ fn a_commit_in_a_submodule_is_seen() {
 
 #[test]
 fn a_repository_with_long_object_names_is_read() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     fs::create_dir(space.path("r")).expect("folder");
     space.git("r", &["init", "-q", "--object-format=sha256"]);
     space.write("r/a", "1").write("r/b", "1");
@@ -342,7 +342,7 @@ fn a_repository_with_long_object_names_is_read() {
 
 #[test]
 fn what_cannot_be_told_of_a_split_index_is_unknown_and_hides_nothing() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.repository("r").write("r/.gitignore", "*.tmp\n");
     space.git("r", &["update-index", "--split-index"]);
     space.changes_nothing(|_| ());
@@ -353,7 +353,7 @@ fn what_cannot_be_told_of_a_split_index_is_unknown_and_hides_nothing() {
 
 #[test]
 fn a_fingerprint_that_gave_up_is_unknown() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     for i in 0..50 {
         space.write(&format!("f{i}"), "1");
     }
@@ -372,7 +372,7 @@ fn a_fingerprint_that_gave_up_is_unknown() {
 
 #[test]
 fn too_many_files_to_name_are_still_compared() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     let limits = Limits { kept: 2, ..Limits::default() };
     space.write("a", "1").write("b", "1").write("c", "1");
     let before = space.print_within(limits);
@@ -384,7 +384,7 @@ fn too_many_files_to_name_are_still_compared() {
 
 #[test]
 fn very_deep_folders_are_given_up() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     let mut path = space.folder.path().to_path_buf();
     for _ in 0..420 {
         path.push("d");
@@ -395,7 +395,7 @@ fn very_deep_folders_are_given_up() {
 
 #[test]
 fn the_same_content_has_the_same_fingerprint_elsewhere() {
-    let [a, b] = [Space::new(), Space::new()];
+    let [a, b] = [TestWorkspace::new(), TestWorkspace::new()];
     for space in [&a, &b] {
         (0..200).for_each(|i| {
             space.write(&format!("d{}/f{i}", i % 7), &i.to_string());
@@ -447,7 +447,7 @@ fn what_git_ignores_is_ignored_and_nothing_else() {
         "a", "b", "c", "d", "e", "f", "g", "h", "x.o", "keep.o", "x1", "y1", "#x", "ij", "j", "k", "ll",
         "mxn", "Xx", "o", "p ", "!q", "rs", "]s", "t", "u", "keep",
     ];
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.repository("r");
     let mut names: Vec<String> = paths.iter().map(|&p| p.to_owned()).collect();
     for top in ["a", "b", "c", "f", "g", "u", "ij"] {
@@ -476,7 +476,7 @@ fn ignored_with_parents(rules: &Rules, path: &Path) -> bool {
     })
 }
 
-fn ignored_by_git<'a>(space: &Space, names: &'a [String]) -> Vec<&'a String> {
+fn ignored_by_git<'a>(space: &TestWorkspace, names: &'a [String]) -> Vec<&'a String> {
     use std::io::Write;
     let mut git = Command::new("git")
         .args(["check-ignore", "-z", "--stdin", "--no-index"])
@@ -496,14 +496,14 @@ fn ignored_by_git<'a>(space: &Space, names: &'a [String]) -> Vec<&'a String> {
 fn names_patterns_and_tracked_files_that_take_too_much_memory_are_given_up() {
     let few = Limits { bytes: 10_000, ..Limits::default() };
     let given_up =
-        |space: &Space| space.print_within(few).incomplete().is_some_and(|why| why.contains("MiB"));
-    let space = Space::new();
+        |space: &TestWorkspace| space.print_within(few).incomplete().is_some_and(|why| why.contains("MiB"));
+    let space = TestWorkspace::new();
     space.write("a", "1").repository("b");
     assert!(!given_up(&space));
-    let patterns = Space::new();
+    let patterns = TestWorkspace::new();
     patterns.repository(".").write(".gitignore", &"x\n".repeat(500));
     assert!(given_up(&patterns));
-    let tracked = Space::new();
+    let tracked = TestWorkspace::new();
     tracked.repository(".");
     for name in 0..200 {
         tracked.write(&format!("d/{name}"), "");
@@ -516,7 +516,7 @@ fn names_patterns_and_tracked_files_that_take_too_much_memory_are_given_up() {
 /// Reading them all would take minutes; only a bound that is looked at between them ends it.
 #[test]
 fn a_repository_with_too_many_worktrees_is_given_up_in_time() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.repository(".");
     space.write("large", "");
     fs::File::create(space.path("large")).and_then(|file| file.set_len(4 << 20)).expect("length");
@@ -537,7 +537,7 @@ fn work_in_linked_worktrees_below_ignored_folders_is_seen() {
         (&[], ".worktrees/feature/login"),
         (&["-c", "worktree.useRelativePaths=true"], ".claude/worktrees/topic"),
     ] {
-        let space = Space::new();
+        let space = TestWorkspace::new();
         space.repository(".").write(".gitignore", ".claude/\n.worktrees/\nignored/\n");
         space.git(".", &[options, &["worktree", "add", "-q", "-b", "topic", place]].concat());
         space.write(&format!("{place}/.gitignore"), "*.tmp\n");
@@ -557,9 +557,9 @@ fn work_in_linked_worktrees_below_ignored_folders_is_seen() {
 
 #[test]
 fn worktrees_of_submodules_and_of_repositories_elsewhere_are_seen_wherever_they_lie() {
-    let other = Space::new();
+    let other = TestWorkspace::new();
     other.repository("origin");
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.repository("r").write("r/.gitignore", "deep/\n").repository("zz");
     space.git("r", &["submodule", "--quiet", "add", &other.path("origin").display().to_string(), "sub"]);
     space.git("r/sub", &["worktree", "add", "-q", "-b", "side", "../deep/of/a/sub"]);
@@ -574,7 +574,7 @@ fn worktrees_of_submodules_and_of_repositories_elsewhere_are_seen_wherever_they_
 
 #[test]
 fn a_worktree_that_the_task_ignores_is_not_searched() {
-    let mut space = Space::new();
+    let mut space = TestWorkspace::new();
     space.ignore.task = Rules::parse(b"", b"/trees/\n");
     space.repository("r");
     space.git("r", &["worktree", "add", "-q", "-b", "topic", "../trees/topic"]);
@@ -583,8 +583,8 @@ fn a_worktree_that_the_task_ignores_is_not_searched() {
 
 /// A bare repository with a worktree beside or in it, as [`layouts`] make it.
 struct Layout {
-    space: Space,
-    others: Space,
+    space: TestWorkspace,
+    others: TestWorkspace,
     bare: &'static str,
 }
 
@@ -593,10 +593,10 @@ fn layouts() -> Vec<Layout> {
     [(".bare", true), ("store.git", false), (".", false), ("r/hidden/deep/down/x.git", false)]
         .into_iter()
         .map(|(bare, link)| {
-            let others = Space::new();
+            let others = TestWorkspace::new();
             others.repository("seed");
             others.git("seed", &["clone", "-q", "--bare", ".", "../up.git"]);
-            let space = Space::new();
+            let space = TestWorkspace::new();
             if bare.starts_with('r') {
                 space.repository("r").write("r/.gitignore", "hidden/\n");
             }
@@ -636,7 +636,7 @@ fn a_bare_repository_is_read_as_a_repository() {
 
 #[test]
 fn a_folder_that_only_looks_like_a_repository_or_is_a_tracked_sample_of_one_hides_nothing() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.write("d/HEAD", "not one").write("d/objects/x", "1").write("d/refs/x", "1");
     space.changes(|s| _ = s.write("d/objects/x", "2"));
     space.repository(".");
@@ -651,10 +651,10 @@ fn a_folder_that_only_looks_like_a_repository_or_is_a_tracked_sample_of_one_hide
 
 #[test]
 fn a_fetch_after_a_push_of_ones_own_is_no_change_and_another_push_is() {
-    let others = Space::new();
+    let others = TestWorkspace::new();
     others.repository("seed");
     others.git("seed", &["clone", "-q", "--bare", ".", "../up.git"]);
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.git("", &["clone", "-q", &others.path("up.git").display().to_string(), "r"]);
     // The remote-tracking branch is where the local one is, and leaves it.
     others.git("seed", &["commit", "-q", "--allow-empty", "-m", "theirs"]);
@@ -668,7 +668,7 @@ fn a_fetch_after_a_push_of_ones_own_is_no_change_and_another_push_is() {
 
 #[test]
 fn locks_that_git_left_behind_are_named() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.repository("r");
     space.git("r", &["worktree", "add", "-q", "-b", "side", "../tree"]);
     assert_eq!(space.print().locks(), Vec::<String>::new());
@@ -692,7 +692,7 @@ fn locks_that_git_left_behind_are_named() {
 /// Two million names of 255 bytes would be read before anybody asked.
 #[test]
 fn names_that_take_too_much_memory_are_given_up_while_they_are_read() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     for number in 0..200 {
         space.write(&format!("{number:0>200}"), "");
     }
@@ -703,7 +703,7 @@ fn names_that_take_too_much_memory_are_given_up_while_they_are_read() {
 /// A set of which every beginning looks like that of a class; each of very many patterns tries it at each byte.
 #[test]
 fn patterns_made_to_be_slow_are_given_up_in_time() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.repository(".").write(&"a".repeat(250), "");
     for pattern in [
         format!("*[{}", "[:".repeat(2000)),

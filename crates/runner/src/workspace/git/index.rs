@@ -15,7 +15,7 @@ pub struct Index {
 
 /// Why an index is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unread {
+pub enum IndexError {
     /// It is damaged, or of a kind that does not list its entries itself (a split index).
     Malformed,
     /// Its paths take more memory than there is room for.
@@ -43,8 +43,8 @@ impl Index {
     /// kept.
     ///
     /// # Errors
-    /// See [`Unread`].
-    pub fn parse(bytes: &[u8], object: usize, hold: &dyn Fn(usize) -> bool) -> Result<Self, Unread> {
+    /// See [`IndexError`].
+    pub fn parse(bytes: &[u8], object: usize, hold: &dyn Fn(usize) -> bool) -> Result<Self, IndexError> {
         let mut paths = Vec::new();
         let mut full = false;
         let hashes = read(bytes, object, &mut |path| {
@@ -58,7 +58,7 @@ impl Index {
             }
             !full
         });
-        let (digest, _) = hashes.ok_or(if full { Unread::TooLarge } else { Unread::Malformed })?;
+        let (digest, _) = hashes.ok_or(if full { IndexError::TooLarge } else { IndexError::Malformed })?;
         paths.dedup();
         Ok(Self { digest, paths })
     }
@@ -184,7 +184,7 @@ mod tests {
             index.extend([0; OBJECT + 20 + 2 + 1]);
             index.extend(b"a\0");
         }
-        assert_eq!(Index::parse(&index, 20, &|_| true), Err(Unread::Malformed));
+        assert_eq!(Index::parse(&index, 20, &|_| true), Err(IndexError::Malformed));
     }
 
     /// A version 4 index of 128 MiB unpacks to four times as much.
@@ -201,7 +201,7 @@ mod tests {
             asked.set(asked.get() + bytes);
             asked.get() < 1000
         };
-        assert_eq!(Index::parse(&index, 20, &hold), Err(Unread::TooLarge));
+        assert_eq!(Index::parse(&index, 20, &hold), Err(IndexError::TooLarge));
         assert!(asked.get() < 2000, "{} bytes", asked.get());
     }
 
@@ -219,7 +219,7 @@ mod tests {
         };
         let paths = |names| Index::parse(&index(names), 20, &|_| true).map(|index| index.paths);
         assert_eq!(paths(["a", "b"]), Ok(vec![b"a".to_vec(), b"b".to_vec()]));
-        assert_eq!(paths(["b", "a"]), Err(Unread::Malformed));
+        assert_eq!(paths(["b", "a"]), Err(IndexError::Malformed));
     }
 
     proptest::proptest! {

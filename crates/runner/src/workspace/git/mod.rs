@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use rustix::{fs::FileType, io::Errno};
 use sha2::{Digest, Sha256};
 
-use self::index::{Index, Unread};
+use self::index::{Index, IndexError};
 use super::{bounds::Bounds, ignore::Rules, join, kind, names, open_below, open_folder, read_file};
 
 /// A larger index or `packed-refs` is not read; the answer is then "unknown".
@@ -137,7 +137,7 @@ pub(super) fn is_gits(name: &[u8]) -> bool {
 }
 
 /// What was read of a repository.
-pub(super) struct Read<'a> {
+pub(super) struct ReadRepository<'a> {
     /// Its state.
     pub(super) state: State<'a>,
     /// `None` where what it tracks cannot be told; then nothing may be ignored.
@@ -155,7 +155,7 @@ pub(super) fn read<'a>(
     base: &[u8],
     workspace: &[u8],
     bounds: &'a Bounds<'a>,
-) -> Read<'a> {
+) -> ReadRepository<'a> {
     let mut state = State::new(bounds);
     let object = object_bytes(git);
     state.git(git, b"");
@@ -169,7 +169,7 @@ pub(super) fn read<'a>(
             Some(file.strip_suffix(b".git")?.strip_suffix(b"/")?.to_vec())
         })
         .collect();
-    Read { state, repository: index.map(|paths| repository(git, base, paths)), others }
+    ReadRepository { state, repository: index.map(|paths| repository(git, base, paths)), others }
 }
 
 /// Reads what a linked worktree or a submodule tracks and ignores: its `.git` is a file that names the real folder.
@@ -292,8 +292,8 @@ impl<'a> State<'a> {
                 return Some(index.paths);
             }
             // The walk is over.
-            Err(Unread::TooLarge) => {}
-            Err(Unread::Malformed) => self.doubts.push(digest(&[prefix, b"index", &bytes])),
+            Err(IndexError::TooLarge) => {}
+            Err(IndexError::Malformed) => self.doubts.push(digest(&[prefix, b"index", &bytes])),
         }
         None
     }

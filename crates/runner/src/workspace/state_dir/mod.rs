@@ -84,7 +84,7 @@ pub struct StateDir {
 
 /// Makes the marker as soon as something is in the workspace; until it is dropped.
 #[must_use]
-pub struct Watch {
+pub struct MarkerWatch {
     stop: Option<Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -114,8 +114,8 @@ impl StateDir {
 
     /// Notes that this attempt is about to be executed, so that it never is again; it fails where it was. In an empty
     /// workspace, where nothing can be done twice yet, this waits until something is there: as long as the result lives.
-    pub fn mark(&self) -> Result<Watch, Error> {
-        let mut watch = Watch { stop: None, thread: None };
+    pub fn mark(&self) -> Result<MarkerWatch, Error> {
+        let mut watch = MarkerWatch { stop: None, thread: None };
         if is_empty(&self.workspace)? {
             let (stop, stopped) = channel();
             let (workspace, context) = (Arc::clone(&self.workspace), self.context.clone());
@@ -153,7 +153,7 @@ impl StateDir {
     }
 }
 
-impl Drop for Watch {
+impl Drop for MarkerWatch {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {

@@ -15,7 +15,7 @@ use crate::{
 const VERIFY_LINES: usize = 100;
 
 /// Whether the verify command decides now: when the policy's own condition holds.
-pub fn asks_verify(
+pub fn needs_verify(
     context: &Context,
     end: End,
     status: Status,

@@ -47,11 +47,11 @@ const ATTRIBUTES: usize = 64 << 10;
 
 /// What was seen of a workspace.
 #[derive(Debug, Default)]
-pub struct Look {
+pub struct MetadataSnapshot {
     /// Sum over everything but the indexes of git and the times of their folders.
     sum: Sum,
     /// Those, by their folders' paths.
-    indexes: BTreeMap<Vec<u8>, IndexSeen>,
+    indexes: BTreeMap<Vec<u8>, IndexSnapshot>,
     /// When anything was changed last.
     newest: Duration,
     /// Why this is not a whole look.
@@ -60,7 +60,7 @@ pub struct Look {
 
 /// A folder of git's with an index in it.
 #[derive(Debug, PartialEq, Eq)]
-struct IndexSeen {
+struct IndexSnapshot {
     /// The folder's times and size.
     folder: [u8; 32],
     /// The index as a file.
@@ -69,7 +69,7 @@ struct IndexSeen {
     entries: [u8; 32],
 }
 
-impl Look {
+impl MetadataSnapshot {
     /// Looks at a workspace before the agent starts, and waits until a change would have another time than the last one.
     pub fn before(root: &OwnedFd, limits: Limits<'_>) -> Self {
         let mut look = Self::take(root, limits);
@@ -109,7 +109,7 @@ impl Look {
 
     fn take(root: &OwnedFd, limits: Limits<'_>) -> Self {
         let bounds = Bounds::new(Limits { time: TIME.min(limits.time), ..limits });
-        let mut looker = Looker { bounds: &bounds, look: Self::default(), stack: Vec::new() };
+        let mut looker = SnapshotWalker { bounds: &bounds, look: Self::default(), stack: Vec::new() };
         if let Err((path, errno)) = looker.run(root) {
             bounds.give_up(&format!("{}: {errno}", String::from_utf8_lossy(&path)));
         }
@@ -145,13 +145,13 @@ struct Pending {
 /// What could not be looked at, and why.
 type Failure = (Vec<u8>, Errno);
 
-struct Looker<'a> {
+struct SnapshotWalker<'a> {
     bounds: &'a Bounds<'a>,
-    look: Look,
+    look: MetadataSnapshot,
     stack: Vec<Pending>,
 }
 
-impl Looker<'_> {
+impl SnapshotWalker<'_> {
     fn run(&mut self, root: &OwnedFd) -> Result<(), Failure> {
         let root = open_folder(root, b".").map_err(|errno| (Vec::new(), errno))?;
         self.folder(&Rc::new(root), b"", 0)?;
@@ -246,7 +246,7 @@ impl Looker<'_> {
         entries.update(stat.st_gid.to_le_bytes());
         entries.update(attributes(&file)?);
         entries.update(attributes(folder)?);
-        let seen = IndexSeen {
+        let seen = IndexSnapshot {
             folder: digest(&[&times(own), &own.st_size.to_le_bytes()]),
             file: digest(&[&times(&stat), &lasting(&stat)]),
             entries: entries.finalize().into(),

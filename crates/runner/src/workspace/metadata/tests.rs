@@ -10,9 +10,9 @@ use super::*;
 use crate::workspace;
 
 /// A workspace that is removed at the end.
-struct Space(tempfile::TempDir);
+struct TestWorkspace(tempfile::TempDir);
 
-impl Space {
+impl TestWorkspace {
     fn new() -> Self {
         Self(tempfile::tempdir().expect("temporary folder"))
     }
@@ -53,16 +53,16 @@ impl Space {
     #[track_caller]
     fn untouched_after(&self, script: &str) -> bool {
         let root = workspace::open(self.0.path()).expect("open");
-        let before = Look::before(&root, Limits::default());
+        let before = MetadataSnapshot::before(&root, Limits::default());
         assert_eq!(before.incomplete(), None);
         self.sh(script);
-        before.is_untouched(&Look::after(&root, Limits::default()))
+        before.is_untouched(&MetadataSnapshot::after(&root, Limits::default()))
     }
 }
 
 #[test]
 fn reading_touches_nothing() {
-    let space = Space::repository();
+    let space = TestWorkspace::repository();
     symlink("a.txt", space.path("link")).expect("link");
     assert!(space.untouched_after("true"));
     assert!(space.untouched_after("cat a.txt link; ls -laR . ; grep -r x . || true; git log; git diff"));
@@ -95,14 +95,14 @@ fn whatever_is_done_touches() {
         "git hash-object -w b.txt /etc/hostname >/dev/null",
         "touch -d 1999-01-01 .",
     ] {
-        assert!(!Space::repository().untouched_after(script), "{script}");
+        assert!(!TestWorkspace::repository().untouched_after(script), "{script}");
     }
 }
 
 #[test]
 fn the_same_length_and_time_do_not_hide_a_touch_even_at_once() {
     // Written just before the look: a clock that has not moved since would give the change the same time.
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.write("f", "one");
     assert!(!space.untouched_after("cp -p f /tmp/$$; printf two >f; touch -r /tmp/$$ f; rm /tmp/$$"));
 }
@@ -110,7 +110,7 @@ fn the_same_length_and_time_do_not_hide_a_touch_even_at_once() {
 #[test]
 fn a_status_that_refreshes_the_index_touches_nothing() {
     for version in ["2", "4"] {
-        let space = Space::repository();
+        let space = TestWorkspace::repository();
         space.sh(&format!("git update-index --index-version {version}; touch -d 2001-01-01 a.txt"));
         let index = fs::metadata(space.path(".git/index")).and_then(|file| file.modified()).expect("time");
         assert!(space.untouched_after("git status"));
@@ -121,15 +121,15 @@ fn a_status_that_refreshes_the_index_touches_nothing() {
 
 #[test]
 fn a_status_in_a_linked_worktree_a_submodule_or_with_long_names_touches_nothing() {
-    let space = Space::repository();
+    let space = TestWorkspace::repository();
     space.sh("git worktree add -q .trees/one; touch -d 2001-01-01 .trees/one/a.txt");
     assert!(space.untouched_after("git -C .trees/one status"));
-    let space = Space::repository();
+    let space = TestWorkspace::repository();
     space.sh("git init -q -b main /tmp/$$-sub; git -C /tmp/$$-sub commit -q --allow-empty -m x; \
          git -c protocol.file.allow=always submodule --quiet add /tmp/$$-sub sub; rm -rf /tmp/$$-sub; \
          echo x >sub/x; git -C sub add x; touch -d 2001-01-01 sub/x");
     assert!(space.untouched_after("git -C sub status"));
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.sh("git init -q --object-format=sha256 -b main; echo x >f; git add f; touch -d 2001-01-01 f");
     assert!(space.untouched_after("git status"));
 }
@@ -150,13 +150,13 @@ fn an_index_that_says_something_else_and_what_hides_behind_its_rewriting_is_seen
         // Without a rewritten index, the folder's times count.
         "echo x >.git/note; rm .git/note",
     ] {
-        assert!(!Space::repository().untouched_after(script), "{script}");
+        assert!(!TestWorkspace::repository().untouched_after(script), "{script}");
     }
 }
 
 #[test]
 fn attributes_do_not_hide_behind_a_rewritten_index() {
-    let space = Space::repository();
+    let space = TestWorkspace::repository();
     let set = |path: &str, value: &[u8]| {
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(space.path(path), "user.agent", value, flags)
@@ -167,16 +167,16 @@ fn attributes_do_not_hide_behind_a_rewritten_index() {
     let root = workspace::open(space.0.path()).expect("open");
     for path in [".git", ".git/index"] {
         space.sh("touch -d 2001-01-01 a.txt");
-        let before = Look::before(&root, Limits::default());
+        let before = MetadataSnapshot::before(&root, Limits::default());
         space.sh("git status");
         set(path, b"hidden").expect("set");
-        assert!(!before.is_untouched(&Look::after(&root, Limits::default())), "{path}");
+        assert!(!before.is_untouched(&MetadataSnapshot::after(&root, Limits::default())), "{path}");
     }
 }
 
 #[test]
 fn a_split_index_is_compared_as_a_file() {
-    let space = Space::repository();
+    let space = TestWorkspace::repository();
     space.sh("git update-index --split-index");
     assert!(space.untouched_after("true"));
     assert!(!space.untouched_after("touch .git/index"));
@@ -184,24 +184,24 @@ fn a_split_index_is_compared_as_a_file() {
 
 #[test]
 fn what_cannot_be_looked_at_is_not_untouched() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     for name in 0..50 {
         space.write(&format!("d{name}/f"), "1");
     }
     let root = workspace::open(space.0.path()).expect("open");
-    let whole = Look::before(&root, Limits::default());
-    assert!(whole.is_untouched(&Look::after(&root, Limits::default())));
+    let whole = MetadataSnapshot::before(&root, Limits::default());
+    assert!(whole.is_untouched(&MetadataSnapshot::after(&root, Limits::default())));
     for limits in [
         Limits { entries: 10, ..Limits::default() },
         Limits { bytes: 1000, ..Limits::default() },
         Limits { time: Duration::ZERO, ..Limits::default() },
         Limits { stop: Some(&AtomicBool::new(true)), ..Limits::default() },
     ] {
-        let part = Look::after(&root, limits);
+        let part = MetadataSnapshot::after(&root, limits);
         assert!(part.incomplete().is_some());
         assert!(!whole.is_untouched(&part) && !part.is_untouched(&whole) && !part.is_untouched(&part));
     }
-    assert!(!Look::none("x").is_untouched(&whole));
+    assert!(!MetadataSnapshot::none("x").is_untouched(&whole));
 }
 
 #[test]
@@ -214,11 +214,11 @@ fn a_change_in_the_future_cannot_be_told_from_a_later_one() {
 
 #[test]
 fn folders_that_are_closed_to_everybody_do_not_hinder_and_open_ones_do() {
-    let space = Space::new();
+    let space = TestWorkspace::new();
     space.write("d/f", "1");
     fs::set_permissions(space.path("d"), fs::Permissions::from_mode(0o000)).expect("mode");
     let root = workspace::open(space.0.path()).expect("open");
-    let look = Look::before(&root, Limits::default());
+    let look = MetadataSnapshot::before(&root, Limits::default());
     // Root reads it; any other owner could open it again.
     let is_root = rustix::process::geteuid().is_root();
     assert_eq!(look.incomplete().is_none(), is_root);
