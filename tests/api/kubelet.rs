@@ -125,10 +125,7 @@ impl Work {
     }
 
     fn exit_code(&self) -> i32 {
-        match self.0.end {
-            End::Interrupted => 143,
-            _ => self.0.exit_code.unwrap_or(1),
-        }
+        self.0.container_exit_code().unwrap_or(1)
     }
 }
 

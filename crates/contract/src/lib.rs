@@ -7,6 +7,7 @@
 pub mod completion_gate;
 pub mod context;
 pub mod error;
+pub mod exit_code;
 pub mod mac;
 pub mod names;
 pub mod report;

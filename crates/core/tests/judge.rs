@@ -1,8 +1,8 @@
 //! How an iteration is judged: the specification's table row by row, and what comes first.
 
 use crate::support::{
-    after, code_of, done, exited, failed_with, idled, interrupted, rate_limited, spec, timed_out,
-    unauthenticated, worked,
+    after, done, exited, failed_with, idled, interrupted, rate_limited, spec, timed_out, unauthenticated,
+    worked,
 };
 use agentloop_contract::{
     completion_gate::CompletionGate,
@@ -28,7 +28,7 @@ fn charged(more: &Value, end: AgentEnd) -> Charge {
 }
 
 fn told(report: &Report) -> AgentEnd {
-    AgentEnd { exit_code: Some(code_of(report)), report: Some(report.clone()), ..AgentEnd::default() }
+    AgentEnd { exit_code: report.container_exit_code(), report: Some(report.clone()), ..AgentEnd::default() }
 }
 
 fn silent(code: i32) -> AgentEnd {

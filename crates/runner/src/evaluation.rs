@@ -92,24 +92,6 @@ pub fn provider_error(context: &Context, status: Status, output: &OutputSummary)
     output.provider_error.clone().or_else(|| by_code.then(limited))
 }
 
-/// The exit code of the runner for what became of the agent.
-pub fn exit_code(end: End, status: Status) -> i32 {
-    match (end, status) {
-        (End::TimedOut, _) => 124,
-        (End::Interrupted, _) => 143,
-        (End::CommandNotFound, _) => 127,
-        (End::AlreadyRan | End::RunnerFailed, _) => FAILED,
-        (End::Exited, Status::Exited(code)) => code,
-        (End::Exited, Status::Killed(signal)) => 128 + signal,
-    }
-}
-
-/// The exit code where the agent was not executed, or not judged.
-pub const FAILED: i32 = 125;
-/// The exit code where a process was left that may write over the report: above 128, because an operator that knows of
-/// no signed reports lets none complete or free anything then.
-pub const NOT_ALONE: i32 = 255;
-
 #[cfg(test)]
 mod tests {
     use agentloop_contract::report::Report;

@@ -13,6 +13,7 @@ use std::{
 
 use agentloop_contract::{
     context::{Context, Verify},
+    exit_code,
     names::{CONTEXT_FILE, env},
     report::{Change, End, Error, Report, Verified},
 };
@@ -80,16 +81,27 @@ enum Failure {
 
 impl Failure {
     fn report(&self) -> (Report, i32) {
-        let (end, code) = match self {
-            Self::StateDir(state_dir::Error::AlreadyRan) => (End::AlreadyRan, evaluation::FAILED),
-            Self::NotFound(_) => (End::CommandNotFound, 127),
-            Self::NotExecutable(_) => (End::CommandNotFound, 126),
-            Self::Interrupted => return (Report::of(End::Interrupted), 143),
-            _ => (End::RunnerFailed, evaluation::FAILED),
+        let end = match self {
+            Self::StateDir(state_dir::Error::AlreadyRan) => End::AlreadyRan,
+            Self::NotFound(_) | Self::NotExecutable(_) => End::CommandNotFound,
+            Self::Interrupted => End::Interrupted,
+            _ => End::RunnerFailed,
         };
-        let error = Some(Error::new(&secrets::own().mask(&format!("{end:?}: {self}"))));
-        (Report { error, ..Report::of(end) }, code)
+        let mut report = Report::of(end);
+        if end != End::Interrupted {
+            report.error = Some(Error::new(&secrets::own().mask(&format!("{end:?}: {self}"))));
+        }
+        let code = match self {
+            Self::NotExecutable(_) => exit_code::NOT_EXECUTABLE,
+            _ => exit_code_of(&report),
+        };
+        (report, code)
     }
+}
+
+/// The runner's exit code for a report.
+fn exit_code_of(report: &Report) -> i32 {
+    report.container_exit_code().unwrap_or(exit_code::RUNNER_FAILED)
 }
 
 /// Runs one iteration and reports on it; the exit code.
@@ -101,7 +113,7 @@ pub fn run(arguments: &RunArguments) -> i32 {
     if let Err(error) = termination_message::prepare(&arguments.termination_log, key.as_deref()) {
         // Without a report nothing that the agent did could ever count.
         secrets::log(format_args!("{} cannot be written: {error}", arguments.termination_log.display()));
-        return evaluation::FAILED;
+        return exit_code::RUNNER_FAILED;
     }
     let (report, code) = iteration(arguments).unwrap_or_else(|failure| {
         secrets::log(&failure);
@@ -214,7 +226,7 @@ fn not_alone(state_dir: &StateDir, known: &Report, survivors: &Survivors) -> (Re
     secrets::log(survivors);
     let failed = termination_message::failed(known, &survivors.to_string());
     keep_report(state_dir, &failed);
-    (failed, evaluation::NOT_ALONE)
+    (failed, exit_code::SURVIVORS)
 }
 
 /// The workspace as it was before the agent.
@@ -267,7 +279,7 @@ fn evaluate_agent(
     report.provider_refused = evaluation::provider_error(context, status, output);
     report.error = evaluation::error(report, status_of_error(ended), output);
     report.usage.clone_from(&output.usage);
-    (evaluation::exit_code(report.end, status), verify)
+    (exit_code_of(report), verify)
 }
 
 /// How the agent ended by its own word: a stream whose last turn failed is no success, whatever its program exits with;

@@ -12,13 +12,16 @@ use std::{
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
 };
 
-use agentloop_contract::report::{End, Error, Report};
+use agentloop_contract::{
+    exit_code,
+    report::{End, Error, Report},
+};
 use rustix::{
     fs::{Mode, OFlags},
     process::{Pid, Signal},
 };
 
-use crate::{evaluation, process::RUNNING, secrets};
+use crate::{process::RUNNING, secrets};
 
 /// The limit until the context has told the real one: it fits a pod of eight containers.
 const CAREFUL_LIMIT: usize = 1024;
@@ -61,7 +64,7 @@ pub fn prepare(file: &Path, key: Option<&[u8]>) -> io::Result<()> {
             target().and_then(|target| target.report).unwrap_or_else(|| Report::of(End::RunnerFailed));
         let at = panic.location().map(|at| format!(" at {}:{}", at.file(), at.line())).unwrap_or_default();
         hand_over(&failed(&known, &format!("internal error{at}")));
-        std::process::exit(evaluation::FAILED);
+        std::process::exit(exit_code::RUNNER_FAILED);
     }));
     Ok(())
 }

@@ -140,10 +140,7 @@ async fn live(director: &Arc<Director>, pod: &Value) -> Result<()> {
             } else {
                 done(director.plan.work(iteration, attempt))
             };
-            let code = match report.end {
-                End::Interrupted => 143,
-                _ => report.exit_code.unwrap_or(1),
-            };
+            let code = report.container_exit_code().unwrap_or(1);
             let reason = if code == 0 { "Completed" } else { "Error" };
             this.ends(truth, &this.terminated(code, reason, message(&report, pod).as_deref()), json!({}))
                 .await?;

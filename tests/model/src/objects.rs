@@ -144,9 +144,7 @@ fn agent_state(end: End) -> Value {
             "startedAt": time, "finishedAt": time })
     };
     let Some(report) = report(end) else { return json!({ "terminated": at(137) }) };
-    let code =
-        if report.end == report::End::Interrupted { 143 } else { report.exit_code.unwrap_or_default() };
-    let mut state = at(code);
+    let mut state = at(report.container_exit_code().unwrap_or_default());
     let key = (end != End::Forged).then_some(KEY.as_bytes());
     state["message"] = json!(report.encode(report::MAX_BYTES, key).unwrap_or_default());
     json!({ "terminated": state })

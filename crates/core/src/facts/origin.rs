@@ -31,7 +31,7 @@ pub(super) struct Origin {
 pub(super) fn read(agent: Option<&Container>, message: &str, exit_code: Option<i32>) -> Origin {
     let report = Report::decode(message).ok();
     let Some(key) = agent.and_then(key) else {
-        return Origin { report: report.filter(|report| agrees(report, exit_code)), ..Origin::default() };
+        return Origin { report: report.filter(|report| report.agrees_with(exit_code)), ..Origin::default() };
     };
     let nothing = Origin { keyed: true, ..Origin::default() };
     let Some(report) = report else { return nothing };
@@ -41,9 +41,9 @@ pub(super) fn read(agent: Option<&Container>, message: &str, exit_code: Option<i
         Signature::Valid if !agent.is_some_and(executes_beside) => {
             Origin { report: Some(report), authentic: true, ..nothing }
         }
-        Signature::Valid if agrees(&report, exit_code) => Origin { report: Some(report), ..nothing },
+        Signature::Valid if report.agrees_with(exit_code) => Origin { report: Some(report), ..nothing },
         // Only a report that its exit code confirms is that of a runner: without it, somebody wrote it.
-        Signature::Absent if agrees(&report, exit_code) => {
+        Signature::Absent if report.agrees_with(exit_code) => {
             let old = Report { error: Some(Error::new(OLD_RUNNER)), ..Report::of(End::RunnerFailed) };
             Origin { report: Some(old), ..nothing }
         }
@@ -69,18 +69,4 @@ fn executes_beside(agent: &Container) -> bool {
 /// An agent that ended by itself has a code or a signal.
 fn is_final(report: &Report) -> bool {
     report.end != End::Exited || report.exit_code.is_some() || report.signal.is_some()
-}
-
-/// Whether a report goes with the exit code of its container.
-fn agrees(report: &Report, container: Option<i32>) -> bool {
-    let of_signal = |signal: i32| 128_i32.checked_add(signal);
-    let expected = match report.end {
-        End::Exited => report.exit_code.or(report.signal.and_then(of_signal)),
-        End::TimedOut => Some(124),
-        End::Interrupted => Some(143),
-        End::CommandNotFound => return matches!(container, Some(126 | 127)),
-        End::AlreadyRan | End::RunnerFailed => return container != Some(0),
-    };
-    // An end without a code agrees with nothing, not even with a container that has none.
-    expected.is_some() && expected == container
 }

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use super::{code_of, merge};
+use super::merge;
 
 /// Merges `patch` into a pod.
 pub fn change(pod: &mut Pod, patch: &Value) {
@@ -61,7 +61,7 @@ pub fn terminated(code: i32, reason: &str, message: Option<&str>, at: Timestamp)
 
 /// What a runner leaves that reported.
 pub fn reported(report: &Report, at: Timestamp) -> Value {
-    let code = code_of(report);
+    let code = report.container_exit_code().unwrap();
     let message = report.encode(3072, Some(b"the-key")).unwrap();
     terminated(code, if code == 0 { "Completed" } else { "Error" }, Some(&message), at)
 }

@@ -189,14 +189,3 @@ pub fn interrupted(changed: Change) -> Report {
 pub fn timed_out(changed: Change) -> Report {
     Report { changed, error: Some(Error::new("IterationTimeout")), ..Report::of(End::TimedOut) }
 }
-
-/// The exit code that the runner ends with for a report.
-pub fn code_of(report: &Report) -> i32 {
-    match report.end {
-        End::Exited => report.exit_code.or(report.signal.map(|signal| 128 + signal)).unwrap(),
-        End::TimedOut => 124,
-        End::Interrupted => 143,
-        End::CommandNotFound => 127,
-        End::AlreadyRan | End::RunnerFailed => 125,
-    }
-}
