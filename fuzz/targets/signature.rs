@@ -1,7 +1,10 @@
 //! When two errors are the same: bounded, and blind to what is volatile.
 #![no_main]
 
-use agentloop_contract::error::{cut, normalise, signature, summary};
+use agentloop_contract::{
+    error::{normalise, signature, summary},
+    text::cut,
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentloop_contract::hex;
 use agentloop_contract::names::LABEL_TASK;
 use agentloop_core::api::WaitReason;
 use agentloop_core::decide::{Action, Earlier, PodRef};
@@ -359,7 +360,7 @@ fn report_key() -> Result<String, Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)
         .map_err(|error| Error::new("drawing a key", kube::Error::Service(Box::new(error)).into()))?;
-    Ok(bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
+    Ok(hex::encode(&bytes))
 }
 
 #[cfg(test)]

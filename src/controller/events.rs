@@ -8,8 +8,8 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::time;
 use tracing::debug;
 
+use agentloop_contract::text::cut_bytes;
 pub(super) use agentloop_core::decide::Note;
-use agentloop_core::message::cut_bytes;
 
 use crate::NAME;
 

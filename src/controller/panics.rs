@@ -8,7 +8,7 @@ use std::any::Any;
 use std::future::Future;
 use std::panic::{self, AssertUnwindSafe};
 
-use agentloop_core::message::cut_bytes;
+use agentloop_contract::text::cut_bytes;
 use futures::FutureExt;
 
 /// Bytes of a panic's own words: they go into logs and Events.

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use agentloop_contract::names::LABEL_TASK_UID;
-use agentloop_core::message::cut_bytes;
+use agentloop_contract::text::cut_bytes;
 use futures::channel::mpsc::{self, UnboundedReceiver};
 use futures::{Stream, StreamExt, future};
 use kube::runtime::reflector::{self, ObjectRef, Store};

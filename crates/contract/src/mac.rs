@@ -7,6 +7,8 @@
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use crate::hex;
+
 /// Bytes of the code before it is written in hex.
 const CODE_BYTES: usize = 16;
 /// What stands between the report's other fields and its code.
@@ -32,7 +34,7 @@ pub enum Signature {
 pub fn sign(json: &str, key: &[u8]) -> Option<String> {
     let fields = json.strip_suffix('}')?;
     let code = Hmac::<Sha256>::new_from_slice(key).ok()?.chain_update(fields).finalize().into_bytes();
-    let code = code.iter().take(CODE_BYTES).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+    let code = hex::encode(code.get(..CODE_BYTES)?);
     Some(format!("{fields}{BEFORE}{code}{AFTER}"))
 }
 
@@ -40,19 +42,10 @@ pub fn sign(json: &str, key: &[u8]) -> Option<String> {
 pub fn check(message: &str, key: &[u8]) -> Signature {
     let end = message.trim().strip_suffix(AFTER).and_then(|rest| rest.rsplit_once(BEFORE));
     let Some((fields, code)) = end else { return Signature::Absent };
-    let valid = bytes(code).zip(Hmac::<Sha256>::new_from_slice(key).ok()).is_some_and(|(code, mac)| {
+    let valid = hex::decode(code).zip(Hmac::<Sha256>::new_from_slice(key).ok()).is_some_and(|(code, mac)| {
         code.len() == CODE_BYTES && mac.chain_update(fields).verify_truncated_left(&code).is_ok()
     });
     if valid { Signature::Valid } else { Signature::Invalid }
-}
-
-fn bytes(hex: &str) -> Option<Vec<u8>> {
-    let digits = hex.chars().map(|c| c.to_digit(16)).collect::<Option<Vec<u32>>>()?;
-    let pairs = digits.chunks(2).map(|pair| match pair {
-        [high, low] => u8::try_from(high * 16 + low).ok(),
-        _ => None,
-    });
-    pairs.collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     completion_gate::{CompletionGate, NoCompletionGate},
     mac,
+    text::cut,
 };
 
 /// Version of [`Report`] that this build writes and reads.
@@ -270,7 +271,7 @@ impl Report {
 
     /// Bounds every text and list, without a word: what is cut here is noise.
     fn bound(&mut self) {
-        let line = |text: &mut String| *text = crate::error::cut(text, LINE_CHARS);
+        let line = |text: &mut String| *text = cut(text, LINE_CHARS);
         self.started_in.iter_mut().for_each(line);
         self.files.truncate(MAX_FILES);
         self.files.iter_mut().for_each(line);
@@ -313,7 +314,7 @@ const CUTS: &[Cut] = &[
     ("usage.model", |r| r.usage.iter_mut().for_each(|u| u.model = None)),
     ("verify.lastLines", |r| r.verify.iter_mut().for_each(|v| v.last_lines.clear())),
     ("gate.blockers", |r| r.gate.iter_mut().for_each(|g| g.blockers.clear())),
-    ("error.summary", |r| r.error.iter_mut().for_each(|e| e.summary = crate::error::cut(&e.summary, 40))),
+    ("error.summary", |r| r.error.iter_mut().for_each(|e| e.summary = cut(&e.summary, 40))),
     ("usage", |r| r.usage = None),
 ];
 

@@ -3,7 +3,6 @@
 //! A stop's message carries its evidence and its cure: what happened, which threshold from where, the
 //! last error, and a command that can be pasted as it stands.
 
-use agentloop_contract::text::shown;
 use kube::ResourceExt;
 
 use crate::api::{
@@ -11,31 +10,6 @@ use crate::api::{
     WaitReason,
 };
 use crate::facts::RUNNERS_IMAGE;
-
-/// At most `bytes` bytes of a text as the API server's JSON has it, whole characters, with an ellipsis
-/// where something was left out. Control characters become blanks, and what cannot be seen goes.
-pub fn cut_bytes(text: &str, bytes: usize) -> String {
-    let seen = || text.chars().filter_map(shown);
-    if seen().map(json_bytes).sum::<usize>() <= bytes {
-        return seen().collect();
-    }
-    let room = bytes.saturating_sub('…'.len_utf8());
-    let mut used = 0;
-    let fits = |c: &char| {
-        used = usize::saturating_add(used, json_bytes(*c));
-        used <= room
-    };
-    seen().take_while(fits).chain(['…']).collect()
-}
-
-/// Bytes of a character in JSON as Go writes it: what could end a string or an HTML script is escaped.
-fn json_bytes(c: char) -> usize {
-    match c {
-        '"' | '\\' => 2,
-        '<' | '>' | '&' => 6,
-        c => c.len_utf8(),
-    }
-}
 
 /// The words of somebody else, such as an agent, so that nobody takes them for ours: between quotes that
 /// the words themselves cannot close.

@@ -294,7 +294,7 @@ fn paused(data: &BTreeMap<String, String>) -> bool {
 }
 
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", agentloop_contract::error::cut(text, 40))
+    format!("\"{}\"", agentloop_contract::text::cut(text, 40))
 }
 
 impl Settings {

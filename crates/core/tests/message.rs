@@ -7,7 +7,7 @@ use agentloop_contract::{
 };
 use agentloop_core::{
     api::{AgentTaskStatus, Phase, WaitReason, Waiting},
-    message::{self, cut_bytes},
+    message,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
@@ -285,17 +285,6 @@ fn waits_say_what_goes_on_when_and_how() {
 }
 
 #[test]
-fn what_a_terminal_could_take_for_a_command_is_cut_out() {
-    assert_eq!(cut_bytes("a\u{1b}[31m\nb", 100), "a [31m b");
-    assert_eq!(cut_bytes("größer", 6), "gr…");
-    assert_eq!(cut_bytes("größer", 8), "größer");
-    assert_eq!(cut_bytes("𝕏𝕏", 7), "𝕏…");
-    assert_eq!(cut_bytes("\"\"\"\"", 7), "\"\"…", "a quote has two bytes in JSON");
-    assert_eq!(cut_bytes("a<b", 8), "a<b");
-    assert_eq!(cut_bytes("a<b", 7), "a…", "and this has six in Go's");
-}
-
-#[test]
 fn a_running_task_says_which_iteration_of_how_many_runs_in_which_pod() {
     let mut world = World::new(&json!({ "maxIterations": 7 }));
     world.iterate(&worked());
@@ -392,11 +381,6 @@ fn who_waits_for_an_image_is_told_the_cure_of_that_image_alone() {
         told("containerStatuses", "agent"),
         "iteration 1 waits: an image cannot be pulled: container agent: not found; goes on once the image can be pulled, or with another image in spec.template"
     );
-}
-
-#[test]
-fn a_control_character_takes_the_room_of_the_blank_that_it_becomes() {
-    assert_eq!(cut_bytes("a\u{85}b", 3), "a b");
 }
 
 #[test]

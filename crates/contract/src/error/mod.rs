@@ -8,6 +8,8 @@ mod volatile;
 
 use sha2::{Digest, Sha256};
 
+use crate::{hex, text::cut};
+
 /// Characters of a text that the signature looks at.
 const SIGNATURE_CHARS: usize = 2000;
 /// Characters of a summary.
@@ -28,8 +30,7 @@ pub fn signature_of_all<'a>(errors: impl IntoIterator<Item = &'a str>) -> String
 }
 
 fn sign(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(8).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    hex::encode(Sha256::digest(text.as_bytes()).get(..8).unwrap_or_default())
 }
 
 /// The text without its volatile parts.
@@ -41,16 +42,6 @@ pub fn normalise(text: &str) -> String {
 pub fn summary(text: &str) -> String {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     cut(line, SUMMARY_CHARS)
-}
-
-/// At most `chars` characters of a text; where it was longer, an ellipsis is the last of them. Control
-/// characters become blanks, and what cannot be seen goes, so that a terminal shows the text as it is.
-pub fn cut(text: &str, chars: usize) -> String {
-    let seen = || text.chars().filter_map(crate::text::shown);
-    if seen().nth(chars).is_none() {
-        return seen().collect();
-    }
-    seen().take(chars.saturating_sub(1)).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -111,11 +102,5 @@ mod tests {
     fn a_summary_is_one_clean_line() {
         assert_eq!(summary("\n\n  first\u{7} line \nsecond"), "first  line");
         assert_eq!(summary(&"x".repeat(300)).chars().count(), 200);
-    }
-
-    #[test]
-    fn cutting_counts_characters_and_shows_that_it_cut() {
-        assert_eq!(cut("größer", 6), "größer");
-        assert_eq!(cut("größer", 4), "grö…");
     }
 }

@@ -3,8 +3,8 @@
 //! The table of facts and consequences is docs/concepts.md's "How an iteration is judged", row by row.
 
 use agentloop_contract::{
-    error,
     report::{self, End, ProviderErrorKind, Report},
+    text,
 };
 use jiff::Timestamp;
 
@@ -278,5 +278,5 @@ pub(super) fn summary_of(error: &ErrorSeen, report: Option<&Report>) -> Option<S
         ErrorSeen::Some(error) => Some(error.summary.clone()),
         _ => report.and_then(|report| report.error.as_ref()).map(|error| error.summary.clone()),
     }
-    .map(|summary| error::cut(&summary, report::LINE_CHARS))
+    .map(|summary| text::cut(&summary, report::LINE_CHARS))
 }

@@ -271,7 +271,7 @@ fn whole_second(time: Timestamp) -> Timestamp {
 /// Text for the status: bounded, and absent rather than empty.
 fn some_text(text: &str) -> Option<String> {
     const MOST_BYTES: usize = 480;
-    let text = crate::message::cut_bytes(text.trim(), MOST_BYTES);
+    let text = agentloop_contract::text::cut_bytes(text.trim(), MOST_BYTES);
     (!text.is_empty()).then_some(text)
 }
 

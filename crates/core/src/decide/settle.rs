@@ -1,5 +1,6 @@
 //! Settling: the one write that counts an iteration, or proves that it does not count.
 
+use agentloop_contract::text::cut_bytes;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -14,7 +15,6 @@ use crate::{
         ActiveIteration, CompletionGate, PastIteration, Phase, Stop, StopReason, WaitReason, WorkspaceChange,
     },
     facts::{Ending, Obstacle, PodFacts},
-    message::cut_bytes,
     pod::template_hash,
 };
 

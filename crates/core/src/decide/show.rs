@@ -1,12 +1,13 @@
 //! What people see: phase, reason, message, progress and conditions, all derived from the rest.
 
+use agentloop_contract::text::cut_bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::{Draft, whole_second};
 use crate::{
     api::{AgentTask, AgentTaskStatus, Phase, Stop, WaitReason, condition},
     facts::PodState,
-    message::{self, cut_bytes},
+    message,
 };
 
 /// Bytes of a status's message, and of a condition's.

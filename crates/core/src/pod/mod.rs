@@ -13,11 +13,13 @@ mod volumes;
 
 use agentloop_contract::{
     context::Context,
+    hex,
     names::{
         ANNOTATION_AGENT, ANNOTATION_COMPLETION_HASH, ANNOTATION_CONTEXT, ANNOTATION_PROMPT,
         ANNOTATION_RUNNER, ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START, LABEL_ATTEMPT,
         LABEL_ITERATION, LABEL_TASK, LABEL_TASK_UID,
     },
+    text::cut_name,
 };
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
@@ -85,28 +87,24 @@ impl BadTemplate {
 
 /// Eight hex digits of the SHA-256 of a task's uid: keeps tasks of one name apart.
 pub fn uid_hash(uid: &str) -> String {
-    hex(uid.as_bytes(), 4)
+    digest(uid.as_bytes(), 4)
 }
 
-fn hex(bytes: &[u8], count: usize) -> String {
-    Sha256::digest(bytes).iter().take(count).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
-}
-
-fn cut(name: &str, chars: usize) -> &str {
-    let cut = name.get(..name.len().min(chars)).unwrap_or(name);
-    cut.trim_end_matches(|c: char| !c.is_ascii_alphanumeric())
+/// The first bytes of a SHA-256, in hex.
+fn digest(bytes: &[u8], count: usize) -> String {
+    hex::encode(Sha256::digest(bytes).get(..count).unwrap_or_default())
 }
 
 /// The name of an attempt's pod.
 pub fn pod_name(task: &str, uid: &str, iteration: i32, attempt: i32) -> String {
     let tail = format!("-{}-{iteration}-{attempt}", uid_hash(uid));
-    format!("{}{tail}", cut(task, MOST_POD_NAME.saturating_sub(tail.len())))
+    format!("{}{tail}", cut_name(task, MOST_POD_NAME.saturating_sub(tail.len())))
 }
 
 /// The name of the volume claim made for a task.
 pub fn claim_name(task: &str, uid: &str) -> String {
     let tail = format!("-{}", uid_hash(uid));
-    format!("{}{tail}", cut(task, MOST_POD_NAME.saturating_sub(tail.len())))
+    format!("{}{tail}", cut_name(task, MOST_POD_NAME.saturating_sub(tail.len())))
 }
 
 /// A hash of all of a task's spec that its pods are made from. A pod that has not started is replaced
@@ -125,7 +123,7 @@ pub fn template_hash(spec: &AgentTaskSpec) -> String {
     .to_string();
     // Over the canonical text: another order of keys makes no other pod.
     let made_from = format!("[{},{}", spec.template.0.canonical(), rest.get(1..).unwrap_or_default());
-    hex(made_from.as_bytes(), 8)
+    digest(made_from.as_bytes(), 8)
 }
 
 /// A hash of the goal and of what completes the task. A report is judged by what its pod was made from:
@@ -133,7 +131,7 @@ pub fn template_hash(spec: &AgentTaskSpec) -> String {
 pub fn completion_hash(spec: &AgentTaskSpec) -> String {
     let verify = spec.verify().map(|verify| json!([verify.command, verify_timeout(verify)]));
     let made_from = json!([spec.policy(), verify, spec.prompt, spec.prompt_from]);
-    hex(made_from.to_string().as_bytes(), 8)
+    digest(made_from.to_string().as_bytes(), 8)
 }
 
 fn owner(task: &AgentTask) -> Value {
@@ -150,7 +148,7 @@ fn owner(task: &AgentTask) -> Value {
 fn labels(task: &AgentTask) -> Map<String, Value> {
     let name = task.name_any();
     let pairs = [
-        (LABEL_TASK, cut(&name, 63).to_owned()),
+        (LABEL_TASK, cut_name(&name, 63).to_owned()),
         (LABEL_TASK_UID, task.uid().unwrap_or_default()),
         ("app.kubernetes.io/managed-by", "agentloop".to_owned()),
     ];

@@ -4,7 +4,7 @@ use agentloop_contract::names::RUNNER_FILE;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 
-use super::{BIN_VOLUME, Injection, hex, install};
+use super::{BIN_VOLUME, Injection, digest, install};
 use crate::{api::WaitReason, facts::Obstacle};
 
 const IMAGE_VOLUME: &str = "image-volume";
@@ -43,7 +43,7 @@ impl Injection {
     }
 
     fn image_hash(&self) -> String {
-        hex(json!([self.image, self.pull_policy]).to_string().as_bytes(), 8)
+        digest(json!([self.image, self.pull_policy]).to_string().as_bytes(), 8)
     }
 
     fn way(&self) -> &'static str {

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use agentloop_contract::{
     completion_gate::{CLOSE, OPEN},
     context::{Context, LoopContext, Past, Policy},
-    error::cut,
     report::Change,
+    text::cut,
 };
 
 /// Most bytes of the section on the loop.
@@ -68,7 +68,7 @@ fn head(context: &Context) -> String {
 
 /// What the last iteration left, in lines that may be cut from the end.
 fn last(past: &Past) -> String {
-    let mut text = format!("\nIteration {} ended: {}", past.iteration, plain(&past.outcome, 40));
+    let mut text = format!("\nIteration {} ended: {}", past.iteration, cut(&past.outcome, 40));
     if let Some(code) = past.exit_code {
         let _ = write!(text, ", exit code {code}");
     }
@@ -79,18 +79,18 @@ fn last(past: &Past) -> String {
     };
     let blockers = past.gate.as_ref().map(|gate| gate.blockers.as_slice()).unwrap_or_default();
     if let Some(error) = past.error.as_ref().filter(|error| blockers.first() != Some(*error)) {
-        let _ = writeln!(text, "Its error: {}", plain(error, LINE_CHARS));
+        let _ = writeln!(text, "Its error: {}", cut(error, LINE_CHARS));
     }
     if !blockers.is_empty() {
         text += "What stood in its way:\n";
         for blocker in blockers.iter().take(BLOCKERS) {
-            let _ = writeln!(text, "- {}", plain(blocker, LINE_CHARS));
+            let _ = writeln!(text, "- {}", cut(blocker, LINE_CHARS));
         }
     }
     if let Some(gate) = &past.gate {
         for (what, said) in [("Its progress", &gate.progress), ("Its reason", &gate.reason)] {
             if let Some(said) = said {
-                let _ = writeln!(text, "{what}: {}", plain(said, LINE_CHARS));
+                let _ = writeln!(text, "{what}: {}", cut(said, LINE_CHARS));
             }
         }
     }
@@ -102,7 +102,7 @@ fn left_locks(locks: &[String]) -> String {
     if locks.is_empty() {
         return String::new();
     }
-    let mut names: Vec<String> = locks.iter().take(LOCKS).map(|lock| plain(lock, 80)).collect();
+    let mut names: Vec<String> = locks.iter().take(LOCKS).map(|lock| cut(lock, 80)).collect();
     if locks.len() > LOCKS {
         names.push(format!("{} more", locks.len() - LOCKS));
     }
@@ -111,20 +111,6 @@ fn left_locks(locks: &[String]) -> String {
          something else uses the workspace now, they are stale, and git refuses to write until they are removed.\n",
         names.join(", ")
     )
-}
-
-/// A text of somebody else in one line, without characters that are not seen or that turn what follows around.
-fn plain(text: &str, chars: usize) -> String {
-    cut(&text.chars().filter(|c| !is_hidden(*c)).collect::<String>(), chars)
-}
-
-/// Marks of direction, joiners, fillers and tags.
-fn is_hidden(c: char) -> bool {
-    matches!(c,
-        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
-        | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-        | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Told before the loop stops, so that the agent can try another way.

@@ -9,11 +9,9 @@
 //! makes the answer unknown too, unless nothing readable is equal (then it is changed), or the agent, who runs as the
 //! same user, could not have changed it either, such as a volume's `lost+found`.
 
-use std::{
-    collections::BTreeMap, fmt::Write as _, os::fd::OwnedFd, sync::atomic::AtomicBool, time::Duration,
-};
+use std::{collections::BTreeMap, os::fd::OwnedFd, sync::atomic::AtomicBool, time::Duration};
 
-use agentloop_contract::report::Change;
+use agentloop_contract::{hex, report::Change};
 use sha2::{Digest, Sha256};
 
 use super::{ignore::Ignore, walk};
@@ -127,11 +125,7 @@ impl Fingerprint {
         }
         let mut hash = Sha256::new();
         self.sum.0.iter().for_each(|word| hash.update(word.to_le_bytes()));
-        let mut hex = String::new();
-        for byte in hash.finalize().iter().take(16) {
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Some(hex)
+        Some(hex::encode(hash.finalize().get(..16)?))
     }
 
     /// What is different in a later fingerprint; at most `most` names are told.
