@@ -28,8 +28,8 @@ use crate::{
     start::Start,
     termination_message,
     workspace::{
-        self,
-        fingerprint::{self, Difference, Fingerprint, Limits},
+        self, Limits,
+        fingerprint::{Difference, Fingerprint},
         ignore,
         metadata::MetadataSnapshot,
         state_dir::{self, StateDir},
@@ -314,7 +314,7 @@ fn fingerprint(
     after_stop: Duration,
 ) -> Fingerprint {
     let limits = Limits { stop: Some(supervisor.stop_flag()), after_stop, ..Limits::default() };
-    let print = fingerprint::take(root, OsStr::new(&context.workspace).as_bytes(), ignore, limits);
+    let print = workspace::take_fingerprint(root, OsStr::new(&context.workspace).as_bytes(), ignore, limits);
     if let Some(why) = print.incomplete() {
         secrets::log(format_args!("whether the workspace changes is not known for certain: {why}"));
     }

@@ -5,10 +5,38 @@ use std::{
         Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::fingerprint::Limits;
+/// Bounds of one fingerprint.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits<'a> {
+    /// Wall clock.
+    pub time: Duration,
+    /// Files and folders.
+    pub entries: usize,
+    /// What names, patterns and lists of tracked files may take in memory, about.
+    pub bytes: usize,
+    /// Of the files and folders, so many are kept to tell which ones changed.
+    pub kept: usize,
+    /// Set by a signal: give up soon.
+    pub stop: Option<&'a AtomicBool>,
+    /// What "soon" is.
+    pub after_stop: Duration,
+}
+
+impl Default for Limits<'_> {
+    fn default() -> Self {
+        Self {
+            time: Duration::from_mins(2),
+            entries: 2_000_000,
+            bytes: 512 << 20,
+            kept: 200_000,
+            stop: None,
+            after_stop: Duration::ZERO,
+        }
+    }
+}
 
 /// The bounds of one walk, and how much of them is used up.
 pub(super) struct Bounds<'a> {

@@ -13,6 +13,8 @@ mod walk;
 
 use std::{os::fd::OwnedFd, path::Path};
 
+pub use self::{bounds::Limits, walk::take_fingerprint};
+
 use rustix::{
     fs::{Access, AtFlags, FileType, Mode, OFlags, Stat},
     io::Errno,

@@ -9,42 +9,10 @@
 //! makes the answer unknown too, unless nothing readable is equal (then it is changed), or the agent, who runs as the
 //! same user, could not have changed it either, such as a volume's `lost+found`.
 
-use std::{collections::BTreeMap, os::fd::OwnedFd, sync::atomic::AtomicBool, time::Duration};
+use std::collections::BTreeMap;
 
 use agentloop_contract::{hex, report::Change};
 use sha2::{Digest, Sha256};
-
-use super::{ignore::Ignore, walk};
-
-/// Bounds of one fingerprint.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits<'a> {
-    /// Wall clock.
-    pub time: Duration,
-    /// Files and folders.
-    pub entries: usize,
-    /// What names, patterns and lists of tracked files may take in memory, about.
-    pub bytes: usize,
-    /// Of the files and folders, so many are kept to tell which ones changed.
-    pub kept: usize,
-    /// Set by a signal: give up soon.
-    pub stop: Option<&'a AtomicBool>,
-    /// What "soon" is.
-    pub after_stop: Duration,
-}
-
-impl Default for Limits<'_> {
-    fn default() -> Self {
-        Self {
-            time: Duration::from_mins(2),
-            entries: 2_000_000,
-            bytes: 512 << 20,
-            kept: 200_000,
-            stop: None,
-            after_stop: Duration::ZERO,
-        }
-    }
-}
 
 /// A fingerprint, or as much of it as could be taken.
 #[derive(Debug, Default)]
@@ -88,15 +56,6 @@ pub struct Difference {
 impl Difference {
     /// Nothing is known.
     pub const UNKNOWN: Self = Self { changed: Change::Unknown, files: None, names: Vec::new() };
-}
-
-/// Takes the fingerprint of a workspace, which is mounted at `path`.
-pub fn take(root: &OwnedFd, path: &[u8], ignore: &Ignore, limits: Limits<'_>) -> Fingerprint {
-    let mut print = walk::walk(root, path, ignore, limits);
-    if let Some(entries) = &mut print.entries {
-        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-    }
-    print
 }
 
 impl Fingerprint {

@@ -3,13 +3,15 @@ use std::{
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
-    time::Instant,
+    sync::atomic::AtomicBool,
+    time::{Duration, Instant},
 };
 
 use super::*;
 use crate::workspace::{
-    self,
-    ignore::{Effort, Rules},
+    self, Limits,
+    ignore::{Effort, Ignore, Rules},
+    take_fingerprint,
 };
 
 /// A workspace that is removed at the end.
@@ -37,7 +39,7 @@ impl TestWorkspace {
     fn print_within(&self, limits: Limits<'_>) -> Fingerprint {
         let path = self.folder.path();
         let root = workspace::open(path).expect("open");
-        take(&root, path.as_os_str().as_encoded_bytes(), &self.ignore, limits)
+        take_fingerprint(&root, path.as_os_str().as_encoded_bytes(), &self.ignore, limits)
     }
 
     fn print(&self) -> Fingerprint {

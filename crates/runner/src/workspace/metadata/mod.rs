@@ -27,8 +27,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     FILE,
-    bounds::Bounds,
-    fingerprint::{Limits, Sum},
+    bounds::{Bounds, Limits},
+    fingerprint::Sum,
     git, names, open_folder, read_open,
 };
 

@@ -1,30 +1,34 @@
 //! Walks a workspace: one thread reads folders, others read files.
 
+mod entries;
+mod scope;
+
 use std::{
     collections::BTreeSet,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::OwnedFd,
     rc::Rc,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::Ordering,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        Arc, Mutex,
+        mpsc::{SyncSender, sync_channel},
     },
 };
 
 use agentloop_contract::names::WORKSPACE_DIR;
 use rustix::{
-    fs::{Access, AtFlags, FileType, Mode, Stat},
+    fs::{AtFlags, FileType, Stat},
     io::Errno,
 };
-use sha2::{Digest, Sha256};
 
+use self::{
+    entries::{Batch, Print, hash, read_files},
+    scope::PatternScope,
+};
 use super::{
-    FILE,
-    bounds::Bounds,
-    fingerprint::{Entry, Fingerprint, Limits},
+    bounds::{Bounds, Limits},
+    fingerprint::Fingerprint,
     git::{self, MOST_LOCKS, ReadRepository, Repository},
     ignore::{Effort, Ignore, Rules},
-    join, kind, may_change, names, open_below, open_folder, read_file,
+    join, kind, names, open_below, open_folder, read_file,
 };
 
 /// Folders within folders; each holds a descriptor while it is walked.
@@ -33,19 +37,20 @@ const DEPTH: usize = 400;
 const BATCH: usize = 32;
 /// Batches that may wait; each may hold a folder's descriptor.
 const WAITING: usize = 64;
-/// What the entries that are kept may take in memory.
-const KEPT_BYTES: usize = 64 << 20;
 /// A larger `.gitignore` is no list of patterns.
 const PATTERNS: usize = 1 << 20;
 
-/// Files to read, all in one folder.
-struct Batch {
-    folder: Arc<OwnedFd>,
-    files: Vec<(Vec<u8>, Vec<u8>, Stat)>,
+/// Takes the fingerprint of a workspace, which is mounted at `path`.
+pub fn take_fingerprint(root: &OwnedFd, path: &[u8], ignore: &Ignore, limits: Limits<'_>) -> Fingerprint {
+    let mut print = walk(root, path, ignore, limits);
+    if let Some(entries) = &mut print.entries {
+        entries.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+    }
+    print
 }
 
-/// Takes a fingerprint; its entries are in no order.
-pub(super) fn walk(root: &OwnedFd, path: &[u8], ignore: &Ignore, limits: Limits<'_>) -> Fingerprint {
+/// The same, with its entries in no order.
+fn walk(root: &OwnedFd, path: &[u8], ignore: &Ignore, limits: Limits<'_>) -> Fingerprint {
     let shared = Bounds::new(limits);
     let threads = std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8));
     let (sender, receiver) = sync_channel(WAITING);
@@ -100,42 +105,6 @@ struct Pending {
     depth: usize,
     /// Git ignores it: of its files only tracked ones count. So many levels below it are searched for repositories.
     ignored: Option<u8>,
-}
-
-/// The patterns in force in a folder: its own, then those of the folders above it, up to the repository's.
-#[derive(Default)]
-struct PatternScope {
-    rules: Option<Rules>,
-    parent: Option<Rc<PatternScope>>,
-    repository: Option<(Vec<u8>, Rc<Repository>)>,
-}
-
-impl PatternScope {
-    fn ignores(&self, path: &[u8], folder: bool, user: &Rules, effort: &Effort<'_>) -> bool {
-        let mut scope = Some(self);
-        while let Some(at) = scope {
-            let verdict = at.rules.as_ref().and_then(|rules| rules.verdict(path, folder, effort));
-            if let Some(ignored) = verdict {
-                return ignored;
-            }
-            scope = at.parent.as_deref();
-        }
-        self.repository.as_ref().is_some_and(|(base, repository)| {
-            let own = repository.exclude.verdict(path, folder, effort);
-            own.or_else(|| user.verdict_below(base, path, folder, effort)) == Some(true)
-        })
-    }
-
-    fn tracks(&self, path: &[u8], folder: bool) -> bool {
-        self.repository.as_ref().is_some_and(|(base, repository)| {
-            below(path, base).is_some_and(|below| repository.tracks(below, folder))
-        })
-    }
-}
-
-/// A path relative to a folder that it lies in.
-fn below<'a>(path: &'a [u8], folder: &[u8]) -> Option<&'a [u8]> {
-    if folder.is_empty() { Some(path) } else { path.strip_prefix(folder)?.strip_prefix(b"/") }
 }
 
 /// The thread that reads folders.
@@ -409,135 +378,4 @@ impl Walker<'_> {
             _ => scope,
         }
     }
-}
-
-/// A thread that reads files.
-fn read_files(receiver: &Mutex<Receiver<Batch>>, shared: &Bounds<'_>) -> Fingerprint {
-    let mut print = Print::new(shared);
-    let mut buffer = vec![0; 128 << 10];
-    loop {
-        let batch = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(batch) = batch else { return print.whole };
-        for (name, path, stat) in batch.files {
-            if !shared.on() {
-                // The rest is taken out of the channel unread, so that the walker does not block.
-                break;
-            }
-            print.file(&batch.folder, &name, &path, &stat, &mut buffer);
-        }
-    }
-}
-
-/// A thread's part of the fingerprint.
-struct Print<'a> {
-    shared: &'a Bounds<'a>,
-    whole: Fingerprint,
-    user: u32,
-}
-
-impl<'a> Print<'a> {
-    fn new(shared: &'a Bounds<'a>) -> Self {
-        let whole = Fingerprint { entries: Some(Vec::new()), ..Fingerprint::default() };
-        Self { shared, whole, user: rustix::process::geteuid().as_raw() }
-    }
-
-    /// Adds an entry.
-    fn add(&mut self, path: &[u8], kind: &str, mode: u32, content: &[u8], file: bool) {
-        let digest = hash(path, kind, mode, content);
-        self.whole.sum.add(&digest);
-        let count = self.shared.count();
-        if count >= self.shared.limits.kept || self.shared.bytes.load(Ordering::Relaxed) > KEPT_BYTES {
-            self.whole.entries = None;
-        } else if let Some(entries) = &mut self.whole.entries {
-            let digest = digest.first_chunk().copied().unwrap_or_default();
-            entries.push(Entry { path: path.into(), digest, file });
-        }
-    }
-
-    /// Something could not be read that the agent may have changed.
-    fn blind(&mut self, path: &[u8], errno: Errno) {
-        self.whole.blind.get_or_insert_with(|| format!("{}: {errno}", String::from_utf8_lossy(path)));
-    }
-
-    fn file(&mut self, folder: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat, buffer: &mut [u8]) {
-        let mode = stat.st_mode;
-        match FileType::from_raw_mode(mode) {
-            FileType::RegularFile => match self.content(folder, name, buffer) {
-                Ok(Some(digest)) => self.add(path, "file", mode, &digest, true),
-                // Its place was taken by something else, or the time is over.
-                Ok(None) => self.blind(path, Errno::AGAIN),
-                Err(Errno::NOENT) => {}
-                Err(errno) => self.unreadable_file(folder, name, path, stat, errno),
-            },
-            FileType::Symlink => match rustix::fs::readlinkat(folder, name, Vec::new()) {
-                Ok(target) => self.add(path, "link", mode, target.as_bytes(), true),
-                Err(Errno::NOENT) => {}
-                Err(errno) => self.blind(path, errno),
-            },
-            // Opening a FIFO, a socket or a device could block or do something.
-            _ => self.add(path, "special", mode, b"", true),
-        }
-    }
-
-    fn content(&self, folder: &OwnedFd, name: &[u8], buffer: &mut [u8]) -> Result<Option<[u8; 32]>, Errno> {
-        let file = rustix::fs::openat(folder, name, FILE, Mode::empty())?;
-        let mut hash = Sha256::new();
-        let mut chunks = 0_u32;
-        loop {
-            match rustix::io::read(&file, &mut *buffer) {
-                Ok(0) => break,
-                Ok(length) => hash.update(buffer.get(..length).unwrap_or_default()),
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno),
-            }
-            chunks += 1;
-            if chunks == 1
-                && FileType::from_raw_mode(rustix::fs::fstat(file.as_fd())?.st_mode) != FileType::RegularFile
-            {
-                return Ok(None);
-            }
-            if chunks.is_multiple_of(8) && !self.shared.on() {
-                return Ok(None);
-            }
-        }
-        Ok(Some(hash.finalize().into()))
-    }
-
-    /// Neither can the agent read it, who runs as the same user; but it might write it, or give itself the right to.
-    fn unreadable_file(&mut self, folder: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat, errno: Errno) {
-        if !matches!(errno, Errno::ACCESS | Errno::PERM) {
-            return self.blind(path, errno);
-        }
-        self.add(path, "unreadable", stat.st_mode, &stat.st_size.to_le_bytes(), true);
-        let writable = rustix::fs::accessat(folder, name, Access::WRITE_OK, AtFlags::empty()).is_ok();
-        if writable || stat.st_uid == self.user {
-            // The time of its last change, which no program can set, is the same or tells nothing.
-            let time = [&stat.st_ctime.to_le_bytes()[..], &stat.st_ctime_nsec.to_le_bytes()[..]].concat();
-            self.whole.doubts.add(&hash(path, "doubt", 0, &time));
-        }
-    }
-
-    fn unreadable_folder(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], errno: Errno) {
-        match errno {
-            // Removed, or replaced by something that is no folder.
-            Errno::NOENT => {}
-            Errno::ACCESS | Errno::PERM => {
-                let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
-                if stat.is_ok_and(|stat| !may_change(parent, name, &stat)) {
-                    return;
-                }
-                self.blind(path, errno);
-            }
-            errno => self.blind(path, errno),
-        }
-    }
-}
-
-fn hash(path: &[u8], kind: &str, mode: u32, content: &[u8]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in [path, kind.as_bytes(), &mode.to_le_bytes(), content] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
 }
