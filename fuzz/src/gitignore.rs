@@ -52,12 +52,15 @@ fn line_matches(line: &[u8], path: &[u8], folder: bool, steps: &mut usize) -> Op
         // Of a pattern without a slash the last name is asked.
         (line, path.rsplit(|byte| *byte == b'/').next().unwrap_or(path))
     };
-    Ways { pattern: line, path, known: HashMap::new(), steps }.matches(0, 0)
+    // Git compares the literal beginning by itself: what follows begins a pattern.
+    let begin = line.iter().position(|byte| b"*?[\\".contains(byte)).unwrap_or(line.len());
+    Ways { pattern: line, path, begin, known: HashMap::new(), steps }.matches(0, 0)
 }
 
 struct Ways<'a> {
     pattern: &'a [u8],
     path: &'a [u8],
+    begin: usize,
     known: HashMap<(usize, usize), bool>,
     steps: &'a mut usize,
 }
@@ -82,7 +85,7 @@ impl Ways<'_> {
             b'*' => {
                 let stars = self.pattern[p..].iter().take_while(|byte| **byte == b'*').count();
                 let after = &self.pattern[p + stars..];
-                let begins = p == 0 || self.pattern[p - 1] == b'/';
+                let begins = p == self.begin || self.pattern[p - 1] == b'/';
                 if stars > 1 && begins && (after.is_empty() || after[0] == b'/' || after.starts_with(b"\\/"))
                 {
                     // Any number of folders, or all that is left.

@@ -161,6 +161,8 @@ fn the_crates_known_differences_from_git_are_not_ours() {
         "***/a",
         // Before an escaped slash two stars are folders too; for the crate they are one star.
         "q/**\\/a",
+        // Two stars after a literal beginning stand for folders; for the crate they stand for one name.
+        "q/a**/s/a", "D**/*/",
     ] {
         let git = by_git(repository.path(), &format!("{pattern}\n"), &paths);
         assert_eq!(by_us(pattern, &paths), git, "for {pattern:?}");

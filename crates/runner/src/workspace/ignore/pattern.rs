@@ -11,6 +11,8 @@ pub(super) struct Pattern {
     /// It has a slash: matched against the whole path, not the last name.
     anchored: bool,
     segments: Vec<Segment>,
+    /// The path also matches if these do: see [`after_literal`].
+    alternative: Option<Vec<Segment>>,
 }
 
 /// What stands between two slashes.
@@ -52,12 +54,15 @@ impl Pattern {
         if line.is_empty() {
             return None;
         }
-        Some(Self { negated, folders_only, anchored, segments: Segment::parse_all(line) })
+        let ways = if anchored { after_literal(line) } else { None };
+        let (line, other) = ways.as_ref().map_or((line, None), |(line, other)| (line, other.as_deref()));
+        let alternative = other.map(Segment::parse_all);
+        Some(Self { negated, folders_only, anchored, segments: Segment::parse_all(line), alternative })
     }
 
     /// About what it takes in memory.
     pub(super) fn bytes(&self) -> usize {
-        64 + self.segments.iter().map(Segment::bytes).sum::<usize>()
+        64 + self.segments.iter().chain(self.alternative.iter().flatten()).map(Segment::bytes).sum::<usize>()
     }
 
     pub(super) fn matches(&self, names: &[&[u8]], folder: bool, effort: &Effort<'_>) -> bool {
@@ -66,9 +71,43 @@ impl Pattern {
         }
         match (self.anchored, self.segments.as_slice(), names.last()) {
             (false, [segment], Some(name)) => segment.matches(name, effort),
-            _ => path_matches(&self.segments, names, effort),
+            _ => {
+                path_matches(&self.segments, names, effort)
+                    || self.alternative.as_ref().is_some_and(|other| path_matches(other, names, effort))
+            }
         }
     }
+}
+
+/// A pattern whose literal beginning ends within a name and is followed by `**`, as patterns that say the same.
+///
+/// Git compares the literal beginning by itself (`match_pathname` in its `dir.c`) and then reads what is left as a whole
+/// pattern, which begins with `**`. So `src/a**/b` matches `src/ab`, `src/ac/b` and `src/ac/d/b`, although git's
+/// documentation says that such stars stand for one name.
+fn after_literal(line: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
+    let (literal, rest) = line.split_at(line.iter().position(|byte| b"*?[\\".contains(byte))?);
+    if literal.is_empty() || literal.ends_with(b"/") {
+        return None;
+    }
+    let mut after = two_stars(rest)?;
+    // More of them add nothing.
+    while let Some(more) = after.strip_prefix(b"/").and_then(two_stars) {
+        after = more;
+    }
+    let with = |parts: &[&[u8]]| [&[literal], parts].concat().concat();
+    Some(match (after.strip_prefix(b"/"), after.strip_prefix(b"\\/")) {
+        (Some(names), _) => (with(&[b"*/**/", names]), Some(with(&[names]))),
+        (_, Some(names)) => (with(&[b"*/**/", names]), None),
+        _ => (with(&[b"*/**"]), Some(with(&[b"*"]))),
+    })
+}
+
+/// What follows two stars or more, if that makes them stand for folders: a slash, or nothing.
+fn two_stars(text: &[u8]) -> Option<&[u8]> {
+    let stars = text.iter().take_while(|byte| **byte == b'*').count();
+    let after = text.get(stars..)?;
+    let ends = after.is_empty() || after.starts_with(b"/") || after.starts_with(b"\\/");
+    (stars > 1 && ends).then_some(after)
 }
 
 /// Trailing spaces do not count, unless a backslash stands before them.

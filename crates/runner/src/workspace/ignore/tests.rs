@@ -37,7 +37,25 @@ fn two_stars_stand_for_folders() {
 #[test]
 fn more_than_two_stars_are_two() {
     assert!(ignored("***/a", "a") && ignored("***/a", "x/y/a") && ignored("a/****/b", "a/x/y/b"));
-    assert!(!ignored("a***/b", "ax/y/b"));
+    assert!(!ignored("[a]***/b", "ax/y/b"));
+}
+
+/// Git reads what follows the literal beginning as a pattern of its own.
+#[test]
+fn two_stars_after_a_literal_beginning_stand_for_folders() {
+    for pattern in ["a**/b", "a***/b", "a**/**/b", "q/a**/b", "/a**/b"] {
+        let path = |path: &str| if pattern.starts_with('q') { format!("q/{path}") } else { path.to_owned() };
+        for yes in ["ab", "a/b", "ax/b", "ax/y/b"] {
+            assert!(ignored(pattern, &path(yes)), "{pattern} {yes}");
+        }
+        for no in ["axb", "xa/b", "a", "b"] {
+            assert!(!ignored(pattern, &path(no)), "{pattern} {no}");
+        }
+    }
+    assert!(ignored("q/a**", "q/a") && ignored("q/a**", "q/ax/y") && !ignored("q/a**", "q/x"));
+    assert!(ignored("a**/*/", "ab/") && ignored("a**/*/", "ab/c/") && !ignored("a**/*/", "ab"));
+    assert!(ignored("a**\\/b", "ax/b") && ignored("a**\\/b", "ax/y/b") && !ignored("a**\\/b", "ab"));
+    assert!(!ignored("a?**/b", "axx/y/b") && !ignored("a**c/b", "axc/y/b"));
 }
 
 #[test]
