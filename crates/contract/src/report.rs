@@ -238,7 +238,10 @@ impl Report {
     pub fn decode(message: &str) -> Result<Self, Unreadable> {
         let report: Self = serde_json::from_str(message.trim()).map_err(|e| Unreadable(e.to_string()))?;
         if report.version != VERSION {
-            return Err(Unreadable(format!("version {} where {VERSION} is understood", report.version)));
+            return Err(Unreadable(format!(
+                "it has version {}, but version {VERSION} is supported",
+                report.version
+            )));
         }
         Ok(report)
     }

@@ -11,10 +11,10 @@ use agentloop_contract::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file cannot be read.
-    #[error("{0} cannot be read: {1}")]
+    #[error("cannot read {0}: {1}")]
     Io(String, io::Error),
     /// The context is no context.
-    #[error("{CONTEXT_FILE} is no context: {0}")]
+    #[error("{CONTEXT_FILE} is not valid: {0}")]
     Context(String),
 }
 
@@ -45,7 +45,9 @@ pub fn decode(text: &[u8]) -> Result<Context, Error> {
     let context: Context = serde_json::from_slice(text).map_err(|error| Error::Context(error.to_string()))?;
     if context.version != VERSION {
         let found = context.version;
-        return Err(Error::Context(format!("version {found} where this runner understands {VERSION}")));
+        return Err(Error::Context(format!(
+            "it has version {found}, but this runner supports version {VERSION}"
+        )));
     }
     // It becomes part of a file's name.
     let uid = &context.task.uid;

@@ -61,11 +61,11 @@ pub struct RunArguments {
 enum Failure {
     #[error("{0}")]
     Inputs(#[from] inputs::Error),
-    #[error("signals cannot be handled: {0}")]
+    #[error("cannot handle signals: {0}")]
     Signals(io::Error),
-    #[error("the prompt cannot be written to {0}: {1}")]
+    #[error("cannot write the prompt to {0}: {1}")]
     Scratch(String, io::Error),
-    #[error("the workspace {0} cannot be opened: {1}")]
+    #[error("cannot open the workspace {0}: {1}")]
     Workspace(String, rustix::io::Errno),
     #[error("{0}")]
     StateDir(#[from] state_dir::Error),
@@ -73,7 +73,7 @@ enum Failure {
     NotFound(String),
     #[error("{0}")]
     NotExecutable(String),
-    #[error("the agent cannot be started: {0}")]
+    #[error("cannot start the agent: {0}")]
     Spawn(io::Error),
     #[error("told to stop before the agent was started")]
     Interrupted,
@@ -112,7 +112,7 @@ pub fn run(arguments: &RunArguments) -> i32 {
     let key = inputs::key();
     if let Err(error) = termination_message::prepare(&arguments.termination_log, key.as_deref()) {
         // Without a report nothing that the agent did could ever count.
-        secrets::log(format_args!("{} cannot be written: {error}", arguments.termination_log.display()));
+        secrets::log(format_args!("cannot write {}: {error}", arguments.termination_log.display()));
         return exit_code::RUNNER_FAILED;
     }
     let (report, code) = iteration(arguments).unwrap_or_else(|failure| {
@@ -127,7 +127,7 @@ pub fn run(arguments: &RunArguments) -> i32 {
 /// trace this one, unless it has `CAP_SYS_PTRACE`.
 fn shield() {
     if let Err(errno) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        secrets::log(format_args!("the agent may trace the runner: {errno}"));
+        secrets::log(format_args!("cannot keep the agent from tracing the runner: {errno}"));
     }
 }
 
@@ -153,8 +153,8 @@ fn iteration(arguments: &RunArguments) -> Result<(Report, i32), Failure> {
     let locks = before.locks();
     for lock in &locks {
         secrets::log(format_args!(
-            "{lock} was there before the agent started: unless something else uses this workspace now, a git that was \
-             killed has left it, and commands of git that write will fail until it is removed"
+            "{lock} existed before the agent started. Unless another program uses this workspace now, a git process \
+             that was killed left it behind, and git commands that write fail until it is removed"
         ));
     }
     let prompt = prompt
@@ -193,7 +193,7 @@ fn iteration(arguments: &RunArguments) -> Result<(Report, i32), Failure> {
     report.finished_at = Some(Timestamp::now());
     let output = summarize(&ended);
     if ended.finished.is_some() {
-        secrets::log("the agent printed its final event and did not exit: it was ended");
+        secrets::log("the agent printed its final event but did not exit, so the runner stopped it");
     }
     if let Some(survivors) = &ended.survivors {
         keep_transcript(&state_dir, "output.log", &ended);
@@ -266,7 +266,7 @@ fn evaluate_agent(
         report.untouched = difference.changed != Change::Changed && untouched(root, supervisor, &before.look);
         difference
     } else {
-        secrets::log(format_args!("something else stands in the place of the workspace"));
+        secrets::log(format_args!("something else was put in the place of the workspace"));
         Difference::UNKNOWN
     };
     (report.changed, report.files_changed, report.files) =
@@ -316,7 +316,7 @@ fn fingerprint(
     let limits = Limits { stop: Some(supervisor.stop_flag()), after_stop, ..Limits::default() };
     let print = workspace::take_fingerprint(root, OsStr::new(&context.workspace).as_bytes(), ignore, limits);
     if let Some(why) = print.incomplete() {
-        secrets::log(format_args!("whether the workspace changes is not known for certain: {why}"));
+        secrets::log(format_args!("cannot tell for certain whether the workspace changes: {why}"));
     }
     print
 }
@@ -325,7 +325,9 @@ fn look(root: &OwnedFd, supervisor: &Supervisor) -> MetadataSnapshot {
     let look =
         MetadataSnapshot::before(root, Limits { stop: Some(supervisor.stop_flag()), ..Limits::default() });
     if let Some(why) = look.incomplete() {
-        secrets::log(format_args!("this attempt is charged, even if the provider refuses it: {why}"));
+        secrets::log(format_args!(
+            "this attempt is charged even if the provider refuses it, because its workspace cannot be compared: {why}"
+        ));
     }
     look
 }
@@ -408,7 +410,7 @@ fn run_verify(
         Err(error) => {
             let name = verify.command.first().map_or("", String::as_str);
             let output = OutputSummary {
-                text: format!("the verify command {name} cannot be started: {error}"),
+                text: format!("cannot start the verify command {name}: {error}"),
                 ..OutputSummary::default()
             };
             secrets::log(&output.text);
@@ -422,7 +424,7 @@ fn not_started(command: &[OsString], error: io::Error) -> Failure {
     let name = command.first().map(|name| name.display().to_string()).unwrap_or_default();
     match error.kind() {
         io::ErrorKind::NotFound if Path::new(&name).components().count() > 1 && Path::new(&name).exists() => {
-            Failure::NotFound(format!("{name} is there, but the interpreter or loader that it names is not"))
+            Failure::NotFound(format!("{name} exists, but the interpreter or loader that it names does not"))
         }
         io::ErrorKind::NotFound => Failure::NotFound(format!("{name} is not in the agent's image")),
         io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock | io::ErrorKind::Other => {
@@ -451,7 +453,7 @@ fn keep_report(state_dir: &StateDir, report: &Report) {
 /// An iteration does not fail because its transcript cannot be kept.
 fn kept(result: Result<(), state_dir::Error>) {
     if let Err(error) = result {
-        secrets::log(format_args!("the transcript cannot be kept: {error}"));
+        secrets::log(format_args!("cannot keep the transcript: {error}"));
     }
 }
 

@@ -101,7 +101,7 @@ pub fn hand_over(report: &Report) {
         secrets::log(format_args!("the report does not fit into {} bytes", target.limit));
     }
     if let Err(error) = overwrite(&target.file, message.unwrap_or_default().as_bytes()) {
-        secrets::log(format_args!("the report cannot be written: {error}"));
+        secrets::log(format_args!("cannot write the report: {error}"));
     }
 }
 

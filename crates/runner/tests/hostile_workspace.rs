@@ -158,7 +158,7 @@ fn a_full_workspace_keeps_no_transcript_and_fails_nothing() {
     let exit = pod.start_with(&before, &["sh", "-c", &script]).exit();
     assert_eq!(changed(&exit), Change::Changed);
     assert!(exit.report().gate.is_some_and(|gate| gate.ready));
-    assert!(exit.stderr.contains("the transcript cannot be kept"), "{exit:?}");
+    assert!(exit.stderr.contains("cannot keep the transcript"), "{exit:?}");
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn a_command_whose_loader_is_missing_is_told_apart() {
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
     let exit = pod.exec(&[script.to_str().expect("path")]);
     assert_eq!(exit.code, Some(127));
-    assert!(exit.stderr.contains("the interpreter or loader that it names is not"), "{exit:?}");
+    assert!(exit.stderr.contains("the interpreter or loader that it names does not"), "{exit:?}");
 }
 
 #[test]

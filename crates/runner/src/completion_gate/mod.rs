@@ -23,7 +23,7 @@ use agentloop_contract::completion_gate::{CLOSE, CompletionGate, NoCompletionGat
 /// Finds the gate that counts in a text, which is the agent's final text or the tail of its output.
 ///
 /// ```
-/// use agentloop_runner::gate;
+/// use agentloop_runner::completion_gate;
 ///
 /// let gate = completion_gate::find("Done.\n<COMPLETION_GATE>\nready: true\nreason: All pass: 16/16\n</COMPLETION_GATE>");
 /// assert!(gate.is_ok_and(|gate| gate.ready && gate.reason.as_deref() == Some("All pass: 16/16")));

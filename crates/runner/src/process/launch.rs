@@ -20,7 +20,7 @@ pub(super) fn spawn(command: &mut Command, launch: LaunchOptions) -> io::Result<
             super::terminal::unblock()?;
             if launch.no_new_privileges {
                 let set = rustix::thread::set_no_new_privs(true);
-                set.map_err(|errno| io::Error::other(format!("no_new_privs cannot be set: {errno}")))?;
+                set.map_err(|errno| io::Error::other(format!("cannot set no_new_privs: {errno}")))?;
             }
             command.spawn()
         })?;

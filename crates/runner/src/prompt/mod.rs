@@ -82,7 +82,7 @@ fn last(past: &Past) -> String {
         let _ = writeln!(text, "Its error: {}", cut(error, LINE_CHARS));
     }
     if !blockers.is_empty() {
-        text += "What stood in its way:\n";
+        text += "Its blockers:\n";
         for blocker in blockers.iter().take(BLOCKERS) {
             let _ = writeln!(text, "- {}", cut(blocker, LINE_CHARS));
         }
@@ -107,8 +107,8 @@ fn left_locks(locks: &[String]) -> String {
         names.push(format!("{} more", locks.len() - LOCKS));
     }
     format!(
-        "\nGit locks were there before this iteration began: {}. Nothing of this task runs between iterations: unless \
-         something else uses the workspace now, they are stale, and git refuses to write until they are removed.\n",
+        "\nGit lock files existed before this iteration began: {}. Nothing of this task runs between iterations. Unless \
+         another program uses the workspace now, they are stale, and git refuses to write until they are removed.\n",
         names.join(", ")
     )
 }
@@ -149,12 +149,17 @@ fn completion(context: &Context) -> String {
              line>\nprogress: <one line: what this iteration achieved>\nblockers:\n  - <what stands in the way; no line \
              if nothing does>\n{CLOSE}\n\nSay that it is ready only when the whole goal is reached and you have checked \
              it{}.\n",
-            checked("; this must pass then:")
+            checked("; this command must then pass:")
         ),
         Policy::ExitCode => {
-            format!("\nThe loop ends when the agent exits with code 0{}.\n", checked(" and this passes:"))
+            format!(
+                "\nThe loop ends when the agent exits with code 0{}.\n",
+                checked(" and this command passes:")
+            )
         }
-        Policy::Verify => format!("\nThe loop ends when this passes after an iteration:{}\n", checked("")),
+        Policy::Verify => {
+            format!("\nThe loop ends when this command passes after an iteration:{}\n", checked(""))
+        }
     }
 }
 

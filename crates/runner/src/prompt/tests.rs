@@ -89,7 +89,7 @@ fn a_later_iteration_is_told_what_the_last_one_left_and_what_would_stop_the_loop
     let section = section(&context, &[]);
     let expected = "
 Iteration 3 ended: Exited, exit code 1. It changed nothing in the workspace.
-What stood in its way:
+Its blockers:
 - tests::resume fails
 - no network
 Its progress: 14 of 16 pass
@@ -101,7 +101,10 @@ WARNING: 4 iterations in a row ended in the same error. If this one does too, th
 
 End your last message";
     assert!(section.contains(expected), "{section}");
-    assert!(section.ends_with("you have checked it; this must pass then: `make test`.\n"), "{section}");
+    assert!(
+        section.ends_with("you have checked it; this command must then pass: `make test`.\n"),
+        "{section}"
+    );
 }
 
 #[test]
@@ -110,12 +113,13 @@ fn other_policies_tell_what_completes_and_ask_for_no_gate() {
     context.verify = Some(Verify { command: vec!["make".into()], timeout_seconds: 60 });
     context.policy = Policy::Verify;
     assert!(
-        section(&context, &[]).ends_with("\nThe loop ends when this passes after an iteration: `make`\n")
+        section(&context, &[])
+            .ends_with("\nThe loop ends when this command passes after an iteration: `make`\n")
     );
     context.policy = Policy::ExitCode;
     assert!(
         section(&context, &[])
-            .ends_with("\nThe loop ends when the agent exits with code 0 and this passes: `make`.\n")
+            .ends_with("\nThe loop ends when the agent exits with code 0 and this command passes: `make`.\n")
     );
     assert!(!section(&context, &[]).contains(OPEN));
 }

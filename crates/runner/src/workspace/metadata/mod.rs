@@ -74,7 +74,7 @@ impl MetadataSnapshot {
     pub fn before(root: &OwnedFd, limits: Limits<'_>) -> Self {
         let mut look = Self::take(root, limits);
         if look.failed.is_none() && !wait_past(look.newest) {
-            look.failed = Some("something in the workspace was changed in the future".to_owned());
+            look.failed = Some("something in the workspace has a change time in the future".to_owned());
         }
         look
     }

@@ -44,7 +44,7 @@ pub enum Error {
     AlreadyRan,
     /// Nothing can be written to the workspace.
     #[error(
-        "the workspace cannot be written by uid {uid} ({errno}): set the pod's securityContext.fsGroup or runAsUser \
+        "uid {uid} cannot write to the workspace ({errno}): set the pod's securityContext.fsGroup or runAsUser \
          so that it can"
     )]
     NotWritable {
@@ -54,10 +54,10 @@ pub enum Error {
         errno: Errno,
     },
     /// Something else stands in its place; following a link could lead anywhere.
-    #[error(".agentloop in the workspace is no folder: remove it")]
+    #[error(".agentloop in the workspace is not a folder: remove it")]
     NoFolder,
     /// Any other failure.
-    #[error(".agentloop in the workspace cannot be used: {0}")]
+    #[error("cannot use .agentloop in the workspace: {0}")]
     Io(Errno),
 }
 
@@ -166,7 +166,7 @@ fn mark_when_used(workspace: &OwnedFd, context: &Context, stopped: &Receiver<()>
     while stopped.recv_timeout(POLL) == Err(RecvTimeoutError::Timeout) {
         if is_empty(workspace) == Ok(false) {
             if let Err(error) = mark(workspace, context) {
-                secrets::log(format_args!("this attempt cannot be marked as run before it ends: {error}"));
+                secrets::log(format_args!("cannot mark this attempt as run before it ends: {error}"));
             }
             return;
         }

@@ -131,7 +131,7 @@ impl Walker<'_> {
     fn run(&mut self) {
         match open_folder(self.root, b".") {
             Ok(root) => self.folder(&Arc::new(root), b"", &Rc::default(), 0, None),
-            Err(errno) => self.shared.give_up(&format!("the workspace cannot be read: {errno}")),
+            Err(errno) => self.shared.give_up(&format!("cannot read the workspace: {errno}")),
         }
         self.walk();
         while let Some(path) = self.others.pop_first() {
