@@ -7,12 +7,12 @@ use anyhow::{Result, bail};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::breaks::Break;
 use crate::lock;
-use crate::named;
+use crate::mutations::Mutation;
 use crate::operator::Program;
 use crate::plan::Plan;
-use crate::report::{Report, story};
+use crate::regressions;
+use crate::report::{Report, details};
 use crate::runner;
 use crate::world::World;
 
@@ -31,27 +31,27 @@ pub struct Range {
 
 /// How they are carried out.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct How {
+pub struct Options {
     /// The operator is broken in this way.
-    pub breakage: Option<Break>,
-    /// The story of every plan is told.
-    pub stories: bool,
-    /// The plans by name come first.
-    pub named: bool,
+    pub mutation: Option<Mutation>,
+    /// The details of every plan are printed.
+    pub details: bool,
+    /// The plans of [`regressions`] come first.
+    pub regressions: bool,
 }
 
-/// Most stories that are told: what is broken thoroughly is broken in every plan.
-const STORIES: usize = 12;
-/// How often it is told how far it has come.
-const TOLD_EVERY: u64 = 250;
+/// Most plans whose details are printed: what is broken thoroughly is broken in every plan.
+const MOST_DETAILS: usize = 12;
+/// How often it is printed how far it has come.
+const PROGRESS_EVERY: u64 = 250;
 
 /// Carries them all out.
-pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> Result<Report> {
+pub async fn run(world: &World, program: &Program, range: &Range, options: &Options) -> Result<Report> {
     let started = Instant::now();
     let next = Arc::new(AtomicU64::new(range.from));
-    let named = if how.named { named::all() } else { Vec::new() };
-    let most = range.plans + u64::try_from(named.len()).unwrap_or(0);
-    let named = Arc::new(Mutex::new(named));
+    let regressions = if options.regressions { regressions::all() } else { Vec::new() };
+    let most = range.plans + u64::try_from(regressions.len()).unwrap_or(0);
+    let regressions = Arc::new(Mutex::new(regressions));
     let end = range.from + range.plans;
     let report = Arc::new(Mutex::new(Report::default()));
     // Of this run alone: what a run leaves that was cut off is in nobody's way.
@@ -63,10 +63,11 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
     let mut workers = JoinSet::new();
     for namespace in namespaces.clone() {
         let (world, program, range) = (world.clone(), program.clone(), range.clone());
-        let (next, report, named, how) = (next.clone(), report.clone(), named.clone(), *how);
+        let (next, report, regressions, options) =
+            (next.clone(), report.clone(), regressions.clone(), *options);
         workers.spawn(async move {
             loop {
-                let first = lock(&named).pop();
+                let first = lock(&regressions).pop();
                 let plan = match first {
                     Some(plan) => plan,
                     None => match next.fetch_add(1, Ordering::SeqCst) {
@@ -75,8 +76,8 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
                     },
                 };
                 let number = plan.number;
-                let outcome = match runner::run(&world, &program, &namespace, plan, how.breakage).await {
-                    Ok(outcome) => outcome,
+                let result = match runner::run(&world, &program, &namespace, plan, options.mutation).await {
+                    Ok(result) => result,
                     Err(error) => {
                         eprintln!("plan {number} could not be carried out: {error:#}");
                         lock(&report).trouble(range.seed, number, &error);
@@ -84,23 +85,23 @@ pub async fn run(world: &World, program: &Program, range: &Range, how: &How) -> 
                     }
                 };
                 let mut report = lock(&report);
-                report.add(&outcome);
+                report.add(&result);
                 let bad = report.violated.len() + report.troubled.len();
-                let is_bad = !outcome.violations.is_empty() || !outcome.problems.is_empty();
-                if how.stories || (is_bad && bad <= STORIES) {
-                    eprintln!("{}", story(&outcome));
+                let is_bad = !result.violations.is_empty() || !result.problems.is_empty();
+                if options.details || (is_bad && bad <= MOST_DETAILS) {
+                    eprintln!("{}", details(&result));
                 }
                 if std::env::var_os("CHAOS_TIMES").is_some() {
                     eprintln!(
                         "{:>6} ms  {} starts {} writes  {} {}",
-                        outcome.took.as_millis(),
-                        outcome.starts,
-                        outcome.writes,
+                        result.took.as_millis(),
+                        result.starts,
+                        result.writes,
                         number,
-                        outcome.plan.kind.as_str()
+                        result.plan.kind.as_str()
                     );
                 }
-                if report.plans.is_multiple_of(TOLD_EVERY) {
+                if report.plans.is_multiple_of(PROGRESS_EVERY) {
                     eprintln!(
                         "{} plans in {} s, {bad} of them bad",
                         report.plans,

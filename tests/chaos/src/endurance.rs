@@ -15,10 +15,10 @@ use http::Method;
 use serde_json::Value;
 use tokio::time::{self, Instant};
 
-use crate::director::Director;
-use crate::history::Scene;
+use crate::history::NamespaceHistory;
+use crate::nemesis::Nemesis;
 use crate::operator::{Operator, Program};
-use crate::plan::{Deed, Kind, Meanwhile, Moment, Plan, Step, Task, Until, What, Work};
+use crate::plan::{Fault, Meanwhile, Moment, Plan, PlanKind, PlannedFault, RequestKind, Task, Until, Work};
 use crate::server::{Format, tasks};
 use crate::world::World;
 use crate::{json as look, kubelet, user};
@@ -62,43 +62,47 @@ impl Size {
         // Claim, create, start, release, and the deletion of an older pod.
         let writes = u32::try_from(self.all() * 5).unwrap_or(u32::MAX);
         let (half, end) = (writes / 2, writes - writes / 10);
-        let mut steps = Vec::new();
+        let mut faults = Vec::new();
         for kill in 1..=KILLS {
-            steps.push(Step { at: Moment::After(What::Write, half / (KILLS + 1) * kill), deed: Deed::Kill });
+            faults.push(PlannedFault {
+                at: Moment::After(RequestKind::Write, half / (KILLS + 1) * kill),
+                fault: Fault::Kill,
+            });
         }
         for _ in 0..writes / 100 {
             let n = rng.u32(1..end.max(2));
-            let (before, after) = (Moment::Before(What::Write, n), Moment::After(What::Write, n));
-            steps.push(match rng.u32(..9) {
-                0 => Step { at: after, deed: Deed::Lose },
-                1 => Step { at: before, deed: Deed::Refuse(409) },
-                2 => Step { at: before, deed: Deed::Refuse(429) },
-                3 => Step { at: before, deed: Deed::Refuse(500) },
-                4 => Step { at: before, deed: Deed::Refuse(503) },
-                5 => Step { at: after, deed: Deed::CutWatches },
-                6 => Step { at: before, deed: Deed::Stall },
-                7 => Step { at: before, deed: Deed::Hold(Until::Millis(3000), Meanwhile::Cut) },
-                _ => Step { at: after, deed: Deed::CutNetwork(1000) },
+            let (before, after) =
+                (Moment::Before(RequestKind::Write, n), Moment::After(RequestKind::Write, n));
+            faults.push(match rng.u32(..9) {
+                0 => PlannedFault { at: after, fault: Fault::Lose },
+                1 => PlannedFault { at: before, fault: Fault::Refuse(409) },
+                2 => PlannedFault { at: before, fault: Fault::Refuse(429) },
+                3 => PlannedFault { at: before, fault: Fault::Refuse(500) },
+                4 => PlannedFault { at: before, fault: Fault::Refuse(503) },
+                5 => PlannedFault { at: after, fault: Fault::CutWatches },
+                6 => PlannedFault { at: before, fault: Fault::Stall },
+                7 => PlannedFault { at: before, fault: Fault::Defer(Until::Millis(3000), Meanwhile::Cut) },
+                _ => PlannedFault { at: after, fault: Fault::CutNetwork(1000) },
             });
         }
         let works = (0..self.iterations).map(|_| Work::Changed).collect();
         Plan {
             seed: self.seed,
             number: 0,
-            kind: Kind::Mixed,
-            task: Task { limit: self.iterations, no_change: 99, same_error: 99, history: KEPT },
+            kind: PlanKind::Mixed,
+            task: Task { limit: self.iterations, no_change: 99, same_error: 99, history_limit: KEPT },
             works,
-            mishaps: BTreeMap::new(),
+            pod_faults: BTreeMap::new(),
             operators: 1,
             lease: true,
             clock: 0,
-            steps,
+            faults,
         }
     }
 }
 
 /// What came of it.
-pub struct Endured {
+pub struct EnduranceResult {
     /// In words.
     pub text: String,
     /// What should not be.
@@ -106,52 +110,55 @@ pub struct Endured {
 }
 
 /// One namespace with its kubelet.
-struct Field {
-    director: Arc<Director>,
+struct TestedNamespace {
+    nemesis: Arc<Nemesis>,
     _pods: tokio::task::JoinSet<()>,
 }
 
 /// Runs it.
-pub async fn run(world: &World, program: &Program, size: Size) -> Result<Endured> {
+pub async fn run(world: &World, program: &Program, size: Size) -> Result<EnduranceResult> {
     let started = Instant::now();
     let plan = size.plan();
     let names: Vec<String> =
         (0..size.tasks.div_ceil(TOGETHER)).map(|n| format!("endurance-{}-{n}", std::process::id())).collect();
-    let mut fields = Vec::new();
+    let mut namespaces_tested = Vec::new();
     for name in &names {
         world.namespace(name).await?;
-        let quiet = Plan { steps: Vec::new(), ..plan.clone() };
-        let director = Director::new(quiet, world.server.clone(), world.history.scene(name), None);
-        fields.push(Field { _pods: kubelet::run(&director), director });
+        let quiet = Plan { faults: Vec::new(), ..plan.clone() };
+        let nemesis = Nemesis::new(quiet, world.server.clone(), world.history.namespace(name), None);
+        namespaces_tested.push(TestedNamespace { _pods: kubelet::run(&nemesis), nemesis });
     }
     let folder = tempfile::tempdir().context("a folder for kubeconfigs")?;
-    let scene = world.history.scene(names.first().context("no tasks")?);
-    let chief = Director::new(plan, world.server.clone(), scene, None);
+    let history = world.history.namespace(names.first().context("no tasks")?);
+    let chief = Nemesis::new(plan, world.server.clone(), history, None);
     let _proxies = chief.open_for(program, folder.path(), &names.join(",")).await?;
     let operator = chief.operators().first().cloned().context("no operator")?;
 
     let creating = create(world, &names, size);
-    let (created, marks) = tokio::join!(creating, watch(&chief, &operator, &fields, size, started));
+    let (created, marks) =
+        tokio::join!(creating, watch(&chief, &operator, &namespaces_tested, size, started));
     created?;
     let marks = marks?;
     let mut wrong = Vec::new();
-    silence(&fields, &mut wrong).await;
+    silence(&namespaces_tested, &mut wrong).await;
     let mut text = String::new();
     tell_memory(&marks, &mut text, &mut wrong);
     tell_faults(&chief, &mut text);
-    judge(&fields, size, &mut text, &mut wrong);
+    judge(&namespaces_tested, size, &mut text, &mut wrong);
     tell_leftovers(world, &names, size, &mut text, &mut wrong).await?;
     let _ = writeln!(text, "{:>8}  writes of the operator, Events and Leases apart", chief.writes());
     for name in &names {
         let all = world.server.must(Method::DELETE, &tasks(name, ""), None).await;
         all.context("deleting the tasks")?;
     }
-    for field in &fields {
-        let empty = |scene: &Scene| (scene.task().is_none() && scene.pods().is_empty()).then_some(());
-        if field.director.scene.until(STANDSTILL, empty).await.is_none() {
+    for field in &namespaces_tested {
+        let empty = |history: &NamespaceHistory| {
+            (history.task().is_none() && history.pods().is_empty()).then_some(())
+        };
+        if field.nemesis.history.until(STANDSTILL, empty).await.is_none() {
             wrong.push(format!(
                 "S8: {} pods are left after the deletion of all tasks",
-                field.director.scene.pods().len()
+                field.nemesis.history.pods().len()
             ));
         }
     }
@@ -160,7 +167,7 @@ pub async fn run(world: &World, program: &Program, size: Size) -> Result<Endured
         world.drop_namespace(name).await?;
     }
     let _ = write!(text, "{:>8}  seconds", started.elapsed().as_secs());
-    Ok(Endured { text, wrong })
+    Ok(EnduranceResult { text, wrong })
 }
 
 async fn create(world: &World, names: &[String], size: Size) -> Result<()> {
@@ -182,9 +189,9 @@ struct Mark {
 
 /// Follows it to its end; marks the operator's memory at every twentieth of the way.
 async fn watch(
-    chief: &Director,
+    chief: &Nemesis,
     operator: &Operator,
-    fields: &[Field],
+    namespaces_tested: &[TestedNamespace],
     size: Size,
     started: Instant,
 ) -> Result<Vec<Mark>> {
@@ -194,19 +201,22 @@ async fn watch(
         operator.revive().await?;
         let mut done = 0;
         let mut at_rest = 0;
-        for field in fields {
+        for field in namespaces_tested {
             // What was seen is not judged here; kept, it would fill the memory.
-            field.director.scene.drain();
-            for task in field.director.scene.tasks() {
+            field.nemesis.history.drain();
+            for task in field.nemesis.history.tasks() {
                 done += u64::try_from(look::number(&task, "/status/iterations")).unwrap_or(0);
-                at_rest += u32::from(crate::judge::is_at_rest(&task));
+                at_rest += u32::from(crate::checker::is_at_rest(&task));
             }
         }
         if done > last {
             (last, since) = (done, Instant::now());
         } else if since.elapsed() > STANDSTILL {
             let (seconds, all) = (STANDSTILL.as_secs(), size.all());
-            bail!("L1: no iteration was counted for {seconds} s, at {done} of {all}{}", stragglers(fields));
+            bail!(
+                "L1: no iteration was counted for {seconds} s, at {done} of {all}{}",
+                stragglers(namespaces_tested)
+            );
         }
         let step = (size.all() / 20).max(1);
         let due = marks.last().map_or(step, |mark: &Mark| (mark.done / step + 1) * step);
@@ -226,21 +236,21 @@ async fn watch(
 }
 
 /// What stands still, and what the kubelets could not do.
-fn stragglers(fields: &[Field]) -> String {
+fn stragglers(namespaces_tested: &[TestedNamespace]) -> String {
     let mut text = String::new();
-    for field in fields {
-        let scene = &field.director.scene;
-        for task in scene.tasks().iter().filter(|task| !crate::judge::is_at_rest(task)) {
+    for field in namespaces_tested {
+        let history = &field.nemesis.history;
+        for task in history.tasks().iter().filter(|task| !crate::checker::is_at_rest(task)) {
             let (name, status) = (look::name(task), task.pointer("/status").cloned().unwrap_or_default());
-            let _ = write!(text, "\n{}/{name}: {status}", scene.namespace);
+            let _ = write!(text, "\n{}/{name}: {status}", history.namespace);
             let uid = look::uid(task);
             let is_its = |pod: &&Arc<Value>| look::text(pod, "/metadata/ownerReferences/0/uid") == uid;
-            for pod in scene.pods().iter().filter(is_its) {
+            for pod in history.pods().iter().filter(is_its) {
                 let _ = write!(text, "\n  {pod}");
             }
         }
-        for problem in field.director.problems() {
-            let _ = write!(text, "\n{}: {problem}", scene.namespace);
+        for problem in field.nemesis.problems() {
+            let _ = write!(text, "\n{}: {problem}", history.namespace);
         }
     }
     text
@@ -277,10 +287,10 @@ fn tell_memory(marks: &[Mark], text: &mut String, wrong: &mut Vec<String>) {
     }
 }
 
-fn tell_faults(chief: &Director, text: &mut String) {
+fn tell_faults(chief: &Nemesis, text: &mut String) {
     let mut fired: BTreeMap<&str, u32> = BTreeMap::new();
-    for (step, _) in chief.plan.steps.iter().zip(chief.fired()).filter(|(_, fired)| *fired) {
-        *fired.entry(step.deed.word()).or_default() += 1;
+    for (planned, _) in chief.plan.faults.iter().zip(chief.fired()).filter(|(_, fired)| *fired) {
+        *fired.entry(planned.fault.word()).or_default() += 1;
     }
     let _ = writeln!(text, "faults that happened:");
     for (word, count) in fired {
@@ -289,31 +299,31 @@ fn tell_faults(chief: &Director, text: &mut String) {
 }
 
 /// L2.
-async fn silence(fields: &[Field], wrong: &mut Vec<String>) {
+async fn silence(namespaces_tested: &[TestedNamespace], wrong: &mut Vec<String>) {
     // What was held back may still come, and is cleaned up.
     time::sleep(SILENCE).await;
-    for field in fields {
-        field.director.scene.drain();
+    for field in namespaces_tested {
+        field.nemesis.history.drain();
     }
     time::sleep(SILENCE).await;
-    let count: usize = fields.iter().map(|field| field.director.scene.count()).sum();
+    let count: usize = namespaces_tested.iter().map(|field| field.nemesis.history.count()).sum();
     if count > 0 {
         wrong.push(format!("L2: {count} writes to tasks and pods after the end"));
     }
 }
 
 /// Every task at its limit, every iteration executed once.
-fn judge(fields: &[Field], size: Size, text: &mut String, wrong: &mut Vec<String>) {
+fn judge(namespaces_tested: &[TestedNamespace], size: Size, text: &mut String, wrong: &mut Vec<String>) {
     let mut executed = 0;
-    for field in fields {
+    for field in namespaces_tested {
         let mut runs: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
-        for run in field.director.truths.all().iter().filter(|run| run.executed) {
+        for run in field.nemesis.ground_truth.all().iter().filter(|run| run.executed) {
             executed += 1;
             if !runs.entry(run.task.clone()).or_default().insert(run.iteration) {
                 wrong.push(format!("S2: iteration {} of a task was executed again", run.iteration));
             }
         }
-        for task in field.director.scene.tasks() {
+        for task in field.nemesis.history.tasks() {
             let (name, phase) = (look::name(&task), look::text(&task, "/status/phase"));
             let count = look::number(&task, "/status/iterations");
             if phase != "IterationLimitReached" || count != i64::from(size.iterations) {
@@ -339,7 +349,7 @@ async fn tell_leftovers(
     let (mut pods, mut held, mut leases) = (0, 0, 0);
     let mut events: BTreeMap<String, usize> = BTreeMap::new();
     for name in names {
-        for pod in world.history.scene(name).pods() {
+        for pod in world.history.namespace(name).pods() {
             pods += 1;
             held += usize::from(look::has(&pod, "/metadata/finalizers/0"));
         }

@@ -21,7 +21,7 @@ use crate::server::Server;
 
 /// What an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub enum ObjectKind {
     /// An AgentTask.
     Task,
     /// A pod of a task.
@@ -30,11 +30,11 @@ pub enum Kind {
 
 /// One write, as the API server tells it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct RecordedWrite {
     /// Its place in the order of all writes.
     pub version: u64,
     /// What was written.
-    pub kind: Kind,
+    pub kind: ObjectKind,
     /// The object is gone by this.
     pub gone: bool,
     /// The object after the write.
@@ -42,7 +42,7 @@ pub struct Seen {
 }
 
 /// What happens in one namespace.
-pub struct Scene {
+pub struct NamespaceHistory {
     /// Its name.
     pub namespace: String,
     state: Mutex<State>,
@@ -51,12 +51,12 @@ pub struct Scene {
 
 #[derive(Default)]
 struct State {
-    seen: Vec<Seen>,
+    seen: Vec<RecordedWrite>,
     tasks: BTreeMap<String, Arc<Value>>,
     pods: BTreeMap<String, Arc<Value>>,
 }
 
-impl Scene {
+impl NamespaceHistory {
     fn new(namespace: &str) -> Arc<Self> {
         let (changes, _) = watch::channel(0);
         Arc::new(Self { namespace: namespace.to_owned(), state: Mutex::default(), changes })
@@ -66,11 +66,11 @@ impl Scene {
         lock(&self.state)
     }
 
-    fn take(&self, seen: Seen) {
+    fn take(&self, seen: RecordedWrite) {
         let mut state = self.state();
         let known = match seen.kind {
-            Kind::Task => &mut state.tasks,
-            Kind::Pod => &mut state.pods,
+            ObjectKind::Task => &mut state.tasks,
+            ObjectKind::Pod => &mut state.pods,
         };
         let uid = json::uid(&seen.object).to_owned();
         if seen.gone {
@@ -84,13 +84,13 @@ impl Scene {
     }
 
     /// All that was written since the last call, in order. Objects that are still there stay known.
-    pub fn drain(&self) -> Vec<Seen> {
+    pub fn drain(&self) -> Vec<RecordedWrite> {
         let mut seen = std::mem::take(&mut self.state().seen);
         seen.sort_by_key(|seen| seen.version);
         seen
     }
 
-    /// How much was written since the last [`Scene::drain`].
+    /// How much was written since the last [`NamespaceHistory::drain`].
     pub fn count(&self) -> usize {
         self.state().seen.len()
     }
@@ -148,19 +148,19 @@ impl Scene {
 }
 
 /// The watches, and the namespaces that they are sorted into.
-pub struct History {
-    scenes: Mutex<HashMap<String, Arc<Scene>>>,
+pub struct ServerHistory {
+    namespaces: Mutex<HashMap<String, Arc<NamespaceHistory>>>,
     broken: watch::Sender<Option<String>>,
 }
 
-impl History {
+impl ServerHistory {
     /// Opens the watches and waits until they stand.
     pub async fn open(server: &Server) -> Result<Arc<Self>> {
         let (broken, _) = watch::channel(None);
-        let history = Arc::new(Self { scenes: Mutex::default(), broken });
+        let history = Arc::new(Self { namespaces: Mutex::default(), broken });
         let watches = [
-            (Kind::Task, "/apis/agentloop.dev/v1alpha1/agenttasks?"),
-            (Kind::Pod, "/api/v1/pods?labelSelector=agentloop.dev%2Ftask&"),
+            (ObjectKind::Task, "/apis/agentloop.dev/v1alpha1/agenttasks?"),
+            (ObjectKind::Pod, "/api/v1/pods?labelSelector=agentloop.dev%2Ftask&"),
         ];
         for (kind, path) in watches {
             let list = server.must(Method::GET, &format!("{path}limit=1"), None).await?;
@@ -184,13 +184,13 @@ impl History {
         }
     }
 
-    /// The scene of a namespace.
-    pub fn scene(&self, namespace: &str) -> Arc<Scene> {
-        let mut scenes = lock(&self.scenes);
-        scenes.entry(namespace.to_owned()).or_insert_with(|| Scene::new(namespace)).clone()
+    /// The history of a namespace.
+    pub fn namespace(&self, namespace: &str) -> Arc<NamespaceHistory> {
+        let mut namespaces = lock(&self.namespaces);
+        namespaces.entry(namespace.to_owned()).or_insert_with(|| NamespaceHistory::new(namespace)).clone()
     }
 
-    async fn follow(&self, server: &Server, kind: Kind, path: &str, mut from: u64) -> Result<()> {
+    async fn follow(&self, server: &Server, kind: ObjectKind, path: &str, mut from: u64) -> Result<()> {
         let mut failures = 0;
         loop {
             match self.watch(server, kind, path, &mut from).await {
@@ -205,7 +205,7 @@ impl History {
         }
     }
 
-    async fn watch(&self, server: &Server, kind: Kind, path: &str, from: &mut u64) -> Result<()> {
+    async fn watch(&self, server: &Server, kind: ObjectKind, path: &str, from: &mut u64) -> Result<()> {
         let path = format!("{path}watch=1&allowWatchBookmarks=true&resourceVersion={from}");
         let request = http::Request::get(path).body(Body::empty())?;
         let mut answer = server.pass(request).await?;
@@ -224,7 +224,7 @@ impl History {
         Ok(())
     }
 
-    fn line(&self, kind: Kind, line: &[u8], from: &mut u64) -> Result<()> {
+    fn line(&self, kind: ObjectKind, line: &[u8], from: &mut u64) -> Result<()> {
         let mut event: Value = serde_json::from_slice(line).context("a line of a watch")?;
         let what = json::text(&event, "/type").to_owned();
         let mut object = event.get_mut("object").map(Value::take).unwrap_or_default();
@@ -238,8 +238,13 @@ impl History {
         if let Some(meta) = object.get_mut("metadata").and_then(Value::as_object_mut) {
             meta.remove("managedFields");
         }
-        let scene = self.scene(json::text(&object, "/metadata/namespace"));
-        scene.take(Seen { version: *from, kind, gone: what == "DELETED", object: Arc::new(object) });
+        let history = self.namespace(json::text(&object, "/metadata/namespace"));
+        history.take(RecordedWrite {
+            version: *from,
+            kind,
+            gone: what == "DELETED",
+            object: Arc::new(object),
+        });
         Ok(())
     }
 }

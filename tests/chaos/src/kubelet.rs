@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time;
 
-use crate::director::Director;
-use crate::history::Scene;
+use crate::ground_truth::AgentEnd;
+use crate::history::NamespaceHistory;
 use crate::json as look;
-use crate::plan::{FATAL, Mishap, Work};
+use crate::nemesis::Nemesis;
+use crate::plan::{FATAL, PodFault, Work};
 use crate::server::{Format, pods};
-use crate::truth::Truth;
 
 /// The node that all pods are bound to. It exists, so that nobody else collects its pods.
 pub const NODE: &str = "agentloop-chaos";
@@ -37,21 +37,21 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 const FOREVER: Duration = Duration::from_mins(10);
 
 /// Runs the pods of a plan until it is dropped.
-pub fn run(director: &Arc<Director>) -> JoinSet<()> {
+pub fn run(nemesis: &Arc<Nemesis>) -> JoinSet<()> {
     let mut all = JoinSet::new();
-    let director = director.clone();
+    let nemesis = nemesis.clone();
     all.spawn(async move {
         let mut lives = JoinSet::new();
         let mut known = HashSet::new();
-        let mut changes = director.scene.changes();
+        let mut changes = nemesis.history.changes();
         loop {
             changes.mark_unchanged();
-            for pod in director.scene.pods() {
+            for pod in nemesis.history.pods() {
                 if known.insert(look::uid(&pod).to_owned()) {
-                    let director = director.clone();
+                    let nemesis = nemesis.clone();
                     lives.spawn(async move {
-                        if let Err(error) = live(&director, &pod).await {
-                            director.problem(&error.context("the kubelet"));
+                        if let Err(error) = live(&nemesis, &pod).await {
+                            nemesis.problem(&error.context("the kubelet"));
                         }
                     });
                 }
@@ -78,71 +78,73 @@ fn label(pod: &Value, name: &str) -> i32 {
 
 /// What is written about a pod.
 struct Pod<'a> {
-    director: &'a Arc<Director>,
+    nemesis: &'a Arc<Nemesis>,
     path: String,
     uid: &'a str,
     started: Timestamp,
 }
 
 /// The life of one pod, from its creation to its end.
-async fn live(director: &Arc<Director>, pod: &Value) -> Result<()> {
+async fn live(nemesis: &Arc<Nemesis>, pod: &Value) -> Result<()> {
     let uid = look::uid(pod);
-    let scene = &director.scene;
-    let free = |scene: &Scene| match scene.pod(uid) {
+    let history = &nemesis.history;
+    let free = |history: &NamespaceHistory| match history.pod(uid) {
         None => Some(false),
         Some(pod) if is_deleting(&pod) => Some(false),
         Some(pod) => (!is_gated(&pod)).then_some(true),
     };
-    if scene.until(FOREVER, free).await != Some(true) {
+    if history.until(FOREVER, free).await != Some(true) {
         return Ok(());
     }
-    let path = pods(&scene.namespace, look::name(pod));
-    let this = Pod { director, path, uid, started: Timestamp::now() };
+    let path = pods(&history.namespace, look::name(pod));
+    let this = Pod { nemesis, path, uid, started: Timestamp::now() };
     let (iteration, attempt) = (label(pod, "iteration"), label(pod, "attempt"));
     let task = look::text(pod, "/metadata/ownerReferences/0/uid");
     if !this.bind(look::name(pod)).await? {
         return Ok(());
     }
-    director.truths.bound(task, uid, iteration, attempt);
-    let mishap = director.plan.mishap(iteration, attempt);
-    let deleting = || scene.pod(uid).is_none_or(|pod| is_deleting(&pod));
-    if mishap == Some(Mishap::NeverStarted) || deleting() {
-        this.ends(Truth::NeverStarted, &json!({ "waiting": { "reason": "PodInitializing" } }), json!({}))
+    nemesis.ground_truth.bound(task, uid, iteration, attempt);
+    let pod_fault = nemesis.plan.pod_fault(iteration, attempt);
+    let deleting = || history.pod(uid).is_none_or(|pod| is_deleting(&pod));
+    if pod_fault == Some(PodFault::NeverStarted) || deleting() {
+        this.ends(AgentEnd::NeverStarted, &json!({ "waiting": { "reason": "PodInitializing" } }), json!({}))
             .await?;
         return this.leave().await;
     }
-    director.truths.executed(uid);
-    if mishap != Some(Mishap::Late) {
+    nemesis.ground_truth.executed(uid);
+    if pod_fault != Some(PodFault::Late) {
         let running = json!({ "running": { "startedAt": this.started.to_string() } });
         this.status(json!({ "phase": "Running", "containerStatuses": [container(&running)] })).await?;
     }
-    if director.running(iteration).await? {
-        scene.until(PATIENCE, |scene| scene.pod(uid).is_none_or(|pod| is_deleting(&pod)).then_some(())).await;
+    if nemesis.running(iteration).await? {
+        history
+            .until(PATIENCE, |history| history.pod(uid).is_none_or(|pod| is_deleting(&pod)).then_some(()))
+            .await;
     }
-    match mishap {
-        Some(Mishap::Evicted) => {
+    match pod_fault {
+        Some(PodFault::Evicted) => {
             let more = json!({
                 "reason": "Evicted", "message": "The node was low on resource: memory.",
                 "conditions": [disruption("TerminationByKubelet")],
             });
-            this.ends(Truth::Cut, &this.terminated(137, "Error", None), more).await?;
+            this.ends(AgentEnd::Cut, &this.terminated(137, "Error", None), more).await?;
         }
-        Some(Mishap::Killed) if !deleting() => {
-            this.ends(Truth::Killed, &this.terminated(137, "OOMKilled", None), json!({})).await?;
+        Some(PodFault::Killed) if !deleting() => {
+            this.ends(AgentEnd::Killed, &this.terminated(137, "OOMKilled", None), json!({})).await?;
         }
-        Some(Mishap::NodeLost) => this.is_lost().await?,
+        Some(PodFault::NodeLost) => this.is_lost().await?,
         other => {
-            if other == Some(Mishap::Slow) && deleting() {
+            if other == Some(PodFault::Slow) && deleting() {
                 time::sleep(SLOWNESS).await;
             }
-            let (truth, report) = if deleting() {
-                (Truth::Interrupted, Report::of(End::Interrupted))
+            let (end, report) = if deleting() {
+                (AgentEnd::Interrupted, Report::of(End::Interrupted))
             } else {
-                done(director.plan.work(iteration, attempt))
+                done(nemesis.plan.work(iteration, attempt))
             };
             let code = report.container_exit_code().unwrap_or(1);
             let reason = if code == 0 { "Completed" } else { "Error" };
-            this.ends(truth, &this.terminated(code, reason, message(&report, pod).as_deref()), json!({}))
+            this.ends(end, &this.terminated(code, reason, message(&report, pod).as_deref()), json!({}))
                 .await?;
         }
     }
@@ -150,9 +152,9 @@ async fn live(director: &Arc<Director>, pod: &Value) -> Result<()> {
 }
 
 /// What an agent's work comes to, and what its runner reports.
-fn done(work: Work) -> (Truth, Report) {
+fn done(work: Work) -> (AgentEnd, Report) {
     let report = Report { exit_code: Some(0), changed: Change::Changed, ..Report::of(End::Exited) };
-    let ended = |changed, error, ready, fatal| Truth::Ended { changed, error, ready, fatal };
+    let ended = |changed, error, ready, fatal| AgentEnd::Ended { changed, error, ready, fatal };
     match work {
         Work::Changed => (ended(true, None, false, false), report),
         Work::Unchanged => {
@@ -177,7 +179,7 @@ fn done(work: Work) -> (Truth, Report) {
                 provider_refused: refused,
                 ..report
             };
-            (Truth::Refused, report)
+            (AgentEnd::Refused, report)
         }
         Work::Fatal => (ended(true, None, false, true), Report { exit_code: Some(FATAL), ..report }),
     }
@@ -244,11 +246,11 @@ impl Pod<'_> {
         let path = format!("{}/{part}", self.path);
         let mut last = String::new();
         for _ in 0..TRIES {
-            match self.director.server.send(method.clone(), &path, Some(body)).await {
+            match self.nemesis.server.send(method.clone(), &path, Some(body)).await {
                 Ok((status, _)) if status.is_success() => return Ok(true),
                 Ok((StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY, _)) => return Ok(false),
                 Ok((StatusCode::CONFLICT, answer)) => {
-                    let Some(pod) = self.director.scene.pod(self.uid) else { return Ok(false) };
+                    let Some(pod) = self.nemesis.history.pod(self.uid) else { return Ok(false) };
                     if let Some(done) = refused(&pod) {
                         return Ok(done);
                     }
@@ -263,8 +265,8 @@ impl Pod<'_> {
     }
 
     /// The end of the agent, noted before it is told.
-    async fn ends(&self, truth: Truth, state: &Value, more: Value) -> Result<()> {
-        self.director.truths.ended(self.uid, &truth);
+    async fn ends(&self, end: AgentEnd, state: &Value, more: Value) -> Result<()> {
+        self.nemesis.ground_truth.ended(self.uid, &end);
         let code = look::number(state, "/terminated/exitCode");
         let phase = if look::has(state, "/terminated") && code == 0 { "Succeeded" } else { "Failed" };
         let mut status = json!({ "phase": phase, "containerStatuses": [container(state)] });
@@ -277,23 +279,25 @@ impl Pod<'_> {
     /// The node is silent: somebody deletes the pod, nobody stops the agent, and the garbage collector ends
     /// the pod once the machine is known to be off.
     async fn is_lost(&self) -> Result<()> {
-        self.director.server.delete(&self.path, self.uid, None).await?;
-        let gone = |scene: &Scene| scene.pod(self.uid).is_none_or(|pod| is_deleting(&pod)).then_some(());
-        self.director.scene.until(PATIENCE, gone).await;
-        self.director.truths.ended(self.uid, &Truth::Cut);
+        self.nemesis.server.delete(&self.path, self.uid, None).await?;
+        let gone = |history: &NamespaceHistory| {
+            history.pod(self.uid).is_none_or(|pod| is_deleting(&pod)).then_some(())
+        };
+        self.nemesis.history.until(PATIENCE, gone).await;
+        self.nemesis.ground_truth.ended(self.uid, &AgentEnd::Cut);
         self.status(json!({ "phase": "Failed", "conditions": [disruption("DeletionByPodGC")] })).await
     }
 
     /// The kubelet lets a pod go that has ended, once somebody deletes it.
     async fn leave(&self) -> Result<()> {
-        let goes = |scene: &Scene| match scene.pod(self.uid) {
+        let goes = |history: &NamespaceHistory| match history.pod(self.uid) {
             None => Some(false),
             Some(pod) => {
                 is_deleting(&pod).then(|| look::number(&pod, "/metadata/deletionGracePeriodSeconds") > 0)
             }
         };
-        if self.director.scene.until(FOREVER, goes).await == Some(true) {
-            self.director.server.delete(&self.path, self.uid, Some(0)).await?;
+        if self.nemesis.history.until(FOREVER, goes).await == Some(true) {
+            self.nemesis.server.delete(&self.path, self.uid, Some(0)).await?;
         }
         Ok(())
     }

@@ -7,8 +7,7 @@ use agentloop_chaos::campaign::{self, Range};
 use agentloop_chaos::endurance::{self, Size};
 use agentloop_chaos::operator::Program;
 use agentloop_chaos::plan::Plan;
-
-use agentloop_chaos::seen;
+use agentloop_chaos::self_test;
 use agentloop_chaos::world::World;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
@@ -30,7 +29,7 @@ enum Command {
     /// Print plans in words.
     Show(Which),
     /// Break the operator on purpose, in every way that is known, and see that it is seen.
-    Breaks(Breaks),
+    SelfTest(SelfTest),
     /// Bring many tasks through many iterations with one operator, and see what grows.
     Endurance(Endurance),
 }
@@ -76,15 +75,15 @@ struct Plans {
     /// Where the report goes as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Carry out the plans by name that once found something, too.
+    /// Also carry out the plans that found a bug in the past.
     #[arg(long)]
-    named: bool,
+    regressions: bool,
     /// Break the operator in this way.
-    #[arg(long = "break", value_parser = seen::named)]
-    breakage: Option<agentloop_chaos::breaks::Break>,
-    /// Tell the story of every plan, not only of those that went wrong.
+    #[arg(long, value_parser = self_test::mutation)]
+    mutation: Option<agentloop_chaos::mutations::Mutation>,
+    /// Print the details of every plan, not only of those that failed.
     #[arg(long)]
-    stories: bool,
+    details: bool,
 }
 
 #[derive(Debug, Args)]
@@ -101,7 +100,7 @@ struct Endurance {
 }
 
 #[derive(Debug, Args)]
-struct Breaks {
+struct SelfTest {
     /// This one alone.
     #[arg(long)]
     only: Option<String>,
@@ -145,10 +144,11 @@ fn main() -> Result<ExitCode> {
         }
         Command::Plans(args) => runtime.block_on(unless_told_to_stop(plans(&args, &ground)))?,
         Command::Endurance(args) => runtime.block_on(unless_told_to_stop(endure(&args, &ground)))?,
-        Command::Breaks(args) => {
+        Command::SelfTest(args) => {
             let (program, only) = (ground.program()?, args.only.as_deref());
-            runtime
-                .block_on(async { seen::run(&ground.world().await?, &program, ground.jobs, only).await })?
+            runtime.block_on(async {
+                self_test::run(&ground.world().await?, &program, ground.jobs, only).await
+            })?
         }
     };
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -167,8 +167,9 @@ async fn unless_told_to_stop(work: impl Future<Output = Result<bool>>) -> Result
 
 async fn plans(args: &Plans, ground: &Ground) -> Result<bool> {
     let world = ground.world().await?;
-    let how = campaign::How { breakage: args.breakage, stories: args.stories, named: args.named };
-    let report = campaign::run(&world, &ground.program()?, &args.which.range(ground.jobs), &how).await?;
+    let options =
+        campaign::Options { mutation: args.mutation, details: args.details, regressions: args.regressions };
+    let report = campaign::run(&world, &ground.program()?, &args.which.range(ground.jobs), &options).await?;
     println!("{report}");
     if let Some(file) = &args.json {
         std::fs::write(file, format!("{:#}\n", report.to_json()))

@@ -1,6 +1,6 @@
 //! A plan: one task, what its agents do, and everything that goes wrong meanwhile.
 //!
-//! A plan is a function of a seed and a number and of nothing else: [`Plan::of`](crate::make). What is to
+//! A plan is a function of a seed and a number and of nothing else: [`Plan::of`](crate::generate). What is to
 //! happen hangs on moments that the operator or the kubelet reaches, never on a time, so that a plan that
 //! found something finds it again.
 
@@ -15,13 +15,13 @@ pub struct Plan {
     /// Which of the seed's plans it is.
     pub number: u64,
     /// What it tries.
-    pub kind: Kind,
+    pub kind: PlanKind,
     /// What the user asks for.
     pub task: Task,
     /// What the agent of each iteration does, from the first; those behind the last one change something.
     pub works: Vec<Work>,
     /// What befalls the pod of an iteration's first attempt.
-    pub mishaps: BTreeMap<i32, Mishap>,
+    pub pod_faults: BTreeMap<i32, PodFault>,
     /// How many operators work from the start.
     pub operators: usize,
     /// The operators share a Lease, as they do when they are installed.
@@ -29,7 +29,7 @@ pub struct Plan {
     /// How many seconds the first operator's clock is ahead.
     pub clock: i64,
     /// What happens when.
-    pub steps: Vec<Step>,
+    pub faults: Vec<PlannedFault>,
 }
 
 /// What the user asks for.
@@ -42,7 +42,7 @@ pub struct Task {
     /// `spec.breaker.sameErrorThreshold`.
     pub same_error: i32,
     /// `spec.podHistoryLimit`.
-    pub history: i32,
+    pub history_limit: i32,
 }
 
 /// The exit code that `spec.failOnExitCodes` names in every plan.
@@ -67,7 +67,7 @@ pub enum Work {
 
 /// What befalls a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mishap {
+pub enum PodFault {
     /// The kubelet tells nothing before the end.
     Late,
     /// The agent takes a while to end when it is told to.
@@ -84,16 +84,16 @@ pub enum Mishap {
 
 /// Something that happens at a moment.
 #[derive(Clone, Debug)]
-pub struct Step {
+pub struct PlannedFault {
     /// When.
     pub at: Moment,
     /// What.
-    pub deed: Deed,
+    pub fault: Fault,
 }
 
 /// A request of the operator's. Leases and Events are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum What {
+pub enum RequestKind {
     /// Any write.
     Write,
     /// Any read of an object or a list; no watch.
@@ -103,18 +103,18 @@ pub enum What {
     /// The creation of a pod.
     Create,
     /// The patch that takes the gate away.
-    Start,
+    RemoveSchedulingGate,
     /// The patch that drops the finalizer.
-    Release,
+    RemoveFinalizer,
 }
 
 /// A moment that is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
     /// The n-th request of this sort has come to the proxy and is not passed on yet.
-    Before(What, u32),
+    Before(RequestKind, u32),
     /// It was carried out, and the answer is on its way.
-    After(What, u32),
+    After(RequestKind, u32),
     /// The agent of this iteration runs.
     Running(i32),
     /// The task has stopped for the n-th time, and nothing else is to come.
@@ -123,14 +123,14 @@ pub enum Moment {
 
 /// What happens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Deed {
+pub enum Fault {
     /// The operator that sent the request is killed and started again.
     Kill,
-    /// The same; its first lists of tasks and pods are those of the last [`Deed::Remember`], and its watches
+    /// The same; its first lists of tasks and pods are those of the last [`Fault::KeepLists`], and its watches
     /// are late by a second.
-    KillAndServeOldLists,
+    KillAndServeStaleLists,
     /// The lists of tasks and pods are kept, as a server has them that falls behind from now on.
-    Remember,
+    KeepLists,
     /// The answer is lost.
     Lose,
     /// The request is refused with this code and not carried out.
@@ -141,10 +141,10 @@ pub enum Deed {
     /// The request is never answered and not carried out.
     Stall,
     /// The request is carried out much later; the operator learns nothing of it.
-    Hold(Until, Meanwhile),
+    Defer(Until, Meanwhile),
     /// The creation is carried out when its iteration is over and its pod is gone, and an operator that starts
     /// just then is served lists from before.
-    Haunt,
+    DelayCreate,
     /// The request, or its answer, is held back for a while.
     Pause(Until),
     /// The operator's process is stopped for a while.
@@ -158,14 +158,14 @@ pub enum Deed {
     /// Nothing comes through for so many milliseconds.
     CutNetwork(u64),
     /// A second operator starts.
-    Second,
+    StartSecondOperator,
     /// The operator's clock steps: it is so many seconds ahead from now on.
     Clock(i64),
     /// A person does something.
-    User(Act),
+    User(UserAction),
 }
 
-/// How long something is held back. Nothing is for more than ten seconds, a [`Deed::Hold`] for more than two
+/// How long something is held back. Nothing is for more than ten seconds, a [`Fault::Defer`] for more than two
 /// minutes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
@@ -192,7 +192,7 @@ pub enum Meanwhile {
 
 /// What a person does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
+pub enum UserAction {
     /// Sets `maxIterations`.
     Limit(i32),
     /// Suspends the task, and lets it go on once it is suspended.
@@ -212,7 +212,7 @@ pub enum Act {
 /// What a plan tries; the report counts by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "the words that are printed are the documentation")]
-pub enum Kind {
+pub enum PlanKind {
     Calm,
     KillBefore,
     KillAfter,
@@ -221,12 +221,12 @@ pub enum Kind {
     RefusedWrite,
     RefusedForLong,
     RefusedRead,
-    HeldCreate,
-    HeldWrite,
-    HeldForMinutes,
+    DeferredCreate,
+    DeferredWrite,
+    DeferredForMinutes,
     Watches,
-    OldLists,
-    Ghost,
+    StaleLists,
+    DelayedCreate,
     Network,
     Freeze,
     FreezeAndSecond,
@@ -244,7 +244,7 @@ pub enum Kind {
     Mixed,
 }
 
-impl Kind {
+impl PlanKind {
     /// In words.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -256,12 +256,12 @@ impl Kind {
             Self::RefusedWrite => "write refused or timed out",
             Self::RefusedForLong => "status refused for a while",
             Self::RefusedRead => "read refused or timed out",
-            Self::HeldCreate => "creation arrives late",
-            Self::HeldWrite => "write arrives late",
-            Self::HeldForMinutes => "creation arrives minutes late",
+            Self::DeferredCreate => "creation arrives late",
+            Self::DeferredWrite => "write arrives late",
+            Self::DeferredForMinutes => "creation arrives minutes late",
             Self::Watches => "watches cut or late",
-            Self::OldLists => "old lists after a restart",
-            Self::Ghost => "late creation and old lists",
+            Self::StaleLists => "stale lists after a restart",
+            Self::DelayedCreate => "late creation and stale lists",
             Self::Network => "network cut",
             Self::Freeze => "frozen and thawed",
             Self::FreezeAndSecond => "frozen while another works",
@@ -281,13 +281,13 @@ impl Kind {
     }
 }
 
-impl Deed {
+impl Fault {
     /// The word that the report counts by.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Kill => "kill",
-            Self::KillAndServeOldLists => "kill, old lists",
-            Self::Remember => "lists remembered",
+            Self::KillAndServeStaleLists => "kill, stale lists",
+            Self::KeepLists => "lists kept",
             Self::Lose => "answer lost",
             Self::Refuse(409) => "refused with 409",
             Self::Refuse(429) => "refused with 429",
@@ -295,36 +295,41 @@ impl Deed {
             Self::Refuse(_) => "refused with 503",
             Self::RefuseStatuses(..) => "statuses refused for a while",
             Self::Stall => "timed out",
-            Self::Hold(..) => "carried out late",
-            Self::Haunt => "carried out late, old lists",
+            Self::Defer(..) => "carried out late",
+            Self::DelayCreate => "carried out late, stale lists",
             Self::Pause(_) => "request paused",
             Self::Freeze(_) => "process frozen",
             Self::CutWatches => "watches cut",
             Self::ExpireWatches => "watches expired",
             Self::DelayWatches(_) => "watches late",
             Self::CutNetwork(_) => "network cut",
-            Self::Second => "second operator",
+            Self::StartSecondOperator => "second operator",
             Self::Clock(_) => "clock stepped",
             Self::User(act) => match act {
-                Act::Limit(_) => "user: limit",
-                Act::Suspend => "user: suspend and resume",
-                Act::Token => "user: reset token",
-                Act::Delete => "user: delete",
-                Act::Recreate => "user: delete and create",
-                Act::DeletePod(false) => "user: delete the pod",
-                Act::DeletePod(true) => "user: delete the pod by force",
-                Act::ForeignPod => "user: a pod of the same name",
+                UserAction::Limit(_) => "user: limit",
+                UserAction::Suspend => "user: suspend and resume",
+                UserAction::Token => "user: reset token",
+                UserAction::Delete => "user: delete",
+                UserAction::Recreate => "user: delete and create",
+                UserAction::DeletePod(false) => "user: delete the pod",
+                UserAction::DeletePod(true) => "user: delete the pod by force",
+                UserAction::ForeignPod => "user: a pod of the same name",
             },
         }
     }
 
     /// Whether the running pod is told to stop by this.
     pub fn stops_the_pod(&self) -> bool {
-        matches!(self, Self::User(Act::Suspend | Act::Delete | Act::Recreate | Act::DeletePod(_)))
+        matches!(
+            self,
+            Self::User(
+                UserAction::Suspend | UserAction::Delete | UserAction::Recreate | UserAction::DeletePod(_)
+            )
+        )
     }
 }
 
-impl Mishap {
+impl PodFault {
     /// The word that the report counts by.
     pub fn word(self) -> &'static str {
         match self {
@@ -349,25 +354,25 @@ impl Plan {
     }
 
     /// What befalls the pod of an attempt.
-    pub fn mishap(&self, iteration: i32, attempt: i32) -> Option<Mishap> {
-        self.mishaps.get(&iteration).copied().filter(|_| attempt == 0)
+    pub fn pod_fault(&self, iteration: i32, attempt: i32) -> Option<PodFault> {
+        self.pod_faults.get(&iteration).copied().filter(|_| attempt == 0)
     }
 
     /// A user deletes the task for good in the middle of it.
     pub fn ends_in_deletion(&self) -> bool {
-        self.steps.iter().any(|step| step.deed == Deed::User(Act::Delete))
+        self.faults.iter().any(|planned| planned.fault == Fault::User(UserAction::Delete))
     }
 }
 
 impl fmt::Display for Moment {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = |what: &What| match what {
-            What::Write => "write",
-            What::Read => "read",
-            What::Status => "status write",
-            What::Create => "creation of a pod",
-            What::Start => "start of a pod",
-            What::Release => "release of a pod",
+        let what = |what: &RequestKind| match what {
+            RequestKind::Write => "write",
+            RequestKind::Read => "read",
+            RequestKind::Status => "status write",
+            RequestKind::Create => "creation of a pod",
+            RequestKind::RemoveSchedulingGate => "removal of a scheduling gate",
+            RequestKind::RemoveFinalizer => "removal of a finalizer",
         };
         match self {
             Self::Before(sort, n) => write!(out, "before {} {n}", what(sort)),
@@ -380,23 +385,23 @@ impl fmt::Display for Moment {
 
 impl fmt::Display for Plan {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Task { limit, no_change, same_error, history } = self.task;
+        let Task { limit, no_change, same_error, history_limit } = self.task;
         writeln!(out, "plan {} of seed {}: {}", self.number, self.seed, self.kind.as_str())?;
         writeln!(
             out,
-            "  task: maxIterations {limit}, noChangeThreshold {no_change}, sameErrorThreshold {same_error}, podHistoryLimit {history}"
+            "  task: maxIterations {limit}, noChangeThreshold {no_change}, sameErrorThreshold {same_error}, podHistoryLimit {history_limit}"
         )?;
         writeln!(out, "  agents: {:?}", self.works)?;
-        for (iteration, mishap) in &self.mishaps {
-            writeln!(out, "  iteration {iteration}: {}", mishap.word())?;
+        for (iteration, pod_fault) in &self.pod_faults {
+            writeln!(out, "  iteration {iteration}: {}", pod_fault.word())?;
         }
         let lease = if self.lease { "with a Lease" } else { "without a Lease" };
         writeln!(out, "  operators: {} {lease}", self.operators)?;
         if self.clock != 0 {
             writeln!(out, "  the operator's clock is {} s ahead", self.clock)?;
         }
-        for step in &self.steps {
-            writeln!(out, "  {}: {:?}", step.at, step.deed)?;
+        for planned in &self.faults {
+            writeln!(out, "  {}: {:?}", planned.at, planned.fault)?;
         }
         Ok(())
     }

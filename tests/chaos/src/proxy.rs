@@ -24,26 +24,26 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{self, Instant};
 
-use crate::call::Call;
-use crate::director::{Director, Go};
+use crate::classify::RequestClass;
+use crate::nemesis::{Disposition, Nemesis};
 
 type Answer = Response<Either<Full<Bytes>, Channel<Bytes, Infallible>>>;
 
 /// The connection ends without an answer.
 #[derive(Debug)]
-pub struct Gone;
+pub struct ConnectionCut;
 
-impl std::fmt::Display for Gone {
+impl std::fmt::Display for ConnectionCut {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("the connection is cut")
     }
 }
 
-impl std::error::Error for Gone {}
+impl std::error::Error for ConnectionCut {}
 
 /// A request that has come whole.
 #[derive(Clone, Debug)]
-pub struct Sent {
+pub struct BufferedRequest {
     /// The method.
     pub method: Method,
     /// The path.
@@ -56,7 +56,7 @@ pub struct Sent {
     pub body: Value,
 }
 
-impl Sent {
+impl BufferedRequest {
     async fn of(request: Request<Incoming>) -> Result<Self> {
         let (head, body) = request.into_parts();
         let bytes = body.collect().await?.to_bytes();
@@ -86,14 +86,14 @@ impl Sent {
 
 /// An answer that has come whole.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct BufferedResponse {
     /// The code.
     pub status: StatusCode,
     /// The body.
     pub body: Bytes,
 }
 
-impl Told {
+impl BufferedResponse {
     /// A refusal such as the API server gives.
     pub fn refusal(code: u16) -> Self {
         let reason = match code {
@@ -128,20 +128,20 @@ pub struct Proxy {
 
 impl Proxy {
     /// For the operator of this place.
-    pub async fn open(director: &Arc<Director>, place: usize) -> Result<Self> {
+    pub async fn open(nemesis: &Arc<Nemesis>, place: usize) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("a port for the proxy")?;
         let address = listener.local_addr()?;
-        let director = director.clone();
+        let nemesis = nemesis.clone();
         let mut serving = JoinSet::new();
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 // What has ended is let go now and then.
                 while connections.try_join_next().is_some() {}
-                let director = director.clone();
+                let nemesis = nemesis.clone();
                 let _ = stream.set_nodelay(true);
                 connections.spawn(async move {
-                    let service = service_fn(|request| handle(director.clone(), place, request));
+                    let service = service_fn(|request| handle(nemesis.clone(), place, request));
                     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -150,80 +150,84 @@ impl Proxy {
     }
 }
 
-async fn handle(director: Arc<Director>, place: usize, request: Request<Incoming>) -> Result<Answer, Gone> {
-    if director.is_cut_off() {
-        return Err(Gone);
+async fn handle(
+    nemesis: Arc<Nemesis>,
+    place: usize,
+    request: Request<Incoming>,
+) -> Result<Answer, ConnectionCut> {
+    if nemesis.is_cut_off() {
+        return Err(ConnectionCut);
     }
-    let sent = Sent::of(request).await.map_err(|_| Gone)?;
-    let call = Call::of(&sent.method, &sent.path, &sent.query, &sent.body);
+    let sent = BufferedRequest::of(request).await.map_err(|_| ConnectionCut)?;
+    let call = RequestClass::of(&sent.method, &sent.path, &sent.query, &sent.body);
     let told = match call {
-        Call::Watch => return watch(director, place, sent).await.map_err(|error| note(&error)),
-        Call::Apart => {
-            let passed = director.pass(&sent).await;
+        RequestClass::Watch => return watch(nemesis, place, sent).await.map_err(|error| note(&error)),
+        RequestClass::Apart => {
+            let passed = nemesis.pass(&sent).await;
             passed.map_err(|error| note(&error))?
         }
         call => {
-            let carried_out = tokio::spawn(async move { carry_out(&director, place, &call, sent).await });
+            let carried_out = tokio::spawn(async move { carry_out(&nemesis, place, &call, sent).await });
             match carried_out.await {
                 Ok(Ok(Some(told))) => told,
-                Ok(Ok(None)) | Err(_) => return Err(Gone),
+                Ok(Ok(None)) | Err(_) => return Err(ConnectionCut),
                 Ok(Err(error)) => return Err(note(&error)),
             }
         }
     };
-    told.answer().map_err(|_| Gone)
+    told.answer().map_err(|_| ConnectionCut)
 }
 
 /// What goes wrong between us and the real server is not the plan's doing, but looks like a cut wire.
-fn note(error: &anyhow::Error) -> Gone {
+fn note(error: &anyhow::Error) -> ConnectionCut {
     if std::env::var_os("CHAOS_DEBUG").is_some() {
         eprintln!("proxy: {error:#}");
     }
-    Gone
+    ConnectionCut
 }
 
 /// One request with all that the plan has in store for it. `None`: the answer never comes.
 async fn carry_out(
-    director: &Arc<Director>,
+    nemesis: &Arc<Nemesis>,
     place: usize,
-    call: &Call,
-    mut sent: Sent,
-) -> Result<Option<Told>> {
-    let numbers = director.count(call);
-    match director.before(place, &numbers, &sent).await? {
-        Go::On => {}
-        Go::Answer(told) => return Ok(Some(told)),
-        Go::Nowhere => return Ok(None),
+    call: &RequestClass,
+    mut sent: BufferedRequest,
+) -> Result<Option<BufferedResponse>> {
+    let numbers = nemesis.count(call);
+    match nemesis.before(place, &numbers, &sent).await? {
+        Disposition::Pass => {}
+        Disposition::Answer(told) => return Ok(Some(told)),
+        Disposition::Drop => return Ok(None),
     }
-    if *call == Call::CacheList
-        && let Some(old) = director.lists.take(place, &sent.path)
+    if *call == RequestClass::CacheList
+        && let Some(old) = nemesis.lists.take(place, &sent.path)
     {
-        return Ok(Some(Told { status: StatusCode::OK, body: old }));
+        return Ok(Some(BufferedResponse { status: StatusCode::OK, body: old }));
     }
-    if let Some(told) = director.broken_before(call, &mut sent).await? {
+    if let Some(told) = nemesis.mutate_before(call, &mut sent).await? {
         return Ok(Some(told));
     }
-    let told = director.pass(&sent).await?;
-    let told = director.broken_after(call, &sent, told).await?;
-    match director.after(place, &numbers).await? {
-        Go::On => Ok(Some(told)),
-        Go::Answer(told) => Ok(Some(told)),
-        Go::Nowhere => Ok(None),
+    let told = nemesis.pass(&sent).await?;
+    let told = nemesis.mutate_after(call, &sent, told).await?;
+    match nemesis.after(place, &numbers).await? {
+        Disposition::Pass => Ok(Some(told)),
+        Disposition::Answer(told) => Ok(Some(told)),
+        Disposition::Drop => Ok(None),
     }
 }
 
 /// A watch: lines are passed on one by one, late or not at all.
-async fn watch(director: Arc<Director>, place: usize, sent: Sent) -> Result<Answer> {
+async fn watch(nemesis: Arc<Nemesis>, place: usize, sent: BufferedRequest) -> Result<Answer> {
     // An old list is served as a list: this server streams none.
-    if sent.query.contains("sendInitialEvents") && director.lists.has(place, &sent.path) {
-        return Told::refusal(422).answer();
+    if sent.query.contains("sendInitialEvents") && nemesis.lists.has(place, &sent.path) {
+        return BufferedResponse::refusal(422).answer();
     }
-    let mut wire = director.wire(place);
-    let upstream = director.server.pass(sent.to_request()?).await?;
+    let mut wire = nemesis.wire(place);
+    let upstream = nemesis.server.pass(sent.to_request()?).await?;
     let (head, mut body) = upstream.into_parts();
     if head.status != StatusCode::OK {
         let body = body.collect().await?.to_bytes();
-        return Told { status: head.status, body }.answer();
+        return BufferedResponse { status: head.status, body }.answer();
     }
     let (mut out, answer) = Channel::new(16);
     tokio::spawn(async move {
@@ -238,7 +242,7 @@ async fn watch(director: Arc<Director>, place: usize, sent: Sent) -> Result<Answ
             rest.extend_from_slice(&bytes);
             let Some(end) = rest.iter().rposition(|byte| *byte == b'\n') else { continue };
             let mut lines: Vec<u8> = rest.drain(..=end).collect();
-            if let Some(other) = director.breakage.and_then(|breakage| breakage.seen(&lines)) {
+            if let Some(other) = nemesis.mutation.and_then(|mutation| mutation.seen(&lines)) {
                 lines = other;
             }
             tokio::select! {

@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::history::{Kind as Object, Seen};
+use crate::history::{ObjectKind, RecordedWrite};
 use crate::json as look;
-use crate::plan::Kind;
-use crate::runner::Outcome;
+use crate::plan::PlanKind;
+use crate::runner::PlanResult;
 
 /// Sums over plans.
 #[derive(Default)]
 pub struct Report {
     /// Plans of each kind.
-    pub kinds: BTreeMap<Kind, u64>,
+    pub kinds: BTreeMap<PlanKind, u64>,
     /// Plans of each kind of which nothing happened that was planned.
-    pub unfired: BTreeMap<Kind, u64>,
-    /// Deeds that happened, by their word.
+    pub unfired: BTreeMap<PlanKind, u64>,
+    /// Faults that happened, by their word.
     pub fired: BTreeMap<&'static str, u64>,
     /// Plans.
     pub plans: u64,
@@ -41,44 +41,46 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds one plan's outcome.
-    pub fn add(&mut self, outcome: &Outcome) {
-        let plan = &outcome.plan;
+    /// Adds one plan's result.
+    pub fn add(&mut self, result: &PlanResult) {
+        let plan = &result.plan;
         self.plans += 1;
         *self.kinds.entry(plan.kind).or_default() += 1;
         let count = |fired: &mut BTreeMap<&'static str, u64>, word| *fired.entry(word).or_default() += 1;
-        for (step, fired) in plan.steps.iter().zip(&outcome.fired) {
+        for (planned, fired) in plan.faults.iter().zip(&result.fired) {
             if *fired {
-                count(&mut self.fired, step.deed.word());
+                count(&mut self.fired, planned.fault.word());
             }
         }
-        for run in &outcome.runs {
-            if let Some(mishap) = plan.mishap(run.iteration, run.attempt) {
-                count(&mut self.fired, mishap.word());
+        for run in &result.runs {
+            if let Some(pod_fault) = plan.pod_fault(run.iteration, run.attempt) {
+                count(&mut self.fired, pod_fault.word());
             }
         }
-        if !plan.steps.is_empty() && !outcome.fired.contains(&true) {
+        if !plan.faults.is_empty() && !result.fired.contains(&true) {
             *self.unfired.entry(plan.kind).or_default() += 1;
         }
-        self.writes += u64::from(outcome.writes);
-        self.starts += u64::from(outcome.starts);
-        let executed = outcome.runs.iter().filter(|run| run.executed).count();
+        self.writes += u64::from(result.writes);
+        self.starts += u64::from(result.starts);
+        let executed = result.runs.iter().filter(|run| run.executed).count();
         self.executions += u64::try_from(executed).unwrap_or(0);
-        let counted =
-            outcome.runs.iter().filter(|run| run.truth.as_ref().is_some_and(crate::truth::Truth::is_charged));
+        let counted = result
+            .runs
+            .iter()
+            .filter(|run| run.end.as_ref().is_some_and(crate::ground_truth::AgentEnd::is_charged));
         self.iterations += u64::try_from(counted.count()).unwrap_or(0);
-        self.seen += u64::try_from(outcome.history.len()).unwrap_or(0);
-        if !outcome.violations.is_empty() {
-            let violations: Vec<String> = outcome
+        self.seen += u64::try_from(result.recorded.len()).unwrap_or(0);
+        if !result.violations.is_empty() {
+            let violations: Vec<String> = result
                 .violations
                 .iter()
                 .map(|found| format!("{}: {}", found.invariant, found.what))
                 .collect();
             self.violated.push(json!({ "seed": plan.seed, "plan": plan.number, "kind": plan.kind.as_str(), "violations": violations }));
         }
-        if !outcome.problems.is_empty() {
+        if !result.problems.is_empty() {
             self.troubled
-                .push(json!({ "seed": plan.seed, "plan": plan.number, "problems": outcome.problems }));
+                .push(json!({ "seed": plan.seed, "plan": plan.number, "problems": result.problems }));
         }
     }
 
@@ -90,7 +92,7 @@ impl Report {
 
     /// For programs.
     pub fn to_json(&self) -> Value {
-        let kinds = |counts: &BTreeMap<Kind, u64>| -> Value {
+        let kinds = |counts: &BTreeMap<PlanKind, u64>| -> Value {
             counts
                 .iter()
                 .map(|(kind, count)| (kind.as_str().to_owned(), json!(count)))
@@ -124,7 +126,7 @@ impl fmt::Display for Report {
             };
             writeln!(out, "{count:>15}  {}{unfired}", kind.as_str())?;
         }
-        writeln!(out, "{:>7}  faults and deeds that happened", self.fired.values().sum::<u64>())?;
+        writeln!(out, "{:>7}  faults that happened", self.fired.values().sum::<u64>())?;
         for (word, count) in &self.fired {
             writeln!(out, "{count:>15}  {word}")?;
         }
@@ -139,49 +141,48 @@ impl fmt::Display for Report {
 }
 
 /// All that is known of a plan that went wrong.
-pub fn story(outcome: &Outcome) -> String {
+pub fn details(result: &PlanResult) -> String {
     use fmt::Write;
     let mut text = String::new();
-    let _ = write!(text, "{}", outcome.plan);
-    let first = outcome.history.first().map_or(0, |seen| seen.version);
-    for seen in &outcome.history {
-        let marks = outcome.violations.iter().filter(|found| found.version == seen.version);
+    let _ = write!(text, "{}", result.plan);
+    let first = result.recorded.first().map_or(0, |seen| seen.version);
+    for seen in &result.recorded {
+        let marks = result.violations.iter().filter(|found| found.version == seen.version);
         let _ = writeln!(text, "  {:>5}  {}", seen.version - first, line(seen));
         for found in marks {
             let _ = writeln!(text, "         ^^ {}: {}", found.invariant, found.what);
         }
     }
-    for run in &outcome.runs {
-        let what = run.truth.as_ref().map_or("still runs".to_owned(), |truth| format!("{truth:?}"));
+    for run in &result.runs {
+        let what = run.end.as_ref().map_or("still runs".to_owned(), |end| format!("{end:?}"));
         let executed = if run.executed { "executed" } else { "bound" };
         let _ = writeln!(text, "  {executed}: iteration {}, attempt {}: {what}", run.iteration, run.attempt);
     }
-    let fired = outcome.fired.iter().filter(|fired| **fired).count();
+    let fired = result.fired.iter().filter(|fired| **fired).count();
     let _ = writeln!(
         text,
         "  {fired} of {} steps happened; {} writes of the operator",
-        outcome.fired.len(),
-        outcome.writes
+        result.fired.len(),
+        result.writes
     );
-    for problem in &outcome.problems {
+    for problem in &result.problems {
         let _ = writeln!(text, "TROUBLE {problem}");
     }
-    for found in &outcome.violations {
+    for found in &result.violations {
         let _ = writeln!(text, "VIOLATION {}: {}", found.invariant, found.what);
     }
-    let _ =
-        writeln!(text, "again: make chaos SEED={} FROM={} PLANS=1", outcome.plan.seed, outcome.plan.number);
+    let _ = writeln!(text, "again: make chaos SEED={} FROM={} PLANS=1", result.plan.seed, result.plan.number);
     text
 }
 
-fn line(seen: &Seen) -> String {
+fn line(seen: &RecordedWrite) -> String {
     let object = &seen.object;
     let name = look::name(object);
     if seen.gone {
         return format!("{:?} {name} is gone", seen.kind);
     }
     match seen.kind {
-        Object::Task => {
+        ObjectKind::Task => {
             let active = object.pointer("/status/active").map(|active| {
                 format!(" active {}.{}", look::number(active, "/iteration"), look::number(active, "/attempt"))
             });
@@ -199,7 +200,7 @@ fn line(seen: &Seen) -> String {
                 if look::has(object, "/spec/suspend") { " suspend" } else { "" },
             )
         }
-        Object::Pod => {
+        ObjectKind::Pod => {
             let mut words = vec![look::text(object, "/status/phase").to_owned()];
             for (at, word) in [
                 ("/spec/schedulingGates/0", "gated"),

@@ -9,7 +9,7 @@ use http::Method;
 use serde_json::json;
 use tokio::time::{self, Instant};
 
-use crate::history::History;
+use crate::history::ServerHistory;
 use crate::json;
 use crate::kubelet::NODE;
 use crate::server::{Format, Server};
@@ -20,7 +20,7 @@ pub struct World {
     /// The administrator's connection.
     pub server: Server,
     /// The watches.
-    pub history: Arc<History>,
+    pub history: Arc<ServerHistory>,
 }
 
 /// How long the server may take for what it does by itself.
@@ -50,7 +50,7 @@ impl World {
         if !status.is_success() && status != http::StatusCode::CONFLICT {
             bail!("the node {NODE} cannot be created: {status}");
         }
-        let history = History::open(&server).await?;
+        let history = ServerHistory::open(&server).await?;
         Ok(Self { server, history })
     }
 

@@ -13,60 +13,60 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
-use crate::breaks::{Break, Memory};
-use crate::call::Call;
-use crate::history::Scene;
+use crate::checker::Violation;
+use crate::classify::RequestClass;
+use crate::ground_truth::GroundTruth;
+use crate::history::NamespaceHistory;
 use crate::json;
-use crate::judge::Violation;
-use crate::lists::Lists;
 use crate::lock;
+use crate::mutations::{Memory, Mutation};
 use crate::operator::{Operator, Program};
-use crate::plan::{Deed, Meanwhile, Moment, Plan, Until, What};
-use crate::proxy::{Proxy, Sent, Told, Wire, Wires};
+use crate::plan::{Fault, Meanwhile, Moment, Plan, RequestKind, Until};
+use crate::proxy::{BufferedRequest, BufferedResponse, Proxy, Wire, Wires};
 use crate::refusals::Refusals;
 use crate::server::Server;
-use crate::truth::Truths;
+use crate::stale_lists::StaleLists;
 use crate::user;
 
 /// How long a request, or a process, is held back at most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// How long a creation is.
-const LONGEST_HOLD: Duration = Duration::from_mins(2);
+const LONGEST_DEFERRAL: Duration = Duration::from_mins(2);
 /// How long a late creation waits for the end of an earlier pod of its name.
 const ROOM: Duration = Duration::from_secs(3);
 /// The operators' names.
 const NAMES: [&str; 2] = ["a", "b"];
 
 /// What becomes of a request.
-pub enum Go {
+pub enum Disposition {
     /// It goes on.
-    On,
+    Pass,
     /// This is its answer.
-    Answer(Told),
+    Answer(BufferedResponse),
     /// It has none.
-    Nowhere,
+    Drop,
 }
 
 /// One plan while it is carried out.
-pub struct Director {
+pub struct Nemesis {
     /// The plan.
     pub plan: Plan,
     /// The administrator's connection.
     pub server: Server,
     /// What happens in the plan's namespace.
-    pub scene: Arc<Scene>,
+    pub history: Arc<NamespaceHistory>,
     /// The task's name.
     pub task: String,
     /// What the agents really did.
-    pub truths: Truths,
+    pub ground_truth: GroundTruth,
     /// How the operator is broken on purpose.
-    pub breakage: Option<Break>,
+    pub mutation: Option<Mutation>,
     /// What a break has to remember.
     pub memory: Mutex<Memory>,
     operators: Mutex<Vec<Arc<Operator>>>,
-    counts: Mutex<HashMap<What, u32>>,
+    counts: Mutex<HashMap<RequestKind, u32>>,
     done: Mutex<Vec<bool>>,
-    /// How many deeds are under way.
+    /// How many faults are under way.
     busy: AtomicUsize,
     /// How often the user has set a token.
     pub tokens: AtomicU32,
@@ -75,35 +75,40 @@ pub struct Director {
     cut_until: Mutex<Option<Instant>>,
     refusals: Refusals,
     /// Lists of earlier moments.
-    pub lists: Lists,
+    pub lists: StaleLists,
     problems: Mutex<Vec<String>>,
     accusations: Mutex<Vec<Violation>>,
 }
 
-/// A deed that is under way; the plan does not end before it.
-pub struct Busy(Arc<Director>);
+/// A fault that is under way; the plan does not end before it.
+pub struct Busy(Arc<Nemesis>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.busy.fetch_sub(1, Ordering::SeqCst);
-        self.0.scene.poke();
+        self.0.history.poke();
     }
 }
 
-impl Director {
+impl Nemesis {
     /// For a plan that starts now.
-    pub fn new(plan: Plan, server: Server, scene: Arc<Scene>, breakage: Option<Break>) -> Arc<Self> {
+    pub fn new(
+        plan: Plan,
+        server: Server,
+        history: Arc<NamespaceHistory>,
+        mutation: Option<Mutation>,
+    ) -> Arc<Self> {
         let (writes, _) = watch::channel(0);
         let wires = Wires { cuts: [0; 2], expired: false, late_until: None, delay: Duration::ZERO };
         let (wires, _) = watch::channel(wires);
         Arc::new(Self {
             task: format!("t{}", plan.number),
-            done: Mutex::new(vec![false; plan.steps.len()]),
+            done: Mutex::new(vec![false; plan.faults.len()]),
             plan,
             server,
-            scene,
-            truths: Truths::default(),
-            breakage,
+            history,
+            ground_truth: GroundTruth::default(),
+            mutation,
             memory: Mutex::default(),
             operators: Mutex::default(),
             counts: Mutex::default(),
@@ -113,7 +118,7 @@ impl Director {
             wires,
             cut_until: Mutex::new(None),
             refusals: Refusals::default(),
-            lists: Lists::default(),
+            lists: StaleLists::default(),
             problems: Mutex::default(),
             accusations: Mutex::default(),
         })
@@ -121,7 +126,7 @@ impl Director {
 
     /// Opens the proxies and starts the plan's operators.
     pub async fn open(self: &Arc<Self>, program: &Program, folder: &Path) -> Result<Vec<Proxy>> {
-        self.open_for(program, folder, &self.scene.namespace).await
+        self.open_for(program, folder, &self.history.namespace).await
     }
 
     /// The same, for operators that serve several namespaces: their names between commas.
@@ -131,8 +136,8 @@ impl Director {
         folder: &Path,
         namespaces: &str,
     ) -> Result<Vec<Proxy>> {
-        let own_clock =
-            self.plan.clock != 0 || self.plan.steps.iter().any(|step| matches!(step.deed, Deed::Clock(_)));
+        let own_clock = self.plan.clock != 0
+            || self.plan.faults.iter().any(|planned| matches!(planned.fault, Fault::Clock(_)));
         let mut proxies = Vec::new();
         for (place, name) in NAMES.iter().enumerate() {
             let proxy = Proxy::open(self, place).await?;
@@ -197,64 +202,69 @@ impl Director {
     }
 
     /// Counts a request under all its sorts.
-    pub fn count(&self, call: &Call) -> Vec<(What, u32)> {
+    pub fn count(&self, call: &RequestClass) -> Vec<(RequestKind, u32)> {
         let mut counts = lock(&self.counts);
         let mut numbers = Vec::new();
         for sort in call.sorts() {
             let count = counts.entry(sort).or_default();
             *count += 1;
             numbers.push((sort, *count));
-            if sort == What::Write {
+            if sort == RequestKind::Write {
                 self.writes.send_replace(*count);
             }
         }
         numbers
     }
 
-    /// The deeds of a moment; each comes once.
-    fn due(&self, reached: impl Fn(Moment) -> bool) -> Vec<Deed> {
+    /// The faults of a moment; each comes once.
+    fn due(&self, reached: impl Fn(Moment) -> bool) -> Vec<Fault> {
         let mut done = lock(&self.done);
-        let steps = self.plan.steps.iter().zip(done.iter_mut());
-        let due = steps.filter(|(step, done)| !**done && reached(step.at));
-        due.map(|(step, done)| {
+        let all = self.plan.faults.iter().zip(done.iter_mut());
+        let due = all.filter(|(planned, done)| !**done && reached(planned.at));
+        due.map(|(planned, done)| {
             *done = true;
-            step.deed.clone()
+            planned.fault.clone()
         })
         .collect()
     }
 
     /// Passes a request on and reads the whole answer.
-    pub async fn pass(&self, sent: &Sent) -> Result<Told> {
+    pub async fn pass(&self, sent: &BufferedRequest) -> Result<BufferedResponse> {
         let answer = self.server.pass(sent.to_request()?).await?;
         let (head, body) = answer.into_parts();
-        Ok(Told { status: head.status, body: body.collect().await?.to_bytes() })
+        Ok(BufferedResponse { status: head.status, body: body.collect().await?.to_bytes() })
     }
 
     /// What the plan does with a request that has come.
-    pub async fn before(self: &Arc<Self>, place: usize, numbers: &[(What, u32)], sent: &Sent) -> Result<Go> {
-        let deeds = self.due(|at| numbers.iter().any(|(what, n)| at == Moment::Before(*what, *n)));
-        let mut go = Go::On;
-        for deed in deeds {
+    pub async fn before(
+        self: &Arc<Self>,
+        place: usize,
+        numbers: &[(RequestKind, u32)],
+        sent: &BufferedRequest,
+    ) -> Result<Disposition> {
+        let faults = self.due(|at| numbers.iter().any(|(what, n)| at == Moment::Before(*what, *n)));
+        let mut go = Disposition::Pass;
+        for fault in faults {
             let busy = self.busy();
-            match deed {
-                Deed::Kill | Deed::KillAndServeOldLists => {
-                    self.kill(place, deed == Deed::KillAndServeOldLists).await?;
-                    go = Go::Nowhere;
+            match fault {
+                Fault::Kill | Fault::KillAndServeStaleLists => {
+                    self.kill(place, fault == Fault::KillAndServeStaleLists).await?;
+                    go = Disposition::Drop;
                 }
-                Deed::Refuse(code) => go = Go::Answer(Told::refusal(code)),
-                Deed::Stall => {
+                Fault::Refuse(code) => go = Disposition::Answer(BufferedResponse::refusal(code)),
+                Fault::Stall => {
                     drop(busy);
                     // Longer than any operator waits.
                     time::sleep(Duration::from_secs(20)).await;
-                    go = Go::Nowhere;
+                    go = Disposition::Drop;
                 }
-                Deed::Hold(until, meanwhile) => {
-                    let (director, sent) = (self.clone(), sent.clone());
+                Fault::Defer(until, meanwhile) => {
+                    let (nemesis, sent) = (self.clone(), sent.clone());
                     tokio::spawn(async move {
-                        director.wait(until, LONGEST_HOLD).await;
-                        director.wait_for_room(&sent).await;
-                        if let Err(error) = director.pass_late(sent).await {
-                            director.problem(&error);
+                        nemesis.wait(until, LONGEST_DEFERRAL).await;
+                        nemesis.wait_for_room(&sent).await;
+                        if let Err(error) = nemesis.pass_late(sent).await {
+                            nemesis.problem(&error);
                         }
                         drop(busy);
                     });
@@ -263,49 +273,51 @@ impl Director {
                         Meanwhile::Wait => time::sleep(Duration::from_secs(6)).await,
                         Meanwhile::Kill => self.kill(place, false).await?,
                     }
-                    go = Go::Nowhere;
+                    go = Disposition::Drop;
                 }
-                Deed::Haunt => {
-                    self.lists.keep(&self.server, &self.scene.namespace).await?;
-                    let (director, sent) = (self.clone(), sent.clone());
+                Fault::DelayCreate => {
+                    self.lists.keep(&self.server, &self.history.namespace).await?;
+                    let (nemesis, sent) = (self.clone(), sent.clone());
                     tokio::spawn(async move {
-                        if let Err(error) = director.haunt(place, &sent).await {
-                            director.problem(&error);
+                        if let Err(error) = nemesis.delayed_create(place, &sent).await {
+                            nemesis.problem(&error);
                         }
                         drop(busy);
                     });
-                    go = Go::Nowhere;
+                    go = Disposition::Drop;
                 }
-                deed => self.perform(place, deed, Some(sent)).await?,
+                fault => self.perform(place, fault, Some(sent)).await?,
             }
         }
-        if matches!(go, Go::On) {
-            let is_status = numbers.iter().any(|(what, _)| *what == What::Status);
+        if matches!(go, Disposition::Pass) {
+            let is_status = numbers.iter().any(|(what, _)| *what == RequestKind::Status);
             match self.refusals.meet(is_status) {
                 Ok(None) => {}
-                Ok(Some(code)) => go = Go::Answer(Told::refusal(code)),
+                Ok(Some(code)) => go = Disposition::Answer(BufferedResponse::refusal(code)),
                 Err(what) => self.accuse("L3", what),
             }
         }
         Ok(go)
     }
 
-    async fn pass_late(&self, mut sent: Sent) -> Result<()> {
-        let call = Call::of(&sent.method, &sent.path, &sent.query, &sent.body);
-        self.broken_before(&call, &mut sent).await?;
+    async fn pass_late(&self, mut sent: BufferedRequest) -> Result<()> {
+        let call = RequestClass::of(&sent.method, &sent.path, &sent.query, &sent.body);
+        self.mutate_before(&call, &mut sent).await?;
         self.pass(&sent).await?;
         Ok(())
     }
 
     /// While the pod of an iteration that is over is still there, a late creation of it is refused anyway.
-    async fn wait_for_room(&self, sent: &Sent) {
+    async fn wait_for_room(&self, sent: &BufferedRequest) {
         let name = json::name(&sent.body);
-        let room = |scene: &Scene| scene.pods().iter().all(|pod| json::name(pod) != name).then_some(());
-        self.scene.until(ROOM, room).await;
+        let room = |history: &NamespaceHistory| {
+            history.pods().iter().all(|pod| json::name(pod) != name).then_some(())
+        };
+        self.history.until(ROOM, room).await;
     }
 
-    async fn haunt(&self, place: usize, sent: &Sent) -> Result<()> {
-        self.wait(Until::MovedOn, LONGEST_HOLD).await;
+    async fn delayed_create(&self, place: usize, sent: &BufferedRequest) -> Result<()> {
+        self.wait(Until::MovedOn, LONGEST_DEFERRAL).await;
         self.wait_for_room(sent).await;
         self.operator(place)?.kill().await?;
         self.pass_late(sent.clone()).await?;
@@ -313,18 +325,22 @@ impl Director {
     }
 
     /// What the plan does with an answer that is on its way.
-    pub async fn after(self: &Arc<Self>, place: usize, numbers: &[(What, u32)]) -> Result<Go> {
-        let deeds = self.due(|at| numbers.iter().any(|(what, n)| at == Moment::After(*what, *n)));
-        let mut go = Go::On;
-        for deed in deeds {
+    pub async fn after(
+        self: &Arc<Self>,
+        place: usize,
+        numbers: &[(RequestKind, u32)],
+    ) -> Result<Disposition> {
+        let faults = self.due(|at| numbers.iter().any(|(what, n)| at == Moment::After(*what, *n)));
+        let mut go = Disposition::Pass;
+        for fault in faults {
             let _busy = self.busy();
-            match deed {
-                Deed::Kill | Deed::KillAndServeOldLists => {
-                    self.kill(place, deed == Deed::KillAndServeOldLists).await?;
-                    go = Go::Nowhere;
+            match fault {
+                Fault::Kill | Fault::KillAndServeStaleLists => {
+                    self.kill(place, fault == Fault::KillAndServeStaleLists).await?;
+                    go = Disposition::Drop;
                 }
-                Deed::Lose => go = Go::Nowhere,
-                deed => self.perform(place, deed, None).await?,
+                Fault::Lose => go = Disposition::Drop,
+                fault => self.perform(place, fault, None).await?,
             }
         }
         Ok(go)
@@ -333,53 +349,63 @@ impl Director {
     /// An agent runs. True where the pod is about to be told to stop.
     pub async fn running(self: &Arc<Self>, iteration: i32) -> Result<bool> {
         let mut stops = false;
-        for deed in self.due(|at| at == Moment::Running(iteration)) {
+        for fault in self.due(|at| at == Moment::Running(iteration)) {
             let _busy = self.busy();
-            stops |= deed.stops_the_pod();
-            self.perform(0, deed, None).await?;
+            stops |= fault.stops_the_pod();
+            self.perform(0, fault, None).await?;
         }
         Ok(stops)
     }
 
     /// The task has stopped; true where that was not the end.
     pub async fn stopped(self: &Arc<Self>, count: u32) -> Result<bool> {
-        let deeds = self.due(|at| at == Moment::Stopped(count));
-        let goes_on = !deeds.is_empty();
-        for deed in deeds {
+        let faults = self.due(|at| at == Moment::Stopped(count));
+        let goes_on = !faults.is_empty();
+        for fault in faults {
             let _busy = self.busy();
-            self.perform(0, deed, None).await?;
+            self.perform(0, fault, None).await?;
         }
         Ok(goes_on)
     }
 
-    async fn perform(self: &Arc<Self>, place: usize, deed: Deed, sent: Option<&Sent>) -> Result<()> {
-        let result = self.try_to(place, deed.clone(), sent).await;
+    async fn perform(
+        self: &Arc<Self>,
+        place: usize,
+        fault: Fault,
+        sent: Option<&BufferedRequest>,
+    ) -> Result<()> {
+        let result = self.try_to(place, fault.clone(), sent).await;
         if let Err(error) = &result {
-            self.problem(&format!("{deed:?}: {error:#}"));
+            self.problem(&format!("{fault:?}: {error:#}"));
         }
         result
     }
 
-    async fn try_to(self: &Arc<Self>, place: usize, deed: Deed, sent: Option<&Sent>) -> Result<()> {
-        match deed {
-            Deed::Remember => self.lists.keep(&self.server, &self.scene.namespace).await?,
-            Deed::Pause(until) => self.wait(until, LONGEST_PAUSE).await,
-            Deed::Freeze(until) => {
+    async fn try_to(
+        self: &Arc<Self>,
+        place: usize,
+        fault: Fault,
+        sent: Option<&BufferedRequest>,
+    ) -> Result<()> {
+        match fault {
+            Fault::KeepLists => self.lists.keep(&self.server, &self.history.namespace).await?,
+            Fault::Pause(until) => self.wait(until, LONGEST_PAUSE).await,
+            Fault::Freeze(until) => {
                 let operator = self.operator(place)?;
                 operator.freeze().await?;
                 self.wait(until, LONGEST_PAUSE).await;
                 operator.thaw().await?;
             }
-            Deed::CutWatches => self.cut_watches(false),
-            Deed::ExpireWatches => self.cut_watches(true),
-            Deed::DelayWatches(millis) => {
+            Fault::CutWatches => self.cut_watches(false),
+            Fault::ExpireWatches => self.cut_watches(true),
+            Fault::DelayWatches(millis) => {
                 self.wires.send_modify(|wires| wires.delay = Duration::from_millis(millis));
             }
-            Deed::CutNetwork(millis) => {
+            Fault::CutNetwork(millis) => {
                 *lock(&self.cut_until) = Some(Instant::now() + Duration::from_millis(millis));
                 self.cut_watches(false);
             }
-            Deed::RefuseStatuses(code, millis) => {
+            Fault::RefuseStatuses(code, millis) => {
                 let length = Duration::from_millis(millis);
                 self.refusals.begin(code, length);
                 let busy = self.busy();
@@ -388,13 +414,13 @@ impl Director {
                     drop(busy);
                 });
             }
-            Deed::Second => self.operator(1)?.start().await?,
-            Deed::Clock(ahead) => self.operator(0)?.set_clock(ahead).await?,
-            Deed::User(act) => user::act(self, act, sent).await?,
-            Deed::Kill => self.kill(place, false).await?,
-            Deed::KillAndServeOldLists => self.kill(place, true).await?,
+            Fault::StartSecondOperator => self.operator(1)?.start().await?,
+            Fault::Clock(ahead) => self.operator(0)?.set_clock(ahead).await?,
+            Fault::User(act) => user::act(self, act, sent).await?,
+            Fault::Kill => self.kill(place, false).await?,
+            Fault::KillAndServeStaleLists => self.kill(place, true).await?,
             // Only a request can be lost, refused or held.
-            Deed::Lose | Deed::Refuse(_) | Deed::Stall | Deed::Hold(..) | Deed::Haunt => {}
+            Fault::Lose | Fault::Refuse(_) | Fault::Stall | Fault::Defer(..) | Fault::DelayCreate => {}
         }
         Ok(())
     }
@@ -404,16 +430,16 @@ impl Director {
         lock(&self.problems).push(format!("{error:?}"));
     }
 
-    async fn kill(&self, place: usize, old_lists: bool) -> Result<()> {
+    async fn kill(&self, place: usize, stale_lists: bool) -> Result<()> {
         let operator = self.operator(place)?;
         operator.kill().await?;
         self.wires.send_modify(|wires| {
             wires.cuts.iter_mut().skip(place).take(1).for_each(|cuts| *cuts += 1);
-            if old_lists {
+            if stale_lists {
                 wires.late_until = Some(Instant::now() + Duration::from_secs(1));
             }
         });
-        if old_lists {
+        if stale_lists {
             self.lists.serve_to(place);
         }
         operator.start().await
@@ -467,26 +493,26 @@ impl Director {
                 let place = |task: &Value| {
                     (json::number(task, "/status/iterations"), json::number(task, "/status/nextAttempt"))
                 };
-                let from = self.scene.task().as_deref().map(place);
-                let moved = |scene: &Scene| {
-                    let task = scene.task();
+                let from = self.history.task().as_deref().map(place);
+                let moved = |history: &NamespaceHistory| {
+                    let task = history.task();
                     let moved = task.as_deref().map(place) != from
                         || task.is_some_and(|task| json::has(&task, "/status/stop"));
                     moved.then_some(())
                 };
-                self.scene.until(most, moved).await;
+                self.history.until(most, moved).await;
             }
             Until::Stopped => {
-                let stopped = |scene: &Scene| {
-                    scene.task().is_none_or(|task| json::has(&task, "/status/stop")).then_some(())
+                let stopped = |history: &NamespaceHistory| {
+                    history.task().is_none_or(|task| json::has(&task, "/status/stop")).then_some(())
                 };
-                self.scene.until(most, stopped).await;
+                self.history.until(most, stopped).await;
             }
         }
     }
 }
 
-impl Told {
+impl BufferedResponse {
     /// The body as JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()

@@ -7,9 +7,9 @@ use anyhow::Result;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::breaks::{ALL, Break};
+use crate::mutations::{ALL, Mutation};
 use crate::operator::Program;
-use crate::plan::{Act, Deed, Kind, Moment, Plan, Step};
+use crate::plan::{Fault, Moment, Plan, PlanKind, PlannedFault, UserAction};
 use crate::runner;
 use crate::world::World;
 
@@ -17,21 +17,21 @@ use crate::world::World;
 const SEED: u64 = 1;
 
 /// Plans that show a break.
-const SHOWN_BY: &[(Break, &[u64])] = &[
-    (Break::NoGate, &[31, 131, 80]),
-    (Break::NoFinalizer, &[FORGOTTEN]),
-    (Break::EarlyRelease, &[1]),
-    (Break::NoRelease, &[0]),
-    (Break::NoVersion, &[140, 86]),
-    (Break::CountTwice, &[1]),
-    (Break::OldConfirmation, &[7, 53]),
-    (Break::NoLookForEarlier, &[397, 797]),
-    (Break::HideRuns, &[11]),
-    (Break::BlindToSuspend, &[59]),
-    (Break::ForgetStreak, &[370]),
-    (Break::Adopt, &[108]),
-    (Break::WrongPhase, &[67]),
-    (Break::Restless, &[62]),
+const SHOWN_BY: &[(Mutation, &[u64])] = &[
+    (Mutation::NoSchedulingGate, &[31, 131, 80]),
+    (Mutation::NoFinalizer, &[FORGOTTEN]),
+    (Mutation::EarlyFinalizerRemoval, &[1]),
+    (Mutation::KeepFinalizer, &[0]),
+    (Mutation::NoResourceVersion, &[140, 86]),
+    (Mutation::CountTwice, &[1]),
+    (Mutation::StaleConfirmation, &[7, 53]),
+    (Mutation::IgnorePreviousPods, &[397, 797]),
+    (Mutation::HideContainers, &[11]),
+    (Mutation::IgnoreSuspend, &[59]),
+    (Mutation::ForgetStreak, &[370]),
+    (Mutation::AdoptForeignPod, &[108]),
+    (Mutation::WrongPhase, &[67]),
+    (Mutation::KeepWriting, &[62]),
 ];
 
 /// No number has this plan: a pod is deleted by force while its agent runs, and the operator dies before it
@@ -42,18 +42,18 @@ fn plan(number: u64) -> Plan {
     let mut plan = Plan::of(SEED, if number == FORGOTTEN { 0 } else { number });
     if number == FORGOTTEN {
         let at = Moment::Running(1);
-        plan.kind = Kind::DeletedPod;
-        for deed in [Deed::DelayWatches(1500), Deed::User(Act::DeletePod(true)), Deed::Kill] {
-            plan.steps.push(Step { at, deed });
+        plan.kind = PlanKind::DeletedPod;
+        for fault in [Fault::DelayWatches(1500), Fault::User(UserAction::DeletePod(true)), Fault::Kill] {
+            plan.faults.push(PlannedFault { at, fault });
         }
     }
     plan
 }
 
-/// A break by its word.
-pub fn named(word: &str) -> Result<Break, String> {
+/// A mutation by its word.
+pub fn mutation(word: &str) -> Result<Mutation, String> {
     let known = ALL.iter().find(|(_, name, _)| *name == word);
-    known.map(|(breakage, ..)| *breakage).ok_or_else(|| {
+    known.map(|(mutation, ..)| *mutation).ok_or_else(|| {
         let words: Vec<&str> = ALL.iter().map(|(_, word, _)| *word).collect();
         format!("one of {}", words.join(", "))
     })
@@ -64,21 +64,21 @@ pub fn named(word: &str) -> Result<Break, String> {
 pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>) -> Result<bool> {
     let slots = Arc::new(Semaphore::new(usize::try_from(jobs).unwrap_or(8)));
     let mut running = JoinSet::new();
-    for (breakage, word, wanted) in ALL.iter().filter(|(_, word, _)| only.is_none_or(|only| only == *word)) {
-        let shown = SHOWN_BY.iter().find(|(known, _)| known == breakage).map(|(_, plans)| *plans);
+    for (mutation, word, wanted) in ALL.iter().filter(|(_, word, _)| only.is_none_or(|only| only == *word)) {
+        let shown = SHOWN_BY.iter().find(|(known, _)| known == mutation).map(|(_, plans)| *plans);
         for number in shown.unwrap_or_default() {
             let (world, program, slots) = (world.clone(), program.clone(), slots.clone());
             running.spawn(async move {
                 let _slot = slots.acquire_owned().await?;
-                let namespace = format!("break-{}-{word}-{number}", std::process::id());
+                let namespace = format!("mutation-{}-{word}-{number}", std::process::id());
                 world.namespace(&namespace).await?;
                 let plan = plan(*number);
-                let outcome = runner::run(&world, &program, &namespace, plan, Some(*breakage)).await?;
+                let result = runner::run(&world, &program, &namespace, plan, Some(*mutation)).await?;
                 world.drop_namespace(&namespace).await?;
-                let found: BTreeSet<&str> = outcome.violations.iter().map(|found| found.invariant).collect();
-                let took = outcome.took.as_secs();
+                let found: BTreeSet<&str> = result.violations.iter().map(|found| found.invariant).collect();
+                let took = result.took.as_secs();
                 eprintln!("{word}, plan {number}: {found:?} after {took} s");
-                anyhow::Ok((*word, *wanted, *number, outcome.plan.kind, found))
+                anyhow::Ok((*word, *wanted, *number, result.plan.kind, found))
             });
         }
     }

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 
 use fastrand::Rng;
 
-use crate::plan::{Kind, Mishap, Plan, Task, Work};
+use crate::plan::{Plan, PlanKind, PodFault, Task, Work};
 
 /// A task and its agents.
-pub(super) fn life(rng: &mut Rng, seed: u64, number: u64, kind: Kind) -> Plan {
+pub(super) fn life(rng: &mut Rng, seed: u64, number: u64, kind: PlanKind) -> Plan {
     let count = [2, 2, 2, 2, 3, 3, 3, 4, 5, 6].get(rng.usize(..10)).copied().unwrap_or(2);
     let mut works: Vec<Work> = (0..count).map(|_| Work::Changed).collect();
     let mut task = Task {
         limit: count,
         no_change: 9,
         same_error: 9,
-        history: *rng.choice([0, 1, 10].iter()).unwrap_or(&10),
+        history_limit: *rng.choice([0, 1, 10].iter()).unwrap_or(&10),
     };
     let last = works.len().saturating_sub(1);
-    let ending = if kind == Kind::Token { 3 + rng.u32(..3) } else { rng.u32(..10) };
+    let ending = if kind == PlanKind::Token { 3 + rng.u32(..3) } else { rng.u32(..10) };
     match ending {
         0 => end_in(&mut works, &[Work::Ready]),
         1 => {
@@ -49,13 +49,24 @@ pub(super) fn life(rng: &mut Rng, seed: u64, number: u64, kind: Kind) -> Plan {
             _ => Work::Changed,
         };
     }
-    let mut mishaps = BTreeMap::new();
+    let mut pod_faults = BTreeMap::new();
     for iteration in 1..=count {
         if rng.u32(..3) == 0 {
-            mishaps.insert(iteration, Mishap::Late);
+            pod_faults.insert(iteration, PodFault::Late);
         }
     }
-    Plan { seed, number, kind, task, works, mishaps, operators: 1, lease: false, clock: 0, steps: Vec::new() }
+    Plan {
+        seed,
+        number,
+        kind,
+        task,
+        works,
+        pod_faults,
+        operators: 1,
+        lease: false,
+        clock: 0,
+        faults: Vec::new(),
+    }
 }
 
 /// The last iterations' agents.

@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::history::{Kind, Seen};
+use crate::ground_truth::{AgentEnd, AgentRun};
+use crate::history::{ObjectKind, RecordedWrite};
 use crate::json;
-use crate::plan::Plan;
-use crate::truth::{Run, Truth};
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +51,8 @@ struct Count {
 }
 
 /// Judges one plan.
-pub struct Judge<'a> {
-    runs: &'a [Run],
+pub struct Checker<'a> {
+    runs: &'a [AgentRun],
     tasks: BTreeMap<String, Count>,
     pods: BTreeMap<String, Arc<Value>>,
     violations: Vec<Violation>,
@@ -61,19 +60,19 @@ pub struct Judge<'a> {
 }
 
 /// All that the history of a plan shows to be broken.
-pub fn judge(plan: &Plan, history: &[Seen], runs: &[Run]) -> Vec<Violation> {
-    let mut judge =
-        Judge { runs, tasks: BTreeMap::new(), pods: BTreeMap::new(), violations: Vec::new(), at: 0 };
+pub fn check(history: &[RecordedWrite], runs: &[AgentRun]) -> Vec<Violation> {
+    let mut checker =
+        Checker { runs, tasks: BTreeMap::new(), pods: BTreeMap::new(), violations: Vec::new(), at: 0 };
     for seen in history {
-        judge.at = seen.version;
+        checker.at = seen.version;
         match seen.kind {
-            Kind::Task => judge.task(seen),
-            Kind::Pod => judge.pod(seen),
+            ObjectKind::Task => checker.task(seen),
+            ObjectKind::Pod => checker.pod(seen),
         }
     }
-    judge.at = 0;
-    judge.executions(plan);
-    judge.violations
+    checker.at = 0;
+    checker.executions();
+    checker.violations
 }
 
 /// Whether a task has come to rest: it is stopped, the stop answers its spec as it is now, and nothing runs.
@@ -123,12 +122,12 @@ fn limit(task: &Value) -> i64 {
     task.pointer("/spec/maxIterations").and_then(Value::as_i64).unwrap_or(10).min(HARD_LIMIT)
 }
 
-impl Judge<'_> {
+impl Checker<'_> {
     fn broken(&mut self, invariant: &'static str, what: impl Into<String>) {
         self.violations.push(Violation { invariant, what: what.into(), version: self.at });
     }
 
-    fn task(&mut self, seen: &Seen) {
+    fn task(&mut self, seen: &RecordedWrite) {
         let uid = json::uid(&seen.object).to_owned();
         let mut count = self.tasks.remove(&uid).unwrap_or_default();
         let before = count.now.take();
@@ -180,10 +179,10 @@ impl Judge<'_> {
 
     /// A claim was settled: was it charged as it must be, and had its pod ended?
     fn settled(&mut self, uid: &str, count: &mut Count, (iteration, attempt): (i64, i64), charged: bool) {
-        let is_its = |run: &&Run| {
+        let is_its = |run: &&AgentRun| {
             run.task == uid && i64::from(run.iteration) == iteration && i64::from(run.attempt) == attempt
         };
-        let truth = self.runs.iter().rfind(is_its).map(|run| run.truth.clone());
+        let end = self.runs.iter().rfind(is_its).map(|run| run.end.clone());
         let live = self
             .pods
             .values()
@@ -194,7 +193,7 @@ impl Judge<'_> {
                 format!("iteration {iteration}, attempt {attempt} was settled before its pod had ended"),
             );
         }
-        let Some(truth) = truth else {
+        let Some(end) = end else {
             if charged {
                 self.broken(
                     "S4",
@@ -203,20 +202,20 @@ impl Judge<'_> {
             }
             return;
         };
-        let truth = truth.unwrap_or(Truth::Cut);
-        if charged != truth.is_charged() {
+        let end = end.unwrap_or(AgentEnd::Cut);
+        if charged != end.is_charged() {
             let how = if charged { "charged" } else { "not charged" };
             self.broken(
                 "S4",
-                format!("iteration {iteration}, attempt {attempt} was {how}, and it was {truth:?}"),
+                format!("iteration {iteration}, attempt {attempt} was {how}, and it was {end:?}"),
             );
         }
         if !charged {
             return;
         }
         count.verdict = None;
-        match &truth {
-            Truth::Ended { changed, error, ready, fatal } => {
+        match &end {
+            AgentEnd::Ended { changed, error, ready, fatal } => {
                 count.no_change = if *changed { 0 } else { count.no_change + 1 };
                 count.note(error.map(|error| format!("error {error}")));
                 if *ready {
@@ -225,8 +224,8 @@ impl Judge<'_> {
                     count.verdict = Some("Failed");
                 }
             }
-            Truth::Killed => count.note(Some("killed".to_owned())),
-            Truth::Interrupted | Truth::Cut | Truth::Refused | Truth::NeverStarted => {}
+            AgentEnd::Killed => count.note(Some("killed".to_owned())),
+            AgentEnd::Interrupted | AgentEnd::Cut | AgentEnd::Refused | AgentEnd::NeverStarted => {}
         }
     }
 
@@ -313,7 +312,7 @@ impl Judge<'_> {
         }
     }
 
-    fn pod(&mut self, seen: &Seen) {
+    fn pod(&mut self, seen: &RecordedWrite) {
         let pod = &seen.object;
         let before = self.pods.remove(json::uid(pod));
         let is_new = before.is_none();
@@ -379,8 +378,8 @@ impl Judge<'_> {
     }
 
     /// S1 and S2 by what was really executed.
-    fn executions(&mut self, _plan: &Plan) {
-        let mut done: BTreeMap<(&str, i32), Vec<&Run>> = BTreeMap::new();
+    fn executions(&mut self) {
+        let mut done: BTreeMap<(&str, i32), Vec<&AgentRun>> = BTreeMap::new();
         for run in self.runs.iter().filter(|run| run.executed) {
             let (iteration, attempt) = (run.iteration, run.attempt);
             if let Some(other) = &run.beside {
@@ -390,11 +389,11 @@ impl Judge<'_> {
                 self.violations.push(Violation::new("S1", what));
             }
             let earlier = done.entry((run.task.as_str(), iteration)).or_default();
-            if let Some(before) = earlier.iter().find(|run| run.truth.as_ref().is_none_or(Truth::is_charged))
+            if let Some(before) = earlier.iter().find(|run| run.end.as_ref().is_none_or(AgentEnd::is_charged))
             {
                 let what = format!(
                     "iteration {iteration} was executed again, as attempt {attempt}: attempt {} was {:?}",
-                    before.attempt, before.truth
+                    before.attempt, before.end
                 );
                 self.violations.push(Violation::new("S2", what));
             } else if earlier.iter().any(|run| run.attempt == attempt) {

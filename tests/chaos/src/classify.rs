@@ -4,11 +4,11 @@ use http::Method;
 use serde_json::Value;
 
 use crate::json;
-use crate::plan::What;
+use crate::plan::RequestKind;
 
 /// A request, sorted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Call {
+pub enum RequestClass {
     /// Leases and Events: not counted, and left alone.
     Apart,
     /// The start of a watch.
@@ -18,10 +18,10 @@ pub enum Call {
     /// Any other read.
     Read,
     /// A write, and what sort.
-    Write(Option<What>),
+    Write(Option<RequestKind>),
 }
 
-impl Call {
+impl RequestClass {
     /// Sorts a request.
     pub fn of(method: &Method, path: &str, query: &str, body: &Value) -> Self {
         if path.contains("/leases") || path.contains("/events") {
@@ -38,15 +38,15 @@ impl Call {
             };
         }
         let sort = if path.ends_with("/status") {
-            Some(What::Status)
+            Some(RequestKind::Status)
         } else if *method == Method::POST && path.ends_with("/pods") {
-            Some(What::Create)
+            Some(RequestKind::Create)
         } else if *method == Method::PATCH && json::has(body, "/spec/schedulingGates") {
-            Some(What::Start)
+            Some(RequestKind::RemoveSchedulingGate)
         } else if *method == Method::PATCH
             && json::has(body, "/metadata/$deleteFromPrimitiveList~1finalizers")
         {
-            Some(What::Release)
+            Some(RequestKind::RemoveFinalizer)
         } else {
             None
         };
@@ -54,11 +54,11 @@ impl Call {
     }
 
     /// The sorts that count it.
-    pub fn sorts(&self) -> Vec<What> {
+    pub fn sorts(&self) -> Vec<RequestKind> {
         match self {
             Self::Apart | Self::Watch => Vec::new(),
-            Self::CacheList | Self::Read => vec![What::Read],
-            Self::Write(sort) => [What::Write].into_iter().chain(*sort).collect(),
+            Self::CacheList | Self::Read => vec![RequestKind::Read],
+            Self::Write(sort) => [RequestKind::Write].into_iter().chain(*sort).collect(),
         }
     }
 }
@@ -69,28 +69,31 @@ mod tests {
 
     use super::*;
 
-    fn sorted(method: &Method, path: &str, query: &str, body: &Value) -> Call {
-        Call::of(method, path, query, body)
+    fn sorted(method: &Method, path: &str, query: &str, body: &Value) -> RequestClass {
+        RequestClass::of(method, path, query, body)
     }
 
     #[test]
     fn leases_and_events_are_apart_and_watches_are_no_reads() {
         let none = Value::Null;
         let leases = "/apis/coordination.k8s.io/v1/namespaces/n/leases/agentloop";
-        assert_eq!(sorted(&Method::PUT, leases, "", &none), Call::Apart);
+        assert_eq!(sorted(&Method::PUT, leases, "", &none), RequestClass::Apart);
         assert_eq!(
             sorted(&Method::POST, "/apis/events.k8s.io/v1/namespaces/n/events", "", &none),
-            Call::Apart
+            RequestClass::Apart
         );
-        assert_eq!(sorted(&Method::GET, "/api/v1/namespaces/n/pods", "&watch=true", &none), Call::Watch);
+        assert_eq!(
+            sorted(&Method::GET, "/api/v1/namespaces/n/pods", "&watch=true", &none),
+            RequestClass::Watch
+        );
     }
 
     #[test]
     fn the_list_of_an_earlier_tasks_pods_is_no_cache() {
         let pods = "/api/v1/namespaces/n/pods";
         let list = |query| sorted(&Method::GET, pods, query, &Value::Null);
-        assert_eq!(list("&labelSelector=agentloop.dev%2Ftask-uid"), Call::CacheList);
-        assert_eq!(list("&labelSelector=agentloop.dev%2Ftask%3Dname"), Call::Read);
+        assert_eq!(list("&labelSelector=agentloop.dev%2Ftask-uid"), RequestClass::CacheList);
+        assert_eq!(list("&labelSelector=agentloop.dev%2Ftask%3Dname"), RequestClass::Read);
     }
 
     #[test]
@@ -98,10 +101,19 @@ mod tests {
         let pod = "/api/v1/namespaces/n/pods/p";
         let start = json!({ "spec": { "schedulingGates": [{ "$patch": "delete" }] } });
         let release = json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["f"] } });
-        assert_eq!(sorted(&Method::PATCH, pod, "", &start), Call::Write(Some(What::Start)));
-        assert_eq!(sorted(&Method::PATCH, pod, "", &release), Call::Write(Some(What::Release)));
-        assert_eq!(sorted(&Method::DELETE, pod, "", &Value::Null), Call::Write(None));
+        assert_eq!(
+            sorted(&Method::PATCH, pod, "", &start),
+            RequestClass::Write(Some(RequestKind::RemoveSchedulingGate))
+        );
+        assert_eq!(
+            sorted(&Method::PATCH, pod, "", &release),
+            RequestClass::Write(Some(RequestKind::RemoveFinalizer))
+        );
+        assert_eq!(sorted(&Method::DELETE, pod, "", &Value::Null), RequestClass::Write(None));
         let status = "/apis/agentloop.dev/v1alpha1/namespaces/n/agenttasks/t/status";
-        assert_eq!(sorted(&Method::PATCH, status, "", &json!({})), Call::Write(Some(What::Status)));
+        assert_eq!(
+            sorted(&Method::PATCH, status, "", &json!({})),
+            RequestClass::Write(Some(RequestKind::Status))
+        );
     }
 }

@@ -6,7 +6,7 @@ use crate::lock;
 
 /// What became of an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Truth {
+pub enum AgentEnd {
     /// It ended by itself.
     Ended {
         /// It changed the workspace.
@@ -30,7 +30,7 @@ pub enum Truth {
     NeverStarted,
 }
 
-impl Truth {
+impl AgentEnd {
     /// Whether the iteration counts.
     pub fn is_charged(&self) -> bool {
         !matches!(self, Self::Refused | Self::NeverStarted)
@@ -39,7 +39,7 @@ impl Truth {
 
 /// One pod that was bound to the node.
 #[derive(Clone, Debug)]
-pub struct Run {
+pub struct AgentRun {
     /// The task's uid.
     pub task: String,
     /// The pod's uid.
@@ -53,28 +53,28 @@ pub struct Run {
     /// Another agent of a task of this name ran at that moment.
     pub beside: Option<String>,
     /// What became of it; `None` while it runs.
-    pub truth: Option<Truth>,
+    pub end: Option<AgentEnd>,
 }
 
 /// All runs of a plan.
 #[derive(Default)]
-pub struct Truths(Mutex<Vec<Run>>);
+pub struct GroundTruth(Mutex<Vec<AgentRun>>);
 
-impl Truths {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Run>> {
+impl GroundTruth {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<AgentRun>> {
         lock(&self.0)
     }
 
     /// A pod was bound.
     pub fn bound(&self, task: &str, pod: &str, iteration: i32, attempt: i32) {
-        let run = Run {
+        let run = AgentRun {
             task: task.to_owned(),
             pod: pod.to_owned(),
             iteration,
             attempt,
             executed: false,
             beside: None,
-            truth: None,
+            end: None,
         };
         self.lock().push(run);
     }
@@ -82,7 +82,7 @@ impl Truths {
     /// Its agent is executed now.
     pub fn executed(&self, pod: &str) {
         let mut runs = self.lock();
-        let other = runs.iter().find(|run| run.executed && run.truth.is_none() && run.pod != pod);
+        let other = runs.iter().find(|run| run.executed && run.end.is_none() && run.pod != pod);
         let beside = other.map(|run| format!("iteration {}, attempt {}", run.iteration, run.attempt));
         for run in runs.iter_mut().filter(|run| run.pod == pod) {
             run.executed = true;
@@ -91,14 +91,14 @@ impl Truths {
     }
 
     /// This became of it.
-    pub fn ended(&self, pod: &str, truth: &Truth) {
+    pub fn ended(&self, pod: &str, end: &AgentEnd) {
         for run in self.lock().iter_mut().filter(|run| run.pod == pod) {
-            run.truth = Some(truth.clone());
+            run.end = Some(end.clone());
         }
     }
 
     /// All of them, in the order in which they were bound.
-    pub fn all(&self) -> Vec<Run> {
+    pub fn all(&self) -> Vec<AgentRun> {
         self.lock().clone()
     }
 }

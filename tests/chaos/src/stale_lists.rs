@@ -13,12 +13,12 @@ use crate::{json, lock};
 
 /// The lists that were kept, and those that operators are to be served in their stead.
 #[derive(Default)]
-pub struct Lists {
+pub struct StaleLists {
     kept: Mutex<HashMap<String, Bytes>>,
     to_serve: Mutex<HashMap<(usize, String), Bytes>>,
 }
 
-impl Lists {
+impl StaleLists {
     /// Keeps the tasks and the pods of a namespace as they are now.
     pub async fn keep(&self, server: &Server, namespace: &str) -> Result<()> {
         for (path, query) in [

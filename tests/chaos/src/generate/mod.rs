@@ -5,50 +5,53 @@ mod life;
 
 use fastrand::Rng;
 
-use crate::plan::{Deed, Kind, Mishap, Moment, Plan, Step};
+use crate::plan::{Fault, Moment, Plan, PlanKind, PlannedFault, PodFault};
 use disturb::disturb;
 use life::life;
 
 /// How many plans in a hundred are of each kind. The number of a plan says its kind and its place among its
 /// kind: so every write is hit, and not only those that chance picks.
-const SHARES: &[(Kind, u64)] = &[
-    (Kind::Calm, 1),
-    (Kind::KillBefore, 9),
-    (Kind::KillAfter, 9),
-    (Kind::KillTwice, 9),
-    (Kind::LostAnswer, 6),
-    (Kind::RefusedWrite, 6),
-    (Kind::RefusedRead, 3),
-    (Kind::HeldCreate, 5),
-    (Kind::HeldWrite, 3),
-    (Kind::Watches, 4),
-    (Kind::OldLists, 4),
-    (Kind::Ghost, 3),
-    (Kind::Network, 2),
-    (Kind::Freeze, 2),
-    (Kind::FreezeAndSecond, 3),
-    (Kind::TwoOperators, 5),
-    (Kind::Clock, 2),
-    (Kind::Limit, 4),
-    (Kind::Suspend, 4),
-    (Kind::Token, 2),
-    (Kind::Delete, 2),
-    (Kind::Recreate, 2),
-    (Kind::DeletedPod, 3),
-    (Kind::Kubelet, 3),
-    (Kind::ForeignPod, 1),
-    (Kind::Mixed, 2),
-    (Kind::RefusedForLong, 1),
+const SHARES: &[(PlanKind, u64)] = &[
+    (PlanKind::Calm, 1),
+    (PlanKind::KillBefore, 9),
+    (PlanKind::KillAfter, 9),
+    (PlanKind::KillTwice, 9),
+    (PlanKind::LostAnswer, 6),
+    (PlanKind::RefusedWrite, 6),
+    (PlanKind::RefusedRead, 3),
+    (PlanKind::DeferredCreate, 5),
+    (PlanKind::DeferredWrite, 3),
+    (PlanKind::Watches, 4),
+    (PlanKind::StaleLists, 4),
+    (PlanKind::DelayedCreate, 3),
+    (PlanKind::Network, 2),
+    (PlanKind::Freeze, 2),
+    (PlanKind::FreezeAndSecond, 3),
+    (PlanKind::TwoOperators, 5),
+    (PlanKind::Clock, 2),
+    (PlanKind::Limit, 4),
+    (PlanKind::Suspend, 4),
+    (PlanKind::Token, 2),
+    (PlanKind::Delete, 2),
+    (PlanKind::Recreate, 2),
+    (PlanKind::DeletedPod, 3),
+    (PlanKind::Kubelet, 3),
+    (PlanKind::ForeignPod, 1),
+    (PlanKind::Mixed, 2),
+    (PlanKind::RefusedForLong, 1),
 ];
 
 /// Every so many plans one is of a kind that takes long: the two by turns.
 const RARE: u64 = 97;
 
 /// A hundred places; each kind's are spread, so that any run of plans has of everything.
-fn kind_of(number: u64) -> (Kind, u64) {
+fn kind_of(number: u64) -> (PlanKind, u64) {
     if number % RARE == RARE - 1 {
         let place = number / RARE;
-        return (if place.is_multiple_of(3) { Kind::HeldForMinutes } else { Kind::Takeover }, place);
+        return (
+            if place.is_multiple_of(3) { PlanKind::DeferredForMinutes } else { PlanKind::Takeover },
+            place,
+        );
     }
     // 37 and 100 have no common divisor: each place is visited once in a hundred.
     let slot = number * 37 % 100;
@@ -59,7 +62,7 @@ fn kind_of(number: u64) -> (Kind, u64) {
         }
         first += share;
     }
-    (Kind::Calm, number)
+    (PlanKind::Calm, number)
 }
 
 impl Plan {
@@ -81,20 +84,20 @@ impl Plan {
         plan
     }
 
-    fn at(&mut self, at: Moment, deed: Deed) {
-        self.steps.push(Step { at, deed });
+    fn at(&mut self, at: Moment, fault: Fault) {
+        self.faults.push(PlannedFault { at, fault });
     }
 
     /// An agent that is told to stop takes its time.
     fn slow_down(&mut self) {
-        let stopped = self.steps.iter().filter(|step| step.deed.stops_the_pod());
+        let stopped = self.faults.iter().filter(|planned| planned.fault.stops_the_pod());
         let iterations: Vec<i32> = stopped
-            .filter_map(|step| match step.at {
+            .filter_map(|planned| match planned.at {
                 Moment::Running(iteration) => Some(iteration),
                 _ => None,
             })
             .collect();
-        self.mishaps.extend(iterations.into_iter().map(|iteration| (iteration, Mishap::Slow)));
+        self.pod_faults.extend(iterations.into_iter().map(|iteration| (iteration, PodFault::Slow)));
     }
 
     /// How many iterations the plan has when nothing is changed by hand.
@@ -109,7 +112,7 @@ mod tests {
 
     use super::disturb::writes;
     use super::*;
-    use crate::plan::What;
+    use crate::plan::RequestKind;
 
     #[test]
     fn a_plan_is_the_same_each_time() {
@@ -121,7 +124,7 @@ mod tests {
 
     #[test]
     fn a_thousand_plans_are_of_every_kind_and_another_seed_gives_others() {
-        let kinds: BTreeSet<Kind> = (0..1000).map(|number| Plan::of(1, number).kind).collect();
+        let kinds: BTreeSet<PlanKind> = (0..1000).map(|number| Plan::of(1, number).kind).collect();
         assert_eq!(kinds.len(), SHARES.len() + 2);
         let same =
             (0..1000).filter(|number| Plan::of(1, *number).to_string() == Plan::of(2, *number).to_string());
@@ -134,18 +137,18 @@ mod tests {
         let mut pairs = BTreeSet::new();
         for plan in (0..10_000).map(|number| Plan::of(1, number)) {
             let writes: Vec<u32> = plan
-                .steps
+                .faults
                 .iter()
-                .filter_map(|step| match step.at {
-                    Moment::Before(What::Write, n) | Moment::After(What::Write, n) => Some(n),
+                .filter_map(|planned| match planned.at {
+                    Moment::Before(RequestKind::Write, n) | Moment::After(RequestKind::Write, n) => Some(n),
                     _ => None,
                 })
                 .collect();
             match (plan.kind, writes.as_slice()) {
-                (Kind::KillBefore | Kind::KillAfter, [n]) => {
-                    hit.entry(plan.kind == Kind::KillAfter).or_default().insert(*n);
+                (PlanKind::KillBefore | PlanKind::KillAfter, [n]) => {
+                    hit.entry(plan.kind == PlanKind::KillAfter).or_default().insert(*n);
                 }
-                (Kind::KillTwice, [first, second]) => drop(pairs.insert((*first, *second))),
+                (PlanKind::KillTwice, [first, second]) => drop(pairs.insert((*first, *second))),
                 _ => {}
             }
         }

@@ -1,0 +1,372 @@
+//! What befalls the task of a plan, by the plan's kind.
+
+use fastrand::Rng;
+
+use crate::plan::{Fault, Meanwhile, Moment, Plan, PlanKind, PodFault, RequestKind, Until, UserAction, Work};
+
+/// Writes of the operator in a quiet life of so many iterations: claim, create and start, then settle,
+/// release, create and start for each further one, and the last settle and release.
+pub(super) fn writes(iterations: i32) -> u32 {
+    u32::try_from(iterations).unwrap_or(1) * 4 + 1
+}
+
+fn nth(rng: &mut Rng, most: u32) -> u32 {
+    rng.u32(1..=most.max(1))
+}
+
+fn one_of<T: Clone>(rng: &mut Rng, choices: &[T], other: T) -> T {
+    rng.choice(choices.iter()).cloned().unwrap_or(other)
+}
+
+/// A request of a quiet life by its place: each in turn, before and after.
+fn every(place: u64, most: u32) -> u32 {
+    u32::try_from(place % u64::from(most.max(1))).unwrap_or(0) + 1
+}
+
+#[allow(clippy::too_many_lines, reason = "one arm for each kind of plan")]
+pub(super) fn disturb(plan: &mut Plan, rng: &mut Rng, place: u64) {
+    let count = plan.iterations();
+    let most = writes(count);
+    let some_write = |rng: &mut Rng| nth(rng, most);
+    match plan.kind {
+        PlanKind::Calm => {}
+        PlanKind::KillBefore => plan.at(Moment::Before(RequestKind::Write, every(place, most)), Fault::Kill),
+        PlanKind::KillAfter => plan.at(Moment::After(RequestKind::Write, every(place, most)), Fault::Kill),
+        PlanKind::KillTwice => {
+            // All pairs of the first thirteen writes, each before or after: those of a life of three.
+            let first = u32::try_from(place % 13).unwrap_or(0) + 1;
+            let second = first + u32::try_from(place / 13 % 13).unwrap_or(0);
+            let side = |after: bool, n| {
+                if after {
+                    Moment::After(RequestKind::Write, n)
+                } else {
+                    Moment::Before(RequestKind::Write, n)
+                }
+            };
+            plan.at(side(rng.bool(), first), Fault::Kill);
+            plan.at(side(rng.bool(), second), Fault::Kill);
+        }
+        PlanKind::LostAnswer => {
+            plan.at(Moment::After(RequestKind::Write, every(place, most)), Fault::Lose);
+            if rng.bool() {
+                plan.at(Moment::After(RequestKind::Write, some_write(rng)), Fault::Lose);
+            }
+        }
+        PlanKind::RefusedWrite => refuse(plan, rng, RequestKind::Write, every(place / 5, most), place),
+        PlanKind::RefusedForLong => {
+            let code = one_of(rng, &[409, 429, 500, 503], 500);
+            // A claim, and what becomes of it: two writes an iteration make one status write, and one more.
+            let n = every(place, u32::try_from(count).unwrap_or(1) + 1);
+            plan.at(Moment::Before(RequestKind::Status, n), Fault::RefuseStatuses(code, 10_000));
+        }
+        PlanKind::RefusedRead => {
+            refuse(
+                plan,
+                rng,
+                RequestKind::Read,
+                every(place / 5, u32::try_from(count).unwrap_or(1) + 4),
+                place,
+            );
+        }
+        PlanKind::DeferredCreate => {
+            plan.task.history_limit = one_of(rng, &[0, 0, 1], 0);
+            let until = one_of(rng, &[Until::MovedOn, Until::Stopped], Until::MovedOn);
+            let meanwhile = one_of(rng, &[Meanwhile::Cut, Meanwhile::Kill, Meanwhile::Wait], Meanwhile::Cut);
+            let create = nth(rng, u32::try_from(count).unwrap_or(1));
+            plan.at(Moment::Before(RequestKind::Create, create), Fault::Defer(until, meanwhile));
+            if rng.bool() {
+                plan.at(Moment::After(RequestKind::Write, some_write(rng)), Fault::Kill);
+            }
+        }
+        PlanKind::DeferredForMinutes => {
+            plan.task.history_limit = 0;
+            let create = nth(rng, u32::try_from(count).unwrap_or(1));
+            plan.at(
+                Moment::Before(RequestKind::Create, create),
+                Fault::Defer(Until::Millis(rng.u64(60_000..100_000)), Meanwhile::Wait),
+            );
+        }
+        PlanKind::DeferredWrite => {
+            let until = one_of(rng, &[Until::MovedOn, Until::Stopped, Until::Millis(700)], Until::MovedOn);
+            let meanwhile = one_of(rng, &[Meanwhile::Cut, Meanwhile::Kill], Meanwhile::Cut);
+            plan.at(Moment::Before(RequestKind::Write, every(place, most)), Fault::Defer(until, meanwhile));
+        }
+        PlanKind::Watches => {
+            for _ in 0..nth(rng, 3) {
+                let fault = one_of(
+                    rng,
+                    &[
+                        Fault::CutWatches,
+                        Fault::ExpireWatches,
+                        Fault::DelayWatches(400),
+                        Fault::DelayWatches(1500),
+                    ],
+                    Fault::CutWatches,
+                );
+                let at = one_of(
+                    rng,
+                    &[Moment::Before(RequestKind::Write, most / 2), Moment::Running(1)],
+                    Moment::Running(1),
+                );
+                let at = if rng.bool() { Moment::After(RequestKind::Write, some_write(rng)) } else { at };
+                plan.at(at, fault);
+            }
+        }
+        PlanKind::StaleLists => {
+            let remember = every(place, most - 1);
+            plan.at(Moment::After(RequestKind::Write, remember), Fault::KeepLists);
+            let kill = rng.u32(remember + 1..=most);
+            plan.at(Moment::After(RequestKind::Write, kill), Fault::KillAndServeStaleLists);
+        }
+        PlanKind::DelayedCreate => delayed_create(plan, rng),
+        PlanKind::Network => {
+            let fault = Fault::CutNetwork(one_of(rng, &[300, 1000, 3000], 1000));
+            let at = if rng.bool() {
+                Moment::Running(nth_iteration(rng, count))
+            } else {
+                Moment::Before(RequestKind::Write, some_write(rng))
+            };
+            plan.at(at, fault);
+        }
+        PlanKind::Freeze => {
+            let n = every(place, most);
+            let until = one_of(
+                rng,
+                &[Until::Millis(500), Until::Millis(2500), Until::Millis(6000)],
+                Until::Millis(500),
+            );
+            let at = if rng.bool() {
+                Moment::Before(RequestKind::Write, n)
+            } else {
+                Moment::After(RequestKind::Write, n)
+            };
+            let act = one_of(
+                rng,
+                &[UserAction::Suspend, UserAction::DeletePod(false), UserAction::Limit(plan.task.limit)],
+                UserAction::Suspend,
+            );
+            if rng.bool() {
+                plan.at(at, Fault::User(act));
+            }
+            plan.at(at, Fault::Freeze(until));
+        }
+        PlanKind::FreezeAndSecond => {
+            plan.task.history_limit = one_of(rng, &[0, 1], 0);
+            let n = every(place, most);
+            let at = if rng.bool() {
+                Moment::Before(RequestKind::Write, n)
+            } else {
+                Moment::After(RequestKind::Write, n)
+            };
+            plan.at(at, Fault::StartSecondOperator);
+            plan.at(at, Fault::Freeze(one_of(rng, &[Until::MovedOn, Until::Stopped], Until::MovedOn)));
+        }
+        PlanKind::TwoOperators => {
+            plan.operators = 2;
+            for _ in 0..nth(rng, 3) {
+                let n = nth(rng, most + 4);
+                let at = if rng.bool() {
+                    Moment::Before(RequestKind::Write, n)
+                } else {
+                    Moment::After(RequestKind::Write, n)
+                };
+                let fault = one_of(
+                    rng,
+                    &[
+                        Fault::Pause(Until::Writes(1)),
+                        Fault::Pause(Until::Writes(3)),
+                        Fault::Pause(Until::MovedOn),
+                        Fault::DelayWatches(500),
+                        Fault::Kill,
+                        Fault::Freeze(Until::MovedOn),
+                    ],
+                    Fault::Kill,
+                );
+                plan.at(at, fault);
+            }
+        }
+        PlanKind::Takeover => {
+            plan.operators = 2;
+            plan.lease = true;
+            let fault = one_of(
+                rng,
+                &[Fault::Kill, Fault::CutNetwork(14_000), Fault::Freeze(Until::MovedOn)],
+                Fault::Kill,
+            );
+            plan.at(Moment::After(RequestKind::Write, some_write(rng)), fault);
+        }
+        PlanKind::Clock => clock(plan, rng),
+        PlanKind::Limit => limit(plan, rng),
+        PlanKind::Suspend => {
+            for _ in 0..nth(rng, 2) {
+                let at = user_moment(rng, count, most);
+                plan.at(at, Fault::User(UserAction::Suspend));
+            }
+            and_a_kill(plan, rng);
+        }
+        PlanKind::Token => {
+            plan.at(Moment::Stopped(1), Fault::User(UserAction::Token));
+            if rng.bool() {
+                let at = user_moment(rng, count, most);
+                plan.at(at, Fault::User(UserAction::Token));
+            }
+            and_a_kill(plan, rng);
+        }
+        PlanKind::Delete => {
+            let at = user_moment(rng, count, most);
+            plan.at(at, Fault::User(UserAction::Delete));
+            and_a_kill(plan, rng);
+        }
+        PlanKind::Recreate => {
+            let at = user_moment(rng, count, most);
+            plan.at(at, Fault::User(UserAction::Recreate));
+            and_a_kill(plan, rng);
+        }
+        PlanKind::DeletedPod => {
+            let at = user_moment(rng, count, most);
+            plan.at(at, Fault::User(UserAction::DeletePod(rng.bool())));
+            and_a_kill(plan, rng);
+        }
+        PlanKind::Kubelet => {
+            for _ in 0..nth(rng, 2) {
+                let pod_fault = one_of(
+                    rng,
+                    &[PodFault::NeverStarted, PodFault::Evicted, PodFault::Killed, PodFault::NodeLost],
+                    PodFault::Evicted,
+                );
+                plan.pod_faults.insert(nth_iteration(rng, count), pod_fault);
+            }
+            and_a_kill(plan, rng);
+        }
+        PlanKind::ForeignPod => {
+            plan.at(
+                Moment::Before(RequestKind::Create, nth(rng, u32::try_from(count).unwrap_or(1))),
+                Fault::User(UserAction::ForeignPod),
+            );
+            and_a_kill(plan, rng);
+        }
+        PlanKind::Mixed => mixed(plan, rng),
+    }
+}
+
+fn nth_iteration(rng: &mut Rng, count: i32) -> i32 {
+    rng.i32(1..=count.max(1))
+}
+
+/// When a person does something: around any write, or while an agent runs.
+fn user_moment(rng: &mut Rng, count: i32, most: u32) -> Moment {
+    match rng.u32(..3) {
+        0 => Moment::Running(nth_iteration(rng, count)),
+        1 => Moment::Before(RequestKind::Write, nth(rng, most)),
+        _ => Moment::After(RequestKind::Write, nth(rng, most)),
+    }
+}
+
+/// In every other plan the operator is killed as well.
+fn and_a_kill(plan: &mut Plan, rng: &mut Rng) {
+    if rng.bool() {
+        let n = nth(rng, writes(plan.iterations()) + 2);
+        let at = if rng.bool() {
+            Moment::Before(RequestKind::Write, n)
+        } else {
+            Moment::After(RequestKind::Write, n)
+        };
+        plan.at(at, Fault::Kill);
+    }
+}
+
+fn refuse(plan: &mut Plan, rng: &mut Rng, what: RequestKind, n: u32, place: u64) {
+    let faults =
+        [Fault::Refuse(409), Fault::Refuse(429), Fault::Refuse(500), Fault::Refuse(503), Fault::Stall];
+    let fault = faults.get(usize::try_from(place % 5).unwrap_or(0)).cloned().unwrap_or(Fault::Stall);
+    plan.at(Moment::Before(what, n), fault.clone());
+    if rng.bool() && fault != Fault::Stall {
+        plan.at(Moment::Before(what, n + 1), fault);
+    }
+}
+
+/// A creation arrives when its iteration is long over, and an operator that starts just then is served lists
+/// from the time at which it was claimed: only a consistent read tells it that the pod must not start.
+fn delayed_create(plan: &mut Plan, rng: &mut Rng) {
+    plan.task.history_limit = 0;
+    let create = nth(rng, u32::try_from(plan.iterations()).unwrap_or(1));
+    plan.at(Moment::Before(RequestKind::Create, create), Fault::DelayCreate);
+}
+
+fn clock(plan: &mut Plan, rng: &mut Rng) {
+    // Far enough for every timer, near enough that what waits for a time does not wait for long: with times
+    // of its own writing in the status, a clock that goes back by an hour makes a task wait for an hour.
+    let step = |rng: &mut Rng| one_of(rng, &[-15, -3, 4, 10, 3600, 86_400], 10);
+    let patient = plan.works.contains(&Work::Refused);
+    let step = |rng: &mut Rng| if patient { step(rng).min(10) } else { step(rng) };
+    plan.clock = step(rng);
+    let most = writes(plan.iterations());
+    let n = nth(rng, most);
+    let seconds = step(rng);
+    plan.at(Moment::After(RequestKind::Write, n), Fault::Clock(seconds));
+    plan.at(Moment::After(RequestKind::Write, rng.u32(n..=most)), Fault::Clock(0));
+    if rng.bool() {
+        let n = nth(rng, most);
+        plan.at(Moment::Before(RequestKind::Write, n), Fault::Kill);
+    }
+}
+
+fn limit(plan: &mut Plan, rng: &mut Rng) {
+    let count = plan.iterations();
+    let most = writes(count);
+    let at = user_moment(rng, count, most);
+    match rng.u32(..4) {
+        0 => plan.at(at, Fault::User(UserAction::Limit(plan.task.limit + 1))),
+        1 => {
+            plan.at(at, Fault::User(UserAction::Limit(1)));
+            plan.at(Moment::Stopped(1), Fault::User(UserAction::Limit(plan.task.limit)));
+        }
+        2 => plan.at(at, Fault::User(UserAction::Limit(nth_iteration(rng, count)))),
+        _ => {
+            plan.at(Moment::Stopped(1), Fault::User(UserAction::Limit(plan.task.limit + 1)));
+            plan.at(Moment::Stopped(2), Fault::User(UserAction::Limit(plan.task.limit + 2)));
+        }
+    }
+    and_a_kill(plan, rng);
+}
+
+fn mixed(plan: &mut Plan, rng: &mut Rng) {
+    let count = plan.iterations();
+    let most = writes(count) + 3;
+    plan.operators = one_of(rng, &[1, 1, 2], 1);
+    for _ in 0..rng.u32(2..=4) {
+        let fault = one_of(
+            rng,
+            &[
+                Fault::Kill,
+                Fault::Kill,
+                Fault::Lose,
+                Fault::Refuse(409),
+                Fault::Refuse(500),
+                Fault::Refuse(503),
+                Fault::Defer(Until::MovedOn, Meanwhile::Cut),
+                Fault::Pause(Until::Writes(1)),
+                Fault::Freeze(Until::Millis(800)),
+                Fault::CutWatches,
+                Fault::DelayWatches(700),
+                Fault::CutNetwork(700),
+                Fault::User(UserAction::Suspend),
+                Fault::User(UserAction::DeletePod(false)),
+                Fault::User(UserAction::DeletePod(true)),
+                Fault::User(UserAction::Recreate),
+            ],
+            Fault::Kill,
+        );
+        let n = nth(rng, most);
+        let after = matches!(fault, Fault::Lose)
+            || (rng.bool() && !matches!(fault, Fault::Refuse(_) | Fault::Defer(..)));
+        let at =
+            if after { Moment::After(RequestKind::Write, n) } else { Moment::Before(RequestKind::Write, n) };
+        plan.at(at, fault);
+    }
+    if rng.bool() {
+        let pod_fault =
+            one_of(rng, &[PodFault::NeverStarted, PodFault::Evicted, PodFault::Killed], PodFault::Evicted);
+        plan.pod_faults.insert(nth_iteration(rng, count), pod_fault);
+    }
+}
