@@ -1,4 +1,4 @@
-//! What a request of the operator's is.
+//! Classifies the operators' requests.
 
 use http::Method;
 use serde_json::Value;
@@ -6,26 +6,26 @@ use serde_json::Value;
 use crate::json;
 use crate::plan::RequestKind;
 
-/// A request, sorted.
+/// What a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestClass {
-    /// Leases and Events: not counted, and left alone.
-    Apart,
+    /// Leases and Events: never counted, and never disturbed.
+    Exempt,
     /// The start of a watch.
     Watch,
     /// The list that fills a cache of tasks or pods.
     CacheList,
     /// Any other read.
     Read,
-    /// A write, and what sort.
+    /// A write, and its kind if plans name it.
     Write(Option<RequestKind>),
 }
 
 impl RequestClass {
-    /// Sorts a request.
+    /// Classifies a request.
     pub fn of(method: &Method, path: &str, query: &str, body: &Value) -> Self {
         if path.contains("/leases") || path.contains("/events") {
-            return Self::Apart;
+            return Self::Exempt;
         }
         if *method == Method::GET {
             let is_pods = path.ends_with("/pods") && query.contains("task-uid");
@@ -37,7 +37,7 @@ impl RequestClass {
                 Self::Read
             };
         }
-        let sort = if path.ends_with("/status") {
+        let kind = if path.ends_with("/status") {
             Some(RequestKind::Status)
         } else if *method == Method::POST && path.ends_with("/pods") {
             Some(RequestKind::Create)
@@ -50,15 +50,15 @@ impl RequestClass {
         } else {
             None
         };
-        Self::Write(sort)
+        Self::Write(kind)
     }
 
-    /// The sorts that count it.
-    pub fn sorts(&self) -> Vec<RequestKind> {
+    /// The kinds that the request counts as.
+    pub fn kinds(&self) -> Vec<RequestKind> {
         match self {
-            Self::Apart | Self::Watch => Vec::new(),
+            Self::Exempt | Self::Watch => Vec::new(),
             Self::CacheList | Self::Read => vec![RequestKind::Read],
-            Self::Write(sort) => [RequestKind::Write].into_iter().chain(*sort).collect(),
+            Self::Write(kind) => [RequestKind::Write].into_iter().chain(*kind).collect(),
         }
     }
 }
@@ -69,50 +69,46 @@ mod tests {
 
     use super::*;
 
-    fn sorted(method: &Method, path: &str, query: &str, body: &Value) -> RequestClass {
-        RequestClass::of(method, path, query, body)
-    }
-
     #[test]
-    fn leases_and_events_are_apart_and_watches_are_no_reads() {
+    fn leases_and_events_are_exempt_and_watches_are_not_reads() {
         let none = Value::Null;
         let leases = "/apis/coordination.k8s.io/v1/namespaces/n/leases/agentloop";
-        assert_eq!(sorted(&Method::PUT, leases, "", &none), RequestClass::Apart);
+        assert_eq!(RequestClass::of(&Method::PUT, leases, "", &none), RequestClass::Exempt);
         assert_eq!(
-            sorted(&Method::POST, "/apis/events.k8s.io/v1/namespaces/n/events", "", &none),
-            RequestClass::Apart
+            RequestClass::of(&Method::POST, "/apis/events.k8s.io/v1/namespaces/n/events", "", &none),
+            RequestClass::Exempt
         );
         assert_eq!(
-            sorted(&Method::GET, "/api/v1/namespaces/n/pods", "&watch=true", &none),
+            RequestClass::of(&Method::GET, "/api/v1/namespaces/n/pods", "&watch=true", &none),
             RequestClass::Watch
         );
     }
 
     #[test]
-    fn the_list_of_an_earlier_tasks_pods_is_no_cache() {
+    fn the_list_of_a_previous_tasks_pods_does_not_fill_a_cache() {
         let pods = "/api/v1/namespaces/n/pods";
-        let list = |query| sorted(&Method::GET, pods, query, &Value::Null);
+        let list = |query| RequestClass::of(&Method::GET, pods, query, &Value::Null);
         assert_eq!(list("&labelSelector=agentloop.dev%2Ftask-uid"), RequestClass::CacheList);
         assert_eq!(list("&labelSelector=agentloop.dev%2Ftask%3Dname"), RequestClass::Read);
     }
 
     #[test]
-    fn writes_are_told_apart() {
+    fn writes_are_distinguished() {
         let pod = "/api/v1/namespaces/n/pods/p";
         let start = json!({ "spec": { "schedulingGates": [{ "$patch": "delete" }] } });
         let release = json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["f"] } });
         assert_eq!(
-            sorted(&Method::PATCH, pod, "", &start),
+            RequestClass::of(&Method::PATCH, pod, "", &start),
             RequestClass::Write(Some(RequestKind::RemoveSchedulingGate))
         );
         assert_eq!(
-            sorted(&Method::PATCH, pod, "", &release),
+            RequestClass::of(&Method::PATCH, pod, "", &release),
             RequestClass::Write(Some(RequestKind::RemoveFinalizer))
         );
-        assert_eq!(sorted(&Method::DELETE, pod, "", &Value::Null), RequestClass::Write(None));
+        assert_eq!(RequestClass::of(&Method::DELETE, pod, "", &Value::Null), RequestClass::Write(None));
         let status = "/apis/agentloop.dev/v1alpha1/namespaces/n/agenttasks/t/status";
         assert_eq!(
-            sorted(&Method::PATCH, status, "", &json!({})),
+            RequestClass::of(&Method::PATCH, status, "", &json!({})),
             RequestClass::Write(Some(RequestKind::Status))
         );
     }

@@ -15,13 +15,13 @@ use http::Method;
 use serde_json::Value;
 use tokio::time::{self, Instant};
 
+use crate::experiment::Experiment;
 use crate::history::NamespaceHistory;
-use crate::nemesis::Nemesis;
 use crate::operator::{Operator, Program};
 use crate::plan::{Fault, Meanwhile, Moment, Plan, PlanKind, PlannedFault, RequestKind, Task, Until, Work};
 use crate::server::{Format, tasks};
 use crate::world::World;
-use crate::{json as look, kubelet, user};
+use crate::{json as look, kubelet, launch, user};
 
 /// Tasks in one namespace.
 const TOGETHER: u32 = 50;
@@ -111,7 +111,7 @@ pub struct EnduranceResult {
 
 /// One namespace with its kubelet.
 struct TestedNamespace {
-    nemesis: Arc<Nemesis>,
+    experiment: Arc<Experiment>,
     _pods: tokio::task::JoinSet<()>,
 }
 
@@ -125,13 +125,13 @@ pub async fn run(world: &World, program: &Program, size: Size) -> Result<Enduran
     for name in &names {
         world.namespace(name).await?;
         let quiet = Plan { faults: Vec::new(), ..plan.clone() };
-        let nemesis = Nemesis::new(quiet, world.server.clone(), world.history.namespace(name), None);
-        namespaces_tested.push(TestedNamespace { _pods: kubelet::run(&nemesis), nemesis });
+        let experiment = Experiment::new(quiet, world.server.clone(), world.history.namespace(name), None);
+        namespaces_tested.push(TestedNamespace { _pods: kubelet::run(&experiment), experiment });
     }
     let folder = tempfile::tempdir().context("a folder for kubeconfigs")?;
     let history = world.history.namespace(names.first().context("no tasks")?);
-    let chief = Nemesis::new(plan, world.server.clone(), history, None);
-    let _proxies = chief.open_for(program, folder.path(), &names.join(",")).await?;
+    let chief = Experiment::new(plan, world.server.clone(), history, None);
+    let _proxies = launch::operators(&chief, program, folder.path(), &names.join(",")).await?;
     let operator = chief.operators().first().cloned().context("no operator")?;
 
     let creating = create(world, &names, size);
@@ -146,7 +146,7 @@ pub async fn run(world: &World, program: &Program, size: Size) -> Result<Enduran
     tell_faults(&chief, &mut text);
     judge(&namespaces_tested, size, &mut text, &mut wrong);
     tell_leftovers(world, &names, size, &mut text, &mut wrong).await?;
-    let _ = writeln!(text, "{:>8}  writes of the operator, Events and Leases apart", chief.writes());
+    let _ = writeln!(text, "{:>8}  writes of the operator, Events and Leases apart", chief.schedule.writes());
     for name in &names {
         let all = world.server.must(Method::DELETE, &tasks(name, ""), None).await;
         all.context("deleting the tasks")?;
@@ -155,14 +155,14 @@ pub async fn run(world: &World, program: &Program, size: Size) -> Result<Enduran
         let empty = |history: &NamespaceHistory| {
             (history.task().is_none() && history.pods().is_empty()).then_some(())
         };
-        if field.nemesis.history.until(STANDSTILL, empty).await.is_none() {
+        if field.experiment.history.until(STANDSTILL, empty).await.is_none() {
             wrong.push(format!(
                 "S8: {} pods are left after the deletion of all tasks",
-                field.nemesis.history.pods().len()
+                field.experiment.history.pods().len()
             ));
         }
     }
-    chief.end().await?;
+    chief.kill_operators().await?;
     for name in &names {
         world.drop_namespace(name).await?;
     }
@@ -189,7 +189,7 @@ struct Mark {
 
 /// Follows it to its end; marks the operator's memory at every twentieth of the way.
 async fn watch(
-    chief: &Nemesis,
+    chief: &Experiment,
     operator: &Operator,
     namespaces_tested: &[TestedNamespace],
     size: Size,
@@ -198,13 +198,13 @@ async fn watch(
     let (mut marks, mut last, mut since) = (Vec::new(), 0, Instant::now());
     loop {
         time::sleep(Duration::from_secs(1)).await;
-        operator.revive().await?;
+        operator.restart_if_exited().await?;
         let mut done = 0;
         let mut at_rest = 0;
         for field in namespaces_tested {
             // What was seen is not judged here; kept, it would fill the memory.
-            field.nemesis.history.drain();
-            for task in field.nemesis.history.tasks() {
+            field.experiment.history.drain();
+            for task in field.experiment.history.tasks() {
                 done += u64::try_from(look::number(&task, "/status/iterations")).unwrap_or(0);
                 at_rest += u32::from(crate::checker::is_at_rest(&task));
             }
@@ -239,7 +239,7 @@ async fn watch(
 fn stragglers(namespaces_tested: &[TestedNamespace]) -> String {
     let mut text = String::new();
     for field in namespaces_tested {
-        let history = &field.nemesis.history;
+        let history = &field.experiment.history;
         for task in history.tasks().iter().filter(|task| !crate::checker::is_at_rest(task)) {
             let (name, status) = (look::name(task), task.pointer("/status").cloned().unwrap_or_default());
             let _ = write!(text, "\n{}/{name}: {status}", history.namespace);
@@ -249,7 +249,7 @@ fn stragglers(namespaces_tested: &[TestedNamespace]) -> String {
                 let _ = write!(text, "\n  {pod}");
             }
         }
-        for problem in field.nemesis.problems() {
+        for problem in field.experiment.problems() {
             let _ = write!(text, "\n{}: {problem}", history.namespace);
         }
     }
@@ -287,9 +287,9 @@ fn tell_memory(marks: &[Mark], text: &mut String, wrong: &mut Vec<String>) {
     }
 }
 
-fn tell_faults(chief: &Nemesis, text: &mut String) {
+fn tell_faults(chief: &Experiment, text: &mut String) {
     let mut fired: BTreeMap<&str, u32> = BTreeMap::new();
-    for (planned, _) in chief.plan.faults.iter().zip(chief.fired()).filter(|(_, fired)| *fired) {
+    for (planned, _) in chief.plan.faults.iter().zip(chief.schedule.happened()).filter(|(_, fired)| *fired) {
         *fired.entry(planned.fault.word()).or_default() += 1;
     }
     let _ = writeln!(text, "faults that happened:");
@@ -303,10 +303,10 @@ async fn silence(namespaces_tested: &[TestedNamespace], wrong: &mut Vec<String>)
     // What was held back may still come, and is cleaned up.
     time::sleep(SILENCE).await;
     for field in namespaces_tested {
-        field.nemesis.history.drain();
+        field.experiment.history.drain();
     }
     time::sleep(SILENCE).await;
-    let count: usize = namespaces_tested.iter().map(|field| field.nemesis.history.count()).sum();
+    let count: usize = namespaces_tested.iter().map(|field| field.experiment.history.count()).sum();
     if count > 0 {
         wrong.push(format!("L2: {count} writes to tasks and pods after the end"));
     }
@@ -317,13 +317,13 @@ fn judge(namespaces_tested: &[TestedNamespace], size: Size, text: &mut String, w
     let mut executed = 0;
     for field in namespaces_tested {
         let mut runs: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
-        for run in field.nemesis.ground_truth.all().iter().filter(|run| run.executed) {
+        for run in field.experiment.ground_truth.all().iter().filter(|run| run.executed) {
             executed += 1;
             if !runs.entry(run.task.clone()).or_default().insert(run.iteration) {
                 wrong.push(format!("S2: iteration {} of a task was executed again", run.iteration));
             }
         }
-        for task in field.nemesis.history.tasks() {
+        for task in field.experiment.history.tasks() {
             let (name, phase) = (look::name(&task), look::text(&task, "/status/phase"));
             let count = look::number(&task, "/status/iterations");
             if phase != "IterationLimitReached" || count != i64::from(size.iterations) {

@@ -80,7 +80,7 @@ impl NamespaceHistory {
         }
         state.seen.push(seen);
         drop(state);
-        self.poke();
+        self.wake();
     }
 
     /// All that was written since the last call, in order. Objects that are still there stay known.
@@ -121,7 +121,7 @@ impl NamespaceHistory {
     }
 
     /// Has everybody who waits look again.
-    pub fn poke(&self) {
+    pub fn wake(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 

@@ -17,12 +17,12 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time;
 
+use crate::experiment::Experiment;
 use crate::ground_truth::AgentEnd;
 use crate::history::NamespaceHistory;
-use crate::json as look;
-use crate::nemesis::Nemesis;
 use crate::plan::{FATAL, PodFault, Work};
 use crate::server::{Format, pods};
+use crate::{json as look, nemesis};
 
 /// The node that all pods are bound to. It exists, so that nobody else collects its pods.
 pub const NODE: &str = "agentloop-chaos";
@@ -37,21 +37,21 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 const FOREVER: Duration = Duration::from_mins(10);
 
 /// Runs the pods of a plan until it is dropped.
-pub fn run(nemesis: &Arc<Nemesis>) -> JoinSet<()> {
+pub fn run(experiment: &Arc<Experiment>) -> JoinSet<()> {
     let mut all = JoinSet::new();
-    let nemesis = nemesis.clone();
+    let experiment = experiment.clone();
     all.spawn(async move {
         let mut lives = JoinSet::new();
         let mut known = HashSet::new();
-        let mut changes = nemesis.history.changes();
+        let mut changes = experiment.history.changes();
         loop {
             changes.mark_unchanged();
-            for pod in nemesis.history.pods() {
+            for pod in experiment.history.pods() {
                 if known.insert(look::uid(&pod).to_owned()) {
-                    let nemesis = nemesis.clone();
+                    let experiment = experiment.clone();
                     lives.spawn(async move {
-                        if let Err(error) = live(&nemesis, &pod).await {
-                            nemesis.problem(&error.context("the kubelet"));
+                        if let Err(error) = live(&experiment, &pod).await {
+                            experiment.report_problem(&error.context("the kubelet"));
                         }
                     });
                 }
@@ -78,16 +78,16 @@ fn label(pod: &Value, name: &str) -> i32 {
 
 /// What is written about a pod.
 struct Pod<'a> {
-    nemesis: &'a Arc<Nemesis>,
+    experiment: &'a Arc<Experiment>,
     path: String,
     uid: &'a str,
     started: Timestamp,
 }
 
 /// The life of one pod, from its creation to its end.
-async fn live(nemesis: &Arc<Nemesis>, pod: &Value) -> Result<()> {
+async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
     let uid = look::uid(pod);
-    let history = &nemesis.history;
+    let history = &experiment.history;
     let free = |history: &NamespaceHistory| match history.pod(uid) {
         None => Some(false),
         Some(pod) if is_deleting(&pod) => Some(false),
@@ -97,26 +97,26 @@ async fn live(nemesis: &Arc<Nemesis>, pod: &Value) -> Result<()> {
         return Ok(());
     }
     let path = pods(&history.namespace, look::name(pod));
-    let this = Pod { nemesis, path, uid, started: Timestamp::now() };
+    let this = Pod { experiment, path, uid, started: Timestamp::now() };
     let (iteration, attempt) = (label(pod, "iteration"), label(pod, "attempt"));
     let task = look::text(pod, "/metadata/ownerReferences/0/uid");
     if !this.bind(look::name(pod)).await? {
         return Ok(());
     }
-    nemesis.ground_truth.bound(task, uid, iteration, attempt);
-    let pod_fault = nemesis.plan.pod_fault(iteration, attempt);
+    experiment.ground_truth.bound(task, uid, iteration, attempt);
+    let pod_fault = experiment.plan.pod_fault(iteration, attempt);
     let deleting = || history.pod(uid).is_none_or(|pod| is_deleting(&pod));
     if pod_fault == Some(PodFault::NeverStarted) || deleting() {
         this.ends(AgentEnd::NeverStarted, &json!({ "waiting": { "reason": "PodInitializing" } }), json!({}))
             .await?;
         return this.leave().await;
     }
-    nemesis.ground_truth.executed(uid);
+    experiment.ground_truth.executed(uid);
     if pod_fault != Some(PodFault::Late) {
         let running = json!({ "running": { "startedAt": this.started.to_string() } });
         this.status(json!({ "phase": "Running", "containerStatuses": [container(&running)] })).await?;
     }
-    if nemesis.running(iteration).await? {
+    if nemesis::agent_runs(experiment, iteration).await? {
         history
             .until(PATIENCE, |history| history.pod(uid).is_none_or(|pod| is_deleting(&pod)).then_some(()))
             .await;
@@ -140,7 +140,7 @@ async fn live(nemesis: &Arc<Nemesis>, pod: &Value) -> Result<()> {
             let (end, report) = if deleting() {
                 (AgentEnd::Interrupted, Report::of(End::Interrupted))
             } else {
-                done(nemesis.plan.work(iteration, attempt))
+                done(experiment.plan.work(iteration, attempt))
             };
             let code = report.container_exit_code().unwrap_or(1);
             let reason = if code == 0 { "Completed" } else { "Error" };
@@ -246,11 +246,11 @@ impl Pod<'_> {
         let path = format!("{}/{part}", self.path);
         let mut last = String::new();
         for _ in 0..TRIES {
-            match self.nemesis.server.send(method.clone(), &path, Some(body)).await {
+            match self.experiment.server.send(method.clone(), &path, Some(body)).await {
                 Ok((status, _)) if status.is_success() => return Ok(true),
                 Ok((StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY, _)) => return Ok(false),
                 Ok((StatusCode::CONFLICT, answer)) => {
-                    let Some(pod) = self.nemesis.history.pod(self.uid) else { return Ok(false) };
+                    let Some(pod) = self.experiment.history.pod(self.uid) else { return Ok(false) };
                     if let Some(done) = refused(&pod) {
                         return Ok(done);
                     }
@@ -266,7 +266,7 @@ impl Pod<'_> {
 
     /// The end of the agent, noted before it is told.
     async fn ends(&self, end: AgentEnd, state: &Value, more: Value) -> Result<()> {
-        self.nemesis.ground_truth.ended(self.uid, &end);
+        self.experiment.ground_truth.ended(self.uid, &end);
         let code = look::number(state, "/terminated/exitCode");
         let phase = if look::has(state, "/terminated") && code == 0 { "Succeeded" } else { "Failed" };
         let mut status = json!({ "phase": phase, "containerStatuses": [container(state)] });
@@ -279,12 +279,12 @@ impl Pod<'_> {
     /// The node is silent: somebody deletes the pod, nobody stops the agent, and the garbage collector ends
     /// the pod once the machine is known to be off.
     async fn is_lost(&self) -> Result<()> {
-        self.nemesis.server.delete(&self.path, self.uid, None).await?;
+        self.experiment.server.delete(&self.path, self.uid, None).await?;
         let gone = |history: &NamespaceHistory| {
             history.pod(self.uid).is_none_or(|pod| is_deleting(&pod)).then_some(())
         };
-        self.nemesis.history.until(PATIENCE, gone).await;
-        self.nemesis.ground_truth.ended(self.uid, &AgentEnd::Cut);
+        self.experiment.history.until(PATIENCE, gone).await;
+        self.experiment.ground_truth.ended(self.uid, &AgentEnd::Cut);
         self.status(json!({ "phase": "Failed", "conditions": [disruption("DeletionByPodGC")] })).await
     }
 
@@ -296,8 +296,8 @@ impl Pod<'_> {
                 is_deleting(&pod).then(|| look::number(&pod, "/metadata/deletionGracePeriodSeconds") > 0)
             }
         };
-        if self.nemesis.history.until(FOREVER, goes).await == Some(true) {
-            self.nemesis.server.delete(&self.path, self.uid, Some(0)).await?;
+        if self.experiment.history.until(FOREVER, goes).await == Some(true) {
+            self.experiment.server.delete(&self.path, self.uid, Some(0)).await?;
         }
         Ok(())
     }

@@ -36,17 +36,21 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+pub mod buffered;
 pub mod campaign;
 pub mod checker;
 pub mod classify;
 pub mod endurance;
+pub mod experiment;
 pub mod generate;
 pub mod ground_truth;
 pub mod history;
 pub mod json;
 pub mod kubelet;
+pub mod launch;
 pub mod mutations;
 pub mod nemesis;
+pub mod network;
 pub mod operator;
 pub mod plan;
 pub mod proxy;
@@ -54,6 +58,7 @@ pub mod refusals;
 pub mod regressions;
 pub mod report;
 pub mod runner;
+pub mod schedule;
 pub mod self_test;
 pub mod server;
 pub mod stale_lists;

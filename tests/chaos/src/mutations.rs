@@ -1,10 +1,11 @@
-//! Ways to break the operator on purpose, to see that the campaign sees it.
+//! Ways to break the operator on purpose, so that the self-test can show that the checker detects them.
 //!
-//! The shipped program is not touched: the proxy changes what it sends, or what it is told, into what a
-//! broken one would send, or would take for true.
+//! The shipped program is not changed. The proxy changes the operator's requests, or the responses to them, into
+//! what a broken operator would send or believe.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,48 +13,47 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::time;
 
+use crate::buffered::{BufferedRequest, BufferedResponse};
 use crate::classify::RequestClass;
-use crate::json as look;
-use crate::lock;
-use crate::nemesis::Nemesis;
 use crate::plan::RequestKind;
-use crate::proxy::{BufferedRequest, BufferedResponse};
-use crate::server::{Format, pods};
+use crate::server::{Format, Server, pods, tasks};
+use crate::stale_lists::StaleLists;
+use crate::{json as look, lock};
 
-/// One way.
+/// One way to break the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Mutation {
-    /// Pods are created without the gate: one that is created late runs an old iteration.
+    /// Pods are created without the scheduling gate: one that is created late runs an old iteration.
     NoSchedulingGate,
-    /// Pods are created, and kept, without the finalizer: one that is deleted is forgotten.
+    /// Pods never get the finalizer: one that is deleted is forgotten.
     NoFinalizer,
-    /// The finalizer is dropped as soon as the pod starts.
+    /// The finalizer is removed as soon as the pod starts.
     EarlyFinalizerRemoval,
-    /// The finalizer is never dropped.
+    /// The finalizer is never removed.
     KeepFinalizer,
-    /// Statuses are written whatever has changed since the task was read.
+    /// A status is written even if the task has changed since it was read.
     NoResourceVersion,
-    /// An iteration is counted once more after it was settled.
+    /// An iteration is counted again after it was settled.
     CountTwice,
-    /// The read that confirms a start is answered from an old copy.
+    /// The read that confirms a start returns an old copy.
     StaleConfirmation,
-    /// The list of an earlier task's pods is believed to be empty.
+    /// The list of a previous task's pods looks empty.
     IgnorePreviousPods,
-    /// Pods that failed are seen without their containers: an agent that ran looks as if it never had.
+    /// Failed pods appear without their containers: an agent that ran looks as if it never had.
     HideContainers,
-    /// The end of a suspension is all that is seen of it.
+    /// A suspended task looks as if it were not.
     IgnoreSuspend,
-    /// A task without progress is seen as one that made some.
+    /// A task without progress looks as if it had made some.
     ForgetStreak,
-    /// A pod of the wanted name is taken for our own.
+    /// A foreign pod with the right name is treated as the operator's own.
     AdoptForeignPod,
-    /// The limit is shown as another stop.
+    /// The status reports a reached limit as another stop.
     WrongPhase,
-    /// Something is written again and again.
+    /// The operator never stops writing.
     KeepWriting,
 }
 
-/// All of them, with the word by which they are chosen and the invariants of which one must be seen broken.
+/// All mutations: the name on the command line, and the invariants of which the checker must report one.
 pub const ALL: &[(Mutation, &str, &[&str])] = &[
     (Mutation::NoSchedulingGate, "no-scheduling-gate", &["S1", "S2"]),
     (Mutation::NoFinalizer, "no-finalizer", &["S2"]),
@@ -71,18 +71,21 @@ pub const ALL: &[(Mutation, &str, &[&str])] = &[
     (Mutation::KeepWriting, "keep-writing", &["L2"]),
 ];
 
-/// What a break has to remember.
-#[derive(Debug, Default)]
-pub struct Memory {
+/// Applies one mutation to the requests and responses of an experiment.
+pub struct Mutator {
+    mutation: Mutation,
+    server: Server,
+    namespace: String,
+    task: String,
+    lists: Arc<StaleLists>,
     /// The pods that the operator wanted to create, by name.
-    wanted: BTreeMap<String, Value>,
-    /// The restless one is at work.
-    restless: AtomicBool,
+    wanted_pods: Mutex<BTreeMap<String, Value>>,
+    keeps_writing: AtomicBool,
 }
 
 impl Mutation {
-    /// Changes what comes of a watch or a list, as bytes.
-    pub fn seen(self, bytes: &[u8]) -> Option<Vec<u8>> {
+    /// What the operator reads instead of these lines of a watch, or of this list.
+    pub fn mutate_read(self, bytes: &[u8]) -> Option<Vec<u8>> {
         let text = std::str::from_utf8(bytes).ok()?;
         match self {
             Self::IgnoreSuspend => Some(text.replace("\"suspend\":true", "\"suspend\":false").into_bytes()),
@@ -95,7 +98,7 @@ impl Mutation {
     }
 }
 
-/// Pods that failed, without a word of their containers; lines of a watch, or a list.
+/// Removes the container statuses of failed pods.
 fn hide_containers(text: &str) -> Vec<u8> {
     let hide = |pod: &mut Value| {
         if look::text(pod, "/status/phase") == "Failed"
@@ -126,44 +129,66 @@ fn remove(value: &mut Value, parent: &str, key: &str) {
     }
 }
 
-impl Nemesis {
-    /// Changes a request before it is passed on; an answer is given instead of the server's.
-    pub async fn mutate_before(
+impl Mutator {
+    /// A mutator for the task in this namespace.
+    pub fn new(
+        mutation: Mutation,
+        server: Server,
+        namespace: &str,
+        task: &str,
+        lists: Arc<StaleLists>,
+    ) -> Self {
+        Self {
+            mutation,
+            server,
+            namespace: namespace.to_owned(),
+            task: task.to_owned(),
+            lists,
+            wanted_pods: Mutex::default(),
+            keeps_writing: AtomicBool::new(false),
+        }
+    }
+
+    /// What the operator reads instead of these lines of a watch.
+    pub fn mutate_watch(&self, lines: &[u8]) -> Option<Vec<u8>> {
+        self.mutation.mutate_read(lines)
+    }
+
+    /// Changes a request before it is passed on. A response that it returns takes the place of the server's.
+    pub async fn before(
         &self,
-        call: &RequestClass,
-        sent: &mut BufferedRequest,
+        class: &RequestClass,
+        request: &mut BufferedRequest,
     ) -> Result<Option<BufferedResponse>> {
-        let Some(mutation) = self.mutation else { return Ok(None) };
-        match (mutation, call) {
+        match (self.mutation, class) {
             (Mutation::NoSchedulingGate, RequestClass::Write(Some(RequestKind::Create))) => {
-                remove(&mut sent.body, "/spec", "schedulingGates");
+                remove(&mut request.body, "/spec", "schedulingGates");
             }
             (Mutation::NoFinalizer, RequestClass::Write(_))
-                if !look::list(&sent.body, "/metadata/finalizers").is_empty() =>
+                if !look::list(&request.body, "/metadata/finalizers").is_empty() =>
             {
-                remove(&mut sent.body, "/metadata", "finalizers");
+                remove(&mut request.body, "/metadata", "finalizers");
             }
             (Mutation::NoResourceVersion, RequestClass::Write(Some(RequestKind::Status))) => {
-                remove(&mut sent.body, "/metadata", "resourceVersion");
+                remove(&mut request.body, "/metadata", "resourceVersion");
             }
             (Mutation::WrongPhase, RequestClass::Write(Some(RequestKind::Status)))
-                if look::text(&sent.body, "/status/phase") == "IterationLimitReached" =>
+                if look::text(&request.body, "/status/phase") == "IterationLimitReached" =>
             {
-                if let Some(phase) = sent.body.pointer_mut("/status/phase") {
+                if let Some(phase) = request.body.pointer_mut("/status/phase") {
                     *phase = json!("CircuitOpen");
                 }
             }
             (Mutation::KeepFinalizer, RequestClass::Write(Some(RequestKind::RemoveFinalizer))) => {
-                let pod = self.server.get(&sent.path).await?.unwrap_or_default();
+                let pod = self.server.get(&request.path).await?.unwrap_or_default();
                 return Ok(Some(BufferedResponse::success(&pod)));
             }
             (Mutation::AdoptForeignPod, RequestClass::Write(Some(RequestKind::Create))) => {
-                let name = look::name(&sent.body).to_owned();
-                let mut memory = lock(&self.memory);
-                memory.wanted.insert(name, sent.body.clone());
+                let name = look::name(&request.body).to_owned();
+                lock(&self.wanted_pods).insert(name, request.body.clone());
             }
-            (Mutation::StaleConfirmation, RequestClass::Read) if sent.path.contains("/agenttasks/") => {
-                if let Some(task) = self.lists.task(&sent.path) {
+            (Mutation::StaleConfirmation, RequestClass::Read) if request.path.contains("/agenttasks/") => {
+                if let Some(task) = self.lists.task(&request.path) {
                     return Ok(Some(BufferedResponse::success(&task)));
                 }
             }
@@ -172,60 +197,59 @@ impl Nemesis {
         Ok(None)
     }
 
-    /// Changes an answer, or does more than was asked for.
-    pub async fn mutate_after(
+    /// Changes a response, or does more than the request asked for.
+    pub async fn after(
         &self,
-        call: &RequestClass,
-        sent: &BufferedRequest,
-        told: BufferedResponse,
+        class: &RequestClass,
+        request: &BufferedRequest,
+        response: BufferedResponse,
     ) -> Result<BufferedResponse> {
-        let Some(mutation) = self.mutation else { return Ok(told) };
-        if sent.method == Method::GET
-            && let Some(body) = mutation.seen(&told.body)
+        if request.method == Method::GET
+            && let Some(body) = self.mutation.mutate_read(&response.body)
         {
-            return Ok(BufferedResponse { body: body.into(), ..told });
+            return Ok(BufferedResponse { body: body.into(), ..response });
         }
-        if !told.status.is_success() {
-            return Ok(told);
+        if !response.status.is_success() {
+            return Ok(response);
         }
-        match (mutation, call) {
+        match (self.mutation, class) {
             (
                 Mutation::EarlyFinalizerRemoval,
                 RequestClass::Write(Some(RequestKind::RemoveSchedulingGate)),
             ) => {
                 let drop = json!({ "metadata": { "finalizers": null } });
-                self.server.merge(&sent.path, &drop).await?;
+                self.server.merge(&request.path, &drop).await?;
             }
             (Mutation::CountTwice, RequestClass::Write(Some(RequestKind::Status)))
-                if look::has(&sent.body, "/status/iterations") =>
+                if look::has(&request.body, "/status/iterations") =>
             {
-                let more = look::number(&told.json(), "/status/iterations") + 1;
+                let more = look::number(&response.json(), "/status/iterations") + 1;
                 let patch = json!({ "status": { "iterations": more } });
-                self.server.send(Method::PATCH, &sent.path, Some((Format::Merge, &patch))).await?;
+                self.server.send(Method::PATCH, &request.path, Some((Format::Merge, &patch))).await?;
             }
-            (Mutation::IgnorePreviousPods, RequestClass::Read) if sent.path.ends_with("/pods") => {
-                let mut list = told.json();
+            (Mutation::IgnorePreviousPods, RequestClass::Read) if request.path.ends_with("/pods") => {
+                let mut list = response.json();
                 if let Some(items) = list.get_mut("items") {
                     *items = json!([]);
                 }
                 return Ok(BufferedResponse::success(&list));
             }
-            (Mutation::AdoptForeignPod, RequestClass::Read) if sent.path.contains("/pods/") => {
-                return Ok(self.adopted(sent, told));
+            (Mutation::AdoptForeignPod, RequestClass::Read) if request.path.contains("/pods/") => {
+                return Ok(self.adopted(request, response));
             }
             (Mutation::KeepWriting, RequestClass::Write(Some(RequestKind::Status))) => self.keep_writing(),
             _ => {}
         }
-        Ok(told)
+        Ok(response)
     }
 
-    /// Somebody else's pod, looking as if it were the one that the operator wanted to create.
-    fn adopted(&self, sent: &BufferedRequest, told: BufferedResponse) -> BufferedResponse {
-        let mut pod = told.json();
-        let memory = lock(&self.memory);
-        let Some(wanted) = memory.wanted.get(look::name(&pod)) else { return told };
-        if pods(&self.history.namespace, look::name(&pod)) != sent.path {
-            return told;
+    /// A foreign pod that looks like the one that the operator wanted to create.
+    fn adopted(&self, request: &BufferedRequest, response: BufferedResponse) -> BufferedResponse {
+        let mut pod = response.json();
+        let wanted_pods = lock(&self.wanted_pods);
+        let Some(wanted) = wanted_pods.get(look::name(&pod)) else { return response };
+        if pods(&self.namespace, look::name(&pod)) != request.path {
+            return response;
         }
         for key in ["labels", "ownerReferences", "annotations"] {
             let ours = wanted.pointer(&format!("/metadata/{key}")).cloned().unwrap_or_default();
@@ -243,17 +267,16 @@ impl Nemesis {
         BufferedResponse::success(&pod)
     }
 
-    /// Writes to the task for half a minute.
+    /// Writes to the task for half a minute, once.
     fn keep_writing(&self) {
-        let memory = lock(&self.memory);
-        if memory.restless.swap(true, Ordering::SeqCst) {
+        if self.keeps_writing.swap(true, Ordering::SeqCst) {
             return;
         }
-        let (server, path) = (self.server.clone(), crate::server::tasks(&self.history.namespace, &self.task));
+        let (server, path) = (self.server.clone(), tasks(&self.namespace, &self.task));
         tokio::spawn(async move {
             for count in 0..60 {
                 time::sleep(Duration::from_millis(500)).await;
-                let note = json!({ "metadata": { "annotations": { "restless": count.to_string() } } });
+                let note = json!({ "metadata": { "annotations": { "keep-writing": count.to_string() } } });
                 if !server.merge(&path, &note).await.unwrap_or(false) {
                     return;
                 }

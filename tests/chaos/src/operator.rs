@@ -150,7 +150,7 @@ impl Operator {
     }
 
     /// Starts it again where it has ended by itself, as its Deployment would.
-    pub async fn revive(&self) -> Result<()> {
+    pub async fn restart_if_exited(&self) -> Result<()> {
         let mut child = self.child.lock().await;
         if let Some(running) = child.as_mut()
             && running.try_wait()?.is_some()

@@ -8,15 +8,15 @@ use serde_json::json;
 use tokio::time::{self, Instant};
 
 use crate::checker::{self, Violation};
+use crate::experiment::Experiment;
 use crate::ground_truth::AgentRun;
 use crate::history::{NamespaceHistory, RecordedWrite};
 use crate::mutations::Mutation;
-use crate::nemesis::Nemesis;
 use crate::operator::Program;
 use crate::plan::Plan;
 use crate::server::{pods, tasks};
 use crate::world::World;
-use crate::{json as look, kubelet, user};
+use crate::{json as look, kubelet, launch, nemesis, user};
 
 /// How long nothing may be done and nothing written before a task is at rest: retries of the operator's are at
 /// most 30 s apart. A busy machine is slow, which breaks no promise.
@@ -70,108 +70,108 @@ pub async fn run(
     let history = world.history.namespace(namespace);
     history.drain();
     let folder = tempfile::tempdir().context("a folder for kubeconfigs")?;
-    let nemesis = Nemesis::new(plan, world.server.clone(), history.clone(), mutation);
-    let pods_run = kubelet::run(&nemesis);
-    let proxies = nemesis.open(program, folder.path()).await?;
-    let lived = life(&nemesis).await;
-    nemesis.end().await?;
+    let experiment = Experiment::new(plan, world.server.clone(), history.clone(), mutation);
+    let pods_run = kubelet::run(&experiment);
+    let proxies = launch::operators(&experiment, program, folder.path(), namespace).await?;
+    let lived = life(&experiment).await;
+    experiment.kill_operators().await?;
     drop(proxies);
     let recorded = history.drain();
     drop(pods_run);
     if lived.is_err() {
-        sweep(&nemesis).await?;
+        sweep(&experiment).await?;
     }
     lived?;
-    let runs = nemesis.ground_truth.all();
+    let runs = experiment.ground_truth.all();
     let mut violations = checker::check(&recorded, &runs);
-    violations.extend(nemesis.accusations());
+    violations.extend(experiment.violations());
     if !violations.is_empty() {
-        sweep(&nemesis).await?;
+        sweep(&experiment).await?;
     }
     Ok(PlanResult {
         violations,
-        problems: nemesis.problems(),
-        fired: nemesis.fired(),
-        writes: nemesis.writes(),
-        starts: nemesis.operators().iter().map(|operator| operator.starts()).sum(),
+        problems: experiment.problems(),
+        fired: experiment.schedule.happened(),
+        writes: experiment.schedule.writes(),
+        starts: experiment.operators().iter().map(|operator| operator.starts()).sum(),
         recorded,
         runs,
         took: started.elapsed(),
-        plan: nemesis.plan.clone(),
+        plan: experiment.plan.clone(),
     })
 }
 
-async fn life(nemesis: &Arc<Nemesis>) -> Result<()> {
-    user::create(nemesis).await?;
-    if !comes_to_rest(nemesis).await? {
+async fn life(experiment: &Arc<Experiment>) -> Result<()> {
+    user::create(experiment).await?;
+    if !comes_to_rest(experiment).await? {
         return Ok(());
     }
-    if !falls_quiet(nemesis).await {
-        nemesis.accuse(
+    if !falls_quiet(experiment).await {
+        experiment.report_violation(
             "L2",
             format!(
                 "tasks or pods are still written {} s after the end",
-                bound(nemesis, QUIETEN, BROKEN_QUIETEN).as_secs()
+                bound(experiment, QUIETEN, BROKEN_QUIETEN).as_secs()
             ),
         );
     }
-    user::delete(nemesis).await?;
-    leaves_nothing(nemesis).await;
+    user::delete(experiment).await?;
+    leaves_nothing(experiment).await;
     Ok(())
 }
 
 /// The longest that something is waited for: where the operator is whole, and where it is broken.
-fn bound(nemesis: &Nemesis, whole: Duration, broken: Duration) -> Duration {
-    if nemesis.mutation.is_some() { broken } else { whole }
+fn bound(experiment: &Experiment, whole: Duration, broken: Duration) -> Duration {
+    if experiment.mutator.is_some() { broken } else { whole }
 }
 
 /// L1: false where it does not.
-async fn comes_to_rest(nemesis: &Arc<Nemesis>) -> Result<bool> {
-    let history = &nemesis.history;
-    let rest = bound(nemesis, REST, BROKEN_REST);
-    let livelock = bound(nemesis, LIVELOCK, BROKEN_REST);
+async fn comes_to_rest(experiment: &Arc<Experiment>) -> Result<bool> {
+    let history = &experiment.history;
+    let rest = bound(experiment, REST, BROKEN_REST);
+    let livelock = bound(experiment, LIVELOCK, BROKEN_REST);
     let mut stops = 0;
     let (mut deadline, mut last) = (Instant::now() + rest, Instant::now() + livelock);
     let mut count = history.count();
-    let was_there = |history: &NamespaceHistory| history.task_named(&nemesis.task).map(drop);
+    let was_there = |history: &NamespaceHistory| history.task_named(&experiment.task).map(drop);
     history.until(rest, was_there).await;
     loop {
         let rests = |history: &NamespaceHistory| {
-            let there = history.task_named(&nemesis.task);
+            let there = history.task_named(&experiment.task);
             let rests = match &there {
-                None => nemesis.plan.ends_in_deletion(),
+                None => experiment.plan.ends_in_deletion(),
                 Some(task) => checker::is_at_rest(task),
             };
-            (rests && nemesis.is_idle()).then(|| there.map(|task| look::version(&task)))
+            (rests && experiment.is_idle()).then(|| there.map(|task| look::version(&task)))
         };
         if let Some(version) = history.until(LOOK, rests).await {
             stops += 1;
-            if version.is_none() || !nemesis.stopped(stops).await? {
+            if version.is_none() || !nemesis::task_stopped(experiment, stops).await? {
                 return Ok(true);
             }
             // What the user changed just now is yet to be seen.
             let changed = |history: &NamespaceHistory| {
-                let now = history.task_named(&nemesis.task).map(|task| look::version(&task));
+                let now = history.task_named(&experiment.task).map(|task| look::version(&task));
                 (now != version).then_some(())
             };
             history.until(rest, changed).await;
             (deadline, last) = (Instant::now() + rest, Instant::now() + livelock);
         }
-        nemesis.revive().await?;
-        if !nemesis.is_idle() {
+        experiment.restart_exited_operators().await?;
+        if !experiment.is_idle() {
             (deadline, last) = (Instant::now() + rest, Instant::now() + livelock);
         }
         if history.count() != count {
             (deadline, count) = (Instant::now() + rest, history.count());
         }
         if Instant::now() > deadline.min(last) {
-            let task = history.task_named(&nemesis.task);
+            let task = history.task_named(&experiment.task);
             let status = task.as_deref().and_then(|task| task.get("status")).cloned().unwrap_or_default();
             let status = json!({
                 "phase": status.get("phase"), "iterations": status.get("iterations"),
                 "active": status.get("active"), "waiting": status.get("waiting"), "stop": status.get("stop"),
             });
-            nemesis.accuse(
+            experiment.report_violation(
                 "L1",
                 format!(
                     "the task is not at rest, and nothing has happened for {} s: {status}",
@@ -184,12 +184,12 @@ async fn comes_to_rest(nemesis: &Arc<Nemesis>) -> Result<bool> {
 }
 
 /// L2, for a moment: false where it does not.
-async fn falls_quiet(nemesis: &Nemesis) -> bool {
-    let deadline = Instant::now() + bound(nemesis, QUIETEN, BROKEN_QUIETEN);
+async fn falls_quiet(experiment: &Experiment) -> bool {
+    let deadline = Instant::now() + bound(experiment, QUIETEN, BROKEN_QUIETEN);
     while Instant::now() < deadline {
-        let count = nemesis.history.count();
+        let count = experiment.history.count();
         time::sleep(QUIET).await;
-        if nemesis.history.count() == count {
+        if experiment.history.count() == count {
             return true;
         }
     }
@@ -197,26 +197,28 @@ async fn falls_quiet(nemesis: &Nemesis) -> bool {
 }
 
 /// S8.
-async fn leaves_nothing(nemesis: &Nemesis) {
+async fn leaves_nothing(experiment: &Experiment) {
     let empty =
         |history: &NamespaceHistory| (history.task().is_none() && history.pods().is_empty()).then_some(());
-    let left = bound(nemesis, LEFT, BROKEN_LEFT);
-    if nemesis.history.until(left, empty).await.is_none() {
-        if let Some(task) = nemesis.history.task() {
+    let left = bound(experiment, LEFT, BROKEN_LEFT);
+    if experiment.history.until(left, empty).await.is_none() {
+        if let Some(task) = experiment.history.task() {
             // The operator has no part in this: tasks bear no finalizer.
-            let path = tasks(&nemesis.history.namespace, look::name(&task));
-            let there = nemesis.server.get(&path).await.map(|found| found.is_some());
-            nemesis.problem(&format!("the task was deleted and is still seen; a read finds it: {there:?}"));
+            let path = tasks(&experiment.history.namespace, look::name(&task));
+            let there = experiment.server.get(&path).await.map(|found| found.is_some());
+            experiment.report_problem(&format!(
+                "the task was deleted and is still seen; a read finds it: {there:?}"
+            ));
             return;
         }
-        let pods = nemesis.history.pods();
+        let pods = experiment.history.pods();
         let names: Vec<String> = pods
             .iter()
             .map(|pod| {
                 format!("{} {}", look::name(pod), pod.pointer("/metadata/finalizers").unwrap_or(&json!([])))
             })
             .collect();
-        nemesis.accuse(
+        experiment.report_violation(
             "S8",
             format!(
                 "{} s after the task's deletion these pods are left: {}",
@@ -228,8 +230,8 @@ async fn leaves_nothing(nemesis: &Nemesis) {
 }
 
 /// Removes what a plan left that went wrong, so that the next one finds the namespace empty.
-async fn sweep(nemesis: &Nemesis) -> Result<()> {
-    let (server, history) = (&nemesis.server, &nemesis.history);
+async fn sweep(experiment: &Experiment) -> Result<()> {
+    let (server, history) = (&experiment.server, &experiment.history);
     let none = json!({ "metadata": { "finalizers": null } });
     if let Some(task) = history.task() {
         server.delete(&tasks(&history.namespace, look::name(&task)), "", None).await?;

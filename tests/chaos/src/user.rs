@@ -1,4 +1,4 @@
-//! What a person does to a task and its pods.
+//! What the user does to a task and its pods.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,17 +8,17 @@ use anyhow::{Context, Result};
 use http::Method;
 use serde_json::{Value, json};
 
+use crate::buffered::BufferedRequest;
+use crate::experiment::Experiment;
 use crate::history::NamespaceHistory;
 use crate::json as look;
-use crate::nemesis::Nemesis;
 use crate::plan::{FATAL, Plan, UserAction};
-use crate::proxy::BufferedRequest;
 use crate::server::{Format, pods, tasks};
 
-/// How long a person waits to see a task suspended before letting it go on.
+/// How long the user waits for a task to be suspended before resuming it.
 const SUSPENSION: Duration = Duration::from_secs(6);
 
-/// The plan's task as a person writes it.
+/// The plan's task as the user writes it.
 pub fn task(plan: &Plan, name: &str) -> Value {
     json!({
         "apiVersion": "agentloop.dev/v1alpha1",
@@ -40,10 +40,10 @@ pub fn task(plan: &Plan, name: &str) -> Value {
 }
 
 /// Creates the plan's task.
-pub async fn create(nemesis: &Nemesis) -> Result<()> {
-    let body = task(&nemesis.plan, &nemesis.task);
-    let path = tasks(&nemesis.history.namespace, "");
-    nemesis
+pub async fn create(experiment: &Experiment) -> Result<()> {
+    let body = task(&experiment.plan, &experiment.task);
+    let path = tasks(&experiment.history.namespace, "");
+    experiment
         .server
         .must(Method::POST, &path, Some((Format::Json, &body)))
         .await
@@ -52,100 +52,109 @@ pub async fn create(nemesis: &Nemesis) -> Result<()> {
 }
 
 /// Deletes it.
-pub async fn delete(nemesis: &Nemesis) -> Result<()> {
-    nemesis.server.delete(&tasks(&nemesis.history.namespace, &nemesis.task), "", None).await
+pub async fn delete(experiment: &Experiment) -> Result<()> {
+    experiment.server.delete(&tasks(&experiment.history.namespace, &experiment.task), "", None).await
 }
 
-/// Does something; `sent` is the request that the operator is about to make, where there is one.
-pub async fn act(nemesis: &Arc<Nemesis>, act: UserAction, sent: Option<&BufferedRequest>) -> Result<()> {
-    let namespace = &nemesis.history.namespace;
-    let path = tasks(namespace, &nemesis.task);
+/// Performs an action. `request` is the operator's request before which it happens, if there is one.
+pub async fn act(
+    experiment: &Arc<Experiment>,
+    action: UserAction,
+    request: Option<&BufferedRequest>,
+) -> Result<()> {
+    let namespace = &experiment.history.namespace;
+    let path = tasks(namespace, &experiment.task);
     let spec = |patch: Value| json!({ "spec": patch });
-    match act {
+    match action {
         UserAction::Limit(limit) => {
-            nemesis.server.merge(&path, &spec(json!({ "maxIterations": limit }))).await?;
+            experiment.server.merge(&path, &spec(json!({ "maxIterations": limit }))).await?;
         }
         UserAction::Token => {
-            let count = nemesis.tokens.fetch_add(1, Ordering::SeqCst);
-            nemesis.server.merge(&path, &spec(json!({ "resetToken": format!("token-{count}") }))).await?;
+            let count = experiment.tokens.fetch_add(1, Ordering::SeqCst);
+            experiment.server.merge(&path, &spec(json!({ "resetToken": format!("token-{count}") }))).await?;
         }
         UserAction::Suspend => {
-            if nemesis.server.merge(&path, &spec(json!({ "suspend": true }))).await? {
-                go_on_later(nemesis);
+            if experiment.server.merge(&path, &spec(json!({ "suspend": true }))).await? {
+                resume_later(experiment);
             }
         }
-        UserAction::Delete => delete(nemesis).await?,
+        UserAction::Delete => delete(experiment).await?,
         UserAction::Recreate => {
-            delete(nemesis).await?;
-            create(nemesis).await?;
+            delete(experiment).await?;
+            create(experiment).await?;
         }
         UserAction::DeletePod(force) => {
-            let newest = nemesis.history.pods().into_iter().max_by_key(|pod| look::version(pod));
+            let newest = experiment.history.pods().into_iter().max_by_key(|pod| look::version(pod));
             if let Some(pod) = newest {
                 let path = pods(namespace, look::name(&pod));
-                nemesis.server.delete(&path, look::uid(&pod), force.then_some(0)).await?;
+                experiment.server.delete(&path, look::uid(&pod), force.then_some(0)).await?;
             }
         }
         UserAction::ForeignPod => {
-            if let Some(sent) = sent {
-                foreign_pod(nemesis, look::name(&sent.body)).await?;
+            if let Some(request) = request {
+                foreign_pod(experiment, look::name(&request.body)).await?;
             }
         }
     }
     Ok(())
 }
 
-fn go_on_later(nemesis: &Arc<Nemesis>) {
-    let busy = nemesis.busy();
-    let nemesis = nemesis.clone();
+fn resume_later(experiment: &Arc<Experiment>) {
+    let in_progress = experiment.begin();
+    let experiment = experiment.clone();
     tokio::spawn(async move {
         let suspended = |history: &NamespaceHistory| {
             let Some(task) = history.task() else { return Some(()) };
             let is = look::text(&task, "/status/phase") == "Suspended" && !look::has(&task, "/status/active");
             is.then_some(())
         };
-        // A claim whose pod was never made stays while it is suspended: that is waited for in vain.
-        nemesis.history.until(SUSPENSION, suspended).await;
-        let path = tasks(&nemesis.history.namespace, &nemesis.task);
-        if let Err(error) = nemesis.server.merge(&path, &json!({ "spec": { "suspend": false } })).await {
-            nemesis.problem(&error);
+        // An active iteration whose pod was never created stays active while the task is suspended: then this
+        // waits in vain.
+        experiment.history.until(SUSPENSION, suspended).await;
+        let path = tasks(&experiment.history.namespace, &experiment.task);
+        if let Err(error) = experiment.server.merge(&path, &json!({ "spec": { "suspend": false } })).await {
+            experiment.report_problem(&error);
         }
-        drop(busy);
+        drop(in_progress);
     });
 }
 
-/// A pod of the name that the operator is about to use, which is none of its business. It goes once the
-/// operator has told that it is in the way.
-async fn foreign_pod(nemesis: &Arc<Nemesis>, name: &str) -> Result<()> {
-    let namespace = nemesis.history.namespace.clone();
+/// Creates a foreign pod with the name that the operator is about to use. It is deleted once the operator has
+/// reported the conflict.
+async fn foreign_pod(experiment: &Arc<Experiment>, name: &str) -> Result<()> {
+    let namespace = experiment.history.namespace.clone();
     let body = json!({
-        "metadata": { "name": name, "labels": { "somebody": "else" } },
+        "metadata": { "name": name, "labels": { "owner": "another-client" } },
         "spec": {
-            "schedulingGates": [{ "name": "somebody/else" }],
+            "schedulingGates": [{ "name": "another-client/gate" }],
             "containers": [{ "name": "agent", "image": "none" }],
         },
     });
-    let made = nemesis.server.must(Method::POST, &pods(&namespace, ""), Some((Format::Json, &body))).await?;
-    let busy = nemesis.busy();
-    let (nemesis, path) = (nemesis.clone(), pods(&namespace, name));
+    let made =
+        experiment.server.must(Method::POST, &pods(&namespace, ""), Some((Format::Json, &body))).await?;
+    let in_progress = experiment.begin();
+    let (experiment, path) = (experiment.clone(), pods(&namespace, name));
     tokio::spawn(async move {
-        let told = |history: &NamespaceHistory| {
+        let reported = |history: &NamespaceHistory| {
             let task = history.task()?;
             (look::text(&task, "/status/reason") == "NameConflict").then_some(())
         };
-        let told = nemesis.history.until(Duration::from_secs(20), told).await;
-        match nemesis.server.get(&path).await {
-            Ok(Some(now)) if look::version(&now) == look::version(&made) && told.is_some() => {}
-            Ok(_) if told.is_none() => {
-                nemesis.accuse("S2", "a pod of somebody else's is in the way, and nobody says so");
+        let reported = experiment.history.until(Duration::from_secs(20), reported).await;
+        match experiment.server.get(&path).await {
+            Ok(Some(now)) if look::version(&now) == look::version(&made) && reported.is_some() => {}
+            Ok(_) if reported.is_none() => {
+                experiment.report_violation(
+                    "S2",
+                    "a foreign pod has the name of the iteration's pod, and the status does not report it",
+                );
             }
-            Ok(_) => nemesis.accuse("S2", "the operator has touched a pod of somebody else's"),
-            Err(error) => nemesis.problem(&error),
+            Ok(_) => experiment.report_violation("S2", "the operator changed a foreign pod"),
+            Err(error) => experiment.report_problem(&error),
         }
-        if let Err(error) = nemesis.server.delete(&path, look::uid(&made), None).await {
-            nemesis.problem(&error);
+        if let Err(error) = experiment.server.delete(&path, look::uid(&made), None).await {
+            experiment.report_problem(&error);
         }
-        drop(busy);
+        drop(in_progress);
     });
     Ok(())
 }
