@@ -12,13 +12,13 @@ use tokio::task::JoinHandle;
 
 /// All pods of a namespace, gone ones included.
 pub struct History {
-    pods: Arc<Mutex<BTreeMap<String, PodSeen>>>,
+    pods: Arc<Mutex<BTreeMap<String, PodRecord>>>,
     watch: JoinHandle<()>,
 }
 
 /// A pod of a task, as it was last seen.
 #[derive(Clone, Debug)]
-pub struct PodSeen {
+pub struct PodRecord {
     /// Its name.
     pub name: String,
     /// Uid of its task.
@@ -38,7 +38,7 @@ pub struct PodSeen {
 impl History {
     pub(crate) fn watch(client: Client, namespace: &str) -> Self {
         let pods = Arc::new(Mutex::new(BTreeMap::new()));
-        let seen = Arc::clone(&pods);
+        let recorded = Arc::clone(&pods);
         let api: Api<Pod> = Api::namespaced(client, namespace);
         let watch = tokio::spawn(async move {
             let mut events = watcher(api, watcher::Config::default()).boxed();
@@ -49,16 +49,17 @@ impl History {
                     // A watch that breaks is opened again, with a new list.
                     Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => continue,
                 };
-                note(&mut seen.lock().unwrap_or_else(PoisonError::into_inner), pod, gone);
+                note(&mut recorded.lock().unwrap_or_else(PoisonError::into_inner), pod, gone);
             }
         });
         Self { pods, watch }
     }
 
     /// The pods of a task, by iteration and attempt.
-    pub fn of(&self, task_uid: &str) -> Vec<PodSeen> {
+    pub fn of(&self, task_uid: &str) -> Vec<PodRecord> {
         let pods = self.pods.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut pods: Vec<PodSeen> = pods.values().filter(|pod| pod.task_uid == task_uid).cloned().collect();
+        let mut pods: Vec<PodRecord> =
+            pods.values().filter(|pod| pod.task_uid == task_uid).cloned().collect();
         pods.sort_by_key(|pod| (pod.iteration, pod.attempt));
         pods
     }
@@ -75,11 +76,11 @@ impl Drop for History {
     }
 }
 
-fn note(pods: &mut BTreeMap<String, PodSeen>, pod: Pod, gone: bool) {
+fn note(pods: &mut BTreeMap<String, PodRecord>, pod: Pod, gone: bool) {
     let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
     let Some(uid) = pod.uid() else { return };
     let before = pods.get(&uid).is_some_and(|before| before.started);
-    let seen = PodSeen {
+    let record = PodRecord {
         name: pod.name_any(),
         task_uid: label("agentloop.dev/task-uid"),
         iteration: label("agentloop.dev/iteration").parse().unwrap_or(0),
@@ -88,7 +89,7 @@ fn note(pods: &mut BTreeMap<String, PodSeen>, pod: Pod, gone: bool) {
         gone,
         pod,
     };
-    pods.insert(uid, seen);
+    pods.insert(uid, record);
 }
 
 fn has_started(pod: &Pod) -> bool {

@@ -60,7 +60,7 @@ impl Node {
     }
 
     /// Puts right whatever was done to it.
-    pub async fn mend(&self) -> Result<()> {
+    pub async fn repair(&self) -> Result<()> {
         // There may be no such taint.
         let _ = self.cluster.kubectl(&["taint", "node", &self.name, &format!("{OUT_OF_SERVICE}-")]).await?;
         self.start().await?;

@@ -26,8 +26,8 @@ pub async fn eventually<T, E: Display>(
     loop {
         match look().await {
             Ok(found) => return Ok(found),
-            Err(seen) if Instant::now() >= deadline => {
-                bail!("after {} s it is still not so that {what}; last seen: {seen}", within.as_secs())
+            Err(state) if Instant::now() >= deadline => {
+                bail!("after {} s it is still not so that {what}; last state: {state}", within.as_secs())
             }
             Err(_) => sleep(BETWEEN).await,
         }

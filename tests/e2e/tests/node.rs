@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use agentloop_e2e::{Lab, Node, PATIENCE, Task, iterations};
+use agentloop_e2e::{Node, PATIENCE, Task, TestNamespace, iterations};
 use anyhow::{Result, ensure};
 use tokio::sync::Mutex;
 
@@ -11,14 +11,17 @@ const DONE: &str = "Succeeded/Completed";
 static THE_NODE: Mutex<()> = Mutex::const_new(());
 
 /// Runs a test that has the node to itself, and puts the node right after it.
-async fn with_the_node(name: &str, test: impl AsyncFnOnce(&Lab, &Node) -> Result<()>) -> Result<()> {
+async fn with_the_node(
+    name: &str,
+    test: impl AsyncFnOnce(&TestNamespace, &Node) -> Result<()>,
+) -> Result<()> {
     let _alone = THE_NODE.lock().await;
-    let lab = Lab::own(name, &["--set", "tolerations[0].operator=Exists"]).await?;
-    let node = Node::of(&lab.cluster).await?;
-    lab.run(async |lab| {
-        let tested = test(lab, &node).await;
-        let mended = node.mend().await;
-        tested.and(mended)
+    let ns = TestNamespace::own(name, &["--set", "tolerations[0].operator=Exists"]).await?;
+    let node = Node::of(&ns.cluster).await?;
+    ns.run(async |ns| {
+        let tested = test(ns, &node).await;
+        let repaired = node.repair().await;
+        tested.and(repaired)
     })
     .await
 }
@@ -29,36 +32,36 @@ fn disturbed(name: &str) -> Task {
 }
 
 /// Waits until the disturbed iteration was charged once, with this outcome, and the second one did the work.
-async fn goes_on(lab: &Lab, name: &str, outcome: &str) -> Result<()> {
-    let seen = lab.until_state(name, iterations(4), DONE).await?;
-    ensure!(seen.history("outcome") == [outcome, "Exited"], "{:?}", seen.history("outcome"));
-    lab.exactly(&seen, 2)
+async fn continues(ns: &TestNamespace, name: &str, outcome: &str) -> Result<()> {
+    let snapshot = ns.until_state(name, iterations(4), DONE).await?;
+    ensure!(snapshot.history("outcome") == [outcome, "Exited"], "{:?}", snapshot.history("outcome"));
+    ns.exactly(&snapshot, 2)
 }
 
 #[tokio::test]
 async fn on_a_silent_node_nothing_is_charged_or_started_and_when_it_is_back_all_goes_on() -> Result<()> {
-    with_the_node("silent", async |lab, node| {
+    with_the_node("silent", async |ns, node| {
         // One ends by itself while nobody can tell; the other is deleted.
-        lab.create(&Task::new("left", &["change", "sleep=15", "ready"]).claim()).await?;
-        lab.create(&disturbed("deleted")).await?;
-        lab.until_running("left", 1).await?;
-        let seen = lab.until_running("deleted", 1).await?;
-        let pod = seen.active_pod().unwrap_or_default().to_owned();
+        ns.create(&Task::new("left", &["change", "sleep=15", "ready"]).claim()).await?;
+        ns.create(&disturbed("deleted")).await?;
+        ns.until_running("left", 1).await?;
+        let snapshot = ns.until_running("deleted", 1).await?;
+        let pod = snapshot.active_pod().unwrap_or_default().to_owned();
         node.stop().await?;
-        lab.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?.good()?;
+        ns.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?.good()?;
 
-        let lost = lab.until_state("deleted", PATIENCE, "Waiting/NodeLost").await?;
+        let lost = ns.until_state("deleted", PATIENCE, "Waiting/NodeLost").await?;
         ensure!(lost.message().contains("node") && lost.message().contains("not known"), "{lost}");
-        let left = lab.see("left").await?;
+        let left = ns.get("left").await?;
         ensure!((left.state().as_str(), left.iterations()) == ("Running", 0), "{left}");
-        lab.stays("deleted", Duration::from_secs(3), |now| now.0 == lost.0).await?;
-        lab.exactly(&lost, 1)?;
+        ns.stays("deleted", Duration::from_secs(3), |now| now.0 == lost.0).await?;
+        ns.exactly(&lost, 1)?;
 
         node.start().await?;
-        goes_on(lab, "deleted", "Interrupted").await?;
-        let seen = lab.until_state("left", iterations(1), DONE).await?;
-        ensure!(seen.history("outcome") == ["Exited"], "{:?}", seen.history("outcome"));
-        lab.exactly(&seen, 1)
+        continues(ns, "deleted", "Interrupted").await?;
+        let snapshot = ns.until_state("left", iterations(1), DONE).await?;
+        ensure!(snapshot.history("outcome") == ["Exited"], "{:?}", snapshot.history("outcome"));
+        ns.exactly(&snapshot, 1)
     })
     .await
 }
@@ -66,34 +69,34 @@ async fn on_a_silent_node_nothing_is_charged_or_started_and_when_it_is_back_all_
 #[tokio::test]
 async fn an_iteration_on_a_node_that_is_said_to_be_off_is_charged_once_and_the_next_waits_for_a_node()
 -> Result<()> {
-    with_the_node("off", async |lab, node| {
-        lab.create(&disturbed("stranded")).await?;
-        lab.until_running("stranded", 1).await?;
+    with_the_node("off", async |ns, node| {
+        ns.create(&disturbed("stranded")).await?;
+        ns.until_running("stranded", 1).await?;
         node.stop().await?;
         node.mark_silent().await?;
-        lab.stays("stranded", Duration::from_secs(2), |now| now.iterations() == 0).await?;
+        ns.stays("stranded", Duration::from_secs(2), |now| now.iterations() == 0).await?;
         node.take_out_of_service().await?;
-        let seen = lab.until_state("stranded", PATIENCE, "Waiting/Unschedulable").await?;
-        ensure!(seen.iterations() == 1, "{seen}");
-        lab.ran(&seen, &[1])?;
-        node.mend().await?;
-        goes_on(lab, "stranded", "Interrupted").await
+        let snapshot = ns.until_state("stranded", PATIENCE, "Waiting/Unschedulable").await?;
+        ensure!(snapshot.iterations() == 1, "{snapshot}");
+        ns.ran(&snapshot, &[1])?;
+        node.repair().await?;
+        continues(ns, "stranded", "Interrupted").await
     })
     .await
 }
 
 #[tokio::test]
 async fn a_drain_is_not_held_up_and_the_loop_goes_on_once_a_node_takes_pods_again() -> Result<()> {
-    with_the_node("drain", async |lab, node| {
-        lab.create(&disturbed("drained")).await?;
-        lab.until_running("drained", 1).await?;
+    with_the_node("drain", async |ns, node| {
+        ns.create(&disturbed("drained")).await?;
+        ns.until_running("drained", 1).await?;
         let said = node.drain(&["--ignore-daemonsets", "--delete-emptydir-data"]).await?.good()?;
         ensure!(said.contains("drained-") && said.contains("evicted"), "the pod was not evicted: {said}");
-        let seen = lab.until_state("drained", PATIENCE, "Waiting/Unschedulable").await?;
-        ensure!(seen.iterations() == 1, "{seen}");
-        lab.ran(&seen, &[1])?;
+        let snapshot = ns.until_state("drained", PATIENCE, "Waiting/Unschedulable").await?;
+        ensure!(snapshot.iterations() == 1, "{snapshot}");
+        ns.ran(&snapshot, &[1])?;
         node.uncordon().await?;
-        goes_on(lab, "drained", "Interrupted").await
+        continues(ns, "drained", "Interrupted").await
     })
     .await
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use agentloop_e2e::{Lab, PATIENCE, Seen, Task, eventually, iterations};
+use agentloop_e2e::{PATIENCE, Task, TaskSnapshot, TestNamespace, eventually, iterations};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -42,18 +42,18 @@ fn cost(script: &Value, iterations: usize) -> Tokens {
     })
 }
 
-fn usage(seen: &Seen) -> Tokens {
+fn usage(snapshot: &TaskSnapshot) -> Tokens {
     ["inputTokens", "cachedInputTokens", "outputTokens"]
-        .map(|name| seen.number(&format!("/status/usage/{name}")))
+        .map(|name| snapshot.number(&format!("/status/usage/{name}")))
 }
 
 /// A namespace with an operator of its own: its delays are short.
-async fn lab(name: &str) -> Result<Lab> {
-    Lab::own(name, &["--set", "config.rateLimitMinSeconds=3"]).await
+async fn ns(name: &str) -> Result<TestNamespace> {
+    TestNamespace::own(name, &["--set", "config.rateLimitMinSeconds=3"]).await
 }
 
 /// Starts the model in the test's namespace, and writes what Codex needs to find it.
-async fn start_model(lab: &Lab, script: &Value) -> Result<()> {
+async fn start_model(ns: &TestNamespace, script: &Value) -> Result<()> {
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": { "name": "model", "labels": { "app": "model" } },
@@ -81,10 +81,10 @@ async fn start_model(lab: &Lab, script: &Value) -> Result<()> {
         "metadata": { "name": "model" },
         "spec": { "selector": { "app": "model" }, "ports": [{ "port": 80, "targetPort": 8080 }] },
     });
-    lab.apply(&pod).await?.good()?;
-    lab.apply(&service).await?.good()?;
+    ns.apply(&pod).await?.good()?;
+    ns.apply(&service).await?.good()?;
     let address =
-        lab.kubectl(&["get", "service", "model", "-o", "jsonpath={.spec.clusterIP}"]).await?.good()?;
+        ns.kubectl(&["get", "service", "model", "-o", "jsonpath={.spec.clusterIP}"]).await?.good()?;
     let config = format!(
         "model = \"scripted\"\nmodel_provider = \"scripted\"\n\n[model_providers.scripted]\nname = \"scripted\"\n\
          base_url = \"http://{address}/v1\"\nwire_api = \"responses\"\nenv_key = \"MODEL_KEY\"\n"
@@ -93,24 +93,24 @@ async fn start_model(lab: &Lab, script: &Value) -> Result<()> {
         "apiVersion": "v1", "kind": "ConfigMap",
         "metadata": { "name": CONFIG }, "data": { "config.toml": config },
     });
-    lab.apply(&config).await?.good()?;
+    ns.apply(&config).await?.good()?;
     let wait = ["wait", "pod/model", "--for=condition=Ready", "--timeout=90s"];
-    lab.kubectl(&wait).await?.good()?;
+    ns.kubectl(&wait).await?.good()?;
     Ok(())
 }
 
-async fn set_key(lab: &Lab, key: &str) -> Result<()> {
+async fn set_key(ns: &TestNamespace, key: &str) -> Result<()> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret",
         "metadata": { "name": SECRET }, "stringData": { "key": key },
     });
-    lab.apply(&secret).await?.good()?;
+    ns.apply(&secret).await?.good()?;
     Ok(())
 }
 
 /// What the model was asked and answered, one line for each request.
-async fn requests(lab: &Lab) -> Result<Vec<String>> {
-    let said = lab.kubectl(&["logs", "model"]).await?.good()?;
+async fn requests(ns: &TestNamespace) -> Result<Vec<String>> {
+    let said = ns.kubectl(&["logs", "model"]).await?.good()?;
     Ok(said.lines().map(str::to_owned).collect())
 }
 
@@ -163,42 +163,47 @@ fn work(iteration: i64, ready: bool) -> Value {
 }
 
 /// The pods that a task ever had: iteration, attempt.
-fn attempts(lab: &Lab, seen: &Seen) -> Vec<(i32, i32)> {
-    lab.history.of(seen.uid()).iter().map(|pod| (pod.iteration, pod.attempt)).collect()
+fn attempts(ns: &TestNamespace, snapshot: &TaskSnapshot) -> Vec<(i32, i32)> {
+    ns.history.of(snapshot.uid()).iter().map(|pod| (pod.iteration, pod.attempt)).collect()
 }
 
 #[tokio::test]
 async fn codex_goes_on_past_its_limit_by_the_pasted_command_until_it_says_that_it_is_done() -> Result<()> {
-    lab("codex")
+    ns("codex")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let script = json!({ "key": KEY, "iterations": [
                 work(1, false), work(2, false), work(3, false), work(4, true),
             ] });
-            start_model(lab, &script).await?;
-            set_key(lab, KEY).await?;
-            lab.create(&task("writer").max(2)).await?;
-            let seen =
-                lab.until_state("writer", iterations(2), "IterationLimitReached/IterationLimit").await?;
-            lab.exactly(&seen, 2)?;
-            ensure!(usage(&seen) == cost(&script, 2), "{:?}", usage(&seen));
+            start_model(ns, &script).await?;
+            set_key(ns, KEY).await?;
+            ns.create(&task("writer").max(2)).await?;
+            let snapshot =
+                ns.until_state("writer", iterations(2), "IterationLimitReached/IterationLimit").await?;
+            ns.exactly(&snapshot, 2)?;
+            ensure!(usage(&snapshot) == cost(&script, 2), "{:?}", usage(&snapshot));
 
-            lab.paste(&seen, "maxIterations").await?;
-            let seen = lab.until_state("writer", iterations(2), DONE).await?;
-            lab.exactly(&seen, 4)?;
-            ensure!(seen.iterations() == 4, "{seen}");
-            ensure!(usage(&seen) == cost(&script, 4), "{:?}, not {:?}", usage(&seen), cost(&script, 4));
-            ensure!(seen.history("changed") == ["Changed"; 4], "{:?}", seen.history("changed"));
-            ensure!(seen.history("exitCode") == ["0"; 4], "{:?}", seen.history("exitCode"));
+            ns.paste(&snapshot, "maxIterations").await?;
+            let snapshot = ns.until_state("writer", iterations(2), DONE).await?;
+            ns.exactly(&snapshot, 4)?;
+            ensure!(snapshot.iterations() == 4, "{snapshot}");
+            ensure!(
+                usage(&snapshot) == cost(&script, 4),
+                "{:?}, not {:?}",
+                usage(&snapshot),
+                cost(&script, 4)
+            );
+            ensure!(snapshot.history("changed") == ["Changed"; 4], "{:?}", snapshot.history("changed"));
+            ensure!(snapshot.history("exitCode") == ["0"; 4], "{:?}", snapshot.history("exitCode"));
             // What Codex's own shell printed has gone through the model, and come back in the gate.
             let errors = ["1", "2", "3"].map(|commits| format!("{commits} commits are too few"));
-            ensure!(seen.history("error").starts_with(&errors), "{:?}", seen.history("error"));
-            ensure!(requests(lab).await?.len() == 16, "{:#?}", requests(lab).await?);
+            ensure!(snapshot.history("error").starts_with(&errors), "{:?}", snapshot.history("error"));
+            ensure!(requests(ns).await?.len() == 16, "{:#?}", requests(ns).await?);
 
-            let claim = lab.claim_of(&seen).await?;
+            let claim = ns.claim_of(&snapshot).await?;
             let line =
                 "cd /workspace/notes && git log --format=%an && cat text && ls ../.agentloop/*/iterations";
-            let kept = lab.look_into(&claim, line).await?;
+            let kept = ns.look_into(&claim, line).await?;
             let expected = "codex codex codex codex line 1 line 2 line 3 line 4 0001 0002 0003 0004";
             ensure!(kept.split_whitespace().eq(expected.split(' ')), "the claim holds {kept:?}");
             Ok(())
@@ -208,27 +213,27 @@ async fn codex_goes_on_past_its_limit_by_the_pasted_command_until_it_says_that_i
 
 #[tokio::test]
 async fn a_key_that_the_model_refuses_fails_the_task_at_once_and_another_key_lets_it_go_on() -> Result<()> {
-    lab("codex-key")
+    ns("codex-key")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let script = json!({ "key": KEY, "iterations": [[], work(2, true)] });
-            start_model(lab, &script).await?;
-            set_key(lab, "a-key-gone-stale").await?;
-            lab.create(&task("stranger").max(5)).await?;
-            let seen = lab.until_state("stranger", iterations(1), "Failed/Unauthenticated").await?;
-            lab.exactly(&seen, 1)?;
-            ensure!(seen.iterations() == 1, "{seen}");
-            ensure!(seen.message().contains("401 Unauthorized"), "{seen}");
-            ensure!(usage(&seen) == [0; 3], "{:?}", usage(&seen));
-            let asked = requests(lab).await?;
+            start_model(ns, &script).await?;
+            set_key(ns, "a-key-gone-stale").await?;
+            ns.create(&task("stranger").max(5)).await?;
+            let snapshot = ns.until_state("stranger", iterations(1), "Failed/Unauthenticated").await?;
+            ns.exactly(&snapshot, 1)?;
+            ensure!(snapshot.iterations() == 1, "{snapshot}");
+            ensure!(snapshot.message().contains("401 Unauthorized"), "{snapshot}");
+            ensure!(usage(&snapshot) == [0; 3], "{:?}", usage(&snapshot));
+            let asked = requests(ns).await?;
             ensure!(asked.iter().all(|line| line == "refused: 401"), "{asked:?}");
 
-            set_key(lab, KEY).await?;
-            lab.stays("stranger", Duration::from_secs(2), |now| now.0 == seen.0).await?;
-            lab.paste(&seen, "resetToken").await?;
-            let seen = lab.until_state("stranger", iterations(1), DONE).await?;
-            lab.exactly(&seen, 2)?;
-            ensure!(usage(&seen) == cost(&script, 2), "{:?}", usage(&seen));
+            set_key(ns, KEY).await?;
+            ns.stays("stranger", Duration::from_secs(2), |now| now.0 == snapshot.0).await?;
+            ns.paste(&snapshot, "resetToken").await?;
+            let snapshot = ns.until_state("stranger", iterations(1), DONE).await?;
+            ns.exactly(&snapshot, 2)?;
+            ensure!(usage(&snapshot) == cost(&script, 2), "{:?}", usage(&snapshot));
             Ok(())
         })
         .await
@@ -236,31 +241,34 @@ async fn a_key_that_the_model_refuses_fails_the_task_at_once_and_another_key_let
 
 /// A task whose first requests are refused, and what must come of it: its pods, and a word of its message while it waits.
 async fn refused(name: &str, refuse: Value, pods: &[(i32, i32)], word: Option<&str>) -> Result<()> {
-    lab(name)
+    ns(name)
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let first = refuse.get("first").and_then(Value::as_u64).context("how many are refused?")?;
             let script =
                 json!({ "key": KEY, "refuse": refuse, "iterations": [work(1, false), work(2, true)] });
-            start_model(lab, &script).await?;
-            set_key(lab, KEY).await?;
-            lab.create(&task("patient").max(2)).await?;
+            start_model(ns, &script).await?;
+            set_key(ns, KEY).await?;
+            ns.create(&task("patient").max(2)).await?;
             if let Some(word) = word {
-                let seen = lab
-                    .until("patient", iterations(1), "waits for its provider", |seen| {
-                        seen.state() == "Waiting/RateLimited"
+                let snapshot = ns
+                    .until("patient", iterations(1), "waits for its provider", |snapshot| {
+                        snapshot.state() == "Waiting/RateLimited"
                     })
                     .await?;
-                ensure!(seen.iterations() == 0 && seen.message().contains(word), "{seen}");
-                ensure!(seen.0.pointer("/status/waiting/retryTime").is_some(), "no time is told: {seen}");
+                ensure!(snapshot.iterations() == 0 && snapshot.message().contains(word), "{snapshot}");
+                ensure!(
+                    snapshot.0.pointer("/status/waiting/retryTime").is_some(),
+                    "no time is told: {snapshot}"
+                );
             }
-            let seen = lab.until_state("patient", iterations(4), DONE).await?;
-            ensure!(seen.iterations() == 2, "{seen}");
-            ensure!(attempts(lab, &seen) == pods, "{:?}", attempts(lab, &seen));
-            ensure!(usage(&seen) == cost(&script, 2), "{:?}", usage(&seen));
-            ensure!(seen.history("changed") == ["Changed"; 2], "{:?}", seen.history("changed"));
+            let snapshot = ns.until_state("patient", iterations(4), DONE).await?;
+            ensure!(snapshot.iterations() == 2, "{snapshot}");
+            ensure!(attempts(ns, &snapshot) == pods, "{:?}", attempts(ns, &snapshot));
+            ensure!(usage(&snapshot) == cost(&script, 2), "{:?}", usage(&snapshot));
+            ensure!(snapshot.history("changed") == ["Changed"; 2], "{:?}", snapshot.history("changed"));
             eventually(PATIENCE, "the model was asked no more than that", async || {
-                let asked = requests(lab).await.map_err(|error| error.to_string())?;
+                let asked = requests(ns).await.map_err(|error| error.to_string())?;
                 let refusals = asked.iter().filter(|line| *line == "refused: 429").count();
                 if (refusals as u64, asked.len()) == (first, refusals + 8) {
                     Ok(())

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use agentloop_e2e::{Lab, PATIENCE, Task, eventually, iterations};
+use agentloop_e2e::{PATIENCE, Task, TestNamespace, eventually, iterations};
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
@@ -16,9 +16,9 @@ const DONE: &str = "Succeeded/Completed";
 const LIMIT: &str = "IterationLimitReached/IterationLimit";
 
 /// What the claim's own record says ran, beside what the pods say.
-async fn journal(lab: &Lab, name: &str, runs: i32) -> Result<()> {
-    let claim = lab.claim_of(&lab.see(name).await?).await?;
-    let said = lab.look_into(&claim, "cut -d ' ' -f 1 /workspace/.agentloop/journal").await?;
+async fn journal(ns: &TestNamespace, name: &str, runs: i32) -> Result<()> {
+    let claim = ns.claim_of(&ns.get(name).await?).await?;
+    let said = ns.look_into(&claim, "cut -d ' ' -f 1 /workspace/.agentloop/journal").await?;
     let ran: Vec<i32> = said.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     let expected: Vec<i32> = (1..=runs).collect();
     ensure!(ran == expected, "the agents that ran are {ran:?}");
@@ -27,25 +27,25 @@ async fn journal(lab: &Lab, name: &str, runs: i32) -> Result<()> {
 
 #[tokio::test]
 async fn an_operator_killed_ten_times_runs_twenty_iterations_in_twenty_pods() -> Result<()> {
-    Lab::own("killed", &[])
+    TestNamespace::own("killed", &[])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("steady", &["change", "sleep=0.5", "new-blocker"]).claim().max(20)).await?;
+        .run(async |ns| {
+            ns.create(&Task::new("steady", &["change", "sleep=0.5", "new-blocker"]).claim().max(20)).await?;
             for round in 1..=10u32 {
                 // Spread over the loop and over the moments of an iteration: the delay moves by itself with
                 // the time that the operator takes to come back.
                 let from = i64::from(round * 3 / 2);
-                lab.until("steady", iterations(20), "moves on", |now| {
+                ns.until("steady", iterations(20), "moves on", |now| {
                     now.iterations() >= from || now.phase() == "IterationLimitReached"
                 })
                 .await?;
                 tokio::time::sleep(Duration::from_millis(u64::from(round * 137 % 700))).await;
-                lab.operator.kill().await?;
+                ns.operator.kill().await?;
             }
-            let seen = lab.until_state("steady", iterations(20), LIMIT).await?;
-            ensure!(seen.iterations() == 20, "{seen}");
-            lab.exactly(&seen, 20)?;
-            journal(lab, "steady", 20).await
+            let snapshot = ns.until_state("steady", iterations(20), LIMIT).await?;
+            ensure!(snapshot.iterations() == 20, "{snapshot}");
+            ns.exactly(&snapshot, 20)?;
+            journal(ns, "steady", 20).await
         })
         .await
 }
@@ -53,53 +53,53 @@ async fn an_operator_killed_ten_times_runs_twenty_iterations_in_twenty_pods() ->
 #[tokio::test]
 async fn an_operator_whose_lease_is_taken_away_again_and_again_counts_as_one_with_its_successor() -> Result<()>
 {
-    Lab::own("lease", &["--set", "replicas=2"])
+    TestNamespace::own("lease", &["--set", "replicas=2"])
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let task = Task::new("fought-over", &["change", "sleep=0.5", "new-blocker"]);
-            lab.create(&task.claim().max(8)).await?;
-            let leases: Api<Lease> = Api::namespaced(lab.cluster.client.clone(), &lab.operator.namespace);
+            ns.create(&task.claim().max(8)).await?;
+            let leases: Api<Lease> = Api::namespaced(ns.cluster.client.clone(), &ns.operator.namespace);
             for done in 1..=6 {
-                lab.until("fought-over", iterations(8), "moves on", |now| now.iterations() >= done).await?;
+                ns.until("fought-over", iterations(8), "moves on", |now| now.iterations() >= done).await?;
                 let spec = json!({ "holderIdentity": format!("thief-{done}"), "leaseDurationSeconds": 1 });
                 let taken = Patch::Merge(json!({ "spec": spec }));
-                leases.patch(&lab.operator.release, &PatchParams::default(), &taken).await?;
+                leases.patch(&ns.operator.release, &PatchParams::default(), &taken).await?;
             }
-            let seen = lab.until_state("fought-over", iterations(8), LIMIT).await?;
-            lab.exactly(&seen, 8)?;
-            journal(lab, "fought-over", 8).await
+            let snapshot = ns.until_state("fought-over", iterations(8), LIMIT).await?;
+            ns.exactly(&snapshot, 8)?;
+            journal(ns, "fought-over", 8).await
         })
         .await
 }
 
 #[tokio::test]
 async fn of_two_releases_over_one_namespace_one_serves_each_task_and_both_count_as_one() -> Result<()> {
-    Lab::own("two", &[])
+    TestNamespace::own("two", &[])
         .await?
-        .run(async |lab| {
-            let rival = lab.rival().await?;
-            lab.create(&Task::new("shared", &["change", "new-blocker"]).claim().max(8)).await?;
-            lab.create(&Task::new("watched", &["change", "idle-until=2", "ready"]).claim().max(8)).await?;
-            let served_by = lab.until_running("watched", 1).await?.served_by().to_owned();
-            let known = [&lab.operator, &rival].map(|of| format!("{}/{}", of.namespace, of.release));
+        .run(async |ns| {
+            let rival = ns.rival().await?;
+            ns.create(&Task::new("shared", &["change", "new-blocker"]).claim().max(8)).await?;
+            ns.create(&Task::new("watched", &["change", "idle-until=2", "ready"]).claim().max(8)).await?;
+            let served_by = ns.until_running("watched", 1).await?.served_by().to_owned();
+            let known = [&ns.operator, &rival].map(|of| format!("{}/{}", of.namespace, of.release));
             ensure!(known.contains(&served_by), "{served_by} serves it, and not one of {known:?}");
             eventually(PATIENCE, "the other release says whose the task is", async || {
                 let of_task = "involvedObject.name=watched,reason=ServedByAnother";
                 let told =
                     ["get", "events", "--field-selector", of_task, "-o", "jsonpath={.items[*].message}"];
-                let told = lab.kubectl(&told).await.map_err(|error| error.to_string())?.text;
+                let told = ns.kubectl(&told).await.map_err(|error| error.to_string())?.text;
                 if told.contains(&format!("takeOver=[{served_by}]")) { Ok(()) } else { Err(told) }
             })
             .await?;
-            lab.patch("watched", json!({ "suspend": true })).await?;
-            lab.until_state("watched", PATIENCE, "Suspended").await?;
-            lab.patch("watched", json!({ "suspend": false })).await?;
-            let seen = lab.until_state("watched", iterations(2), DONE).await?;
-            lab.exactly(&seen, 2)?;
-            ensure!(seen.served_by() == served_by, "{} serves it now", seen.served_by());
-            let seen = lab.until_state("shared", iterations(8), LIMIT).await?;
-            lab.exactly(&seen, 8)?;
-            journal(lab, "shared", 8).await?;
+            ns.patch("watched", json!({ "suspend": true })).await?;
+            ns.until_state("watched", PATIENCE, "Suspended").await?;
+            ns.patch("watched", json!({ "suspend": false })).await?;
+            let snapshot = ns.until_state("watched", iterations(2), DONE).await?;
+            ns.exactly(&snapshot, 2)?;
+            ensure!(snapshot.served_by() == served_by, "{} serves it now", snapshot.served_by());
+            let snapshot = ns.until_state("shared", iterations(8), LIMIT).await?;
+            ns.exactly(&snapshot, 8)?;
+            journal(ns, "shared", 8).await?;
             rival.remove().await
         })
         .await
@@ -107,228 +107,235 @@ async fn of_two_releases_over_one_namespace_one_serves_each_task_and_both_count_
 
 #[tokio::test]
 async fn an_operator_that_is_away_neither_ends_an_iteration_nor_runs_it_again() -> Result<()> {
-    Lab::own("away", &[])
+    TestNamespace::own("away", &[])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("alone", &["change", "wait", "ready-at=2"]).claim()).await?;
-            let seen = lab.until_running("alone", 1).await?;
-            lab.operator.scale(0).await?;
-            lab.operator.is_at_rest().await?;
-            lab.tell(&seen).await?;
+        .run(async |ns| {
+            ns.create(&Task::new("alone", &["change", "wait", "ready-at=2"]).claim()).await?;
+            let snapshot = ns.until_running("alone", 1).await?;
+            ns.operator.scale(0).await?;
+            ns.operator.is_at_rest().await?;
+            ns.signal_agent(&snapshot).await?;
             eventually(PATIENCE, "the agent ends without the operator", async || {
-                let pods = lab.history.of(seen.uid());
+                let pods = ns.history.of(snapshot.uid());
                 let phases: Vec<_> =
                     pods.iter().filter_map(|p| p.pod.status.as_ref()?.phase.clone()).collect();
                 if phases == ["Succeeded"] { Ok(()) } else { Err(format!("{phases:?}")) }
             })
             .await?;
-            lab.operator.scale(1).await?;
-            let seen = lab.until_running("alone", 2).await?;
-            lab.tell(&seen).await?;
-            let seen = lab.until_state("alone", iterations(2), DONE).await?;
-            lab.exactly(&seen, 2)
+            ns.operator.scale(1).await?;
+            let snapshot = ns.until_running("alone", 2).await?;
+            ns.signal_agent(&snapshot).await?;
+            let snapshot = ns.until_state("alone", iterations(2), DONE).await?;
+            ns.exactly(&snapshot, 2)
         })
         .await
 }
 
 #[tokio::test]
 async fn a_namespace_deleted_while_the_operator_is_away_goes_once_it_is_back() -> Result<()> {
-    Lab::own("ns-away", &[])
+    TestNamespace::own("ns-away", &[])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("doomed", &["change", "idle"]).claim()).await?;
-            lab.until_running("doomed", 1).await?;
-            lab.operator.scale(0).await?;
-            lab.operator.is_at_rest().await?;
-            lab.kubectl(&["delete", "namespace", &lab.namespace, "--wait=false"]).await?.good()?;
+        .run(async |ns| {
+            ns.create(&Task::new("doomed", &["change", "idle"]).claim()).await?;
+            ns.until_running("doomed", 1).await?;
+            ns.operator.scale(0).await?;
+            ns.operator.is_at_rest().await?;
+            ns.kubectl(&["delete", "namespace", &ns.namespace, "--wait=false"]).await?.good()?;
             eventually(PATIENCE, "the agent is stopped", async || {
-                let pods = lab.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].status.phase}"]).await;
+                let pods = ns.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].status.phase}"]).await;
                 let said = pods.map_err(|error| error.to_string())?.text;
                 if said.contains("Running") { Err(said) } else { Ok(()) }
             })
             .await?;
-            lab.operator.scale(1).await
+            ns.operator.scale(1).await
         })
         .await
 }
 
 #[tokio::test]
 async fn an_upgrade_in_the_middle_of_a_loop_loses_nothing() -> Result<()> {
-    Lab::own("upgrade", &[])
+    TestNamespace::own("upgrade", &[])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("steady", &["change", "new-blocker"]).claim().max(6)).await?;
-            lab.until("steady", iterations(2), "moves on", |now| now.iterations() >= 1).await?;
-            lab.operator.install(&["--set", "log.level=debug"]).await?;
-            lab.until("steady", iterations(2), "moves on", |now| now.iterations() >= 3).await?;
-            lab.operator
+        .run(async |ns| {
+            ns.create(&Task::new("steady", &["change", "new-blocker"]).claim().max(6)).await?;
+            ns.until("steady", iterations(2), "moves on", |now| now.iterations() >= 1).await?;
+            ns.operator.install(&["--set", "log.level=debug"]).await?;
+            ns.until("steady", iterations(2), "moves on", |now| now.iterations() >= 3).await?;
+            ns.operator
                 .install(&["--set", "log.level=info", "--set", "runner.injection=init-container"])
                 .await?;
-            let seen = lab.until_state("steady", iterations(6), LIMIT).await?;
-            lab.exactly(&seen, 6)?;
-            journal(lab, "steady", 6).await
+            let snapshot = ns.until_state("steady", iterations(6), LIMIT).await?;
+            ns.exactly(&snapshot, 6)?;
+            journal(ns, "steady", 6).await
         })
         .await
 }
 
 #[tokio::test]
 async fn an_uninstalled_operator_leaves_a_running_loop_that_the_next_one_takes_up() -> Result<()> {
-    Lab::own("reinstall", &[])
+    TestNamespace::own("reinstall", &[])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("kept", &["change", "wait", "ready-at=3"]).claim()).await?;
-            let seen = lab.until_running("kept", 1).await?;
-            lab.operator.uninstall().await?;
-            let held = lab
+        .run(async |ns| {
+            ns.create(&Task::new("kept", &["change", "wait", "ready-at=3"]).claim()).await?;
+            let snapshot = ns.until_running("kept", 1).await?;
+            ns.operator.uninstall().await?;
+            let held = ns
                 .kubectl(&["get", "pods", "-o", "jsonpath={.items[*].metadata.finalizers}"])
                 .await?
                 .good()?;
             ensure!(!held.contains("agentloop.dev"), "pods are still held: {held}");
-            lab.tell(&seen).await?;
-            lab.operator.install(&[]).await?;
+            ns.signal_agent(&snapshot).await?;
+            ns.operator.install(&[]).await?;
             for iteration in 2..=3 {
-                let seen = lab.until_running("kept", iteration).await?;
-                lab.tell(&seen).await?;
+                let snapshot = ns.until_running("kept", iteration).await?;
+                ns.signal_agent(&snapshot).await?;
             }
-            let seen = lab.until_state("kept", iterations(3), DONE).await?;
-            lab.exactly(&seen, 3)?;
-            journal(lab, "kept", 3).await
+            let snapshot = ns.until_state("kept", iterations(3), DONE).await?;
+            ns.exactly(&snapshot, 3)?;
+            journal(ns, "kept", 3).await
         })
         .await
 }
 
 #[tokio::test]
 async fn without_an_operator_everything_that_it_made_can_be_deleted() -> Result<()> {
-    Lab::own("gone", &[])
+    TestNamespace::own("gone", &[])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("left", &["change", "idle"]).claim()).await?;
-            lab.create(&Task::new("done", &["change", "ready"]).claim()).await?;
-            let seen = lab.until_running("left", 1).await?;
-            lab.until_state("done", iterations(1), DONE).await?;
-            lab.operator.uninstall().await?;
-            ensure!(lab.find("left").await?.is_some(), "uninstalling deleted a task");
-            lab.delete("left").await?;
-            lab.delete("done").await?;
-            lab.exactly(&seen, 1)
+        .run(async |ns| {
+            ns.create(&Task::new("left", &["change", "idle"]).claim()).await?;
+            ns.create(&Task::new("done", &["change", "ready"]).claim()).await?;
+            let snapshot = ns.until_running("left", 1).await?;
+            ns.until_state("done", iterations(1), DONE).await?;
+            ns.operator.uninstall().await?;
+            ensure!(ns.get_opt("left").await?.is_some(), "uninstalling deleted a task");
+            ns.delete("left").await?;
+            ns.delete("done").await?;
+            ns.exactly(&snapshot, 1)
         })
         .await
 }
 
 #[tokio::test]
 async fn a_pod_that_is_gone_when_the_operator_is_installed_again_counts_and_never_runs_again() -> Result<()> {
-    Lab::own("lost", &[])
+    TestNamespace::own("lost", &[])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("lost", &["change", "idle-until=2", "ready"]).claim()).await?;
-            let pod = lab.until_running("lost", 1).await?.active_pod().context("no pod")?.to_owned();
-            lab.operator.uninstall().await?;
-            lab.kubectl(&["delete", "pod", &pod]).await?.good()?;
-            lab.operator.install(&[]).await?;
-            let seen = lab.until_state("lost", iterations(2), DONE).await?;
-            ensure!(seen.history("outcome") == ["PodLost", "Exited"], "{:?}", seen.history("outcome"));
-            lab.exactly(&seen, 2)
+        .run(async |ns| {
+            ns.create(&Task::new("lost", &["change", "idle-until=2", "ready"]).claim()).await?;
+            let pod = ns.until_running("lost", 1).await?.active_pod().context("no pod")?.to_owned();
+            ns.operator.uninstall().await?;
+            ns.kubectl(&["delete", "pod", &pod]).await?.good()?;
+            ns.operator.install(&[]).await?;
+            let snapshot = ns.until_state("lost", iterations(2), DONE).await?;
+            ensure!(
+                snapshot.history("outcome") == ["PodLost", "Exited"],
+                "{:?}",
+                snapshot.history("outcome")
+            );
+            ns.exactly(&snapshot, 2)
         })
         .await
 }
 
 #[tokio::test]
 async fn a_lowered_hard_limit_stops_a_running_loop_and_a_raised_one_starts_nothing() -> Result<()> {
-    Lab::own("hard-limit", &[])
+    TestNamespace::own("hard-limit", &[])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("bound", &["change", "wait", "new-blocker"]).claim().max(60)).await?;
-            lab.until("bound", PATIENCE, "is held to 50", |now| now.number("/status/maxIterations") == 50)
+        .run(async |ns| {
+            ns.create(&Task::new("bound", &["change", "wait", "new-blocker"]).claim().max(60)).await?;
+            ns.until("bound", PATIENCE, "is held to 50", |now| now.number("/status/maxIterations") == 50)
                 .await?;
-            let first = lab.until_running("bound", 1).await?;
-            lab.tell(&first).await?;
-            let second = lab.until_running("bound", 2).await?;
-            lab.operator.set("hardLimit", Some("2")).await?;
-            lab.tell(&second).await?;
-            let seen = lab.until_state("bound", iterations(2), LIMIT).await?;
-            lab.exactly(&seen, 2)?;
-            ensure!(seen.message().contains("hardLimit"), "the message does not name the hard limit: {seen}");
+            let first = ns.until_running("bound", 1).await?;
+            ns.signal_agent(&first).await?;
+            let second = ns.until_running("bound", 2).await?;
+            ns.operator.set("hardLimit", Some("2")).await?;
+            ns.signal_agent(&second).await?;
+            let snapshot = ns.until_state("bound", iterations(2), LIMIT).await?;
+            ns.exactly(&snapshot, 2)?;
+            ensure!(
+                snapshot.message().contains("hardLimit"),
+                "the message does not name the hard limit: {snapshot}"
+            );
 
-            lab.operator.set("hardLimit", Some("4")).await?;
-            lab.stays("bound", Duration::from_secs(8), |now| now.0 == seen.0).await?;
-            lab.patch("bound", json!({ "maxIterations": 3 })).await?;
-            let third = lab.until_running("bound", 3).await?;
-            lab.tell(&third).await?;
-            let seen = lab
+            ns.operator.set("hardLimit", Some("4")).await?;
+            ns.stays("bound", Duration::from_secs(8), |now| now.0 == snapshot.0).await?;
+            ns.patch("bound", json!({ "maxIterations": 3 })).await?;
+            let third = ns.until_running("bound", 3).await?;
+            ns.signal_agent(&third).await?;
+            let snapshot = ns
                 .until("bound", iterations(1), "stops after the third", |now| {
                     now.state() == LIMIT && now.iterations() == 3
                 })
                 .await?;
-            lab.exactly(&seen, 3)
+            ns.exactly(&snapshot, 3)
         })
         .await
 }
 
 #[tokio::test]
 async fn settings_that_are_refused_change_nothing_and_are_told() -> Result<()> {
-    Lab::own("refused", &[])
+    TestNamespace::own("refused", &[])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("before", &["change", "wait", "ready-at=2"]).claim().max(5)).await?;
-            let first = lab.until_running("before", 1).await?;
-            lab.operator.set("hardLimits", Some("1")).await?;
+        .run(async |ns| {
+            ns.create(&Task::new("before", &["change", "wait", "ready-at=2"]).claim().max(5)).await?;
+            let first = ns.until_running("before", 1).await?;
+            ns.operator.set("hardLimits", Some("1")).await?;
             eventually(PATIENCE, "the log names the key", async || {
-                let log = lab.operator.log().await.map_err(|error| error.to_string())?;
+                let log = ns.operator.log().await.map_err(|error| error.to_string())?;
                 if log.contains("hardLimits") { Ok(()) } else { Err(log) }
             })
             .await?;
             // One that ran goes on with what it had; one that is new waits.
-            lab.create(&Task::new("after", &["change", "ready"])).await?;
-            let seen = lab.until_state("after", PATIENCE, "Waiting/ConfigInvalid").await?;
-            ensure!(seen.message().contains("hardLimits"), "{seen}");
-            lab.tell(&first).await?;
-            let second = lab.until_running("before", 2).await?;
-            lab.tell(&second).await?;
-            lab.until_state("before", iterations(2), DONE).await?;
+            ns.create(&Task::new("after", &["change", "ready"])).await?;
+            let snapshot = ns.until_state("after", PATIENCE, "Waiting/ConfigInvalid").await?;
+            ensure!(snapshot.message().contains("hardLimits"), "{snapshot}");
+            ns.signal_agent(&first).await?;
+            let second = ns.until_running("before", 2).await?;
+            ns.signal_agent(&second).await?;
+            ns.until_state("before", iterations(2), DONE).await?;
 
-            lab.operator.set("hardLimits", None).await?;
-            let seen = lab.until_state("after", iterations(1), DONE).await?;
-            lab.exactly(&seen, 1)
+            ns.operator.set("hardLimits", None).await?;
+            let snapshot = ns.until_state("after", iterations(1), DONE).await?;
+            ns.exactly(&snapshot, 1)
         })
         .await
 }
 
 #[tokio::test]
 async fn settings_that_contradict_each_other_are_refused_and_the_last_good_ones_hold() -> Result<()> {
-    Lab::own("contradicts", &["--set", "config.defaultMaxIterations=2"])
+    TestNamespace::own("contradicts", &["--set", "config.defaultMaxIterations=2"])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("small", &["change", "wait", "new-blocker"]).claim()).await?;
-            let first = lab.until_running("small", 1).await?;
+        .run(async |ns| {
+            ns.create(&Task::new("small", &["change", "wait", "new-blocker"]).claim()).await?;
+            let first = ns.until_running("small", 1).await?;
             ensure!(first.number("/status/maxIterations") == 2, "{first}");
-            lab.operator.set("defaultMaxIterations", Some("60")).await?;
-            lab.tell(&first).await?;
-            let second = lab.until_running("small", 2).await?;
-            lab.tell(&second).await?;
-            let seen = lab.until_state("small", iterations(2), LIMIT).await?;
-            lab.exactly(&seen, 2)
+            ns.operator.set("defaultMaxIterations", Some("60")).await?;
+            ns.signal_agent(&first).await?;
+            let second = ns.until_running("small", 2).await?;
+            ns.signal_agent(&second).await?;
+            let snapshot = ns.until_state("small", iterations(2), LIMIT).await?;
+            ns.exactly(&snapshot, 2)
         })
         .await
 }
 
 #[tokio::test]
 async fn paused_holds_every_next_iteration_until_it_is_taken_back() -> Result<()> {
-    Lab::own("paused", &[])
+    TestNamespace::own("paused", &[])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("calm", &["change", "wait", "ready-at=2"]).claim()).await?;
-            let first = lab.until_running("calm", 1).await?;
-            lab.operator.set("paused", Some("true")).await?;
-            lab.create(&Task::new("new", &["change", "ready"])).await?;
-            lab.until_state("new", PATIENCE, "Waiting/Paused").await?;
-            lab.tell(&first).await?;
-            let seen = lab.until_state("calm", PATIENCE, "Waiting/Paused").await?;
-            lab.exactly(&seen, 1)?;
-            lab.operator.set("paused", None).await?;
-            let second = lab.until_running("calm", 2).await?;
-            lab.tell(&second).await?;
-            lab.until_state("calm", iterations(2), DONE).await?;
-            lab.until_state("new", iterations(1), DONE).await?;
+        .run(async |ns| {
+            ns.create(&Task::new("calm", &["change", "wait", "ready-at=2"]).claim()).await?;
+            let first = ns.until_running("calm", 1).await?;
+            ns.operator.set("paused", Some("true")).await?;
+            ns.create(&Task::new("new", &["change", "ready"])).await?;
+            ns.until_state("new", PATIENCE, "Waiting/Paused").await?;
+            ns.signal_agent(&first).await?;
+            let snapshot = ns.until_state("calm", PATIENCE, "Waiting/Paused").await?;
+            ns.exactly(&snapshot, 1)?;
+            ns.operator.set("paused", None).await?;
+            let second = ns.until_running("calm", 2).await?;
+            ns.signal_agent(&second).await?;
+            ns.until_state("calm", iterations(2), DONE).await?;
+            ns.until_state("new", iterations(1), DONE).await?;
             Ok(())
         })
         .await

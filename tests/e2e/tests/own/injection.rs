@@ -1,6 +1,6 @@
 //! The runner's two ways into a pod.
 
-use agentloop_e2e::{Lab, PATIENCE, Seen, Task, eventually, iterations};
+use agentloop_e2e::{PATIENCE, Task, TaskSnapshot, TestNamespace, eventually, iterations};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
@@ -8,12 +8,12 @@ const DONE: &str = "Succeeded/Completed";
 
 /// Runs a task to its end with the runner brought in this way, and tells how its pod had it: an image volume, an
 /// init container.
-async fn ways(lab: &Lab, name: &str, injection: &str) -> Result<(bool, bool)> {
-    lab.operator.install(&["--set", &format!("runner.injection={injection}")]).await?;
-    lab.create(&Task::new(name, &["prompt", "change", "ready-at=2"]).claim()).await?;
-    let seen = lab.until_state(name, iterations(2), DONE).await?;
-    lab.exactly(&seen, 2)?;
-    let pods = lab.history.of(seen.uid());
+async fn ways(ns: &TestNamespace, name: &str, injection: &str) -> Result<(bool, bool)> {
+    ns.operator.install(&["--set", &format!("runner.injection={injection}")]).await?;
+    ns.create(&Task::new(name, &["prompt", "change", "ready-at=2"]).claim()).await?;
+    let snapshot = ns.until_state(name, iterations(2), DONE).await?;
+    ns.exactly(&snapshot, 2)?;
+    let pods = ns.history.of(snapshot.uid());
     let spec = pods.last().and_then(|pod| pod.pod.spec.as_ref()).context("the pod has no spec")?;
     let by_volume = spec.volumes.iter().flatten().any(|volume| volume.image.is_some());
     Ok((by_volume, spec.init_containers.iter().flatten().next().is_some()))
@@ -22,11 +22,11 @@ async fn ways(lab: &Lab, name: &str, injection: &str) -> Result<(bool, bool)> {
 /// Its namespace enforces the restricted level, as all of these tests' do.
 #[tokio::test]
 async fn the_runner_comes_as_an_image_volume_or_by_an_init_container_as_it_was_set() -> Result<()> {
-    Lab::own("injection", &[])
+    TestNamespace::own("injection", &[])
         .await?
-        .run(async |lab| {
-            ensure!(ways(lab, "volume", "image-volume").await? == (true, false), "no image volume alone");
-            ensure!(ways(lab, "init", "init-container").await? == (false, true), "no init container alone");
+        .run(async |ns| {
+            ensure!(ways(ns, "volume", "image-volume").await? == (true, false), "no image volume alone");
+            ensure!(ways(ns, "init", "init-container").await? == (false, true), "no init container alone");
             Ok(())
         })
         .await
@@ -50,43 +50,43 @@ fn fitting(name: &str, resources: Value) -> Task {
         .with("template/spec/containers/0/resources", resources)
 }
 
-async fn fits(lab: &Lab, task: &Task) -> Result<Seen> {
-    lab.create(task).await?;
-    let settled = |now: &Seen| now.iterations() > 0 || now.reason() == "PodRejected";
-    let seen = lab.until(task.name(), iterations(1), "has stopped", settled).await?;
-    ensure!(seen.state() == DONE, "{seen}");
-    lab.exactly(&seen, 1)?;
-    Ok(seen)
+async fn fits(ns: &TestNamespace, task: &Task) -> Result<TaskSnapshot> {
+    ns.create(task).await?;
+    let settled = |now: &TaskSnapshot| now.iterations() > 0 || now.reason() == "PodRejected";
+    let snapshot = ns.until(task.name(), iterations(1), "has stopped", settled).await?;
+    ensure!(snapshot.state() == DONE, "{snapshot}");
+    ns.exactly(&snapshot, 1)?;
+    Ok(snapshot)
 }
 
-async fn stays_guaranteed(lab: &Lab) -> Result<()> {
+async fn stays_guaranteed(ns: &TestNamespace) -> Result<()> {
     let all = json!({ "cpu": "100m", "memory": "64Mi" });
-    let seen = fits(lab, &fitting("guaranteed", json!({ "requests": all, "limits": all }))).await?;
-    let pods = lab.history.of(seen.uid());
+    let snapshot = fits(ns, &fitting("guaranteed", json!({ "requests": all, "limits": all }))).await?;
+    let pods = ns.history.of(snapshot.uid());
     let class = pods.first().and_then(|pod| pod.pod.status.as_ref()?.qos_class.clone());
     ensure!(class.as_deref() == Some("Guaranteed"), "the pod is {class:?}");
     Ok(())
 }
 
-async fn passes_a_limit_range(lab: &Lab) -> Result<()> {
+async fn passes_a_limit_range(ns: &TestNamespace) -> Result<()> {
     let limits = json!([{
         "type": "Container",
         "min": { "cpu": "100m", "memory": "64Mi" },
         "maxLimitRequestRatio": { "cpu": "2", "memory": "1" },
     }]);
     let range = json!({ "apiVersion": "v1", "kind": "LimitRange", "metadata": { "name": "floor" }, "spec": { "limits": limits } });
-    lab.apply(&range).await?.good()?;
+    ns.apply(&range).await?.good()?;
     let resources = json!({
         "requests": { "cpu": "100m", "memory": "64Mi" },
         "limits": { "cpu": "200m", "memory": "64Mi" },
     });
-    let passed = fits(lab, &fitting("floor", resources)).await;
-    lab.kubectl(&["delete", "limitrange", "floor"]).await?.good()?;
+    let passed = fits(ns, &fitting("floor", resources)).await;
+    ns.kubectl(&["delete", "limitrange", "floor"]).await?.good()?;
     passed.map(drop)
 }
 
-async fn passes_a_range_of_users(lab: &Lab) -> Result<()> {
-    let name = lab.namespace.clone();
+async fn passes_a_range_of_users(ns: &TestNamespace) -> Result<()> {
+    let name = ns.namespace.clone();
     let of = |field: &str| {
         let user = "c.securityContext.runAsUser";
         let within = format!("({user} >= 1000680000 && {user} <= 1000689999)");
@@ -114,7 +114,7 @@ async fn passes_a_range_of_users(lab: &Lab) -> Result<()> {
         },
     });
     let manifest = json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] }).to_string();
-    lab.cluster.kubectl_with(&["apply", "-f", "-"], &manifest).await?.good()?;
+    ns.cluster.kubectl_with(&["apply", "-f", "-"], &manifest).await?.good()?;
     // A policy takes effect a moment later: a dry run of what it refuses tells when.
     let refused = Task::new("refused", &[]);
     let probe = json!({
@@ -123,30 +123,30 @@ async fn passes_a_range_of_users(lab: &Lab) -> Result<()> {
     });
     let passed = async {
         eventually(PATIENCE, "the policy is in force", async || {
-            let create = ["-n", &lab.namespace, "create", "--dry-run=server", "-f", "-"];
-            let tried = lab.cluster.kubectl_with(&create, &probe.to_string()).await;
+            let create = ["-n", &ns.namespace, "create", "--dry-run=server", "-f", "-"];
+            let tried = ns.cluster.kubectl_with(&create, &probe.to_string()).await;
             let said = tried.map_err(|error| error.to_string())?.text;
             if said.contains("out of the range") { Ok(()) } else { Err(said) }
         })
         .await?;
-        fits(lab, &fitting("range", json!({ "requests": { "cpu": "5m" } }))).await
+        fits(ns, &fitting("range", json!({ "requests": { "cpu": "5m" } }))).await
     }
     .await;
     let delete = ["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &name];
-    lab.cluster.kubectl(&delete).await?.good()?;
+    ns.cluster.kubectl(&delete).await?.good()?;
     passed.map(drop)
 }
 
 #[tokio::test]
 async fn the_init_container_fits_where_the_template_fits_and_changes_no_class_of_service() -> Result<()> {
-    Lab::own("fits", &["--set", "runner.injection=init-container"])
+    TestNamespace::own("fits", &["--set", "runner.injection=init-container"])
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             // Each is tried, whatever the one before came to.
             let all = [
-                stays_guaranteed(lab).await,
-                passes_a_limit_range(lab).await,
-                passes_a_range_of_users(lab).await,
+                stays_guaranteed(ns).await,
+                passes_a_limit_range(ns).await,
+                passes_a_range_of_users(ns).await,
             ];
             let wrong: Vec<String> =
                 all.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
@@ -159,18 +159,18 @@ async fn the_init_container_fits_where_the_template_fits_and_changes_no_class_of
 #[tokio::test]
 async fn a_pod_that_waits_for_a_wrong_image_of_the_runner_is_replaced_once_an_upgrade_names_the_right_one()
 -> Result<()> {
-    Lab::own("wrong-runner", &["--set", "runner.image.tag=no-such-tag"])
+    TestNamespace::own("wrong-runner", &["--set", "runner.image.tag=no-such-tag"])
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("waits", &["change", "ready"]).max(1)).await?;
-            lab.until("waits", PATIENCE, "waits for the image", |now| {
+        .run(async |ns| {
+            ns.create(&Task::new("waits", &["change", "ready"]).max(1)).await?;
+            ns.until("waits", PATIENCE, "waits for the image", |now| {
                 now.state() == "Waiting/ImagePullFailed" && now.message().contains("no-such-tag")
             })
             .await?;
-            lab.operator.install(&[]).await?;
-            let seen = lab.until_state("waits", iterations(1), DONE).await?;
-            ensure!(seen.iterations() == 1, "waiting was charged: {seen}");
-            lab.ran(&seen, &[1])
+            ns.operator.install(&[]).await?;
+            let snapshot = ns.until_state("waits", iterations(1), DONE).await?;
+            ensure!(snapshot.iterations() == 1, "waiting was charged: {snapshot}");
+            ns.ran(&snapshot, &[1])
         })
         .await
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use agentloop_e2e::{Lab, Seen, Task, iterations};
+use agentloop_e2e::{Task, TaskSnapshot, TestNamespace, iterations};
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use serde_json::json;
@@ -10,8 +10,8 @@ use serde_json::json;
 const LIMIT: &str = "IterationLimitReached/IterationLimit";
 const DONE: &str = "Succeeded/Completed";
 
-async fn no_warning(lab: &Lab, seen: &Seen) -> Result<()> {
-    for (type_, reason, note) in lab.events(seen.uid()).await? {
+async fn no_warning(ns: &TestNamespace, snapshot: &TaskSnapshot) -> Result<()> {
+    for (type_, reason, note) in ns.events(snapshot.uid()).await? {
         ensure!(type_ == "Normal", "an event is a {type_}: {reason}: {note}");
         let words = format!("{reason} {note}").to_lowercase();
         ensure!(!words.contains("fail") && !words.contains("error"), "an event speaks of failure: {words}");
@@ -21,68 +21,68 @@ async fn no_warning(lab: &Lab, seen: &Seen) -> Result<()> {
 
 #[tokio::test]
 async fn a_task_ready_at_iteration_3_of_10_succeeds_after_exactly_3_pods() -> Result<()> {
-    Lab::shared("ready-at-3")
+    TestNamespace::shared("ready-at-3")
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("three", &["change", "ready-at=3"]).max(10)).await?;
-            let seen = lab.until_state("three", iterations(3), DONE).await?;
-            ensure!(seen.0.pointer("/status/progress") == Some(&json!("3/10")), "{seen}");
+        .run(async |ns| {
+            ns.create(&Task::new("three", &["change", "ready-at=3"]).max(10)).await?;
+            let snapshot = ns.until_state("three", iterations(3), DONE).await?;
+            ensure!(snapshot.0.pointer("/status/progress") == Some(&json!("3/10")), "{snapshot}");
             ensure!(
-                seen.condition("Stopped").as_deref() == Some("True Succeeded"),
+                snapshot.condition("Stopped").as_deref() == Some("True Succeeded"),
                 "{:?}",
-                seen.condition("Stopped")
+                snapshot.condition("Stopped")
             );
-            ensure!(seen.0.pointer("/status/completionTime").is_some(), "no completion time");
-            ensure!(seen.history("iteration") == ["1", "2", "3"], "{:?}", seen.history("iteration"));
-            lab.stays("three", Duration::from_secs(4), |now| now.0 == seen.0).await?;
-            lab.exactly(&seen, 3)?;
-            no_warning(lab, &seen).await
+            ensure!(snapshot.0.pointer("/status/completionTime").is_some(), "no completion time");
+            ensure!(snapshot.history("iteration") == ["1", "2", "3"], "{:?}", snapshot.history("iteration"));
+            ns.stays("three", Duration::from_secs(4), |now| now.0 == snapshot.0).await?;
+            ns.exactly(&snapshot, 3)?;
+            no_warning(ns, &snapshot).await
         })
         .await
 }
 
 #[tokio::test]
 async fn a_task_ready_on_its_last_allowed_iteration_is_done_and_not_at_its_limit() -> Result<()> {
-    Lab::shared("ready-last")
+    TestNamespace::shared("ready-last")
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("last", &["change", "ready-at=2"]).max(2)).await?;
-            let seen = lab.until_state("last", iterations(2), DONE).await?;
-            lab.exactly(&seen, 2)
+        .run(async |ns| {
+            ns.create(&Task::new("last", &["change", "ready-at=2"]).max(2)).await?;
+            let snapshot = ns.until_state("last", iterations(2), DONE).await?;
+            ns.exactly(&snapshot, 2)
         })
         .await
 }
 
 #[tokio::test]
 async fn with_the_policy_verify_a_command_decides_and_no_gate_is_needed() -> Result<()> {
-    Lab::shared("verify").await?.run(async |lab| {
+    TestNamespace::shared("verify").await?.run(async |ns| {
         let verify = json!({ "policy": "Verify", "verify": { "command": ["/bin/test", "-e", "/workspace/iteration-3"] } });
-        lab.create(&Task::new("verified", &["change"]).claim().max(10).with("completion", verify)).await?;
-        let seen = lab.until_state("verified", iterations(3), DONE).await?;
-        lab.exactly(&seen, 3)
+        ns.create(&Task::new("verified", &["change"]).claim().max(10).with("completion", verify)).await?;
+        let snapshot = ns.until_state("verified", iterations(3), DONE).await?;
+        ns.exactly(&snapshot, 3)
     })
     .await
 }
 
 #[tokio::test]
 async fn a_gate_that_says_ready_is_refused_while_the_verify_command_fails() -> Result<()> {
-    Lab::shared("verify-gate")
+    TestNamespace::shared("verify-gate")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let line = "test -e /workspace/iteration-2 || { echo two is missing; exit 1; }";
             let verify = json!({ "verify": { "command": ["/bin/sh", "-c", line] } });
-            lab.create(
+            ns.create(
                 &Task::new("hasty", &["prompt", "change", "ready"])
                     .claim()
                     .max(10)
                     .with("completion", verify),
             )
             .await?;
-            let seen = lab.until_state("hasty", iterations(2), DONE).await?;
-            lab.exactly(&seen, 2)?;
-            let pods = lab.history.of(seen.uid());
+            let snapshot = ns.until_state("hasty", iterations(2), DONE).await?;
+            ns.exactly(&snapshot, 2)?;
+            let pods = ns.history.of(snapshot.uid());
             let second = pods.last().map(|pod| pod.name.clone()).unwrap_or_default();
-            let told = lab.kubectl(&["logs", &second, "-c", "agent"]).await?.good()?;
+            let told = ns.kubectl(&["logs", &second, "-c", "agent"]).await?.good()?;
             ensure!(told.contains("two is missing"), "the second prompt does not tell why: {told}");
             Ok(())
         })
@@ -92,32 +92,32 @@ async fn a_gate_that_says_ready_is_refused_while_the_verify_command_fails() -> R
 #[tokio::test]
 async fn a_task_that_is_never_ready_stops_at_10_and_its_own_message_lets_it_go_on_for_exactly_10_more()
 -> Result<()> {
-    Lab::shared("limit")
+    TestNamespace::shared("limit")
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("never", &["change", "new-blocker"]).claim()).await?;
-            let seen = lab.until_state("never", iterations(10), LIMIT).await?;
-            ensure!(seen.iterations() == 10, "{seen}");
-            lab.exactly(&seen, 10)?;
-            let told = seen.message().to_lowercase();
+        .run(async |ns| {
+            ns.create(&Task::new("never", &["change", "new-blocker"]).claim()).await?;
+            let snapshot = ns.until_state("never", iterations(10), LIMIT).await?;
+            ensure!(snapshot.iterations() == 10, "{snapshot}");
+            ns.exactly(&snapshot, 10)?;
+            let told = snapshot.message().to_lowercase();
             ensure!(
                 !told.contains("fail") && told.starts_with("stopped after 10 iterations (max: 10)"),
                 "{told}"
             );
             ensure!(
-                seen.condition("Stalled").is_some_and(|it| it.starts_with("False")),
+                snapshot.condition("Stalled").is_some_and(|it| it.starts_with("False")),
                 "it counts as stalled"
             );
-            no_warning(lab, &seen).await?;
+            no_warning(ns, &snapshot).await?;
 
-            lab.paste(&seen, "maxIterations").await?;
-            let seen = lab.until_state("never", iterations(10), LIMIT).await?;
-            ensure!(seen.iterations() == 20, "{seen}");
-            lab.exactly(&seen, 20)?;
-            no_warning(lab, &seen).await?;
+            ns.paste(&snapshot, "maxIterations").await?;
+            let snapshot = ns.until_state("never", iterations(10), LIMIT).await?;
+            ensure!(snapshot.iterations() == 20, "{snapshot}");
+            ns.exactly(&snapshot, 20)?;
+            no_warning(ns, &snapshot).await?;
 
-            let claim = lab.claim_of(&seen).await?;
-            let kept = lab
+            let claim = ns.claim_of(&snapshot).await?;
+            let kept = ns
                 .look_into(&claim, "cat /workspace/iteration-1; wc -l </workspace/.agentloop/journal")
                 .await?;
             ensure!(kept.split_whitespace().eq(["1", "20"]), "the claim holds {kept:?}");
@@ -128,58 +128,58 @@ async fn a_task_that_is_never_ready_stops_at_10_and_its_own_message_lets_it_go_o
 
 #[tokio::test]
 async fn a_stop_at_the_limit_holds_until_the_limit_is_raised_and_no_other_change_starts_it() -> Result<()> {
-    Lab::shared("limit-holds")
+    TestNamespace::shared("limit-holds")
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("held", &["change", "new-blocker"]).max(2)).await?;
-            let stopped = lab.until_state("held", iterations(2), LIMIT).await?;
-            lab.patch("held", json!({ "resetToken": "again" })).await?;
-            lab.until_state("held", iterations(1), LIMIT).await?;
-            lab.patch("held", json!({ "suspend": true })).await?;
-            lab.until_state("held", iterations(1), "Suspended").await?;
-            lab.patch("held", json!({ "suspend": false })).await?;
-            lab.until_state("held", iterations(1), LIMIT).await?;
-            lab.exactly(&stopped, 2)?;
-            lab.patch("held", json!({ "maxIterations": 3 })).await?;
-            let seen = lab
-                .until("held", iterations(1), "stops after the third", |seen| {
-                    seen.state() == LIMIT && seen.iterations() == 3
+        .run(async |ns| {
+            ns.create(&Task::new("held", &["change", "new-blocker"]).max(2)).await?;
+            let stopped = ns.until_state("held", iterations(2), LIMIT).await?;
+            ns.patch("held", json!({ "resetToken": "again" })).await?;
+            ns.until_state("held", iterations(1), LIMIT).await?;
+            ns.patch("held", json!({ "suspend": true })).await?;
+            ns.until_state("held", iterations(1), "Suspended").await?;
+            ns.patch("held", json!({ "suspend": false })).await?;
+            ns.until_state("held", iterations(1), LIMIT).await?;
+            ns.exactly(&stopped, 2)?;
+            ns.patch("held", json!({ "maxIterations": 3 })).await?;
+            let snapshot = ns
+                .until("held", iterations(1), "stops after the third", |snapshot| {
+                    snapshot.state() == LIMIT && snapshot.iterations() == 3
                 })
                 .await?;
-            lab.exactly(&seen, 3)
+            ns.exactly(&snapshot, 3)
         })
         .await
 }
 
 #[tokio::test]
 async fn a_limit_of_60_is_held_to_the_hard_limit_of_50_and_says_so() -> Result<()> {
-    Lab::shared("clamped")
+    TestNamespace::shared("clamped")
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("greedy", &["change", "ready-at=2"]).max(60)).await?;
-            let seen = lab.until_state("greedy", iterations(2), DONE).await?;
-            ensure!(seen.0.pointer("/status/progress") == Some(&json!("2/50")), "{seen}");
+        .run(async |ns| {
+            ns.create(&Task::new("greedy", &["change", "ready-at=2"]).max(60)).await?;
+            let snapshot = ns.until_state("greedy", iterations(2), DONE).await?;
+            ensure!(snapshot.0.pointer("/status/progress") == Some(&json!("2/50")), "{snapshot}");
             ensure!(
-                seen.condition("LimitClamped").as_deref() == Some("True HardLimit"),
+                snapshot.condition("LimitClamped").as_deref() == Some("True HardLimit"),
                 "{:?}",
-                seen.condition("LimitClamped")
+                snapshot.condition("LimitClamped")
             );
-            lab.exactly(&seen, 2)
+            ns.exactly(&snapshot, 2)
         })
         .await
 }
 
 #[tokio::test]
 async fn with_the_policy_exit_code_0_is_done_and_any_other_goes_on() -> Result<()> {
-    Lab::shared("exit-code")
+    TestNamespace::shared("exit-code")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let policy = json!({ "policy": "ExitCode" });
-            lab.create(&Task::new("code", &["change", "exit-once=7"]).max(5).with("completion", policy))
+            ns.create(&Task::new("code", &["change", "exit-once=7"]).max(5).with("completion", policy))
                 .await?;
-            let seen = lab.until_state("code", iterations(2), DONE).await?;
-            ensure!(seen.history("exitCode") == ["7", "0"], "{:?}", seen.history("exitCode"));
-            lab.exactly(&seen, 2)
+            let snapshot = ns.until_state("code", iterations(2), DONE).await?;
+            ensure!(snapshot.history("exitCode") == ["7", "0"], "{:?}", snapshot.history("exitCode"));
+            ns.exactly(&snapshot, 2)
         })
         .await
 }
@@ -190,21 +190,21 @@ const REFUSED: &str = r#"{"type":"system","subtype":"init","session_id":"s-1"}
 
 #[tokio::test]
 async fn a_short_time_that_a_provider_names_shortens_no_delay_and_hidden_work_is_charged() -> Result<()> {
-    Lab::shared("free")
+    TestNamespace::shared("free")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let refused = r#"printf '%s\n' "$1"; exit 1"#;
             let hides =
                 format!("mkdir -p /workspace/.agentloop/w && date >>/workspace/.agentloop/w/log; {refused}");
-            lab.create(&Task::script("asks", refused, &[REFUSED]).max(1)).await?;
-            lab.create(&Task::script("hides", &hides, &[REFUSED]).claim().max(1)).await?;
-            let seen = lab.until_state("asks", iterations(1), "Waiting/RateLimited").await?;
-            ensure!(seen.iterations() == 0, "it was charged: {seen}");
-            let wait = seen.not_before().map(|at| at.duration_since(Timestamp::now()).as_secs());
+            ns.create(&Task::script("asks", refused, &[REFUSED]).max(1)).await?;
+            ns.create(&Task::script("hides", &hides, &[REFUSED]).claim().max(1)).await?;
+            let snapshot = ns.until_state("asks", iterations(1), "Waiting/RateLimited").await?;
+            ensure!(snapshot.iterations() == 0, "it was charged: {snapshot}");
+            let wait = snapshot.not_before().map(|at| at.duration_since(Timestamp::now()).as_secs());
             // What a look takes is off already.
             ensure!(wait.is_some_and(|wait| wait > 50), "the next attempt comes in {wait:?} s");
-            let seen = lab.until_state("hides", iterations(1), LIMIT).await?;
-            lab.exactly(&seen, 1)
+            let snapshot = ns.until_state("hides", iterations(1), LIMIT).await?;
+            ns.exactly(&snapshot, 1)
         })
         .await
 }
@@ -212,23 +212,23 @@ async fn a_short_time_that_a_provider_names_shortens_no_delay_and_hidden_work_is
 #[tokio::test]
 async fn what_completes_a_task_is_what_its_pod_was_asked_for_and_an_edit_in_between_completes_nothing()
 -> Result<()> {
-    Lab::shared("edited")
+    TestNamespace::shared("edited")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let verify = |command: &str| json!({ "policy": "Verify", "verify": { "command": [command] } });
             let task = Task::new("raised", &["change", "wait"]).claim().max(1);
-            lab.create(&task.with("completion", verify("/bin/true"))).await?;
-            let seen = lab.until_running("raised", 1).await?;
-            lab.patch("raised", json!({ "completion": verify("/bin/false") })).await?;
-            lab.tell(&seen).await?;
-            let seen = lab
+            ns.create(&task.with("completion", verify("/bin/true"))).await?;
+            let snapshot = ns.until_running("raised", 1).await?;
+            ns.patch("raised", json!({ "completion": verify("/bin/false") })).await?;
+            ns.signal_agent(&snapshot).await?;
+            let snapshot = ns
                 .until("raised", iterations(1), "has stopped", |now| {
                     !matches!(now.phase(), "" | "Pending" | "Running" | "Waiting")
                 })
                 .await?;
-            ensure!(seen.state() == LIMIT, "{seen}");
-            ensure!(seen.history("outcome") == ["Exited"], "{:?}", seen.history("outcome"));
-            lab.exactly(&seen, 1)
+            ensure!(snapshot.state() == LIMIT, "{snapshot}");
+            ensure!(snapshot.history("outcome") == ["Exited"], "{:?}", snapshot.history("outcome"));
+            ns.exactly(&snapshot, 1)
         })
         .await
 }

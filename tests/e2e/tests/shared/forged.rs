@@ -1,6 +1,6 @@
 //! Whose word a report is: the runner's, whatever its exit code, and nobody else's.
 
-use agentloop_e2e::{Lab, Task, iterations};
+use agentloop_e2e::{Task, TestNamespace, iterations};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
@@ -12,24 +12,24 @@ const FORGED: &str = r#"{"version":1,"end":"Exited","exitCode":0,"changed":"Chan
 
 #[tokio::test]
 async fn an_agent_that_exits_with_255_is_done_where_a_verify_command_says_so() -> Result<()> {
-    Lab::shared("exit-255")
+    TestNamespace::shared("exit-255")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let verify = json!({ "policy": "Verify", "verify": { "command": ["/bin/test", "-e", "/workspace/iteration-1"] } });
-            lab.create(&Task::new("loud", &["change", "exit=255"]).claim().max(1).with("completion", verify)).await?;
-            let seen = lab.until("loud", iterations(1), "has stopped", |now| now.iterations() == 1).await?;
-            ensure!(seen.state() == DONE, "{seen}");
-            ensure!(seen.history("exitCode") == ["255"], "{:?}", seen.history("exitCode"));
-            lab.exactly(&seen, 1)
+            ns.create(&Task::new("loud", &["change", "exit=255"]).claim().max(1).with("completion", verify)).await?;
+            let snapshot = ns.until("loud", iterations(1), "has stopped", |now| now.iterations() == 1).await?;
+            ensure!(snapshot.state() == DONE, "{snapshot}");
+            ensure!(snapshot.history("exitCode") == ["255"], "{:?}", snapshot.history("exitCode"));
+            ns.exactly(&snapshot, 1)
         })
         .await
 }
 
 #[tokio::test]
 async fn a_report_that_an_agent_wrote_before_its_container_was_killed_completes_nothing() -> Result<()> {
-    Lab::shared("forged")
+    TestNamespace::shared("forged")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let script = r#"date >/workspace/work-$AGENTLOOP_ITERATION; printf %s "$1" >/dev/termination-log
                 text=xxxxxxxxxxxxxxxx; while :; do text=$text$text; done"#;
             let limits = json!({ "requests": { "cpu": "5m" }, "limits": { "memory": "48Mi" } });
@@ -38,13 +38,14 @@ async fn a_report_that_an_agent_wrote_before_its_container_was_killed_completes_
                 ("by-verify", json!({ "policy": "Verify", "verify": { "command": ["/bin/false"] } })),
             ] {
                 let task = Task::script(name, script, &[FORGED]).max(1).with("completion", completion);
-                lab.create(&task.with("template/spec/containers/0/resources", limits.clone())).await?;
+                ns.create(&task.with("template/spec/containers/0/resources", limits.clone())).await?;
             }
             for name in ["by-gate", "by-verify"] {
-                let seen = lab.until(name, iterations(1), "has stopped", |now| now.iterations() == 1).await?;
-                ensure!(seen.state() == LIMIT, "{seen}");
-                ensure!(!seen.to_string().contains("trust me"), "{seen}");
-                lab.exactly(&seen, 1)?;
+                let snapshot =
+                    ns.until(name, iterations(1), "has stopped", |now| now.iterations() == 1).await?;
+                ensure!(snapshot.state() == LIMIT, "{snapshot}");
+                ensure!(!snapshot.to_string().contains("trust me"), "{snapshot}");
+                ns.exactly(&snapshot, 1)?;
             }
             Ok(())
         })
@@ -54,18 +55,18 @@ async fn a_report_that_an_agent_wrote_before_its_container_was_killed_completes_
 /// The runner is process 1 there, and what it runs may send it a signal.
 #[tokio::test]
 async fn an_agent_that_signals_process_1_is_judged_by_what_it_did_and_not_as_interrupted() -> Result<()> {
-    Lab::shared("kill-1")
+    TestNamespace::shared("kill-1")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let gate = r"printf '<COMPLETION_GATE>\nready: true\nreason: it ran\n</COMPLETION_GATE>\n'";
             // The stop that it asked for would come within a moment. What it sends to process 1 is passed on to itself.
             let script = format!("trap '' TERM; date >/workspace/work; kill 1; sleep 1; {gate}");
-            lab.create(&Task::script("signals", &script, &[]).max(1)).await?;
-            let seen =
-                lab.until("signals", iterations(1), "has stopped", |now| now.iterations() == 1).await?;
-            ensure!(seen.history("outcome") == ["Exited"], "{:?}", seen.history("outcome"));
-            ensure!(seen.state() == DONE, "{seen}");
-            lab.exactly(&seen, 1)
+            ns.create(&Task::script("signals", &script, &[]).max(1)).await?;
+            let snapshot =
+                ns.until("signals", iterations(1), "has stopped", |now| now.iterations() == 1).await?;
+            ensure!(snapshot.history("outcome") == ["Exited"], "{:?}", snapshot.history("outcome"));
+            ensure!(snapshot.state() == DONE, "{snapshot}");
+            ns.exactly(&snapshot, 1)
         })
         .await
 }

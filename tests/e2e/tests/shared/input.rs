@@ -1,6 +1,6 @@
 //! Bad input: refused where the schema can tell, and never in the way of other tasks.
 
-use agentloop_e2e::{Lab, PATIENCE, Task, eventually, iterations};
+use agentloop_e2e::{PATIENCE, Task, TestNamespace, eventually, iterations};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
@@ -8,9 +8,9 @@ const DONE: &str = "Succeeded/Completed";
 
 #[tokio::test]
 async fn what_the_schema_can_tell_is_refused_at_kubectl_apply_with_a_reason() -> Result<()> {
-    Lab::shared("schema")
+    TestNamespace::shared("schema")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let good = || Task::new("input", &["ready"]).with("suspend", json!(true));
             let bad: [(Task, &str); 16] = [
                 (good().max(0), "maxIterations"),
@@ -34,11 +34,11 @@ async fn what_the_schema_can_tell_is_refused_at_kubectl_apply_with_a_reason() ->
                 (good().with("promptFrom", json!({ "secretKeyRef": { "name": "a", "key": "b" } })), "prompt"),
             ];
             for (task, word) in bad {
-                let said = lab.apply(&task.manifest()).await?;
+                let said = ns.apply(&task.manifest()).await?;
                 ensure!(!said.ok, "it was taken: {}", task.manifest());
                 ensure!(said.text.contains(word), "{word} is not named: {}", said.text);
             }
-            lab.apply(&good().manifest()).await?.good()?;
+            ns.apply(&good().manifest()).await?.good()?;
             Ok(())
         })
         .await
@@ -46,15 +46,15 @@ async fn what_the_schema_can_tell_is_refused_at_kubectl_apply_with_a_reason() ->
 
 #[tokio::test]
 async fn a_task_with_the_longest_name_runs_and_one_letter_more_is_refused() -> Result<()> {
-    Lab::shared("long-name")
+    TestNamespace::shared("long-name")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let name = "n".repeat(63);
-            lab.create(&Task::new(&name, &["change", "ready-at=2"]).claim()).await?;
-            let said = lab.apply(&Task::new(&format!("{name}n"), &["ready"]).manifest()).await?;
+            ns.create(&Task::new(&name, &["change", "ready-at=2"]).claim()).await?;
+            let said = ns.apply(&Task::new(&format!("{name}n"), &["ready"]).manifest()).await?;
             ensure!(!said.ok && said.text.contains("63"), "{}", said.text);
-            let seen = lab.until_state(&name, iterations(2), DONE).await?;
-            lab.exactly(&seen, 2)
+            let snapshot = ns.until_state(&name, iterations(2), DONE).await?;
+            ns.exactly(&snapshot, 2)
         })
         .await
 }
@@ -62,83 +62,82 @@ async fn a_task_with_the_longest_name_runs_and_one_letter_more_is_refused() -> R
 #[tokio::test]
 async fn a_task_that_cannot_be_decoded_is_told_of_holds_up_no_other_and_can_be_mended_and_deleted()
 -> Result<()> {
-    Lab::shared("undecodable")
+    TestNamespace::shared("undecodable")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let busy = |name: &str| Task::new(name, &["change", "wait", "ready"]).claim();
-            lab.create(&busy("mended")).await?;
-            lab.create(&busy("deleted")).await?;
-            let mended = lab.until_running("mended", 1).await?;
-            let deleted = lab.until_running("deleted", 1).await?;
+            ns.create(&busy("repaired")).await?;
+            ns.create(&busy("deleted")).await?;
+            let repaired = ns.until_running("repaired", 1).await?;
+            let deleted = ns.until_running("deleted", 1).await?;
             // A time that the schema lets pass and no reader understands.
-            for name in ["mended", "deleted"] {
+            for name in ["repaired", "deleted"] {
                 let odd = json!({ "startTime": "2026-01-01T00:00:00+99:99" });
-                let (taken, said) = write_status(lab, name, &odd).await?;
+                let (taken, said) = write_status(ns, name, &odd).await?;
                 ensure!(taken, "{said}");
             }
-            lab.create(&Task::new("other", &["change", "ready"])).await?;
-            let seen = lab.until_state("other", iterations(1), DONE).await?;
-            lab.exactly(&seen, 1)?;
-            for seen in [&mended, &deleted] {
+            ns.create(&Task::new("other", &["change", "ready"])).await?;
+            let snapshot = ns.until_state("other", iterations(1), DONE).await?;
+            ns.exactly(&snapshot, 1)?;
+            for snapshot in [&repaired, &deleted] {
                 eventually(PATIENCE, "an Event tells of it", async || {
-                    let events = lab.events(seen.uid()).await.map_err(|error| error.to_string())?;
-                    let told = events
-                        .iter()
-                        .any(|(type_, reason, _)| type_ == "Warning" && reason == "TaskUnreadable");
+                    let events = ns.events(snapshot.uid()).await.map_err(|error| error.to_string())?;
+                    let told =
+                        events.iter().any(|(type_, reason, _)| type_ == "Warning" && reason == "TaskUnreadable");
                     if told { Ok(()) } else { Err(format!("{events:?}")) }
                 })
                 .await?;
             }
 
-            lab.tell(&mended).await?;
-            lab.delete("deleted").await?;
-            let (taken, said) = write_status(lab, "mended", &json!({ "startTime": null })).await?;
+            ns.signal_agent(&repaired).await?;
+            ns.delete("deleted").await?;
+            let (taken, said) = write_status(ns, "repaired", &json!({ "startTime": null })).await?;
             ensure!(taken, "{said}");
-            let seen = lab.until_state("mended", iterations(1), DONE).await?;
-            lab.exactly(&seen, 1)
+            let snapshot = ns.until_state("repaired", iterations(1), DONE).await?;
+            ns.exactly(&snapshot, 1)
         })
         .await
 }
 
 #[tokio::test]
 async fn a_template_that_the_server_refuses_is_told_and_does_not_hold_up_the_others() -> Result<()> {
-    Lab::shared("odd")
+    TestNamespace::shared("odd")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             // What a pod template holds is not declared further down, so a client's types may not fit it. A
             // container's name is: here it is what is preserved that surprises.
             let odd =
                 Task::new("odd", &["change", "ready"]).with("template/spec/tolerations", json!("no list"));
-            lab.apply(&odd.manifest()).await?.good()?;
-            lab.create(&Task::new("other", &["change", "ready"])).await?;
-            let seen = lab.until_state("other", iterations(1), DONE).await?;
-            lab.exactly(&seen, 1)?;
-            let seen = lab
+            ns.apply(&odd.manifest()).await?.good()?;
+            ns.create(&Task::new("other", &["change", "ready"])).await?;
+            let snapshot = ns.until_state("other", iterations(1), DONE).await?;
+            ns.exactly(&snapshot, 1)?;
+            let snapshot = ns
                 .until("odd", PATIENCE, "tells that its pod is refused", |now| {
                     now.state() == "Waiting/PodRejected"
                 })
                 .await?;
-            ensure!(seen.iterations() == 0, "{seen}");
-            lab.delete("odd").await
+            ensure!(snapshot.iterations() == 0, "{snapshot}");
+            ns.delete("odd").await
         })
         .await
 }
 
 /// Writes a task's status as nobody but the operator should.
-async fn write_status(lab: &Lab, name: &str, status: &Value) -> Result<(bool, String)> {
+async fn write_status(ns: &TestNamespace, name: &str, status: &Value) -> Result<(bool, String)> {
     let patch = json!({ "status": status }).to_string();
     let said =
-        lab.kubectl(&["patch", "agt", name, "--subresource=status", "--type=merge", "-p", &patch]).await?;
+        ns.kubectl(&["patch", "agt", name, "--subresource=status", "--type=merge", "-p", &patch]).await?;
     Ok((said.ok, said.text))
 }
 
 #[tokio::test]
 async fn a_status_written_by_hand_cannot_take_back_iterations_or_success() -> Result<()> {
-    Lab::shared("status")
+    TestNamespace::shared("status")
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("forged", &["change", "ready-at=2"])).await?;
-            let seen = lab.until_state("forged", iterations(2), DONE).await?;
+        .run(async |ns| {
+            ns.create(&Task::new("forged", &["change", "ready-at=2"])).await?;
+            let snapshot = ns.until_state("forged", iterations(2), DONE).await?;
             for status in [
                 json!({ "iterations": 0 }),
                 json!({ "iterations": 9 }),
@@ -146,32 +145,32 @@ async fn a_status_written_by_hand_cannot_take_back_iterations_or_success() -> Re
                 json!({ "active": { "iteration": 7, "attempt": 0, "podName": "forged" } }),
                 json!(null),
             ] {
-                let (taken, said) = write_status(lab, "forged", &status).await?;
+                let (taken, said) = write_status(ns, "forged", &status).await?;
                 ensure!(!taken, "{status} was taken: {said}");
             }
-            lab.exactly(&seen, 2)
+            ns.exactly(&snapshot, 2)
         })
         .await
 }
 
 #[tokio::test]
 async fn words_written_into_a_status_by_hand_are_put_right() -> Result<()> {
-    Lab::shared("status-words")
+    TestNamespace::shared("status-words")
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new("forged", &["change", "new-blocker"]).max(1)).await?;
+        .run(async |ns| {
+            ns.create(&Task::new("forged", &["change", "new-blocker"]).max(1)).await?;
             let limit = "IterationLimitReached/IterationLimit";
-            let before = lab.until_state("forged", iterations(1), limit).await?;
+            let before = ns.until_state("forged", iterations(1), limit).await?;
             let status = json!({ "phase": "Running", "message": "all is well", "progress": "0/99" });
-            let (taken, said) = write_status(lab, "forged", &status).await?;
+            let (taken, said) = write_status(ns, "forged", &status).await?;
             ensure!(taken, "{said}");
             eventually(PATIENCE, "the status is what it was", async || {
-                let now = lab.see("forged").await.map_err(|error| error.to_string())?;
-                let field = |seen: &agentloop_e2e::Seen| seen.0.pointer("/status").cloned();
+                let now = ns.get("forged").await.map_err(|error| error.to_string())?;
+                let field = |snapshot: &agentloop_e2e::TaskSnapshot| snapshot.0.pointer("/status").cloned();
                 if field(&now) == field(&before) { Ok(()) } else { Err(now.to_string()) }
             })
             .await?;
-            lab.exactly(&before, 1)
+            ns.exactly(&before, 1)
         })
         .await
 }

@@ -1,6 +1,6 @@
 //! What the kubelet does to a pod for what the pod itself does: errors of the iteration, with their cause.
 
-use agentloop_e2e::{Lab, PATIENCE, Seen, Task, iterations};
+use agentloop_e2e::{PATIENCE, Task, TaskSnapshot, TestNamespace, iterations};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
@@ -12,30 +12,29 @@ fn impatient(task: Task) -> Task {
 }
 
 /// Checks that a task stops after two iterations, and that both name this cause.
-async fn stops_for(lab: &Lab, name: &str, cause: &str) -> Result<()> {
-    let went_on = |now: &Seen| now.number("/status/active/iteration") == 3;
-    let seen = lab
-        .until(name, iterations(2), "has stopped", |now| now.state() == SAME_ERROR || went_on(now))
-        .await?;
-    let errors = seen.history("error");
-    ensure!(seen.state() == SAME_ERROR, "{seen}; its errors: {errors:?}");
+async fn stops_for(ns: &TestNamespace, name: &str, cause: &str) -> Result<()> {
+    let went_on = |now: &TaskSnapshot| now.number("/status/active/iteration") == 3;
+    let snapshot =
+        ns.until(name, iterations(2), "has stopped", |now| now.state() == SAME_ERROR || went_on(now)).await?;
+    let errors = snapshot.history("error");
+    ensure!(snapshot.state() == SAME_ERROR, "{snapshot}; its errors: {errors:?}");
     let names = |error: &String| error.to_lowercase().contains(cause);
     ensure!(errors.len() == 2 && errors.iter().all(names), "{errors:?}");
-    lab.exactly(&seen, 2)
+    ns.exactly(&snapshot, 2)
 }
 
 #[tokio::test]
 async fn an_agent_that_a_liveness_probe_stops_has_that_as_its_error_until_the_circuit_opens() -> Result<()> {
-    Lab::shared("liveness")
+    TestNamespace::shared("liveness")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let probe = json!({
                 "exec": { "command": ["/bin/false"] },
                 "initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 1,
             });
             let task = impatient(Task::new("probed", &["change", "idle"]).claim());
-            lab.create(&task.with("template/spec/containers/0/livenessProbe", probe)).await?;
-            stops_for(lab, "probed", "livenessprobe").await
+            ns.create(&task.with("template/spec/containers/0/livenessProbe", probe)).await?;
+            stops_for(ns, "probed", "livenessprobe").await
         })
         .await
 }
@@ -44,13 +43,13 @@ async fn an_agent_that_a_liveness_probe_stops_has_that_as_its_error_until_the_ci
 #[tokio::test]
 async fn a_pod_that_is_evicted_for_its_own_use_of_disk_has_that_as_its_error_until_the_circuit_opens()
 -> Result<()> {
-    Lab::shared("own-disk")
+    TestNamespace::shared("own-disk")
         .await?
-        .run(async |lab| {
-            lab.create(&impatient(Task::new("hoards", &["change", "idle"]).claim())).await?;
+        .run(async |ns| {
+            ns.create(&impatient(Task::new("hoards", &["change", "idle"]).claim())).await?;
             for iteration in 1..=2 {
-                let seen = lab.until_running("hoards", iteration).await?;
-                let pod = seen.active_pod().context("nothing runs")?.to_owned();
+                let snapshot = ns.until_running("hoards", iteration).await?;
+                let pod = snapshot.active_pod().context("nothing runs")?.to_owned();
                 let evicted = json!({ "status": {
                     "phase": "Failed",
                     "reason": "Evicted",
@@ -58,18 +57,18 @@ async fn a_pod_that_is_evicted_for_its_own_use_of_disk_has_that_as_its_error_unt
                 } });
                 let evicted = evicted.to_string();
                 let patch = ["patch", "pod", &pod, "--subresource=status", "--type=merge", "-p", &evicted];
-                lab.kubectl(&patch).await?.good()?;
+                ns.kubectl(&patch).await?.good()?;
             }
-            stops_for(lab, "hoards", "ephemeral").await
+            stops_for(ns, "hoards", "ephemeral").await
         })
         .await
 }
 
 #[tokio::test]
 async fn a_sidecar_that_never_gets_ready_is_waited_for_by_its_name() -> Result<()> {
-    Lab::shared("sidecar-unready")
+    TestNamespace::shared("sidecar-unready")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let task = Task::new("waits", &["change", "ready"]);
             let mut proxy =
                 task.manifest().pointer("/spec/template/spec/containers/0").cloned().unwrap_or_default();
@@ -78,11 +77,11 @@ async fn a_sidecar_that_never_gets_ready_is_waited_for_by_its_name() -> Result<(
             proxy["restartPolicy"] = json!("Always");
             proxy["startupProbe"] =
                 json!({ "exec": { "command": ["/bin/false"] }, "periodSeconds": 1, "failureThreshold": 2 });
-            lab.create(&task.with("template/spec/initContainers", json!([proxy]))).await?;
-            let waits = |now: &Seen| now.phase() == "Waiting" && now.message().contains("proxy");
-            let seen = lab.until("waits", PATIENCE, "waits for proxy", waits).await?;
-            ensure!(seen.iterations() == 0, "it was charged: {seen}");
-            lab.ran(&seen, &[])
+            ns.create(&task.with("template/spec/initContainers", json!([proxy]))).await?;
+            let waits = |now: &TaskSnapshot| now.phase() == "Waiting" && now.message().contains("proxy");
+            let snapshot = ns.until("waits", PATIENCE, "waits for proxy", waits).await?;
+            ensure!(snapshot.iterations() == 0, "it was charged: {snapshot}");
+            ns.ran(&snapshot, &[])
         })
         .await
 }

@@ -2,7 +2,7 @@
 
 use std::{env, time::Duration};
 
-use agentloop_e2e::{Lab, Task, eventually};
+use agentloop_e2e::{Task, TestNamespace, eventually};
 use anyhow::{Result, ensure};
 
 fn number(name: &str, default: i32) -> i32 {
@@ -12,23 +12,23 @@ fn number(name: &str, default: i32) -> i32 {
 #[tokio::test]
 async fn many_tasks_at_once_each_run_exactly_their_iterations() -> Result<()> {
     let (tasks, rounds) = (number("AGENTLOOP_E2E_TASKS", 20), number("AGENTLOOP_E2E_ITERATIONS", 3));
-    Lab::shared("many")
+    TestNamespace::shared("many")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let names: Vec<String> = (1..=tasks).map(|task| format!("task-{task}")).collect();
             let done = format!("ready-at={rounds}");
             for name in &names {
                 let task = Task::new(name, &["change", &done]).max(rounds + 1);
-                lab.create(&task).await?;
+                ns.create(&task).await?;
             }
             let within = Duration::from_mins(2) + Duration::from_secs(4) * (tasks * rounds).unsigned_abs();
             let mut left = names;
             eventually(within, "all tasks are done", async || {
                 let mut going = Vec::new();
                 for name in &left {
-                    let seen = lab.see(name).await.map_err(|error| error.to_string())?;
-                    if seen.phase() == "Succeeded" {
-                        lab.exactly(&seen, rounds).map_err(|error| format!("{name}: {error}"))?;
+                    let snapshot = ns.get(name).await.map_err(|error| error.to_string())?;
+                    if snapshot.phase() == "Succeeded" {
+                        ns.exactly(&snapshot, rounds).map_err(|error| format!("{name}: {error}"))?;
                     } else {
                         going.push(name.clone());
                     }

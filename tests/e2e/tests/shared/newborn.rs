@@ -1,16 +1,16 @@
 //! A namespace that comes with its task.
 
-use agentloop_e2e::{Lab, Task, eventually, iterations};
+use agentloop_e2e::{Task, TestNamespace, eventually, iterations};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 /// The namespace's default `ServiceAccount` comes a moment after it.
 #[tokio::test]
 async fn namespaces_applied_together_with_their_tasks_see_no_warning() -> Result<()> {
-    Lab::shared("newborn")
+    TestNamespace::shared("newborn")
         .await?
-        .run(async |lab| {
-            let names: Vec<String> = (1..=5).map(|number| format!("{}-{number}", lab.namespace)).collect();
+        .run(async |ns| {
+            let names: Vec<String> = (1..=5).map(|number| format!("{}-{number}", ns.namespace)).collect();
             let made = async {
                 for name in &names {
                     let namespace =
@@ -18,13 +18,13 @@ async fn namespaces_applied_together_with_their_tasks_see_no_warning() -> Result
                     let mut task = Task::new("first", &["change", "ready"]).max(1).manifest();
                     task["metadata"]["namespace"] = json!(name);
                     let list = json!({ "apiVersion": "v1", "kind": "List", "items": [namespace, task] });
-                    lab.cluster.kubectl_with(&["apply", "-f", "-"], &list.to_string()).await?.good()?;
+                    ns.cluster.kubectl_with(&["apply", "-f", "-"], &list.to_string()).await?.good()?;
                 }
                 let get = |name: &str, of: &str| {
                     let arguments = ["-n", name, "get", of, "-o", "json"].map(str::to_owned);
                     async move {
                         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-                        let said = lab.cluster.kubectl(&arguments).await?.good()?;
+                        let said = ns.cluster.kubectl(&arguments).await?.good()?;
                         anyhow::Ok(serde_json::from_str::<Value>(&said)?)
                     }
                 };
@@ -49,7 +49,7 @@ async fn namespaces_applied_together_with_their_tasks_see_no_warning() -> Result
                 .into_iter()
                 .chain(names.iter().map(String::as_str))
                 .collect();
-            lab.cluster.kubectl(&delete).await?.good()?;
+            ns.cluster.kubectl(&delete).await?.good()?;
             made
         })
         .await

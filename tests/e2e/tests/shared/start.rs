@@ -1,6 +1,6 @@
 //! How an agent is started: where, with what on its command line, at which terminal.
 
-use agentloop_e2e::{Lab, Seen, Task, iterations};
+use agentloop_e2e::{Task, TaskSnapshot, TestNamespace, iterations};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
@@ -8,36 +8,36 @@ const DONE: &str = "Succeeded/Completed";
 const GATE: &str = r"printf '<COMPLETION_GATE>\nready: true\nreason: it ran\n</COMPLETION_GATE>\n'";
 
 /// Waits until the task is done by its first iteration, and returns what its agent said.
-async fn said(lab: &Lab, name: &str) -> Result<(Seen, String)> {
-    let stopped = |now: &Seen| now.iterations() > 0 || now.reason() == "PodRejected";
-    let seen = lab.until(name, iterations(1), "has stopped", stopped).await?;
-    let pods = lab.history.of(seen.uid());
-    let pod = pods.first().map(|pod| pod.name.clone()).with_context(|| format!("no pod: {seen}"))?;
-    let said = lab.kubectl(&["logs", &pod, "-c", "agent"]).await?.text;
-    ensure!(seen.state() == DONE, "{seen}; it said {said:?}");
-    lab.exactly(&seen, 1)?;
-    Ok((seen, said))
+async fn said(ns: &TestNamespace, name: &str) -> Result<(TaskSnapshot, String)> {
+    let stopped = |now: &TaskSnapshot| now.iterations() > 0 || now.reason() == "PodRejected";
+    let snapshot = ns.until(name, iterations(1), "has stopped", stopped).await?;
+    let pods = ns.history.of(snapshot.uid());
+    let pod = pods.first().map(|pod| pod.name.clone()).with_context(|| format!("no pod: {snapshot}"))?;
+    let said = ns.kubectl(&["logs", &pod, "-c", "agent"]).await?.text;
+    ensure!(snapshot.state() == DONE, "{snapshot}; it said {said:?}");
+    ns.exactly(&snapshot, 1)?;
+    Ok((snapshot, said))
 }
 
 #[tokio::test]
 async fn an_agent_starts_in_its_workspace_unless_the_template_names_a_folder() -> Result<()> {
-    Lab::shared("start-folder")
+    TestNamespace::shared("start-folder")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             // The first try of a newcomer: nothing says where.
             let here = format!("pwd && echo work >made && {GATE}");
             let task = Task::script("newcomer", &here, &[]).max(1);
             // Looked up where the container started.
-            lab.create(&task.with("template/spec/containers/0/command/0", json!("bin/sh"))).await?;
+            ns.create(&task.with("template/spec/containers/0/command/0", json!("bin/sh"))).await?;
             let there = format!("pwd && cd /workspace && echo work >made && {GATE}");
             for (name, folder) in [("root", "/"), ("elsewhere", "/bin")] {
                 let task = Task::script(name, &there, &[]).max(1);
-                lab.create(&task.with("template/spec/containers/0/workingDir", json!(folder))).await?;
+                ns.create(&task.with("template/spec/containers/0/workingDir", json!(folder))).await?;
             }
             for (name, folder) in [("root", "/"), ("elsewhere", "/bin"), ("newcomer", "/workspace")] {
-                let (seen, said) = said(lab, name).await?;
+                let (snapshot, said) = said(ns, name).await?;
                 ensure!(said.lines().any(|line| line.trim() == folder), "{name} started elsewhere: {said}");
-                ensure!(seen.history("changed") == ["Changed"], "{:?}", seen.history("changed"));
+                ensure!(snapshot.history("changed") == ["Changed"], "{:?}", snapshot.history("changed"));
             }
             Ok(())
         })
@@ -47,9 +47,9 @@ async fn an_agent_starts_in_its_workspace_unless_the_template_names_a_folder() -
 #[tokio::test]
 async fn variables_stand_on_the_command_line_and_in_the_environment_but_never_the_key_of_the_report()
 -> Result<()> {
-    Lab::shared("variables")
+    TestNamespace::shared("variables")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let script = format!(
                 r#"cat "$1"; echo "key $2 key"; [ "$COPY" = "$AGENTLOOP_PROMPT_FILE" ] || exit 3
                 env | grep REPORT_KEY= && exit 4; tr '\0' '\n' </proc/self/environ | grep REPORT_KEY= && exit 5
@@ -60,11 +60,11 @@ async fn variables_stand_on_the_command_line_and_in_the_environment_but_never_th
                 { "name": "COPY", "value": "$(AGENTLOOP_PROMPT_FILE)" },
                 { "name": "AGENTLOOP_REPORT_KEY", "value": "known" },
             ]);
-            lab.create(&task.max(1).with("template/spec/containers/0/env", env)).await?;
-            let (seen, said) = said(lab, "expands").await?;
+            ns.create(&task.max(1).with("template/spec/containers/0/env", env)).await?;
+            let (snapshot, said) = said(ns, "expands").await?;
             ensure!(said.contains("Reach the goal."), "it was not given its prompt: {said}");
             ensure!(said.contains("key $(AGENTLOOP_REPORT_KEY) key"), "the key was expanded: {said}");
-            let pods = lab.history.of(seen.uid());
+            let pods = ns.history.of(snapshot.uid());
             let spec = pods.first().and_then(|pod| pod.pod.spec.as_ref()).context("the pod has no spec")?;
             let agent = spec.containers.iter().find(|container| container.name == "agent").context("no agent")?;
             let names: Vec<&str> = agent.env.iter().flatten().map(|variable| variable.name.as_str()).collect();
@@ -77,14 +77,14 @@ async fn variables_stand_on_the_command_line_and_in_the_environment_but_never_th
 
 #[tokio::test]
 async fn a_template_may_mount_the_workspace_itself_where_it_is() -> Result<()> {
-    Lab::shared("mounted-twice")
+    TestNamespace::shared("mounted-twice")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let task = Task::new("twice", &["change", "ready"]).max(1);
             let mounts = json!([{ "name": "workspace", "mountPath": "/workspace" }]);
-            lab.create(&task.with("template/spec/containers/0/volumeMounts", mounts)).await?;
-            let (seen, _) = said(lab, "twice").await?;
-            ensure!(seen.history("changed") == ["Changed"], "{:?}", seen.history("changed"));
+            ns.create(&task.with("template/spec/containers/0/volumeMounts", mounts)).await?;
+            let (snapshot, _) = said(ns, "twice").await?;
+            ensure!(snapshot.history("changed") == ["Changed"], "{:?}", snapshot.history("changed"));
             Ok(())
         })
         .await
@@ -92,17 +92,17 @@ async fn a_template_may_mount_the_workspace_itself_where_it_is() -> Result<()> {
 
 #[tokio::test]
 async fn an_agent_with_a_terminal_may_use_it() -> Result<()> {
-    Lab::shared("tty")
+    TestNamespace::shared("tty")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             // A process in the background of its terminal is stopped by either.
             let script = format!(
                 "stty sane </dev/tty && stty -a </dev/tty >/dev/tty && date >/workspace/work && {GATE}"
             );
             let task = Task::script("typist", &script, &[]).max(1).with("iterationTimeoutSeconds", json!(10));
-            lab.create(&task.with("template/spec/containers/0/tty", json!(true))).await?;
-            let (seen, _) = said(lab, "typist").await?;
-            ensure!(seen.history("outcome") == ["Exited"], "{:?}", seen.history("outcome"));
+            ns.create(&task.with("template/spec/containers/0/tty", json!(true))).await?;
+            let (snapshot, _) = said(ns, "typist").await?;
+            ensure!(snapshot.history("outcome") == ["Exited"], "{:?}", snapshot.history("outcome"));
             Ok(())
         })
         .await

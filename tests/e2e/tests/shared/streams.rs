@@ -1,6 +1,6 @@
 //! Agents that print streams of events instead of text.
 
-use agentloop_e2e::{Lab, Seen, Task, iterations};
+use agentloop_e2e::{Task, TaskSnapshot, TestNamespace, iterations};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
@@ -24,24 +24,24 @@ const CLAUDE: &str = r#"{"type":"system","subtype":"init","cwd":"/workspace","se
 
 const PRINTS: &str = r#"date >/workspace/work; printf '%s\n' "$1""#;
 
-async fn done_at_once(lab: &Lab, name: &str) -> Result<Seen> {
-    let seen = lab.until(name, iterations(1), "has stopped", |now| now.iterations() == 1).await?;
-    ensure!(seen.state() == DONE, "{seen}; outcomes: {:?}", seen.history("outcome"));
-    lab.exactly(&seen, 1)?;
-    let used = ["/status/usage/inputTokens", "/status/usage/outputTokens"].map(|of| seen.number(of));
+async fn done_at_once(ns: &TestNamespace, name: &str) -> Result<TaskSnapshot> {
+    let snapshot = ns.until(name, iterations(1), "has stopped", |now| now.iterations() == 1).await?;
+    ensure!(snapshot.state() == DONE, "{snapshot}; outcomes: {:?}", snapshot.history("outcome"));
+    ns.exactly(&snapshot, 1)?;
+    let used = ["/status/usage/inputTokens", "/status/usage/outputTokens"].map(|of| snapshot.number(of));
     ensure!(used == [180, 60], "{used:?} tokens were used");
-    Ok(seen)
+    Ok(snapshot)
 }
 
 #[tokio::test]
 async fn the_events_of_opencode_and_gemini_cli_are_read_for_gate_and_usage() -> Result<()> {
-    Lab::shared("streams")
+    TestNamespace::shared("streams")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             for (name, stream) in [("opencode", OPENCODE), ("gemini", GEMINI)] {
-                lab.create(&Task::script(name, PRINTS, &[stream]).max(1)).await?;
+                ns.create(&Task::script(name, PRINTS, &[stream]).max(1)).await?;
             }
-            let (opencode, gemini) = (done_at_once(lab, "opencode").await, done_at_once(lab, "gemini").await);
+            let (opencode, gemini) = (done_at_once(ns, "opencode").await, done_at_once(ns, "gemini").await);
             opencode.and(gemini).map(drop)
         })
         .await
@@ -49,13 +49,13 @@ async fn the_events_of_opencode_and_gemini_cli_are_read_for_gate_and_usage() -> 
 
 #[tokio::test]
 async fn an_agent_that_hangs_after_its_final_event_is_judged_by_it_at_the_iterations_timeout() -> Result<()> {
-    Lab::shared("hangs")
+    TestNamespace::shared("hangs")
         .await?
-        .run(async |lab| {
+        .run(async |ns| {
             let task = Task::script("hangs", &format!("{PRINTS}; exec sleep 600"), &[CLAUDE]);
-            lab.create(&task.max(1).with("iterationTimeoutSeconds", json!(4))).await?;
-            let seen = done_at_once(lab, "hangs").await?;
-            ensure!(seen.history("outcome") == ["Exited"], "{:?}", seen.history("outcome"));
+            ns.create(&task.max(1).with("iterationTimeoutSeconds", json!(4))).await?;
+            let snapshot = done_at_once(ns, "hangs").await?;
+            ensure!(snapshot.history("outcome") == ["Exited"], "{:?}", snapshot.history("outcome"));
             Ok(())
         })
         .await

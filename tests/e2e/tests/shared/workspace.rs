@@ -1,6 +1,6 @@
 //! What counts as a change of the workspace, with real git where there is git.
 
-use agentloop_e2e::{Lab, Task, iterations};
+use agentloop_e2e::{Task, TestNamespace, iterations};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
@@ -10,14 +10,14 @@ const LIMIT: &str = "IterationLimitReached/IterationLimit";
 /// Runs a task whose every iteration must count as a change.
 async fn always_changes(name: &str, actions: &[&str]) -> Result<()> {
     let actions: Vec<&str> = actions.iter().copied().chain(["new-blocker"]).collect();
-    Lab::shared(name)
+    TestNamespace::shared(name)
         .await?
-        .run(async |lab| {
-            lab.create(&Task::new(name, &actions).claim().max(3)).await?;
-            let seen = lab.until_state(name, iterations(3), LIMIT).await?;
-            ensure!(seen.history("changed") == ["Changed"; 3], "{:?}", seen.history("changed"));
-            ensure!(seen.history("exitCode") == ["0"; 3], "{:?}", seen.history("exitCode"));
-            lab.exactly(&seen, 3)
+        .run(async |ns| {
+            ns.create(&Task::new(name, &actions).claim().max(3)).await?;
+            let snapshot = ns.until_state(name, iterations(3), LIMIT).await?;
+            ensure!(snapshot.history("changed") == ["Changed"; 3], "{:?}", snapshot.history("changed"));
+            ensure!(snapshot.history("exitCode") == ["0"; 3], "{:?}", snapshot.history("exitCode"));
+            ns.exactly(&snapshot, 3)
         })
         .await
 }
@@ -65,14 +65,14 @@ async fn an_agent_without_git_changes_its_workspace() -> Result<()> {
 
 /// Runs a task whose iterations count as no change, but for the first.
 async fn changes_nothing_after_the_first(name: &str, task: Task) -> Result<()> {
-    Lab::shared(name)
+    TestNamespace::shared(name)
         .await?
-        .run(async |lab| {
-            lab.create(&task.claim().max(10)).await?;
-            let seen = lab.until_state(name, iterations(4), NO_CHANGE).await?;
+        .run(async |ns| {
+            ns.create(&task.claim().max(10)).await?;
+            let snapshot = ns.until_state(name, iterations(4), NO_CHANGE).await?;
             let expected = ["Changed", "Unchanged", "Unchanged", "Unchanged"];
-            ensure!(seen.history("changed") == expected, "{:?}", seen.history("changed"));
-            lab.exactly(&seen, 4)
+            ensure!(snapshot.history("changed") == expected, "{:?}", snapshot.history("changed"));
+            ns.exactly(&snapshot, 4)
         })
         .await
 }

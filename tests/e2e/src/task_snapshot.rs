@@ -8,9 +8,9 @@ use serde_json::Value;
 
 /// A task as the API server returned it.
 #[derive(Clone, Debug)]
-pub struct Seen(pub Value);
+pub struct TaskSnapshot(pub Value);
 
-impl Seen {
+impl TaskSnapshot {
     fn text(&self, pointer: &str) -> &str {
         self.0.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
     }
@@ -106,7 +106,7 @@ impl Seen {
     }
 }
 
-impl fmt::Display for Seen {
+impl fmt::Display for TaskSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

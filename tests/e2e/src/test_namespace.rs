@@ -21,13 +21,13 @@ use crate::{
     cluster::{Cluster, Output},
     history::History,
     operator::Operator,
-    seen::Seen,
     task::{self, Task},
+    task_snapshot::TaskSnapshot,
     wait::{PATIENCE, all_the_time, eventually},
 };
 
 /// A namespace with an operator that looks after it.
-pub struct Lab {
+pub struct TestNamespace {
     /// The cluster.
     pub cluster: Cluster,
     /// The namespace's name.
@@ -39,7 +39,7 @@ pub struct Lab {
     tasks: Api<DynamicObject>,
 }
 
-impl Lab {
+impl TestNamespace {
     /// A namespace that the shared operator looks after.
     pub async fn shared(name: &str) -> Result<Self> {
         let cluster = Cluster::connect().await?;
@@ -90,33 +90,33 @@ impl Lab {
     // === tasks ===
 
     /// Creates a task.
-    pub async fn create(&self, task: &Task) -> Result<Seen> {
+    pub async fn create(&self, task: &Task) -> Result<TaskSnapshot> {
         let object: DynamicObject = serde_json::from_value(task.manifest())?;
         let created = self.tasks.create(&PostParams::default(), &object).await?;
-        Ok(Seen(serde_json::to_value(created)?))
+        Ok(TaskSnapshot(serde_json::to_value(created)?))
     }
 
     /// A task as it is now, or `None` where it is gone.
-    pub async fn find(&self, name: &str) -> Result<Option<Seen>> {
+    pub async fn get_opt(&self, name: &str) -> Result<Option<TaskSnapshot>> {
         let found = self.tasks.get_opt(name).await?;
-        Ok(found.map(serde_json::to_value).transpose()?.map(Seen))
+        Ok(found.map(serde_json::to_value).transpose()?.map(TaskSnapshot))
     }
 
     /// A task as it is now.
-    pub async fn see(&self, name: &str) -> Result<Seen> {
-        self.find(name).await?.with_context(|| format!("there is no task {name}"))
+    pub async fn get(&self, name: &str) -> Result<TaskSnapshot> {
+        self.get_opt(name).await?.with_context(|| format!("there is no task {name}"))
     }
 
     /// Changes a task's spec by a merge patch.
-    pub async fn patch(&self, name: &str, spec: Value) -> Result<Seen> {
+    pub async fn patch(&self, name: &str, spec: Value) -> Result<TaskSnapshot> {
         let patch = Patch::Merge(json!({ "spec": spec }));
         let patched = self.tasks.patch(name, &PatchParams::default(), &patch).await?;
-        Ok(Seen(serde_json::to_value(patched)?))
+        Ok(TaskSnapshot(serde_json::to_value(patched)?))
     }
 
     /// Asks for a task's deletion, and waits until it and its pods are gone.
     pub async fn delete(&self, name: &str) -> Result<()> {
-        let uid = self.see(name).await?.uid().to_owned();
+        let uid = self.get(name).await?.uid().to_owned();
         self.tasks.delete(name, &DeleteParams::default()).await?;
         self.nothing_left_of(&uid).await
     }
@@ -144,11 +144,11 @@ impl Lab {
         name: &str,
         within: Duration,
         what: &str,
-        holds: impl Fn(&Seen) -> bool,
-    ) -> Result<Seen> {
-        eventually(within, &format!("{name} {what}"), async || match self.see(name).await {
-            Ok(seen) if holds(&seen) => Ok(seen),
-            Ok(seen) => Err(seen.to_string()),
+        holds: impl Fn(&TaskSnapshot) -> bool,
+    ) -> Result<TaskSnapshot> {
+        eventually(within, &format!("{name} {what}"), async || match self.get(name).await {
+            Ok(snapshot) if holds(&snapshot) => Ok(snapshot),
+            Ok(snapshot) => Err(snapshot.to_string()),
             Err(error) => Err(format!("{error:#}")),
         })
         .await
@@ -156,67 +156,73 @@ impl Lab {
 
     /// Waits until a task is in this state, such as `CircuitOpen/NoChange`, and the operator has seen the
     /// newest spec.
-    pub async fn until_state(&self, name: &str, within: Duration, state: &str) -> Result<Seen> {
-        let holds = |seen: &Seen| {
-            seen.state() == state
-                && seen.number("/status/observedGeneration") == seen.number("/metadata/generation")
+    pub async fn until_state(&self, name: &str, within: Duration, state: &str) -> Result<TaskSnapshot> {
+        let holds = |snapshot: &TaskSnapshot| {
+            snapshot.state() == state
+                && snapshot.number("/status/observedGeneration") == snapshot.number("/metadata/generation")
         };
         self.until(name, within, &format!("is {state}"), holds).await
     }
 
     /// Waits until the agent of this iteration runs.
-    pub async fn until_running(&self, name: &str, iteration: i32) -> Result<Seen> {
+    pub async fn until_running(&self, name: &str, iteration: i32) -> Result<TaskSnapshot> {
         let what = format!("runs iteration {iteration}");
-        self.until(name, crate::iterations(iteration.unsigned_abs()), &what, |seen| {
-            let pods = self.history.of(seen.uid());
+        self.until(name, crate::iterations(iteration.unsigned_abs()), &what, |snapshot| {
+            let pods = self.history.of(snapshot.uid());
             pods.iter().any(|pod| pod.started && pod.iteration == iteration && is_running(&pod.pod))
         })
         .await
     }
 
     /// Checks that a task keeps looking like this for a while.
-    pub async fn stays(&self, name: &str, how_long: Duration, holds: impl Fn(&Seen) -> bool) -> Result<Seen> {
+    pub async fn stays(
+        &self,
+        name: &str,
+        how_long: Duration,
+        holds: impl Fn(&TaskSnapshot) -> bool,
+    ) -> Result<TaskSnapshot> {
         all_the_time(how_long, async || {
-            let seen = self.see(name).await?;
-            ensure!(holds(&seen), "it did not stay as it was: {seen}");
+            let snapshot = self.get(name).await?;
+            ensure!(holds(&snapshot), "it did not stay as it was: {snapshot}");
             Ok(())
         })
         .await?;
-        self.see(name).await
+        self.get(name).await
     }
 
     /// Checks which iterations ever ran, by their pods, and that none had two.
-    pub fn ran(&self, seen: &Seen, iterations: &[i32]) -> Result<()> {
-        let started = self.history.started(seen.uid());
+    pub fn ran(&self, snapshot: &TaskSnapshot, iterations: &[i32]) -> Result<()> {
+        let started = self.history.started(snapshot.uid());
         ensure!(started == iterations, "the iterations that ran are {started:?}, not {iterations:?}");
         Ok(())
     }
 
     /// Checks that so many pods were ever created for a task, and all of them ran: 1, 2, 3, …
-    pub fn exactly(&self, seen: &Seen, pods: i32) -> Result<()> {
+    pub fn exactly(&self, snapshot: &TaskSnapshot, pods: i32) -> Result<()> {
         let created: Vec<(i32, i32)> =
-            self.history.of(seen.uid()).iter().map(|pod| (pod.iteration, pod.attempt)).collect();
+            self.history.of(snapshot.uid()).iter().map(|pod| (pod.iteration, pod.attempt)).collect();
         let expected: Vec<(i32, i32)> = (1..=pods).map(|iteration| (iteration, 0)).collect();
         ensure!(created == expected, "the pods ever created are {created:?}, not {expected:?}");
         let all: Vec<i32> = (1..=pods).collect();
-        self.ran(seen, &all)
+        self.ran(snapshot, &all)
     }
 
     /// Pastes the command of a task's message that contains this word.
-    pub async fn paste(&self, seen: &Seen, word: &str) -> Result<()> {
-        let command = seen.command_with(word)?;
+    pub async fn paste(&self, snapshot: &TaskSnapshot, word: &str) -> Result<()> {
+        let command = snapshot.command_with(word)?;
         self.cluster.shell(&command).await?.good().with_context(|| command.clone())?;
         Ok(())
     }
 
     /// Tells an agent that waits in its current iteration to go on. The agent that hears it may end before
     /// the command that told it, which then fails with its container.
-    pub async fn tell(&self, seen: &Seen) -> Result<()> {
-        let pod = seen.active_pod().with_context(|| format!("nothing runs: {seen}"))?;
+    pub async fn signal_agent(&self, snapshot: &TaskSnapshot) -> Result<()> {
+        let pod = snapshot.active_pod().with_context(|| format!("nothing runs: {snapshot}"))?;
         let touch = ["exec", pod, "-c", "agent", "--", "touch", "/workspace/.agentloop/told"];
         eventually(PATIENCE, "the agent is told to go on", async || {
             let told = self.kubectl(&touch).await.and_then(Output::good);
-            let runs = self.history.of(seen.uid()).iter().any(|one| one.name == pod && is_running(&one.pod));
+            let runs =
+                self.history.of(snapshot.uid()).iter().any(|one| one.name == pod && is_running(&one.pod));
             if runs { told.map(drop).map_err(|error| format!("{error:#}")) } else { Ok(()) }
         })
         .await
@@ -280,8 +286,8 @@ impl Lab {
     }
 
     /// The name of the claim that was made for a task.
-    pub async fn claim_of(&self, seen: &Seen) -> Result<String> {
-        let selector = format!("agentloop.dev/task-uid={}", seen.uid());
+    pub async fn claim_of(&self, snapshot: &TaskSnapshot) -> Result<String> {
+        let selector = format!("agentloop.dev/task-uid={}", snapshot.uid());
         let name = self.kubectl(&["get", "pvc", "-l", &selector, "-o", "name"]).await?.good()?;
         let name = name.trim().strip_prefix("persistentvolumeclaim/");
         name.map(str::to_owned).context("the task has no claim")
