@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use agentloop_contract::completion_gate::CompletionGate;
-use agentloop_contract::names::{GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK, env};
+use agentloop_contract::gate::Gate;
+use agentloop_contract::names::{GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK};
 use agentloop_contract::report::{Change, End, Error, Report};
 use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
 use agentloop_core::decide::served::{Release, Serving};
@@ -15,6 +15,7 @@ use agentloop_operator::health::Health;
 use agentloop_operator::metrics::Metrics;
 use agentloop_operator::namespaces::Namespaces;
 use agentloop_operator::write::Writer;
+use agentloop_test_support::pods as reported;
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -225,43 +226,32 @@ pub async fn set_status(pods: &Api<Pod>, name: &str, status: Value) {
 }
 
 pub async fn run(pods: &Api<Pod>, name: &str) {
-    let state = json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } });
-    set_status(pods, name, json!({ "phase": "Running", "containerStatuses": [container(&state)] })).await;
+    set_status(pods, name, reported::status("Running", &reported::running(started()))).await;
 }
 
 pub async fn end(pods: &Api<Pod>, name: &str, work: &Work) {
     let pod = pods.get(name).await.expect("the pod is there");
     let (phase, state) = ended(&pod, work);
-    set_status(pods, name, json!({ "phase": phase, "containerStatuses": [container(&state)] })).await;
+    set_status(pods, name, reported::status(phase, &state)).await;
 }
 
-/// What the runner of this pod leaves as its termination message, signed by the key that the pod has.
+/// The termination message of this pod's runner, signed with the key that the pod has.
 pub fn message(pod: &Pod, work: &Work) -> String {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let key =
-        containers.flat_map(|c| c.env.iter().flatten()).find(|variable| variable.name == env::REPORT_KEY);
-    let report = Report { untouched: work.0.changed == Change::Unchanged, ..work.0.clone() };
-    report.encode(3072, key.and_then(|key| key.value.as_deref()).map(str::as_bytes)).expect("fits")
+    let pod = serde_json::to_value(pod).expect("a pod is JSON");
+    reported::termination_message(&work.0, &pod).expect("the report fits")
 }
 
-/// What a kubelet says of a pod that did this work: its phase, and the state of the agent's container.
+/// What a kubelet reports of a pod that did this work: its phase, and the state of the agent's container.
 pub fn ended(pod: &Pod, work: &Work) -> (&'static str, Value) {
-    let code = work.exit_code();
-    let state = json!({ "terminated": {
-        "exitCode": code,
-        "reason": if code == 0 { "Completed" } else { "Error" },
-        "startedAt": "2026-01-01T00:00:00Z",
-        // By its deletion at the earliest, where somebody deleted the pod.
-        "finishedAt": Timestamp::now().to_string(),
-        "message": message(pod, work),
-    } });
-    (if code == 0 { "Succeeded" } else { "Failed" }, state)
+    let (code, message) = (work.exit_code(), message(pod, work));
+    // A pod that was deleted ends at its deletion at the earliest.
+    let finished = Timestamp::now();
+    let state = reported::terminated(code, reported::reason_for(code), Some(&message), started(), finished);
+    (reported::phase_for(code), state)
 }
 
-fn container(state: &Value) -> Value {
-    json!({
-        "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state,
-    })
+fn started() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().expect("a time")
 }
 
 impl World {

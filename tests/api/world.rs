@@ -8,6 +8,7 @@ use agentloop_core::api::AgentTask;
 use agentloop_operator::client::Clients;
 use agentloop_operator::metrics::Metrics;
 use agentloop_operator::write::Writer;
+use agentloop_test_support::eventually as support;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
@@ -15,7 +16,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Config, ResourceExt};
 use serde_json::{Value, json};
-use tokio::time::{self, Instant};
+use tokio::time;
 
 /// The longest that anything is waited for.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -115,17 +116,14 @@ pub fn uid(object: &impl ResourceExt) -> String {
     object.uid().expect("a uid")
 }
 
-/// Looks again and again until the answer is something.
+/// Calls `look` until it returns something.
 pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
-        time::sleep(Duration::from_millis(50)).await;
-    }
+    let found = support::eventually(PATIENCE, what, || {
+        let look = Box::pin(look());
+        async move { look.await.ok_or("nothing") }
+    });
+    found.await.unwrap_or_else(|error| panic!("{error}"))
 }

@@ -6,17 +6,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use agentloop_test_support::invariants::Invariant;
+use agentloop_test_support::json;
 use serde_json::Value;
 
 use crate::ground_truth::{AgentEnd, AgentRun};
 use crate::history::{ObjectKind, RecordedWrite};
-use crate::json;
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Which, such as `S2`.
-    pub invariant: &'static str,
+    pub invariant: Invariant,
     /// How.
     pub what: String,
     /// At which version, where it was one write.
@@ -25,7 +26,7 @@ pub struct Violation {
 
 impl Violation {
     /// One that was found outside the history.
-    pub fn new(invariant: &'static str, what: impl Into<String>) -> Self {
+    pub fn new(invariant: Invariant, what: impl Into<String>) -> Self {
         Self { invariant, what: what.into(), version: 0 }
     }
 }
@@ -123,7 +124,7 @@ fn limit(task: &Value) -> i64 {
 }
 
 impl Checker<'_> {
-    fn broken(&mut self, invariant: &'static str, what: impl Into<String>) {
+    fn broken(&mut self, invariant: Invariant, what: impl Into<String>) {
         self.violations.push(Violation { invariant, what: what.into(), version: self.at });
     }
 
@@ -148,7 +149,7 @@ impl Checker<'_> {
         let grown = iterations(after) - iterations(before);
         if grown != 0 && grown != 1 {
             self.broken(
-                "S4",
+                Invariant::S4,
                 format!("iterations went from {} to {}", iterations(before), iterations(after)),
             );
         }
@@ -161,7 +162,7 @@ impl Checker<'_> {
         let settled = claim(before).filter(|claimed| claim(after) != Some(*claimed));
         match settled {
             Some(claimed) => self.settled(uid, count, claimed, grown == 1),
-            None if grown != 0 => self.broken("S4", "an iteration was counted without a claim"),
+            None if grown != 0 => self.broken(Invariant::S4, "an iteration was counted without a claim"),
             None => {}
         }
         self.streaks(count, after);
@@ -173,7 +174,7 @@ impl Checker<'_> {
         if json::text(before, "/status/phase") == "Succeeded"
             && json::text(after, "/status/phase") != "Succeeded"
         {
-            self.broken("S5", "Succeeded was not final");
+            self.broken(Invariant::S5, "Succeeded was not final");
         }
     }
 
@@ -189,14 +190,14 @@ impl Checker<'_> {
             .any(|pod| owner(pod) == uid && place(pod) == (iteration, attempt) && !has_ended(pod));
         if live {
             self.broken(
-                "S4",
+                Invariant::S4,
                 format!("iteration {iteration}, attempt {attempt} was settled before its pod had ended"),
             );
         }
         let Some(end) = end else {
             if charged {
                 self.broken(
-                    "S4",
+                    Invariant::S4,
                     format!("iteration {iteration}, attempt {attempt} was charged and never ran"),
                 );
             }
@@ -206,7 +207,7 @@ impl Checker<'_> {
         if charged != end.is_charged() {
             let how = if charged { "charged" } else { "not charged" };
             self.broken(
-                "S4",
+                Invariant::S4,
                 format!("iteration {iteration}, attempt {attempt} was {how}, and it was {end:?}"),
             );
         }
@@ -235,7 +236,7 @@ impl Checker<'_> {
         {
             let theirs = json::number(after, &format!("/status/breaker/{name}"));
             if theirs != ours {
-                self.broken("S4", format!("{name} is {theirs}, and should be {ours}"));
+                self.broken(Invariant::S4, format!("{name} is {theirs}, and should be {ours}"));
             }
         }
     }
@@ -252,31 +253,31 @@ impl Checker<'_> {
         let what = format!("iteration {iteration}, attempt {attempt} was claimed");
         let done = json::number(after, "/status/iterations");
         if iteration != done + 1 {
-            self.broken("S2", format!("{what} after {done} iterations"));
+            self.broken(Invariant::S2, format!("{what} after {done} iterations"));
         }
         if count.claims.iter().any(|earlier| *earlier >= claimed) {
-            self.broken("S2", format!("{what}, and it, or a later one, was claimed before"));
+            self.broken(Invariant::S2, format!("{what}, and it, or a later one, was claimed before"));
         }
         count.claims.insert(claimed);
         if iteration > limit(after) {
-            self.broken("S3", format!("{what} with a limit of {}", limit(after)));
+            self.broken(Invariant::S3, format!("{what} with a limit of {}", limit(after)));
         }
         if is_suspended(after) {
-            self.broken("S5", format!("{what} while the task is suspended"));
+            self.broken(Invariant::S5, format!("{what} while the task is suspended"));
         }
         if json::has(after, "/status/stop") {
-            self.broken("S5", format!("{what} by a task that is stopped"));
+            self.broken(Invariant::S5, format!("{what} by a task that is stopped"));
         }
         if json::has(before, "/status/stop") && !new_token {
             let phase = json::text(before, "/status/stop/phase");
             let same = json::number(before, "/status/stop/generation")
                 == json::number(after, "/metadata/generation");
             if same || matches!(phase, "Succeeded" | "Failed") {
-                self.broken("S5", format!("{what} after the stop {phase}, which nobody had lifted"));
+                self.broken(Invariant::S5, format!("{what} after the stop {phase}, which nobody had lifted"));
             }
         }
         if let Some(stop) = count.calls_for(after) {
-            self.broken("S5", format!("{what}, and the task should have stopped as {stop}"));
+            self.broken(Invariant::S5, format!("{what}, and the task should have stopped as {stop}"));
         }
     }
 
@@ -292,7 +293,10 @@ impl Checker<'_> {
             Some(expected) if expected == phase => {}
             expected => {
                 let expected = expected.unwrap_or("nothing");
-                self.broken("S5", format!("the task stopped as {phase}, and {expected} is called for"));
+                self.broken(
+                    Invariant::S5,
+                    format!("the task stopped as {phase}, and {expected} is called for"),
+                );
             }
         }
     }
@@ -306,7 +310,7 @@ impl Checker<'_> {
         let shown = json::text(after, "/status/phase");
         if (shown == "IterationLimitReached") != is_due {
             self.broken(
-                "S6",
+                Invariant::S6,
                 format!("the phase is {shown} after {} of {most}", json::number(after, "/status/iterations")),
             );
         }
@@ -343,7 +347,7 @@ impl Checker<'_> {
                 "the pod of iteration {iteration}, attempt {attempt} was let start, and the claim is {:?}",
                 claim(&task)
             );
-            self.broken("S2", what);
+            self.broken(Invariant::S2, what);
         }
     }
 
@@ -354,7 +358,7 @@ impl Checker<'_> {
         if !deleting && claim(&task) == Some(place(pod)) {
             let (iteration, attempt) = place(pod);
             self.broken(
-                "S4",
+                Invariant::S4,
                 format!(
                     "the pod of iteration {iteration}, attempt {attempt} was let go before it was settled"
                 ),
@@ -373,7 +377,7 @@ impl Checker<'_> {
         let live: Vec<&str> = live.map(|pod| json::name(pod)).collect();
         if live.len() > 1 {
             let what = format!("several pods may run: {}", live.join(", "));
-            self.broken("S1", what);
+            self.broken(Invariant::S1, what);
         }
     }
 
@@ -386,7 +390,7 @@ impl Checker<'_> {
                 let what = format!(
                     "the agent of iteration {iteration}, attempt {attempt} was executed while that of {other} ran"
                 );
-                self.violations.push(Violation::new("S1", what));
+                self.violations.push(Violation::new(Invariant::S1, what));
             }
             let earlier = done.entry((run.task.as_str(), iteration)).or_default();
             if let Some(before) = earlier.iter().find(|run| run.end.as_ref().is_none_or(AgentEnd::is_charged))
@@ -395,10 +399,10 @@ impl Checker<'_> {
                     "iteration {iteration} was executed again, as attempt {attempt}: attempt {} was {:?}",
                     before.attempt, before.end
                 );
-                self.violations.push(Violation::new("S2", what));
+                self.violations.push(Violation::new(Invariant::S2, what));
             } else if earlier.iter().any(|run| run.attempt == attempt) {
                 self.violations.push(Violation::new(
-                    "S2",
+                    Invariant::S2,
                     format!("iteration {iteration}, attempt {attempt} was executed twice"),
                 ));
             }
@@ -411,7 +415,7 @@ impl Checker<'_> {
             let charged = self.runs.iter().any(|run| run.task == *task && run.iteration == before + 1);
             if *iteration != before + 1 && !charged {
                 let what = format!("iteration {iteration} was executed after iteration {before}");
-                self.violations.push(Violation::new("S2", what));
+                self.violations.push(Violation::new(Invariant::S2, what));
             }
         }
     }

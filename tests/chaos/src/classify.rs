@@ -1,9 +1,9 @@
 //! Classifies the operators' requests.
 
+use agentloop_test_support::json;
 use http::Method;
 use serde_json::Value;
 
-use crate::json;
 use crate::plan::RequestKind;
 
 /// What a request is for.

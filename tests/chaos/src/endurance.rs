@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentloop_test_support::json;
 use anyhow::{Context, Result, bail};
 use fastrand::Rng;
 use http::Method;
@@ -21,7 +22,7 @@ use crate::operator::{Operator, Program};
 use crate::plan::{Fault, Meanwhile, Moment, Plan, PlanKind, PlannedFault, RequestKind, Task, Until, Work};
 use crate::server::{Format, tasks};
 use crate::world::World;
-use crate::{json as look, kubelet, launch, user};
+use crate::{kubelet, launch, user};
 
 /// Tasks in one namespace.
 const TOGETHER: u32 = 50;
@@ -205,7 +206,7 @@ async fn watch(
             // What was seen is not judged here; kept, it would fill the memory.
             field.experiment.history.drain();
             for task in field.experiment.history.tasks() {
-                done += u64::try_from(look::number(&task, "/status/iterations")).unwrap_or(0);
+                done += u64::try_from(json::number(&task, "/status/iterations")).unwrap_or(0);
                 at_rest += u32::from(crate::checker::is_at_rest(&task));
             }
         }
@@ -241,10 +242,10 @@ fn stragglers(namespaces_tested: &[TestedNamespace]) -> String {
     for field in namespaces_tested {
         let history = &field.experiment.history;
         for task in history.tasks().iter().filter(|task| !crate::checker::is_at_rest(task)) {
-            let (name, status) = (look::name(task), task.pointer("/status").cloned().unwrap_or_default());
+            let (name, status) = (json::name(task), task.pointer("/status").cloned().unwrap_or_default());
             let _ = write!(text, "\n{}/{name}: {status}", history.namespace);
-            let uid = look::uid(task);
-            let is_its = |pod: &&Arc<Value>| look::text(pod, "/metadata/ownerReferences/0/uid") == uid;
+            let uid = json::uid(task);
+            let is_its = |pod: &&Arc<Value>| json::text(pod, "/metadata/ownerReferences/0/uid") == uid;
             for pod in history.pods().iter().filter(is_its) {
                 let _ = write!(text, "\n  {pod}");
             }
@@ -324,12 +325,12 @@ fn judge(namespaces_tested: &[TestedNamespace], size: Size, text: &mut String, w
             }
         }
         for task in field.experiment.history.tasks() {
-            let (name, phase) = (look::name(&task), look::text(&task, "/status/phase"));
-            let count = look::number(&task, "/status/iterations");
+            let (name, phase) = (json::name(&task), json::text(&task, "/status/phase"));
+            let count = json::number(&task, "/status/iterations");
             if phase != "IterationLimitReached" || count != i64::from(size.iterations) {
                 wrong.push(format!("L1: {name} is {phase} after {count} iterations"));
             }
-            let ran = runs.get(look::uid(&task)).map_or(0, BTreeSet::len);
+            let ran = runs.get(json::uid(&task)).map_or(0, BTreeSet::len);
             if i64::try_from(ran).unwrap_or(0) != count {
                 wrong.push(format!("S4: {name} counts {count} iterations, and {ran} were executed"));
             }
@@ -351,16 +352,16 @@ async fn tell_leftovers(
     for name in names {
         for pod in world.history.namespace(name).pods() {
             pods += 1;
-            held += usize::from(look::has(&pod, "/metadata/finalizers/0"));
+            held += usize::from(json::has(&pod, "/metadata/finalizers/0"));
         }
         let path = format!("/apis/events.k8s.io/v1/namespaces/{name}/events");
-        for event in look::list(&world.server.must(Method::GET, &path, None).await?, "/items") {
-            if look::text(event, "/regarding/kind") == "AgentTask" {
-                *events.entry(look::text(event, "/regarding/name").to_owned()).or_default() += 1;
+        for event in json::list(&world.server.must(Method::GET, &path, None).await?, "/items") {
+            if json::text(event, "/regarding/kind") == "AgentTask" {
+                *events.entry(json::text(event, "/regarding/name").to_owned()).or_default() += 1;
             }
         }
         let path = format!("/apis/coordination.k8s.io/v1/namespaces/{name}/leases");
-        leases += look::list(&world.server.must(Method::GET, &path, None).await?, "/items").len();
+        leases += json::list(&world.server.must(Method::GET, &path, None).await?, "/items").len();
     }
     let most = events.values().max().copied().unwrap_or(0);
     let _ = writeln!(text, "{pods:>8}  pods, {held} of them with a finalizer");

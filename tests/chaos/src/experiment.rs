@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use agentloop_test_support::invariants::Invariant;
 use anyhow::{Context, Result};
 use http_body_util::BodyExt;
 
@@ -143,7 +144,7 @@ impl Experiment {
     }
 
     /// Notes a violation that the history does not show.
-    pub fn report_violation(&self, invariant: &'static str, what: impl Into<String>) {
+    pub fn report_violation(&self, invariant: Invariant, what: impl Into<String>) {
         lock(&self.violations).push(Violation::new(invariant, what));
     }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use agentloop_test_support::json;
 use anyhow::{Context, Result, bail};
 use http::Method;
 use http_body_util::BodyExt;
@@ -15,7 +16,6 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
-use crate::json;
 use crate::lock;
 use crate::server::Server;
 

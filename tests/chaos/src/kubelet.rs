@@ -7,9 +7,10 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentloop_contract::completion_gate::CompletionGate;
-use agentloop_contract::names::env;
-use agentloop_contract::report::{Change, End, Error, ProviderError, ProviderErrorKind, Report};
+use agentloop_contract::gate::Gate;
+use agentloop_contract::report::{Change, End, Error, Refusal, RefusalKind, Report};
+use agentloop_test_support::json;
+use agentloop_test_support::pods::{self, is_deleting, is_gated, termination_message};
 use anyhow::Result;
 use http::{Method, StatusCode};
 use jiff::Timestamp;
@@ -20,9 +21,9 @@ use tokio::time;
 use crate::experiment::Experiment;
 use crate::ground_truth::AgentEnd;
 use crate::history::NamespaceHistory;
+use crate::nemesis;
 use crate::plan::{FATAL, PodFault, Work};
-use crate::server::{Format, pods};
-use crate::{json as look, nemesis};
+use crate::server::{self, Format};
 
 /// The node that all pods are bound to. It exists, so that nobody else collects its pods.
 pub const NODE: &str = "agentloop-chaos";
@@ -47,7 +48,7 @@ pub fn run(experiment: &Arc<Experiment>) -> JoinSet<()> {
         loop {
             changes.mark_unchanged();
             for pod in experiment.history.pods() {
-                if known.insert(look::uid(&pod).to_owned()) {
+                if known.insert(json::uid(&pod).to_owned()) {
                     let experiment = experiment.clone();
                     lives.spawn(async move {
                         if let Err(error) = live(&experiment, &pod).await {
@@ -64,16 +65,8 @@ pub fn run(experiment: &Arc<Experiment>) -> JoinSet<()> {
     all
 }
 
-fn is_deleting(pod: &Value) -> bool {
-    look::has(pod, "/metadata/deletionTimestamp")
-}
-
-fn is_gated(pod: &Value) -> bool {
-    !look::list(pod, "/spec/schedulingGates").is_empty()
-}
-
 fn label(pod: &Value, name: &str) -> i32 {
-    look::text(pod, &format!("/metadata/labels/agentloop.dev~1{name}")).parse().unwrap_or(0)
+    json::text(pod, &format!("/metadata/labels/agentloop.dev~1{name}")).parse().unwrap_or(0)
 }
 
 /// What is written about a pod.
@@ -86,7 +79,7 @@ struct Pod<'a> {
 
 /// The life of one pod, from its creation to its end.
 async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
-    let uid = look::uid(pod);
+    let uid = json::uid(pod);
     let history = &experiment.history;
     let free = |history: &NamespaceHistory| match history.pod(uid) {
         None => Some(false),
@@ -96,25 +89,23 @@ async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
     if history.until(FOREVER, free).await != Some(true) {
         return Ok(());
     }
-    let path = pods(&history.namespace, look::name(pod));
+    let path = server::pods(&history.namespace, json::name(pod));
     let this = Pod { experiment, path, uid, started: Timestamp::now() };
     let (iteration, attempt) = (label(pod, "iteration"), label(pod, "attempt"));
-    let task = look::text(pod, "/metadata/ownerReferences/0/uid");
-    if !this.bind(look::name(pod)).await? {
+    let task = json::text(pod, "/metadata/ownerReferences/0/uid");
+    if !this.bind(json::name(pod)).await? {
         return Ok(());
     }
     experiment.ground_truth.bound(task, uid, iteration, attempt);
     let pod_fault = experiment.plan.pod_fault(iteration, attempt);
     let deleting = || history.pod(uid).is_none_or(|pod| is_deleting(&pod));
     if pod_fault == Some(PodFault::NeverStarted) || deleting() {
-        this.ends(AgentEnd::NeverStarted, &json!({ "waiting": { "reason": "PodInitializing" } }), json!({}))
-            .await?;
+        this.ends(AgentEnd::NeverStarted, &pods::waiting(), json!({})).await?;
         return this.leave().await;
     }
     experiment.ground_truth.executed(uid);
     if pod_fault != Some(PodFault::Late) {
-        let running = json!({ "running": { "startedAt": this.started.to_string() } });
-        this.status(json!({ "phase": "Running", "containerStatuses": [container(&running)] })).await?;
+        this.status(pods::status("Running", &pods::running(this.started))).await?;
     }
     if nemesis::agent_runs(experiment, iteration).await? {
         history
@@ -142,10 +133,17 @@ async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
             } else {
                 done(experiment.plan.work(iteration, attempt))
             };
-            let code = report.container_exit_code().unwrap_or(1);
-            let reason = if code == 0 { "Completed" } else { "Error" };
-            this.ends(end, &this.terminated(code, reason, message(&report, pod).as_deref()), json!({}))
-                .await?;
+            let code = match report.end {
+                End::Interrupted => 143,
+                _ => report.exit_code.unwrap_or(1),
+            };
+            let reason = pods::reason_for(code);
+            this.ends(
+                end,
+                &this.terminated(code, reason, termination_message(&report, pod).as_deref()),
+                json!({}),
+            )
+            .await?;
         }
     }
     this.leave().await
@@ -185,12 +183,6 @@ fn done(work: Work) -> (AgentEnd, Report) {
     }
 }
 
-fn container(state: &Value) -> Value {
-    json!({
-        "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state,
-    })
-}
-
 fn disruption(reason: &str) -> Value {
     json!({
         "type": "DisruptionTarget", "status": "True", "reason": reason,
@@ -198,20 +190,9 @@ fn disruption(reason: &str) -> Value {
     })
 }
 
-/// The report as the pod's runner writes it: signed by the key that the pod has.
-fn message(report: &Report, pod: &Value) -> Option<String> {
-    let variables = look::list(pod, "/spec/containers/0/env");
-    let key = variables.iter().find(|variable| look::text(variable, "/name") == env::REPORT_KEY);
-    let report = Report { untouched: report.changed == Change::Unchanged, ..report.clone() };
-    report.encode(3072, key.map(|key| look::text(key, "/value").as_bytes()))
-}
-
 impl Pod<'_> {
     fn terminated(&self, code: i32, reason: &str, message: Option<&str>) -> Value {
-        json!({ "terminated": {
-            "exitCode": code, "reason": reason, "message": message,
-            "startedAt": self.started.to_string(), "finishedAt": Timestamp::now().to_string(),
-        } })
+        pods::terminated(code, reason, message, self.started, Timestamp::now())
     }
 
     /// False where the pod cannot be bound any more.
@@ -220,7 +201,7 @@ impl Pod<'_> {
             "apiVersion": "v1", "kind": "Binding", "metadata": { "name": name, "uid": self.uid },
             "target": { "apiVersion": "v1", "kind": "Node", "name": NODE },
         });
-        let refused = |pod: &Value| match look::text(pod, "/spec/nodeName") {
+        let refused = |pod: &Value| match json::text(pod, "/spec/nodeName") {
             "" => is_deleting(pod).then_some(false),
             _ => Some(true),
         };
@@ -254,9 +235,9 @@ impl Pod<'_> {
                     if let Some(done) = refused(&pod) {
                         return Ok(done);
                     }
-                    look::text(&answer, "/message").clone_into(&mut last);
+                    json::text(&answer, "/message").clone_into(&mut last);
                 }
-                Ok((status, answer)) => last = format!("{status}: {}", look::text(&answer, "/message")),
+                Ok((status, answer)) => last = format!("{status}: {}", json::text(&answer, "/message")),
                 Err(error) => last = format!("{error:#}"),
             }
             time::sleep(BETWEEN_TRIES).await;
@@ -267,9 +248,9 @@ impl Pod<'_> {
     /// The end of the agent, noted before it is told.
     async fn ends(&self, end: AgentEnd, state: &Value, more: Value) -> Result<()> {
         self.experiment.ground_truth.ended(self.uid, &end);
-        let code = look::number(state, "/terminated/exitCode");
-        let phase = if look::has(state, "/terminated") && code == 0 { "Succeeded" } else { "Failed" };
-        let mut status = json!({ "phase": phase, "containerStatuses": [container(state)] });
+        let code = json::number(state, "/terminated/exitCode");
+        let phase = if json::has(state, "/terminated") && code == 0 { "Succeeded" } else { "Failed" };
+        let mut status = pods::status(phase, state);
         if let (Some(status), Value::Object(more)) = (status.as_object_mut(), more) {
             status.extend(more);
         }
@@ -293,7 +274,7 @@ impl Pod<'_> {
         let goes = |history: &NamespaceHistory| match history.pod(self.uid) {
             None => Some(false),
             Some(pod) => {
-                is_deleting(&pod).then(|| look::number(&pod, "/metadata/deletionGracePeriodSeconds") > 0)
+                is_deleting(&pod).then(|| json::number(&pod, "/metadata/deletionGracePeriodSeconds") > 0)
             }
         };
         if self.experiment.history.until(FOREVER, goes).await == Some(true) {

@@ -45,7 +45,6 @@ pub mod experiment;
 pub mod generate;
 pub mod ground_truth;
 pub mod history;
-pub mod json;
 pub mod kubelet;
 pub mod launch;
 pub mod mutations;

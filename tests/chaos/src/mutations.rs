@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use agentloop_test_support::invariants::Invariant;
+use agentloop_test_support::json;
 use anyhow::Result;
 use http::Method;
 use serde_json::{Value, json};
@@ -15,10 +17,10 @@ use tokio::time;
 
 use crate::buffered::{BufferedRequest, BufferedResponse};
 use crate::classify::RequestClass;
+use crate::lock;
 use crate::plan::RequestKind;
 use crate::server::{Format, Server, pods, tasks};
 use crate::stale_lists::StaleLists;
-use crate::{json as look, lock};
 
 /// One way to break the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,21 +56,21 @@ pub enum Mutation {
 }
 
 /// All mutations: the name on the command line, and the invariants of which the checker must report one.
-pub const ALL: &[(Mutation, &str, &[&str])] = &[
-    (Mutation::NoSchedulingGate, "no-scheduling-gate", &["S1", "S2"]),
-    (Mutation::NoFinalizer, "no-finalizer", &["S2"]),
-    (Mutation::EarlyFinalizerRemoval, "early-finalizer-removal", &["S4"]),
-    (Mutation::KeepFinalizer, "keep-finalizer", &["S8"]),
-    (Mutation::NoResourceVersion, "no-resource-version", &["S3", "S5"]),
-    (Mutation::CountTwice, "count-twice", &["S4"]),
-    (Mutation::StaleConfirmation, "stale-confirmation", &["S1", "S2"]),
-    (Mutation::IgnorePreviousPods, "ignore-previous-pods", &["S1"]),
-    (Mutation::HideContainers, "hide-containers", &["S2", "S4"]),
-    (Mutation::IgnoreSuspend, "ignore-suspend", &["S5"]),
-    (Mutation::ForgetStreak, "forget-streak", &["S4", "S5"]),
-    (Mutation::AdoptForeignPod, "adopt-foreign-pod", &["S2"]),
-    (Mutation::WrongPhase, "wrong-phase", &["S6"]),
-    (Mutation::KeepWriting, "keep-writing", &["L2"]),
+pub const ALL: &[(Mutation, &str, &[Invariant])] = &[
+    (Mutation::NoSchedulingGate, "no-scheduling-gate", &[Invariant::S1, Invariant::S2]),
+    (Mutation::NoFinalizer, "no-finalizer", &[Invariant::S2]),
+    (Mutation::EarlyFinalizerRemoval, "early-finalizer-removal", &[Invariant::S4]),
+    (Mutation::KeepFinalizer, "keep-finalizer", &[Invariant::S8]),
+    (Mutation::NoResourceVersion, "no-resource-version", &[Invariant::S3, Invariant::S5]),
+    (Mutation::CountTwice, "count-twice", &[Invariant::S4]),
+    (Mutation::StaleConfirmation, "stale-confirmation", &[Invariant::S1, Invariant::S2]),
+    (Mutation::IgnorePreviousPods, "ignore-previous-pods", &[Invariant::S1]),
+    (Mutation::HideContainers, "hide-containers", &[Invariant::S2, Invariant::S4]),
+    (Mutation::IgnoreSuspend, "ignore-suspend", &[Invariant::S5]),
+    (Mutation::ForgetStreak, "forget-streak", &[Invariant::S4, Invariant::S5]),
+    (Mutation::AdoptForeignPod, "adopt-foreign-pod", &[Invariant::S2]),
+    (Mutation::WrongPhase, "wrong-phase", &[Invariant::S6]),
+    (Mutation::KeepWriting, "keep-writing", &[Invariant::L2]),
 ];
 
 /// Applies one mutation to the requests and responses of an experiment.
@@ -101,7 +103,7 @@ impl Mutation {
 /// Removes the container statuses of failed pods.
 fn hide_containers(text: &str) -> Vec<u8> {
     let hide = |pod: &mut Value| {
-        if look::text(pod, "/status/phase") == "Failed"
+        if json::text(pod, "/status/phase") == "Failed"
             && let Some(status) = pod.get_mut("status").and_then(Value::as_object_mut)
         {
             status.remove("containerStatuses");
@@ -165,7 +167,7 @@ impl Mutator {
                 remove(&mut request.body, "/spec", "schedulingGates");
             }
             (Mutation::NoFinalizer, RequestClass::Write(_))
-                if !look::list(&request.body, "/metadata/finalizers").is_empty() =>
+                if !json::list(&request.body, "/metadata/finalizers").is_empty() =>
             {
                 remove(&mut request.body, "/metadata", "finalizers");
             }
@@ -173,7 +175,7 @@ impl Mutator {
                 remove(&mut request.body, "/metadata", "resourceVersion");
             }
             (Mutation::WrongPhase, RequestClass::Write(Some(RequestKind::Status)))
-                if look::text(&request.body, "/status/phase") == "IterationLimitReached" =>
+                if json::text(&request.body, "/status/phase") == "IterationLimitReached" =>
             {
                 if let Some(phase) = request.body.pointer_mut("/status/phase") {
                     *phase = json!("CircuitOpen");
@@ -184,7 +186,7 @@ impl Mutator {
                 return Ok(Some(BufferedResponse::success(&pod)));
             }
             (Mutation::AdoptForeignPod, RequestClass::Write(Some(RequestKind::Create))) => {
-                let name = look::name(&request.body).to_owned();
+                let name = json::name(&request.body).to_owned();
                 lock(&self.wanted_pods).insert(name, request.body.clone());
             }
             (Mutation::StaleConfirmation, RequestClass::Read) if request.path.contains("/agenttasks/") => {
@@ -221,9 +223,9 @@ impl Mutator {
                 self.server.merge(&request.path, &drop).await?;
             }
             (Mutation::CountTwice, RequestClass::Write(Some(RequestKind::Status)))
-                if look::has(&request.body, "/status/iterations") =>
+                if json::has(&request.body, "/status/iterations") =>
             {
-                let more = look::number(&response.json(), "/status/iterations") + 1;
+                let more = json::number(&response.json(), "/status/iterations") + 1;
                 let patch = json!({ "status": { "iterations": more } });
                 self.server.send(Method::PATCH, &request.path, Some((Format::Merge, &patch))).await?;
             }
@@ -247,8 +249,8 @@ impl Mutator {
     fn adopted(&self, request: &BufferedRequest, response: BufferedResponse) -> BufferedResponse {
         let mut pod = response.json();
         let wanted_pods = lock(&self.wanted_pods);
-        let Some(wanted) = wanted_pods.get(look::name(&pod)) else { return response };
-        if pods(&self.namespace, look::name(&pod)) != request.path {
+        let Some(wanted) = wanted_pods.get(json::name(&pod)) else { return response };
+        if pods(&self.namespace, json::name(&pod)) != request.path {
             return response;
         }
         for key in ["labels", "ownerReferences", "annotations"] {

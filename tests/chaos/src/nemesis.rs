@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentloop_test_support::invariants::Invariant;
+use agentloop_test_support::json;
 use anyhow::Result;
 use serde_json::Value;
 use tokio::time;
@@ -14,7 +16,6 @@ use crate::buffered::{BufferedRequest, BufferedResponse};
 use crate::classify::RequestClass;
 use crate::experiment::{Experiment, InProgress};
 use crate::history::NamespaceHistory;
-use crate::json;
 use crate::plan::{Fault, Meanwhile, Moment, RequestKind, Until};
 use crate::user;
 
@@ -87,7 +88,7 @@ pub async fn before(
         match experiment.refusals.meet(is_status) {
             Ok(None) => {}
             Ok(Some(code)) => disposition = Disposition::Respond(BufferedResponse::error(code)),
-            Err(what) => experiment.report_violation("L3", what),
+            Err(what) => experiment.report_violation(Invariant::L3, what),
         }
     }
     Ok(disposition)

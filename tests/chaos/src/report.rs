@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use agentloop_test_support::json;
 use serde_json::{Value, json};
 
 use crate::history::{ObjectKind, RecordedWrite};
-use crate::json as look;
 use crate::plan::PlanKind;
 use crate::runner::PlanResult;
 
@@ -177,31 +177,31 @@ pub fn details(result: &PlanResult) -> String {
 
 fn line(seen: &RecordedWrite) -> String {
     let object = &seen.object;
-    let name = look::name(object);
+    let name = json::name(object);
     if seen.gone {
         return format!("{:?} {name} is gone", seen.kind);
     }
     match seen.kind {
         ObjectKind::Task => {
             let active = object.pointer("/status/active").map(|active| {
-                format!(" active {}.{}", look::number(active, "/iteration"), look::number(active, "/attempt"))
+                format!(" active {}.{}", json::number(active, "/iteration"), json::number(active, "/attempt"))
             });
-            let stop = look::text(object, "/status/stop/phase");
+            let stop = json::text(object, "/status/stop/phase");
             format!(
                 "task {name} g{} {} {}/{}{}{}{} limit {}{}",
-                look::number(object, "/metadata/generation"),
-                look::text(object, "/status/phase"),
-                look::number(object, "/status/iterations"),
-                look::number(object, "/status/maxIterations"),
+                json::number(object, "/metadata/generation"),
+                json::text(object, "/status/phase"),
+                json::number(object, "/status/iterations"),
+                json::number(object, "/status/maxIterations"),
                 active.unwrap_or_default(),
                 if stop.is_empty() { "" } else { " stopped" },
-                if look::has(object, "/status/waiting") { " waits" } else { "" },
-                look::number(object, "/spec/maxIterations"),
-                if look::has(object, "/spec/suspend") { " suspend" } else { "" },
+                if json::has(object, "/status/waiting") { " waits" } else { "" },
+                json::number(object, "/spec/maxIterations"),
+                if json::has(object, "/spec/suspend") { " suspend" } else { "" },
             )
         }
         ObjectKind::Pod => {
-            let mut words = vec![look::text(object, "/status/phase").to_owned()];
+            let mut words = vec![json::text(object, "/status/phase").to_owned()];
             for (at, word) in [
                 ("/spec/schedulingGates/0", "gated"),
                 ("/spec/nodeName", "bound"),
@@ -210,7 +210,7 @@ fn line(seen: &RecordedWrite) -> String {
                 ("/status/containerStatuses/0/state/running", "runs"),
                 ("/status/containerStatuses/0/state/terminated", "terminated"),
             ] {
-                if look::has(object, at) {
+                if json::has(object, at) {
                     words.push(word.to_owned());
                 }
             }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentloop_test_support::invariants::Invariant;
+use agentloop_test_support::json;
 use anyhow::{Context, Result};
 use serde_json::json;
 use tokio::time::{self, Instant};
@@ -16,7 +18,7 @@ use crate::operator::Program;
 use crate::plan::Plan;
 use crate::server::{pods, tasks};
 use crate::world::World;
-use crate::{json as look, kubelet, launch, nemesis, user};
+use crate::{kubelet, launch, nemesis, user};
 
 /// How long nothing may be done and nothing written before a task is at rest: retries of the operator's are at
 /// most 30 s apart. A busy machine is slow, which breaks no promise.
@@ -108,7 +110,7 @@ async fn life(experiment: &Arc<Experiment>) -> Result<()> {
     }
     if !falls_quiet(experiment).await {
         experiment.report_violation(
-            "L2",
+            Invariant::L2,
             format!(
                 "tasks or pods are still written {} s after the end",
                 bound(experiment, QUIETEN, BROKEN_QUIETEN).as_secs()
@@ -142,7 +144,7 @@ async fn comes_to_rest(experiment: &Arc<Experiment>) -> Result<bool> {
                 None => experiment.plan.ends_in_deletion(),
                 Some(task) => checker::is_at_rest(task),
             };
-            (rests && experiment.is_idle()).then(|| there.map(|task| look::version(&task)))
+            (rests && experiment.is_idle()).then(|| there.map(|task| json::version(&task)))
         };
         if let Some(version) = history.until(LOOK, rests).await {
             stops += 1;
@@ -151,7 +153,7 @@ async fn comes_to_rest(experiment: &Arc<Experiment>) -> Result<bool> {
             }
             // What the user changed just now is yet to be seen.
             let changed = |history: &NamespaceHistory| {
-                let now = history.task_named(&experiment.task).map(|task| look::version(&task));
+                let now = history.task_named(&experiment.task).map(|task| json::version(&task));
                 (now != version).then_some(())
             };
             history.until(rest, changed).await;
@@ -172,7 +174,7 @@ async fn comes_to_rest(experiment: &Arc<Experiment>) -> Result<bool> {
                 "active": status.get("active"), "waiting": status.get("waiting"), "stop": status.get("stop"),
             });
             experiment.report_violation(
-                "L1",
+                Invariant::L1,
                 format!(
                     "the task is not at rest, and nothing has happened for {} s: {status}",
                     rest.as_secs()
@@ -204,7 +206,7 @@ async fn leaves_nothing(experiment: &Experiment) {
     if experiment.history.until(left, empty).await.is_none() {
         if let Some(task) = experiment.history.task() {
             // The operator has no part in this: tasks bear no finalizer.
-            let path = tasks(&experiment.history.namespace, look::name(&task));
+            let path = tasks(&experiment.history.namespace, json::name(&task));
             let there = experiment.server.get(&path).await.map(|found| found.is_some());
             experiment.report_problem(&format!(
                 "the task was deleted and is still seen; a read finds it: {there:?}"
@@ -215,11 +217,11 @@ async fn leaves_nothing(experiment: &Experiment) {
         let names: Vec<String> = pods
             .iter()
             .map(|pod| {
-                format!("{} {}", look::name(pod), pod.pointer("/metadata/finalizers").unwrap_or(&json!([])))
+                format!("{} {}", json::name(pod), pod.pointer("/metadata/finalizers").unwrap_or(&json!([])))
             })
             .collect();
         experiment.report_violation(
-            "S8",
+            Invariant::S8,
             format!(
                 "{} s after the task's deletion these pods are left: {}",
                 left.as_secs(),
@@ -234,10 +236,10 @@ async fn sweep(experiment: &Experiment) -> Result<()> {
     let (server, history) = (&experiment.server, &experiment.history);
     let none = json!({ "metadata": { "finalizers": null } });
     if let Some(task) = history.task() {
-        server.delete(&tasks(&history.namespace, look::name(&task)), "", None).await?;
+        server.delete(&tasks(&history.namespace, json::name(&task)), "", None).await?;
     }
     for pod in history.pods() {
-        let path = pods(&history.namespace, look::name(&pod));
+        let path = pods(&history.namespace, json::name(&pod));
         server.merge(&path, &none).await?;
         server.delete(&path, "", Some(0)).await?;
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use agentloop_test_support::invariants::Invariant;
 use anyhow::Result;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -75,7 +76,8 @@ pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>
                 let plan = plan(*number);
                 let result = runner::run(&world, &program, &namespace, plan, Some(*mutation)).await?;
                 world.drop_namespace(&namespace).await?;
-                let found: BTreeSet<&str> = result.violations.iter().map(|found| found.invariant).collect();
+                let found: BTreeSet<Invariant> =
+                    result.violations.iter().map(|found| found.invariant).collect();
                 let took = result.took.as_secs();
                 eprintln!("{word}, plan {number}: {found:?} after {took} s");
                 anyhow::Ok((*word, *wanted, *number, result.plan.kind, found))
@@ -91,13 +93,16 @@ pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>
     for (_, word, wanted) in ALL.iter().filter(|(_, word, _)| only.is_none_or(|only| only == *word)) {
         let mut seen = false;
         for (_, _, number, kind, found) in lines.iter().filter(|(of, ..)| of == word) {
-            let broken: Vec<&str> = found.iter().copied().collect();
+            let broken: Vec<&str> = found.iter().map(|invariant| invariant.name()).collect();
             seen |= wanted.iter().any(|wanted| found.contains(wanted));
             let number = if *number == FORGOTTEN { "by hand".to_owned() } else { format!("plan {number}") };
             println!("{word:<20} {number:>9} ({}): {}", kind.as_str(), broken.join(", "));
         }
         if !seen {
-            println!("{word:<20} NOT SEEN: none of {} was found broken", wanted.join(", "));
+            println!(
+                "{word:<20} NOT SEEN: none of {} was found broken",
+                wanted.iter().map(|invariant| invariant.name()).collect::<Vec<_>>().join(", ")
+            );
             is_good = false;
         }
     }

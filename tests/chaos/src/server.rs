@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use agentloop_test_support::json;
 use anyhow::{Context, Result, bail};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -9,8 +10,6 @@ use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
-
-use crate::json;
 
 /// Where our tasks are.
 const TASKS: &str = "/apis/agentloop.dev/v1alpha1";

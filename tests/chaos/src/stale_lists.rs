@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Mutex;
 
+use agentloop_test_support::json;
 use anyhow::Result;
 use bytes::Bytes;
 use http::Method;
 use serde_json::Value;
 
+use crate::lock;
 use crate::server::{self, Server};
-use crate::{json, lock};
 
 /// The lists that were kept, and those that operators are to be served in their stead.
 #[derive(Default)]

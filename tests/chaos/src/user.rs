@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use agentloop_test_support::invariants::Invariant;
+use agentloop_test_support::json;
 use anyhow::{Context, Result};
 use http::Method;
 use serde_json::{Value, json};
@@ -11,7 +13,6 @@ use serde_json::{Value, json};
 use crate::buffered::BufferedRequest;
 use crate::experiment::Experiment;
 use crate::history::NamespaceHistory;
-use crate::json as look;
 use crate::plan::{FATAL, Plan, UserAction};
 use crate::server::{Format, pods, tasks};
 
@@ -84,15 +85,15 @@ pub async fn act(
             create(experiment).await?;
         }
         UserAction::DeletePod(force) => {
-            let newest = experiment.history.pods().into_iter().max_by_key(|pod| look::version(pod));
+            let newest = experiment.history.pods().into_iter().max_by_key(|pod| json::version(pod));
             if let Some(pod) = newest {
-                let path = pods(namespace, look::name(&pod));
-                experiment.server.delete(&path, look::uid(&pod), force.then_some(0)).await?;
+                let path = pods(namespace, json::name(&pod));
+                experiment.server.delete(&path, json::uid(&pod), force.then_some(0)).await?;
             }
         }
         UserAction::ForeignPod => {
             if let Some(request) = request {
-                foreign_pod(experiment, look::name(&request.body)).await?;
+                foreign_pod(experiment, json::name(&request.body)).await?;
             }
         }
     }
@@ -105,7 +106,7 @@ fn resume_later(experiment: &Arc<Experiment>) {
     tokio::spawn(async move {
         let suspended = |history: &NamespaceHistory| {
             let Some(task) = history.task() else { return Some(()) };
-            let is = look::text(&task, "/status/phase") == "Suspended" && !look::has(&task, "/status/active");
+            let is = json::text(&task, "/status/phase") == "Suspended" && !json::has(&task, "/status/active");
             is.then_some(())
         };
         // An active iteration whose pod was never created stays active while the task is suspended: then this
@@ -137,21 +138,21 @@ async fn foreign_pod(experiment: &Arc<Experiment>, name: &str) -> Result<()> {
     tokio::spawn(async move {
         let reported = |history: &NamespaceHistory| {
             let task = history.task()?;
-            (look::text(&task, "/status/reason") == "NameConflict").then_some(())
+            (json::text(&task, "/status/reason") == "NameConflict").then_some(())
         };
         let reported = experiment.history.until(Duration::from_secs(20), reported).await;
         match experiment.server.get(&path).await {
-            Ok(Some(now)) if look::version(&now) == look::version(&made) && reported.is_some() => {}
+            Ok(Some(now)) if json::version(&now) == json::version(&made) && reported.is_some() => {}
             Ok(_) if reported.is_none() => {
                 experiment.report_violation(
-                    "S2",
+                    Invariant::S2,
                     "a foreign pod has the name of the iteration's pod, and the status does not report it",
                 );
             }
-            Ok(_) => experiment.report_violation("S2", "the operator changed a foreign pod"),
+            Ok(_) => experiment.report_violation(Invariant::S2, "the operator changed a foreign pod"),
             Err(error) => experiment.report_problem(&error),
         }
-        if let Err(error) = experiment.server.delete(&path, look::uid(&made), None).await {
+        if let Err(error) = experiment.server.delete(&path, json::uid(&made), None).await {
             experiment.report_problem(&error);
         }
         drop(in_progress);

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentloop_test_support::eventually::eventually;
+use agentloop_test_support::json;
 use anyhow::{Context, Result, bail};
 use http::Method;
 use serde_json::json;
-use tokio::time::{self, Instant};
 
 use crate::history::ServerHistory;
-use crate::json;
 use crate::kubelet::NODE;
 use crate::server::{Format, Server};
 
@@ -38,13 +38,7 @@ impl World {
         let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
         let path = format!("{definitions}/{}?fieldManager=chaos&force=true", json::name(&definition));
         server.must(Method::PATCH, &path, Some((Format::Apply, &definition))).await?;
-        until("the definition of AgentTask is served", || async {
-            server
-                .get("/apis/agentloop.dev/v1alpha1/agenttasks?limit=1")
-                .await
-                .is_ok_and(|list| list.is_some())
-        })
-        .await?;
+        exists(&server, "/apis/agentloop.dev/v1alpha1/agenttasks?limit=1").await?;
         let node = json!({ "metadata": { "name": NODE } });
         let (status, _) = server.send(Method::POST, "/api/v1/nodes", Some((Format::Json, &node))).await?;
         if !status.is_success() && status != http::StatusCode::CONFLICT {
@@ -74,10 +68,7 @@ impl World {
         self.server.must(Method::PATCH, &path, Some((Format::Apply, &map))).await.context("the settings")?;
         // Until it exists the server refuses every pod.
         let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
-        until(&format!("{name} has a service account"), || async {
-            self.server.get(&account).await.is_ok_and(|account| account.is_some())
-        })
-        .await
+        exists(&self.server, &account).await
     }
 
     /// Deletes a namespace with all that is in it.
@@ -86,13 +77,12 @@ impl World {
     }
 }
 
-async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds().await {
-        if Instant::now() > deadline {
-            bail!("not within {} s: {what}", PATIENCE.as_secs());
-        }
-        time::sleep(Duration::from_millis(100)).await;
-    }
-    Ok(())
+async fn exists(server: &Server, path: &str) -> Result<()> {
+    let what = format!("{path} exists");
+    let found = eventually(PATIENCE, &what, async || match server.get(path).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err("it does not exist".to_owned()),
+        Err(error) => Err(format!("{error:#}")),
+    });
+    Ok(found.await?)
 }

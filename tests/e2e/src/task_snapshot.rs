@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use agentloop_test_support::json;
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde_json::Value;
@@ -12,17 +13,17 @@ pub struct TaskSnapshot(pub Value);
 
 impl TaskSnapshot {
     fn text(&self, pointer: &str) -> &str {
-        self.0.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+        json::text(&self.0, pointer)
     }
 
     /// A number, or 0 where there is none.
     pub fn number(&self, pointer: &str) -> i64 {
-        self.0.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+        json::number(&self.0, pointer)
     }
 
     /// The task's uid.
     pub fn uid(&self) -> &str {
-        self.text("/metadata/uid")
+        json::uid(&self.0)
     }
 
     /// The release that serves it.
@@ -70,18 +71,18 @@ impl TaskSnapshot {
 
     /// The charged iterations, oldest first, by one field of their entries.
     pub fn history(&self, field: &str) -> Vec<String> {
-        let entries = self.0.pointer("/status/history").and_then(Value::as_array);
+        let entries = json::list(&self.0, "/status/history");
         let word = |entry: &Value| match entry.get(field) {
             Some(Value::String(text)) => text.clone(),
             Some(value) => value.to_string(),
             None => "-".to_owned(),
         };
-        entries.into_iter().flatten().rev().map(word).collect()
+        entries.iter().rev().map(word).collect()
     }
 
     /// Status and reason of a condition: `True HardLimit`.
     pub fn condition(&self, type_: &str) -> Option<String> {
-        let conditions = self.0.pointer("/status/conditions")?.as_array()?;
+        let conditions = json::list(&self.0, "/status/conditions");
         let condition = conditions.iter().find(|c| c.get("type").is_some_and(|t| t == type_))?;
         let word = |field: &str| condition.get(field).and_then(Value::as_str).unwrap_or("-");
         Some(format!("{} {}", word("status"), word("reason")))

@@ -1,40 +1,32 @@
-//! Waiting for a condition, with a deadline and the last state seen.
+//! How long the tests wait.
 
 use std::{fmt::Display, time::Duration};
 
-use anyhow::{Result, bail};
+use agentloop_test_support::eventually as support;
+use anyhow::Result;
 use tokio::time::{Instant, sleep};
 
-/// Between two looks.
-const BETWEEN: Duration = Duration::from_millis(150);
+/// How long it waits between two looks.
+const INTERVAL: Duration = Duration::from_millis(150);
 
-/// How long anything may take that ought to be quick. Generous: it only costs time where a test fails.
+/// How long anything may take that ought to be quick. Generous: it only costs time when a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
-/// How long so many iterations may take, with other tests beside them.
+/// How long this many iterations may take while other tests run.
 pub fn iterations(count: u32) -> Duration {
     PATIENCE + Duration::from_secs(20) * count
 }
 
-/// Looks until `look` answers `Ok`, and returns that; its `Err` is what was seen instead.
-pub async fn eventually<T, E: Display>(
-    within: Duration,
-    what: &str,
-    mut look: impl AsyncFnMut() -> Result<T, E>,
-) -> Result<T> {
-    let deadline = Instant::now() + within;
-    loop {
-        match look().await {
-            Ok(found) => return Ok(found),
-            Err(state) if Instant::now() >= deadline => {
-                bail!("after {} s it is still not so that {what}; last state: {state}", within.as_secs())
-            }
-            Err(_) => sleep(BETWEEN).await,
-        }
-    }
+/// Calls `look` until it returns `Ok`, and returns that. Its `Err` is the state that it found instead.
+pub async fn eventually<T, E, F>(within: Duration, what: &str, look: impl FnMut() -> F) -> Result<T>
+where
+    E: Display,
+    F: Future<Output = Result<T, E>>,
+{
+    Ok(support::eventually(within, what, look).await?)
 }
 
-/// Looks for as long as `how_long`, and fails as soon as `look` answers `Err`.
+/// Calls `look` for as long as `how_long`, and fails as soon as it returns `Err`.
 pub(crate) async fn all_the_time(
     how_long: Duration,
     mut look: impl AsyncFnMut() -> Result<()>,
@@ -42,7 +34,7 @@ pub(crate) async fn all_the_time(
     let deadline = Instant::now() + how_long;
     while Instant::now() < deadline {
         look().await?;
-        sleep(BETWEEN).await;
+        sleep(INTERVAL).await;
     }
     Ok(())
 }

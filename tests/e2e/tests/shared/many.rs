@@ -1,6 +1,6 @@
 //! Many tasks at once. `AGENTLOOP_E2E_TASKS` and `AGENTLOOP_E2E_ITERATIONS` make them more.
 
-use std::{env, time::Duration};
+use std::{cell::RefCell, env, time::Duration};
 
 use agentloop_e2e::{Task, TestNamespace, eventually};
 use anyhow::{Result, ensure};
@@ -22,23 +22,26 @@ async fn many_tasks_at_once_each_run_exactly_their_iterations() -> Result<()> {
                 ns.create(&task).await?;
             }
             let within = Duration::from_mins(2) + Duration::from_secs(4) * (tasks * rounds).unsigned_abs();
-            let mut left = names;
+            let left = RefCell::new(names);
             eventually(within, "all tasks are done", async || {
-                let mut going = Vec::new();
-                for name in &left {
-                    let snapshot = ns.get(name).await.map_err(|error| error.to_string())?;
+                let mut running = Vec::new();
+                let names = left.borrow().clone();
+                for name in names {
+                    let snapshot = ns.get(&name).await.map_err(|error| error.to_string())?;
                     if snapshot.phase() == "Succeeded" {
                         ns.exactly(&snapshot, rounds).map_err(|error| format!("{name}: {error}"))?;
                     } else {
-                        going.push(name.clone());
+                        running.push(name);
                     }
                 }
-                let what =
-                    format!("{} go on, such as {}", going.len(), going.first().cloned().unwrap_or_default());
-                left = going;
-                if left.is_empty() { Ok(()) } else { Err(what) }
+                let first = running.first().cloned().unwrap_or_default();
+                let what = format!("{} still run, such as {first}", running.len());
+                let all_done = running.is_empty();
+                left.replace(running);
+                if all_done { Ok(()) } else { Err(what) }
             })
             .await?;
+            let left = left.into_inner();
             ensure!(left.is_empty(), "{left:?}");
             Ok(())
         })

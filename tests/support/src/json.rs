@@ -1,13 +1,13 @@
-//! Short ways to look into objects of the API.
+//! Short ways to read objects of the API that are plain JSON.
 
 use serde_json::Value;
 
-/// The text at a JSON pointer; empty where there is none.
+/// The text at a JSON pointer; empty if there is none.
 pub fn text<'a>(value: &'a Value, at: &str) -> &'a str {
     value.pointer(at).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The number at a JSON pointer; 0 where there is none.
+/// The number at a JSON pointer; 0 if there is none.
 pub fn number(value: &Value, at: &str) -> i64 {
     value.pointer(at).and_then(Value::as_i64).unwrap_or_default()
 }
@@ -17,7 +17,7 @@ pub fn has(value: &Value, at: &str) -> bool {
     value.pointer(at).is_some_and(|found| !found.is_null())
 }
 
-/// The list at a JSON pointer; empty where there is none.
+/// The list at a JSON pointer; empty if there is none.
 pub fn list<'a>(value: &'a Value, at: &str) -> &'a [Value] {
     value.pointer(at).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
@@ -32,7 +32,7 @@ pub fn name(object: &Value) -> &str {
     text(object, "/metadata/name")
 }
 
-/// An object's version, which etcd counts through all kinds: so versions order everything that happened.
+/// An object's version. One counter of etcd covers all kinds, so versions put everything that happened in order.
 pub fn version(object: &Value) -> u64 {
     text(object, "/metadata/resourceVersion").parse().unwrap_or_default()
 }
