@@ -1,6 +1,7 @@
 //! Which search sees which broken variant, and by which invariant.
 
-use crate::invariants::Rule;
+use agentloop_test_support::invariants::Invariant;
+
 use crate::scenarios::{Config, ENDED, RUNNING, Scenario, plain};
 use crate::state::{Budget, End, Spec};
 use crate::user::Act;
@@ -13,7 +14,7 @@ pub struct Case {
     /// Where it shows.
     pub scenario: Scenario,
     /// What is violated: whichever of these comes first.
-    pub violates: &'static [Rule],
+    pub violates: &'static [Invariant],
 }
 
 /// Steps after which one operator has claimed the first iteration.
@@ -21,13 +22,13 @@ const CLAIMED: usize = 5;
 /// Steps after which it has confirmed the start of the first pod, and not started it.
 const CONFIRMED: usize = 10;
 
-fn case(variant: Variant, scenario: &Scenario, violates: &'static [Rule]) -> Case {
+fn case(variant: Variant, scenario: &Scenario, violates: &'static [Invariant]) -> Case {
     Case { variant, scenario: scenario.clone(), violates }
 }
 
 /// All broken variants.
 pub fn cases() -> Vec<Case> {
-    use Rule::{L1, L2, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11};
+    use Invariant::{L1, L2, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11};
     let none = Budget::default();
     let limit = |limit| Spec { limit, suspend: false, token: 0, template: 0, goal: 0, keep: 0 };
     let base = Scenario { spec: limit(1), rests: 0, ..plain("small", "") };

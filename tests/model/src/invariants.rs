@@ -1,98 +1,30 @@
 //! What must always hold, judged by what really happens and never by what an operator believes.
 
 use agentloop_core::api::Phase;
+use agentloop_test_support::invariants::Invariant;
 
 use crate::state::{Agent, Attempt, End, Pod, Ran, State, StatusId, Task, Who};
 use crate::statuses::{self, View};
 
-/// The protocol's invariants, as docs/protocol.md numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Rule {
-    /// At most one pod of a task is neither ended nor gated.
-    S1,
-    /// Each iteration's agent runs at most once, and again only after proof that it was free.
-    S2,
-    /// No claim above the limit in force.
-    S3,
-    /// `iterations` never falls, and equals the charged ones.
-    S4,
-    /// Nothing is claimed after a stop until its cure.
-    S5,
-    /// The limit is shown exactly where it holds.
-    S6,
-    /// A raised limit goes on with the next iteration.
-    S7,
-    /// Nothing is left behind after a deletion.
-    S8,
-    /// Of one iteration no more agents are free than the bound allows.
-    S9,
-    /// A task succeeds only by a report that answers what completes it now.
-    S10,
-    /// A release writes nothing to a task that another one serves.
-    S11,
-    /// After the last fault the end is reached.
-    L1,
-    /// Then nothing more is written.
-    L2,
-}
-
-impl Rule {
-    /// All of them.
-    pub const ALL: [Self; 13] = [
-        Self::S1,
-        Self::S2,
-        Self::S3,
-        Self::S4,
-        Self::S5,
-        Self::S6,
-        Self::S7,
-        Self::S8,
-        Self::S9,
-        Self::S10,
-        Self::S11,
-        Self::L1,
-        Self::L2,
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::S1 => "S1",
-            Self::S2 => "S2",
-            Self::S3 => "S3",
-            Self::S4 => "S4",
-            Self::S5 => "S5",
-            Self::S6 => "S6",
-            Self::S7 => "S7",
-            Self::S8 => "S8",
-            Self::S9 => "S9",
-            Self::S10 => "S10",
-            Self::S11 => "S11",
-            Self::L1 => "L1",
-            Self::L2 => "L2",
-        }
-    }
-}
-
-fn must(state: &mut State, holds: bool, rule: Rule, words: &'static str) {
+fn must(state: &mut State, holds: bool, invariant: Invariant, words: &'static str) {
     if !holds && state.broken.is_none() {
-        state.broken = Some((rule, words));
+        state.broken = Some((invariant, words));
     }
 }
 
 /// S1, after each change of a pod. Tasks of one name follow one another on one workspace: they count together.
 pub fn check_pods(state: &mut State) {
     let live = state.pods.iter().filter(|pod| !pod.foreign && !pod.gated && !pod.has_ended()).count();
-    must(state, live <= 1, Rule::S1, "two pods are neither ended nor gated");
+    must(state, live <= 1, Invariant::S1, "two pods are neither ended nor gated");
 }
 
 /// S1, S2 and S9, when an agent really starts.
 pub fn check_agent_start(state: &mut State, pod: &Pod) {
     let of = pod.of;
     let others = state.places.iter().any(|place| place.pod != pod.uid && place.agent == Agent::Runs);
-    must(state, !others, Rule::S1, "two agents run at once");
+    must(state, !others, Invariant::S1, "two agents run at once");
     let same = state.ran.iter().any(|ran| ran.of == of);
-    must(state, !same, Rule::S2, "an attempt runs twice");
+    must(state, !same, Invariant::S2, "an attempt runs twice");
     let again = |ran: &Ran| {
         ran.of.task == of.task
             && ran.of.iteration == of.iteration
@@ -101,17 +33,22 @@ pub fn check_agent_start(state: &mut State, pod: &Pod) {
     must(
         state,
         !state.ran.iter().any(again),
-        Rule::S2,
+        Invariant::S2,
         "an iteration runs again without proof that its last attempt was free",
     );
     let earlier = agents_before(state, of);
-    must(state, earlier <= state.free.into(), Rule::S9, "an iteration runs again once too often for free");
+    must(
+        state,
+        earlier <= state.free.into(),
+        Invariant::S9,
+        "an iteration runs again once too often for free",
+    );
     if let Some(task) = state.task.task.filter(|task| task.uid == of.task) {
         let active = statuses::get(task.status).active;
         must(
             state,
             active == Some((of.iteration, of.attempt)),
-            Rule::S2,
+            Invariant::S2,
             "an agent runs that is not claimed",
         );
     }
@@ -127,11 +64,11 @@ fn agents_before(state: &State, of: Attempt) -> usize {
 pub fn check_status_write(state: &mut State, task: &Task, after: StatusId) {
     let (before, after) = (statuses::get(task.status), statuses::get(after));
     let is_kept = before.served_by.is_none() || before.served_by == after.served_by;
-    must(state, is_kept, Rule::S11, "a release takes a task from the one that serves it");
+    must(state, is_kept, Invariant::S11, "a release takes a task from the one that serves it");
     let grown = after.iterations.wrapping_sub(before.iterations);
-    must(state, grown <= 1, Rule::S4, "the count moves otherwise than by one");
+    must(state, grown <= 1, Invariant::S4, "the count moves otherwise than by one");
     let was_final = before.phase == Some(Phase::Succeeded) && after.phase != Some(Phase::Succeeded);
-    must(state, !was_final, Rule::S5, "a task that had succeeded goes on");
+    must(state, !was_final, Invariant::S5, "a task that had succeeded goes on");
     if before.phase != Some(Phase::Succeeded) && after.phase == Some(Phase::Succeeded) {
         check_succeeded(state, task, &before);
     }
@@ -140,7 +77,7 @@ pub fn check_status_write(state: &mut State, task: &Task, after: StatusId) {
             let of = Attempt { task: task.uid, iteration, attempt };
             check_settled(state, of, &before, &after, grown == 1);
         }
-        None => must(state, grown == 0, Rule::S4, "something is counted that was not claimed"),
+        None => must(state, grown == 0, Invariant::S4, "something is counted that was not claimed"),
     }
     if let Some((iteration, attempt)) = after.active.filter(|active| before.active != Some(*active)) {
         let of = Attempt { task: task.uid, iteration, attempt };
@@ -153,7 +90,12 @@ pub fn check_status_write(state: &mut State, task: &Task, after: StatusId) {
 pub fn check_pod_write(state: &mut State, who: Who, of: Attempt) {
     let Some(task) = state.task.task.filter(|task| task.uid == of.task) else { return };
     let is_served_here = statuses::get(task.status).served_by == Some(state.operators[who].release);
-    must(state, is_served_here, Rule::S11, "a release writes on a pod of a task that another one serves");
+    must(
+        state,
+        is_served_here,
+        Invariant::S11,
+        "a release writes on a pod of a task that another one serves",
+    );
 }
 
 /// S10.
@@ -164,9 +106,9 @@ fn check_succeeded(state: &mut State, task: &Task, before: &View) {
     };
     let by = state.ran.iter().find(is_claimed).copied();
     let is_done = by.is_some_and(|ran| ran.end == Some(End::Ready));
-    must(state, is_done, Rule::S10, "a task succeeds, and its agent was not done");
+    must(state, is_done, Invariant::S10, "a task succeeds, and its agent was not done");
     let is_asked = by.is_none_or(|ran| ran.goal == task.spec.goal);
-    must(state, is_asked, Rule::S10, "a task succeeds by an agent that had another goal");
+    must(state, is_asked, Invariant::S10, "a task succeeds by an agent that had another goal");
 }
 
 /// A claim has ended.
@@ -179,54 +121,64 @@ fn check_settled(state: &mut State, of: Attempt, before: &View, after: &View, ch
         must(
             state,
             after.iterations == of.iteration,
-            Rule::S4,
+            Invariant::S4,
             "another iteration is counted than was claimed",
         );
         let free = ran.is_some_and(Ran::free) || pod.is_some_and(|pod| pod.is_proven_free());
-        must(state, !free || is_spent, Rule::S4, "an attempt is counted that is proven to have been free");
+        must(
+            state,
+            !free || is_spent,
+            Invariant::S4,
+            "an attempt is counted that is proven to have been free",
+        );
         let may_have_run = ran.is_some()
             || before.orphaned
             || pod.is_none()
             || pod.is_some_and(|pod| pod.shown == crate::state::Shown::Ended(End::Collected));
-        must(state, may_have_run, Rule::S4, "an attempt is counted that never ran");
+        must(state, may_have_run, Invariant::S4, "an attempt is counted that never ran");
     } else {
         let is_free = ran.is_none_or(Ran::free);
-        must(state, is_free, Rule::S4, "an attempt that ran is not counted");
-        must(state, !is_spent, Rule::S9, "more attempts are free than the settings allow");
+        must(state, is_free, Invariant::S4, "an attempt that ran is not counted");
+        must(state, !is_spent, Invariant::S9, "more attempts are free than the settings allow");
         let next = after.active.map_or(after.next_attempt, |(_, attempt)| attempt);
-        must(state, next > of.attempt, Rule::S2, "the attempt's number is forgotten");
+        must(state, next > of.attempt, Invariant::S2, "the attempt's number is forgotten");
     }
 }
 
 /// Something is claimed.
 fn check_claimed(state: &mut State, of: Attempt, task: &Task, before: &View, after: &View) {
     let resumed = before.stop.is_some();
-    let rule = if resumed { Rule::S7 } else { Rule::S2 };
-    must(state, of.iteration == after.iterations + 1, rule, "iterations are not contiguous");
+    let invariant = if resumed { Invariant::S7 } else { Invariant::S2 };
+    must(state, of.iteration == after.iterations + 1, invariant, "iterations are not contiguous");
     let last = state.claimed.iter().find(|last| last.task == of.task).copied();
     let is_later = last.is_none_or(|last| of > last);
-    must(state, is_later, Rule::S2, "an attempt is claimed twice");
+    must(state, is_later, Invariant::S2, "an attempt is claimed twice");
     state.claimed.retain(|last| last.task != of.task);
     state.claimed.push(of);
     state.claimed.sort_unstable();
 
-    must(state, Some(of.iteration) <= after.limit, Rule::S3, "a claim is above the limit in the status");
+    must(state, Some(of.iteration) <= after.limit, Invariant::S3, "a claim is above the limit in the status");
     let asked = task.spec.limit;
-    must(state, asked == 0 || of.iteration <= asked, Rule::S3, "a claim is above maxIterations of the spec");
+    must(
+        state,
+        asked == 0 || of.iteration <= asked,
+        Invariant::S3,
+        "a claim is above maxIterations of the spec",
+    );
     must(
         state,
         after.config_version >= before.config_version,
-        Rule::S3,
+        Invariant::S3,
         "a claim goes by an older configuration than the status knows",
     );
-    must(state, !task.spec.suspend, Rule::S5, "something is claimed while the task is suspended");
-    must(state, after.stop.is_none(), Rule::S5, "a stopped loop claims");
+    must(state, !task.spec.suspend, Invariant::S5, "something is claimed while the task is suspended");
+    must(state, after.stop.is_none(), Invariant::S5, "a stopped loop claims");
     if let Some((phase, generation)) = before.stop {
         let reset = after.token != before.token;
         let edited = generation != task.generation;
-        must(state, phase != Phase::Succeeded, Rule::S5, "a task that had succeeded claims");
-        must(state, reset || edited, Rule::S5, "a stop is lifted by nothing");
-        must(state, reset || phase != Phase::Failed, Rule::S5, "a failure is lifted without a reset");
+        must(state, phase != Phase::Succeeded, Invariant::S5, "a task that had succeeded claims");
+        must(state, reset || edited, Invariant::S5, "a stop is lifted by nothing");
+        must(state, reset || phase != Phase::Failed, Invariant::S5, "a failure is lifted without a reset");
     }
 }
 
@@ -242,7 +194,7 @@ fn check_limit_shown(state: &mut State, task: &Task, status: &View) {
     must(
         state,
         is_shown == is_reached,
-        Rule::S6,
+        Invariant::S6,
         "the limit is shown where it does not hold, or not where it does",
     );
 }

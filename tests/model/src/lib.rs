@@ -44,8 +44,8 @@ mod trace;
 mod user;
 mod variants;
 
+pub use agentloop_test_support::invariants::Invariant;
 pub use cases::{Case, cases};
-pub use invariants::Rule;
 pub use scenarios::{Scenario, all};
 pub use search::{Found, search};
 pub use variants::Variant;

@@ -10,8 +10,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
 use agentloop_core::api::Phase;
+use agentloop_test_support::invariants::Invariant;
 
-use crate::invariants::Rule;
 use crate::kubelet::Happening;
 use crate::model::{Step, World};
 use crate::operator::{self, Fate};
@@ -42,7 +42,7 @@ impl Known {
 }
 
 /// What went wrong, and the steps that led there; the last state has none.
-pub type Failure = (Rule, &'static str, Vec<(State, Option<Step>)>);
+pub type Failure = (Invariant, &'static str, Vec<(State, Option<Step>)>);
 
 /// A state's hash.
 pub fn hash(state: &State) -> u64 {
@@ -62,16 +62,16 @@ pub fn check(world: &World, known: &Known, state: &State) -> Result<(), Failure>
             break;
         }
         hashes.push(hash);
-        if let Some((rule, words)) = state.broken {
-            return Err(failed(rule, words, steps, state));
+        if let Some((invariant, words)) = state.broken {
+            return Err(failed(invariant, words, steps, state));
         }
         if steps.len() > MOST_STEPS {
-            let (rule, words) = restless(&steps);
-            return Err(failed(rule, words, steps, state));
+            let (invariant, words) = restless(&steps);
+            return Err(failed(invariant, words, steps, state));
         }
         let Some(step) = next(world, &state, state.operators.len()) else {
-            if let Err((rule, words)) = judge(world, &state) {
-                return Err(failed(rule, words, steps, state));
+            if let Err((invariant, words)) = judge(world, &state) {
+                return Err(failed(invariant, words, steps, state));
             }
             break;
         };
@@ -85,21 +85,21 @@ pub fn check(world: &World, known: &Known, state: &State) -> Result<(), Failure>
 }
 
 /// A world that never rests: is the task at its end, and only the writes go on?
-fn restless(steps: &[(State, Step)]) -> (Rule, &'static str) {
+fn restless(steps: &[(State, Step)]) -> (Invariant, &'static str) {
     let half = steps.get(steps.len() / 2..).unwrap_or_default();
     let is_final =
         |state: &State| state.task.task.is_none_or(|task| is_end(statuses::get(task.status).phase));
     if half.iter().all(|(state, _)| is_final(state)) {
-        (Rule::L2, "the end is reached, and the operator writes on")
+        (Invariant::L2, "the end is reached, and the operator writes on")
     } else {
-        (Rule::L1, "it goes on for ever and reaches no end")
+        (Invariant::L1, "it goes on for ever and reaches no end")
     }
 }
 
-fn failed(rule: Rule, words: &'static str, steps: Vec<(State, Step)>, last: State) -> Failure {
+fn failed(invariant: Invariant, words: &'static str, steps: Vec<(State, Step)>, last: State) -> Failure {
     let mut steps: Vec<_> = steps.into_iter().map(|(state, step)| (state, Some(step))).collect();
     steps.push((last, None));
-    (rule, words, steps)
+    (invariant, words, steps)
 }
 
 /// The next step of a fair world in which nothing goes wrong, where so many operators work; `None` where it is
@@ -199,20 +199,24 @@ fn is_end(phase: Option<Phase>) -> bool {
 }
 
 /// Whether the rest is a proper end.
-fn judge(world: &World, state: &State) -> Result<(), (Rule, &'static str)> {
-    let must = |holds: bool, rule, words| if holds { Ok(()) } else { Err((rule, words)) };
+fn judge(world: &World, state: &State) -> Result<(), (Invariant, &'static str)> {
+    let must = |holds: bool, invariant, words| if holds { Ok(()) } else { Err((invariant, words)) };
     for who in 0..state.operators.len() {
         let after = looks(world, state, who);
         let same = after.task.task == state.task.task && after.pods == state.pods;
-        must(same, Rule::L1, "there is something left to do, and nothing wakes the operator")?;
+        must(same, Invariant::L1, "there is something left to do, and nothing wakes the operator")?;
     }
     let Some(task) = state.task.task else {
-        return must(state.pods.is_empty(), Rule::S8, "the task is gone, and a pod is left behind");
+        return must(state.pods.is_empty(), Invariant::S8, "the task is gone, and a pod is left behind");
     };
-    must(!task.deleting, Rule::S8, "the task is being deleted, and never goes")?;
+    must(!task.deleting, Invariant::S8, "the task is being deleted, and never goes")?;
     let status = statuses::get(task.status);
     let observed = status.whole.as_ref().and_then(|status| status.observed_generation);
-    must(observed == Some(task.generation.into()), Rule::L1, "the status does not answer the newest spec")?;
+    must(
+        observed == Some(task.generation.into()),
+        Invariant::L1,
+        "the status does not answer the newest spec",
+    )?;
     let config = world.decider.config(state.settings);
     if config.paused && status.phase == Some(Phase::Waiting) {
         return Ok(());
@@ -223,25 +227,29 @@ fn judge(world: &World, state: &State) -> Result<(), (Rule, &'static str)> {
     let is_done = |ran: &Ran| ran.of.task == task.uid && ran.end == Some(End::Ready);
     let by_goal = |ran: &Ran| is_done(ran) && ran.goal == task.spec.goal;
     let should = if succeeded { state.ran.iter().any(is_done) } else { !state.ran.iter().any(by_goal) };
-    must(should, Rule::L1, "done is not Succeeded, or Succeeded was not done")?;
+    must(should, Invariant::L1, "done is not Succeeded, or Succeeded was not done")?;
     if succeeded {
         return Ok(());
     }
     let suspended = status.phase == Some(Phase::Suspended);
-    must(suspended == task.spec.suspend, Rule::L1, "suspended is not Suspended, or the other way round")?;
-    must(is_end(status.phase), Rule::L1, "the task rests without an end")?;
+    must(
+        suspended == task.spec.suspend,
+        Invariant::L1,
+        "suspended is not Suspended, or the other way round",
+    )?;
+    must(is_end(status.phase), Invariant::L1, "the task rests without an end")?;
     let failed = status.phase == Some(Phase::Failed);
-    must(!failed || own(End::Fatal), Rule::L1, "Failed without a cause")?;
+    must(!failed || own(End::Fatal), Invariant::L1, "Failed without a cause")?;
     must(
         failed || suspended || task.spec.token > 0 || !own(End::Fatal),
-        Rule::L1,
+        Invariant::L1,
         "an exit code that fails the task did not",
     )?;
     let limit = if task.spec.limit == 0 { config.hard } else { task.spec.limit.min(config.hard) };
     let is_reached = status.iterations >= limit.min(status.limit.unwrap_or(limit));
     let is_limit = status.phase == Some(Phase::IterationLimitReached);
-    must(!is_limit || is_reached, Rule::L1, "the limit is shown and not reached")?;
+    must(!is_limit || is_reached, Invariant::L1, "the limit is shown and not reached")?;
     // Where all agents do useful work, nothing but the limit stops a loop.
     let only_work = world.scenario.ends.len() == 1 && world.scenario.ends[0] == End::Changed;
-    must(!only_work || is_limit || suspended, Rule::L1, "another end than without any fault")
+    must(!only_work || is_limit || suspended, Invariant::L1, "another end than without any fault")
 }

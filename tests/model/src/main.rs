@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 
 fn print(name: &str, found: &Found) {
     let violation = match &found.violation {
-        Some((rule, _)) => rule.name(),
+        Some((invariant, _)) => invariant.name(),
         None if found.is_whole => "none",
         None => "none so far",
     };

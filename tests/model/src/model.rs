@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use agentloop_test_support::invariants::Invariant;
 use stateright::{Model, Property};
 
 use crate::decision::Decider;
-use crate::invariants::Rule;
 use crate::kubelet::{self, Happening};
 use crate::liveness::{self, Failure, Known};
 use crate::operator::{self, Fate};
@@ -358,8 +358,8 @@ impl Model for World {
 
     fn properties(&self) -> Vec<Property<Self>> {
         macro_rules! always {
-            ($($rule:ident),*) => { vec![$(Property::always(stringify!($rule), |_: &Self, state: &State| {
-                state.broken.is_none_or(|(rule, _)| rule != Rule::$rule)
+            ($($invariant:ident),*) => { vec![$(Property::always(stringify!($invariant), |_: &Self, state: &State| {
+                state.broken.is_none_or(|(invariant, _)| invariant != Invariant::$invariant)
             })),*] };
         }
         let mut properties = always!(S1, S2, S3, S4, S5, S6, S7, S9, S10, S11);

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use agentloop_test_support::invariants::Invariant;
 use stateright::{Checker, HasDiscoveries, Model};
 
-use crate::invariants::Rule;
 use crate::model::World;
 use crate::scenarios::Scenario;
 use crate::trace;
@@ -22,7 +22,7 @@ pub struct Found {
     /// How long it took.
     pub took: Duration,
     /// The invariant that is violated, and how it comes about, step by step.
-    pub violation: Option<(Rule, String)>,
+    pub violation: Option<(Invariant, String)>,
 }
 
 /// Searches breadth first, on as many threads, to the first violation, the end, or as many steps.
@@ -47,13 +47,13 @@ pub fn search(scenario: &Scenario, variant: Variant, threads: usize, most: Optio
             world.opening().0.into_iter().map(|(state, step)| (state, Some(step))).collect();
         steps.extend(path.into_vec());
         let broken = last.broken.or_else(|| {
-            let (rule, words, more) = world.rests(&last).err()?;
+            let (invariant, words, more) = world.rests(&last).err()?;
             steps.pop();
             steps.extend(more);
-            Some((rule, words))
+            Some((invariant, words))
         });
-        let (rule, words) = broken.unwrap_or((Rule::L1, "it could not be told again"));
-        (rule, trace::tell(&steps, rule, words))
+        let (invariant, words) = broken.unwrap_or((Invariant::L1, "it could not be told again"));
+        (invariant, trace::tell(&steps, invariant, words))
     });
     Found {
         states: checker.unique_state_count(),

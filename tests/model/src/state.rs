@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::invariants::Rule;
+use agentloop_test_support::invariants::Invariant;
 
 /// A status, by its place in the table of all statuses that were ever seen ([`crate::statuses`]).
 pub type StatusId = u32;
@@ -339,7 +339,7 @@ pub struct State {
     pub ran: Vec<Ran>,
     /// The last attempt that was claimed, of each task.
     pub claimed: Vec<Attempt>,
-    pub broken: Option<(Rule, &'static str)>,
+    pub broken: Option<(Invariant, &'static str)>,
 }
 
 impl Pod {

@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use crate::invariants::Rule;
+use agentloop_test_support::invariants::Invariant;
+
 use crate::kubelet::Happening;
 use crate::model::Step;
 use crate::operator::{self, Fate};
@@ -12,13 +13,13 @@ use crate::sweep;
 use crate::user::Act;
 
 /// The steps, numbered, one a line, and what they lead to.
-pub fn tell(path: &[(State, Option<Step>)], rule: Rule, words: &str) -> String {
+pub fn tell(path: &[(State, Option<Step>)], invariant: Invariant, words: &str) -> String {
     let mut text = String::new();
     let steps = path.iter().filter_map(|(state, step)| step.map(|step| sentence(state, step)));
     for (number, sentence) in steps.enumerate() {
         let _ = writeln!(text, "{:>3}. {sentence}", number + 1);
     }
-    let _ = writeln!(text, "     VIOLATED {}: {words}", rule.name());
+    let _ = writeln!(text, "     VIOLATED {}: {words}", invariant.name());
     if let Some((state, _)) = path.last() {
         let _ = writeln!(text, "     in the end: {}", shown(state));
     }

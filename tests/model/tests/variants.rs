@@ -9,9 +9,9 @@ fn each_guard_that_is_taken_away_breaks_an_invariant_that_is_named() {
         let found = search(&case.scenario, case.variant, 2, None);
         println!("{:?}: {} states, {:.1} s", case.variant, found.states, found.took.as_secs_f64());
         match found.violation {
-            Some((rule, trace)) if case.violates.contains(&rule) => println!("{trace}"),
-            Some((rule, trace)) => {
-                missed.push(format!("{:?}: {} was broken\n{trace}", case.variant, rule.name()));
+            Some((invariant, trace)) if case.violates.contains(&invariant) => println!("{trace}"),
+            Some((invariant, trace)) => {
+                missed.push(format!("{:?}: {} was broken\n{trace}", case.variant, invariant.name()));
             }
             None => missed.push(format!("{:?}: nothing was broken", case.variant)),
         }
