@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use agentloop_contract::gate::Gate;
+use agentloop_contract::completion_gate::CompletionGate;
 use agentloop_contract::names::{GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK};
 use agentloop_contract::report::{Change, End, Error, Report};
 use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};

@@ -7,8 +7,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentloop_contract::gate::Gate;
-use agentloop_contract::report::{Change, End, Error, Refusal, RefusalKind, Report};
+use agentloop_contract::completion_gate::CompletionGate;
+use agentloop_contract::report::{Change, End, Error, ProviderError, ProviderErrorKind, Report};
 use agentloop_test_support::json;
 use agentloop_test_support::pods::{self, is_deleting, is_gated, termination_message};
 use anyhow::Result;
@@ -133,10 +133,7 @@ async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
             } else {
                 done(experiment.plan.work(iteration, attempt))
             };
-            let code = match report.end {
-                End::Interrupted => 143,
-                _ => report.exit_code.unwrap_or(1),
-            };
+            let code = report.container_exit_code().unwrap_or(1);
             let reason = pods::reason_for(code);
             this.ends(
                 end,

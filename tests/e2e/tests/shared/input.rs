@@ -82,8 +82,9 @@ async fn a_task_that_cannot_be_decoded_is_told_of_holds_up_no_other_and_can_be_m
             for snapshot in [&repaired, &deleted] {
                 eventually(PATIENCE, "an Event tells of it", async || {
                     let events = ns.events(snapshot.uid()).await.map_err(|error| error.to_string())?;
-                    let told =
-                        events.iter().any(|(type_, reason, _)| type_ == "Warning" && reason == "TaskUnreadable");
+                    let told = events
+                        .iter()
+                        .any(|(type_, reason, _)| type_ == "Warning" && reason == "TaskUnreadable");
                     if told { Ok(()) } else { Err(format!("{events:?}")) }
                 })
                 .await?;

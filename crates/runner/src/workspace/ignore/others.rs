@@ -157,12 +157,14 @@ fn the_crates_known_differences_from_git_are_not_ours() {
         "[c-a]", // After a range a `-` is a member like others, and does not continue it.
         "[a-c-x]",
         // A set or an escape that does not end matches nothing; for the crate it stands for itself, or is an error.
-        "[a", "a\\", // More than two stars are two; for the crate they are one.
+        "[a",
+        "a\\", // More than two stars are two; for the crate they are one.
         "***/a",
         // Before an escaped slash two stars are folders too; for the crate they are one star.
         "q/**\\/a",
         // Two stars after a literal beginning stand for folders; for the crate they stand for one name.
-        "q/a**/s/a", "D**/*/",
+        "q/a**/s/a",
+        "D**/*/",
     ] {
         let git = by_git(repository.path(), &format!("{pattern}\n"), &paths);
         assert_eq!(by_us(pattern, &paths), git, "for {pattern:?}");
