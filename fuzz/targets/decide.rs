@@ -3,7 +3,7 @@
 
 use agentloop_core::{
     api::AgentTask,
-    decide::{Decision, Earlier, Observed, decide},
+    decide::{Decision, PreviousPod, Observed, decide},
     facts::PodFacts,
     settings::Configuration,
 };
@@ -48,7 +48,7 @@ fn decided(task: &AgentTask, pods: &[PodFacts], now: Timestamp) -> Decision {
         configuration: &Configuration { consistent: true, ..Configuration::absent() },
         injection: &agentloop_core::pod::Injection::default(),
         obstacle: None,
-        earlier: Earlier::None,
+        previous_pod: PreviousPod::None,
         refused: None,
         was_started: false,
         is_gone: true,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use agentloop_contract::hex;
 use agentloop_contract::names::LABEL_TASK;
 use agentloop_core::api::WaitReason;
-use agentloop_core::decide::{Action, Earlier, PodRef};
+use agentloop_core::decide::{Action, PodRef, PreviousPod};
 use agentloop_core::facts::{Obstacle, PodFacts};
 use agentloop_core::pod;
 use agentloop_core::refused::{self, Refusal};
@@ -53,11 +53,11 @@ impl Run<'_> {
                 self.configuration = read.map_err(|error| Error::new("reading the configuration", error))?;
                 Ok(Progress::Again)
             }
-            Action::ListEarlierPods => self.list_earlier_pods().await,
+            Action::ListPreviousPods => self.list_previous_pods().await,
             Action::ReadPod => self.read_pod().await,
             Action::CreatePod => self.create_pod().await,
-            Action::StartPod(pod) => self.start_pod(pod).await,
-            Action::HoldPod(pod) => {
+            Action::RemoveSchedulingGate(pod) => self.start_pod(pod).await,
+            Action::AddFinalizer(pod) => {
                 let held = self.scope.shared.writer.hold_pod(&self.namespace, &pod.name, &pod.uid).await;
                 self.answered(pod, "putting the finalizer back on", held.map(Some))
             }
@@ -69,7 +69,7 @@ impl Run<'_> {
                 let bound = pods.iter().any(|facts| facts.uid == pod.uid && facts.bound);
                 Ok(if bound || progress != REST { progress } else { Progress::Again })
             }
-            Action::ReleasePod(pod) => {
+            Action::RemoveFinalizer(pod) => {
                 let has_ended = pods.iter().any(|facts| facts.uid == pod.uid && facts.ended().is_some());
                 let writer = &self.scope.shared.writer;
                 let released = writer.release_pod(&self.namespace, &pod.name, &pod.uid, has_ended).await;
@@ -113,7 +113,7 @@ impl Run<'_> {
     }
 
     /// Another task may have had this name, and its last pod may still be at work on the same workspace.
-    async fn list_earlier_pods(&mut self) -> Result<Progress, Error> {
+    async fn list_previous_pods(&mut self) -> Result<Progress, Error> {
         let api: Api<CachedPod> = Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace);
         let mut of_name = ListParams::default().labels(&format!("{LABEL_TASK}={}", self.name)).limit(PAGE);
         let own = self.task.uid();
@@ -124,12 +124,12 @@ impl Run<'_> {
                 .await
                 .map_err(|error| Error::new("listing pods of earlier tasks", error))?;
             if let Some(pod) = pods.iter().find(is_live) {
-                self.earlier = Earlier::Pod(pod.facts.name.clone());
+                self.previous_pod = PreviousPod::Pod(pod.facts.name.clone());
                 break;
             }
             of_name.continue_token = pods.metadata.continue_.filter(|token| !token.is_empty());
             if of_name.continue_token.is_none() {
-                self.earlier = Earlier::None;
+                self.previous_pod = PreviousPod::None;
                 break;
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use agentloop_core::api::{AgentTask, AgentTaskStatus};
 use agentloop_core::decide::served::Served;
-use agentloop_core::decide::{self, Decision, Earlier, Observed};
+use agentloop_core::decide::{self, Decision, Observed, PreviousPod};
 use agentloop_core::facts::{Obstacle, PodFacts, PodState};
 use agentloop_core::settings::Configuration;
 use jiff::{SignedDuration, Timestamp};
@@ -65,7 +65,7 @@ pub(super) struct Run<'a> {
     pub(super) name: String,
     pub(super) task: Arc<AgentTask>,
     pub(super) configuration: Configuration,
-    pub(super) earlier: Earlier,
+    pub(super) previous_pod: PreviousPod,
     pub(super) refused: Option<Obstacle>,
     pub(super) is_gone: bool,
     /// A write was worth another decision at once; the next one is not.
@@ -148,7 +148,7 @@ async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
         name: task.name_any(),
         task: scope.newest_tasks.newest(task),
         configuration: scope.shared.configuration.get(),
-        earlier: Earlier::Unknown,
+        previous_pod: PreviousPod::Unknown,
         refused: None,
         is_gone: false,
         retried: false,
@@ -200,7 +200,7 @@ impl Run<'_> {
             configuration: &self.configuration,
             injection: &injection,
             obstacle: if is_ours { self.obstacle(pods, now).await } else { None },
-            earlier: self.earlier.clone(),
+            previous_pod: self.previous_pod.clone(),
             refused: self.refused.clone(),
             was_started: self.scope.started.has(&self.task),
             is_gone: self.is_gone,
@@ -253,7 +253,7 @@ impl Run<'_> {
             self.refused = None;
             self.is_gone = false;
         }
-        let mut progress = Progress::Rest(decision.again);
+        let mut progress = Progress::Rest(decision.requeue_after);
         for action in &decision.actions {
             if self.is_late() {
                 return Ok(progress.and(Progress::Rest(Some(LATER))));

@@ -66,7 +66,7 @@ async fn look_at(pod: &CachedPod, scope: &Scope) -> Result<Action, RequestError>
             decide::Action::DeletePod(PodRef { name, uid }) => {
                 scope.shared.writer.delete_pod(&namespace, name, uid).await.map(drop)
             }
-            decide::Action::ReleasePod(PodRef { name, uid }) => scope
+            decide::Action::RemoveFinalizer(PodRef { name, uid }) => scope
                 .shared
                 .writer
                 .release_pod(&namespace, name, uid, facts.ended().is_some())

@@ -75,7 +75,11 @@ fn a_pod_that_is_no_longer_the_tasks_is_waited_for_and_not_read_all_the_time() {
     task.status = Some(status);
     let meanwhile = decided(&task, true, false);
     assert_eq!((meanwhile.status, meanwhile.actions), (None, vec![]));
-    assert!(meanwhile.again.is_some_and(|again| again.as_secs() >= 9), "{:?}", meanwhile.again);
+    assert!(
+        meanwhile.requeue_after.is_some_and(|again| again.as_secs() >= 9),
+        "{:?}",
+        meanwhile.requeue_after
+    );
 }
 
 #[test]

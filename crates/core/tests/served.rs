@@ -3,7 +3,7 @@
 use crate::support::{self, merge, observed, start, task_at as task};
 use agentloop_core::api::AgentTask;
 use agentloop_core::decide::served::{Release, Served, Serving};
-use agentloop_core::decide::{Action, Decision, Earlier, Observed, decide};
+use agentloop_core::decide::{Action, Decision, Observed, PreviousPod, decide};
 use agentloop_core::facts::PodFacts;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -41,8 +41,8 @@ fn ended_pod(deletion: Option<Timestamp>) -> PodFacts {
     PodFacts::of(&serde_json::from_value::<Pod>(pod).unwrap())
 }
 
-fn decided(serving: &Serving, task: &AgentTask, pods: &[PodFacts], earlier: Earlier) -> Served {
-    serving.decide(&Observed { earlier, ..observed(task, pods) }, decide)
+fn decided(serving: &Serving, task: &AgentTask, pods: &[PodFacts], previous_pod: PreviousPod) -> Served {
+    serving.decide(&Observed { previous_pod, ..observed(task, pods) }, decide)
 }
 
 #[track_caller]
@@ -69,9 +69,9 @@ fn named(decision: &Decision) -> Option<&str> {
 fn the_first_write_of_a_new_task_names_the_release() {
     let ours = serving("a/agentloop", &[]);
     let new = task(&json!({}), &Value::Null);
-    let reads = here(decided(&ours, &new, &[], Earlier::Unknown));
-    assert_eq!((reads.status, reads.actions), (None, vec![Action::ListEarlierPods]));
-    let claims = here(decided(&ours, &new, &[], Earlier::None));
+    let reads = here(decided(&ours, &new, &[], PreviousPod::Unknown));
+    assert_eq!((reads.status, reads.actions), (None, vec![Action::ListPreviousPods]));
+    let claims = here(decided(&ours, &new, &[], PreviousPod::None));
     assert_eq!(named(&claims), Some("a/agentloop"));
     assert_eq!(claims.actions, [Action::CreatePod]);
 }
@@ -82,7 +82,8 @@ fn a_task_of_an_older_operator_or_of_one_that_was_uninstalled_is_adopted_before_
     for name in [Value::Null, json!("")] {
         let mut status = claimed_by("x/x");
         merge(&mut status, &json!({ "servedBy": name }));
-        let decision = here(decided(&ours, &task(&json!({}), &status), &[ended_pod(None)], Earlier::None));
+        let decision =
+            here(decided(&ours, &task(&json!({}), &status), &[ended_pod(None)], PreviousPod::None));
         assert_eq!(named(&decision), Some("a/agentloop"));
     }
 }
@@ -91,10 +92,10 @@ fn a_task_of_an_older_operator_or_of_one_that_was_uninstalled_is_adopted_before_
 fn a_task_that_bears_our_name_already_is_not_written_for_it() {
     let ours = serving("a/agentloop", &[]);
     let idle = task(&json!({}), &claimed_by("a/agentloop"));
-    let first = here(decided(&ours, &idle, &[], Earlier::None));
+    let first = here(decided(&ours, &idle, &[], PreviousPod::None));
     let mut settled = idle.clone();
     settled.status = first.status.or(settled.status);
-    assert_eq!(here(decided(&ours, &settled, &[], Earlier::None)).status, None);
+    assert_eq!(here(decided(&ours, &settled, &[], PreviousPod::None)).status, None);
 }
 
 #[test]
@@ -102,19 +103,19 @@ fn a_task_of_which_nothing_else_is_to_be_written_is_adopted_all_the_same() {
     let ours = serving("a/agentloop", &[]);
     let mut settled = task(&json!({}), &json!({ "iterations": 2, "startTime": "2026-01-01T00:00:00Z" }));
     settled.spec.suspend = true;
-    settled.status = here(decided(&ours, &settled, &[], Earlier::None)).status;
+    settled.status = here(decided(&ours, &settled, &[], PreviousPod::None)).status;
     settled.status.as_mut().unwrap().served_by = None;
-    let decision = here(decided(&ours, &settled, &[], Earlier::None));
+    let decision = here(decided(&ours, &settled, &[], PreviousPod::None));
     assert_eq!(named(&decision), Some("a/agentloop"));
     settled.status = decision.status;
-    assert_eq!(here(decided(&ours, &settled, &[], Earlier::None)).status, None);
+    assert_eq!(here(decided(&ours, &settled, &[], PreviousPod::None)).status, None);
 }
 
 #[test]
 fn a_task_that_is_being_deleted_is_not_written_for_its_name() {
     let ours = serving("a/agentloop", &[]);
     let leaving = task(&json!({ "deletionTimestamp": start().to_string() }), &json!({ "iterations": 2 }));
-    let decision = here(decided(&ours, &leaving, &[ended_pod(None)], Earlier::None));
+    let decision = here(decided(&ours, &leaving, &[ended_pod(None)], PreviousPod::None));
     assert_eq!((decision.status, decision.actions.len()), (None, 2));
 }
 
@@ -123,15 +124,15 @@ fn a_task_of_another_release_is_left_alone_whatever_its_pods_do() {
     let ours = serving("b/agentloop", &["c/agentloop"]);
     let theirs = task(&json!({}), &claimed_by("a/agentloop"));
     for pods in [vec![], vec![ended_pod(None)], vec![ended_pod(Some(start()))]] {
-        let (release, decision) = elsewhere(decided(&ours, &theirs, &pods, Earlier::None));
+        let (release, decision) = elsewhere(decided(&ours, &theirs, &pods, PreviousPod::None));
         assert_eq!(release, "a/agentloop");
         assert_eq!((decision.status, decision.actions), (None, vec![]));
-        assert!(decision.again.is_some(), "its Event is told again");
+        assert!(decision.requeue_after.is_some(), "its Event is told again");
     }
     // Neither the namespace nor the name alone makes a release.
     for other in ["b/other", "other/agentloop", "b/agentloop-2"] {
         let task = task(&json!({}), &claimed_by(other));
-        assert_eq!(elsewhere(decided(&ours, &task, &[], Earlier::None)).0, other);
+        assert_eq!(elsewhere(decided(&ours, &task, &[], PreviousPod::None)).0, other);
     }
 }
 
@@ -139,7 +140,7 @@ fn a_task_of_another_release_is_left_alone_whatever_its_pods_do() {
 fn the_tasks_of_a_release_that_is_taken_over_bear_our_name_with_the_next_write() {
     let ours = serving("b/agentloop", &["a/agentloop"]);
     let theirs = task(&json!({}), &claimed_by("a/agentloop"));
-    let decision = here(decided(&ours, &theirs, &[], Earlier::None));
+    let decision = here(decided(&ours, &theirs, &[], PreviousPod::None));
     assert_eq!(named(&decision), Some("b/agentloop"));
     assert_eq!(decision.status.unwrap().active.unwrap().pod_name, "x-3-0", "and nothing else is lost");
 }
@@ -161,10 +162,10 @@ fn a_task_that_is_deleted_is_left_to_its_release_for_a_minute_and_then_waits_for
         let time = (start() - SignedDuration::from_secs(seconds)).to_string();
         task(&json!({ "deletionTimestamp": time }), &claimed_by("a/agentloop"))
     };
-    let (_, early) = elsewhere(decided(&ours, &deleted(59), &[ended_pod(None)], Earlier::None));
+    let (_, early) = elsewhere(decided(&ours, &deleted(59), &[ended_pod(None)], PreviousPod::None));
     assert_eq!(early.actions, []);
-    assert_eq!(early.again.map(|again| again.as_secs()), Some(1));
-    let (_, late) = elsewhere(decided(&ours, &deleted(60), &[ended_pod(None)], Earlier::None));
+    assert_eq!(early.requeue_after.map(|again| again.as_secs()), Some(1));
+    let (_, late) = elsewhere(decided(&ours, &deleted(60), &[ended_pod(None)], PreviousPod::None));
     assert_eq!(late.status, None);
     assert_eq!(late.actions.len(), 2, "deleted and let go: {:?}", late.actions);
 }

@@ -390,7 +390,7 @@ fn a_refused_pod_is_tried_at_once_when_the_spec_changes() {
 #[test]
 fn the_first_claim_waits_for_a_pod_of_an_earlier_task_of_this_name() {
     let mut world = World::new(&json!({}));
-    world.earlier = Some("x-0badcafe-7-0".to_owned());
+    world.previous_pod = Some("x-0badcafe-7-0".to_owned());
     world.go();
     assert_eq!((world.phase(), world.waits_for()), (Phase::Waiting, Some(WaitReason::PreviousPodRunning)));
     assert!(world.message().contains("x-0badcafe-7-0"));
@@ -398,7 +398,7 @@ fn the_first_claim_waits_for_a_pod_of_an_earlier_task_of_this_name() {
     world.pass(5);
     assert_eq!((world.writes, world.active()), (writes, None));
     assert!(world.again.is_some(), "it looks again");
-    world.earlier = None;
+    world.previous_pod = None;
     world.pass(5);
     assert_eq!(world.active(), Some((1, 0)));
 }

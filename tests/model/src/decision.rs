@@ -11,7 +11,7 @@ use agentloop_core::settings::{self, Configuration};
 
 use crate::objects::{self, DELAY, NOW, pod_number};
 use crate::scenarios::Config;
-use crate::state::{Earlier, Pod, Refusal, Settings, StatusId, Task, Todo};
+use crate::state::{Pod, PreviousPod, Refusal, Settings, StatusId, Task, Todo};
 use crate::statuses;
 use crate::variants::Variant;
 
@@ -22,7 +22,7 @@ pub struct Question {
     pub task: Task,
     pub pods: Vec<Pod>,
     pub settings: Settings,
-    pub earlier: Earlier,
+    pub previous_pod: PreviousPod,
     pub refused: Option<Refusal>,
     pub was_started: bool,
     pub is_gone: bool,
@@ -77,10 +77,10 @@ impl Decider {
             configuration: &configuration,
             injection: &injection,
             obstacle: None,
-            earlier: match question.earlier {
-                Earlier::Unknown => decide::Earlier::Unknown,
-                Earlier::None => decide::Earlier::None,
-                Earlier::Pod => decide::Earlier::Pod("earlier".to_owned()),
+            previous_pod: match question.previous_pod {
+                PreviousPod::Unknown => decide::PreviousPod::Unknown,
+                PreviousPod::None => decide::PreviousPod::None,
+                PreviousPod::Pod => decide::PreviousPod::Pod("earlier".to_owned()),
             },
             refused,
             was_started: question.was_started,
@@ -147,19 +147,19 @@ fn answer(question: &Question, pods: &[PodFacts], decision: Decision) -> Answer 
     let status = decision.status.map(statuses::intern).filter(|after| *after != question.task.status);
     let todo = decision.actions.iter().map(|action| match action {
         Action::ReadConfiguration => Todo::ReadSettings,
-        Action::ListEarlierPods => Todo::ListEarlier,
+        Action::ListPreviousPods => Todo::ListEarlier,
         Action::ReadPod => Todo::ReadPod,
         Action::CreatePod => Todo::Create,
-        Action::StartPod(pod) => Todo::ConfirmStart(pod_number(&pod.uid)),
-        Action::HoldPod(pod) => Todo::Hold(pod_number(&pod.uid)),
+        Action::RemoveSchedulingGate(pod) => Todo::ConfirmStart(pod_number(&pod.uid)),
+        Action::AddFinalizer(pod) => Todo::Hold(pod_number(&pod.uid)),
         Action::DeletePod(pod) => {
             let bound = pods.iter().any(|facts| facts.uid == pod.uid && facts.bound);
             Todo::Delete(pod_number(&pod.uid), bound)
         }
-        Action::ReleasePod(pod) => Todo::Release(pod_number(&pod.uid)),
+        Action::RemoveFinalizer(pod) => Todo::Release(pod_number(&pod.uid)),
         Action::DeleteTask => Todo::DeleteTask,
     });
-    Answer { status, todo: todo.collect(), timer: decision.again.is_some() }
+    Answer { status, todo: todo.collect(), timer: decision.requeue_after.is_some() }
 }
 
 /// What the sweep does with a pod whose task is gone.
@@ -167,7 +167,7 @@ pub fn stop(pod: &Pod) -> Vec<Todo> {
     let facts = objects::facts(pod, true);
     let decision = decide::stop_all(std::slice::from_ref(&facts));
     let mut actions = decision.actions.iter().map(|action| match action {
-        Action::ReleasePod(_) => Todo::Release(pod.uid),
+        Action::RemoveFinalizer(_) => Todo::Release(pod.uid),
         _ => Todo::Delete(pod.uid, pod.bound),
     });
     actions.by_ref().collect()

@@ -7,7 +7,7 @@ use crate::decision::{Decider, Question};
 use crate::invariants;
 use crate::server::{self, Reply};
 use crate::state::{
-    Attempt, Earlier, Operator, Pod, Read, Refusal, Request, Run, State, StatusId, Task, Todo, Who,
+    Attempt, Operator, Pod, PreviousPod, Read, Refusal, Request, Run, State, StatusId, Task, Todo, Who,
 };
 use crate::statuses;
 use crate::variants::Variant;
@@ -103,7 +103,7 @@ pub fn begin(state: &mut State, decider: &Decider, who: Who) {
     operator.run = Some(Box::new(Run {
         task,
         settings: operator.settings,
-        earlier: Earlier::Unknown,
+        previous_pod: PreviousPod::Unknown,
         refused: None,
         is_gone: false,
         todo: vec![Todo::Decide],
@@ -177,7 +177,7 @@ pub fn step(state: &mut State, decider: &Decider, who: Who, fate: Fate) {
             Outcome::Again
         }
         Todo::ListEarlier => {
-            run.earlier = list_earlier(state, decider.variant, &run);
+            run.previous_pod = list_earlier(state, decider.variant, &run);
             Outcome::Again
         }
         Todo::ReadPod => {
@@ -235,7 +235,7 @@ fn decide(state: &mut State, decider: &Decider, who: Who, run: &mut Run) {
         release: operator.release,
         pods: known_pods(operator, task.uid),
         settings: run.settings,
-        earlier: run.earlier,
+        previous_pod: run.previous_pod,
         refused: run.refused,
         was_started: operator.started.is_some() && operator.started == claim(&task),
         is_gone: run.is_gone,
@@ -321,16 +321,16 @@ pub fn take_settings(operator: &mut Operator, decider: &Decider, place: u8, cons
 }
 
 /// A list from the API server itself, of pods that bear the task's name.
-fn list_earlier(state: &State, variant: Variant, run: &Run) -> Earlier {
+fn list_earlier(state: &State, variant: Variant, run: &Run) -> PreviousPod {
     let own = run.task.task.map(|task| task.uid);
     let is_earlier = |pod: &&Pod| {
         let may_run = !pod.has_ended() && (!pod.gated || variant != Variant::GatedEarlierIgnored);
         !pod.foreign && Some(pod.of.task) != own && may_run
     };
     if variant != Variant::EarlierIgnored && state.pods.iter().any(|pod| is_earlier(&pod)) {
-        Earlier::Pod
+        PreviousPod::Pod
     } else {
-        Earlier::None
+        PreviousPod::None
     }
 }
 

@@ -166,7 +166,7 @@ pub struct Settings {
 
 /// Whether a pod of an earlier task still runs, as far as one reconcile knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Earlier {
+pub enum PreviousPod {
     Unknown,
     None,
     Pod,
@@ -210,7 +210,7 @@ pub enum Todo {
 pub struct Run {
     pub task: Read,
     pub settings: Settings,
-    pub earlier: Earlier,
+    pub previous_pod: PreviousPod,
     pub refused: Option<Refusal>,
     pub is_gone: bool,
     pub todo: Vec<Todo>,

@@ -146,7 +146,7 @@ impl Variant {
         decision: &mut Decision,
     ) {
         match self {
-            Self::NeverRetries => decision.again = None,
+            Self::NeverRetries => decision.requeue_after = None,
             Self::AttemptForgotten => {
                 if let Some(status) = &mut decision.status {
                     status.next_attempt = 0;

@@ -112,7 +112,7 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
         return;
     }
     if !pod.held {
-        draft.act(Action::HoldPod(pod.into()));
+        draft.act(Action::AddFinalizer(pod.into()));
     }
     let has_started = matches!(pod.state, PodState::Running | PodState::AgentEnded(_));
     let is_outdated = pod.hash.as_deref() != Some(template_hash(&observed.task.spec).as_str());
@@ -128,7 +128,7 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
             draft.wait_for(WaitReason::Paused, "");
         } else {
             draft.status.waiting = None;
-            draft.act(Action::StartPod(pod.into()));
+            draft.act(Action::RemoveSchedulingGate(pod.into()));
         }
         return;
     }

@@ -49,7 +49,7 @@ pub struct Observed<'a> {
     /// What the Events of the claimed pod tell, where its status tells nothing.
     pub obstacle: Option<Obstacle>,
     /// Whether a pod of an earlier task of the same name still runs.
-    pub earlier: Earlier,
+    pub previous_pod: PreviousPod,
     /// Why the claimed pod could not be created just now.
     pub refused: Option<Obstacle>,
     /// This process has let the claimed pod start. A restart forgets it: it only ever adds a charge.
@@ -62,7 +62,7 @@ pub struct Observed<'a> {
 
 /// Whether a pod of an earlier task of the same name still runs: two may share a workspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Earlier {
+pub enum PreviousPod {
     /// Nobody has looked.
     #[default]
     Unknown,
@@ -80,7 +80,7 @@ pub struct Decision {
     /// What to do once the status is written, in this order.
     pub actions: Vec<Action>,
     /// When to decide again though nothing is seen to change.
-    pub again: Option<Duration>,
+    pub requeue_after: Option<Duration>,
 }
 
 /// One thing to do.
@@ -89,19 +89,19 @@ pub enum Action {
     /// Read the configuration from the API server itself, and decide again.
     ReadConfiguration,
     /// List the pods of earlier tasks of this name from the API server itself, and decide again.
-    ListEarlierPods,
+    ListPreviousPods,
     /// Read the claimed pod from the API server itself, and decide again.
     ReadPod,
     /// Create the claimed pod, inert.
     CreatePod,
     /// Take the claimed pod's gate away, once a consistent read confirms the claim.
-    StartPod(PodRef),
+    RemoveSchedulingGate(PodRef),
     /// Put our finalizer back on a pod that lost it.
-    HoldPod(PodRef),
+    AddFinalizer(PodRef),
     /// Delete a pod: it is to stop, or is not needed any more.
     DeletePod(PodRef),
     /// Take our finalizer off a pod that is settled.
-    ReleasePod(PodRef),
+    RemoveFinalizer(PodRef),
     /// Delete the task: its time to live is over.
     DeleteTask,
 }
@@ -109,7 +109,7 @@ pub enum Action {
 impl Action {
     /// Whether this only reads something, after which the decision is taken again.
     pub fn is_a_read(&self) -> bool {
-        matches!(self, Self::ReadConfiguration | Self::ListEarlierPods | Self::ReadPod)
+        matches!(self, Self::ReadConfiguration | Self::ListPreviousPods | Self::ReadPod)
     }
 }
 
@@ -186,7 +186,8 @@ impl Draft<'_> {
 
     fn again_after(&mut self, delay: SignedDuration) {
         let delay = Duration::try_from(delay).unwrap_or_default().max(Duration::from_millis(100));
-        self.decision.again = Some(self.decision.again.map_or(delay, |earlier| earlier.min(delay)));
+        self.decision.requeue_after =
+            Some(self.decision.requeue_after.map_or(delay, |earlier| earlier.min(delay)));
     }
 
     fn again_at(&mut self, time: Timestamp) {

@@ -114,8 +114,8 @@ impl Serving {
         if let Some(other) = self.other(observed.task) {
             let deletion = observed.task.metadata.deletion_timestamp.as_ref().map(|time| time.0);
             let decision = match deletion.map(|deletion| left_for(deletion, observed.now)) {
-                None => Decision { again: Some(LOOK_AGAIN), ..Decision::default() },
-                Some(Some(wait)) => Decision { again: Some(wait), ..Decision::default() },
+                None => Decision { requeue_after: Some(LOOK_AGAIN), ..Decision::default() },
+                Some(Some(wait)) => Decision { requeue_after: Some(wait), ..Decision::default() },
                 Some(None) => {
                     let uid = observed.task.uid().unwrap_or_default();
                     let own = observed.pods.iter().filter(|pod| pod.belongs_to(&uid));

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Action, Draft, Earlier, rules};
+use super::{Action, Draft, PreviousPod, rules};
 use crate::{
     api::{ActiveIteration, Phase, WaitReason},
     pod::pod_name,
@@ -57,16 +57,16 @@ pub(super) fn go_on(draft: &mut Draft<'_>) {
 }
 
 fn first_claim(draft: &mut Draft<'_>) {
-    match &draft.observed.earlier {
-        Earlier::Unknown => draft.act(Action::ListEarlierPods),
-        Earlier::Pod(name) => {
+    match &draft.observed.previous_pod {
+        PreviousPod::Unknown => draft.act(Action::ListPreviousPods),
+        PreviousPod::Pod(name) => {
             draft.wait_for(
                 WaitReason::PreviousPodRunning,
                 format!("pod {name} of an earlier task of this name still runs"),
             );
             draft.again_after(LOOK_FOR_EARLIER);
         }
-        Earlier::None => claim(draft),
+        PreviousPod::None => claim(draft),
     }
 }
 

@@ -12,7 +12,7 @@ use agentloop_contract::{
 };
 use agentloop_core::{
     api::{AgentTask, AgentTaskSpec, Thresholds},
-    decide::{Earlier, Observed},
+    decide::{Observed, PreviousPod},
     facts::PodFacts,
     pod::{Injection, Means},
     settings::{Configuration, Settings},
@@ -91,7 +91,7 @@ pub fn observed<'a>(task: &'a AgentTask, pods: &'a [PodFacts]) -> Observed<'a> {
         configuration: &MADE_WITH.0,
         injection: &MADE_WITH.1,
         obstacle: None,
-        earlier: Earlier::None,
+        previous_pod: PreviousPod::None,
         refused: None,
         was_started: false,
         is_gone: false,

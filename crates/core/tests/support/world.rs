@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use agentloop_contract::report::{Change, ProviderErrorKind, Report};
 use agentloop_core::{
     api::{AgentTask, AgentTaskStatus, Phase, WaitReason},
-    decide::{Action, Decision, Earlier, Observed, PodRef, decide},
+    decide::{Action, Decision, Observed, PodRef, PreviousPod, decide},
     facts::{Obstacle, PodFacts},
     pod,
     settings::Configuration,
@@ -32,7 +32,7 @@ pub struct World {
     pub real: Configuration,
     version: u64,
     /// A pod of an earlier task that still runs.
-    pub earlier: Option<String>,
+    pub previous_pod: Option<String>,
     /// What the API server says to every new pod.
     pub refusal: Option<Obstacle>,
     /// How the operator gets the runner into pods.
@@ -62,7 +62,7 @@ impl World {
             cached: Configuration::absent(),
             real: Configuration::absent(),
             version: 0,
-            earlier: None,
+            previous_pod: None,
             refusal: None,
             injection: injection(),
             events: None,
@@ -291,12 +291,12 @@ impl World {
     /// Applies one decision; whether it did anything.
     pub fn turn(&mut self) -> bool {
         let mut configuration = self.cached.clone();
-        let mut earlier = Earlier::Unknown;
+        let mut previous_pod = PreviousPod::Unknown;
         let mut refused = None;
         let mut did_something = false;
         let mut is_gone = false;
         for _ in 0..5 {
-            let decision = self.decide(&configuration, earlier.clone(), refused.clone(), is_gone);
+            let decision = self.decide(&configuration, previous_pod.clone(), refused.clone(), is_gone);
             if decision.actions.contains(&Action::ReadPod) {
                 assert_eq!(decision.status, None, "nothing is written before the pod is read");
                 let claim = self.status().active.expect("only a claimed pod is read");
@@ -308,12 +308,13 @@ impl World {
                 configuration = Configuration { consistent: true, ..self.real.clone() };
                 continue;
             }
-            if decision.actions.contains(&Action::ListEarlierPods) {
+            if decision.actions.contains(&Action::ListPreviousPods) {
                 assert_eq!(decision.status, None, "nothing is written before the pods are listed");
-                earlier = self.earlier.clone().map_or(Earlier::None, Earlier::Pod);
+                previous_pod = self.previous_pod.clone().map_or(PreviousPod::None, PreviousPod::Pod);
                 continue;
             }
-            self.again = decision.again.map(|delay| self.now + SignedDuration::try_from(delay).unwrap());
+            self.again =
+                decision.requeue_after.map(|delay| self.now + SignedDuration::try_from(delay).unwrap());
             if let Some(status) = decision.status {
                 self.write(&status);
                 did_something = true;
@@ -339,7 +340,7 @@ impl World {
     pub fn decide(
         &self,
         configuration: &Configuration,
-        earlier: Earlier,
+        previous_pod: PreviousPod,
         refused: Option<Obstacle>,
         is_gone: bool,
     ) -> Decision {
@@ -350,7 +351,7 @@ impl World {
             configuration,
             injection: &self.injection,
             obstacle: self.events.clone(),
-            earlier,
+            previous_pod,
             refused,
             was_started: false,
             is_gone,
@@ -361,13 +362,13 @@ impl World {
     fn act(&mut self, action: Action) {
         match action {
             Action::CreatePod => self.create(),
-            Action::StartPod(pod) => {
+            Action::RemoveSchedulingGate(pod) => {
                 let claim = self.status().active.expect("only a claimed pod is started");
                 assert_eq!(claim.pod_name, pod.name);
                 assert!(!self.task.spec.suspend, "nothing starts while suspended");
                 self.found(&pod).spec.as_mut().unwrap().scheduling_gates = None;
             }
-            Action::HoldPod(pod) => {
+            Action::AddFinalizer(pod) => {
                 self.found(&pod)
                     .metadata
                     .finalizers
@@ -375,7 +376,7 @@ impl World {
                     .push("agentloop.dev/settle".to_owned());
             }
             Action::DeletePod(pod) => self.delete(&pod),
-            Action::ReleasePod(pod) => {
+            Action::RemoveFinalizer(pod) => {
                 assert!(
                     self.status().active.is_none_or(|active| active.pod_name != pod.name)
                         || self.task.metadata.deletion_timestamp.is_some(),
@@ -385,7 +386,7 @@ impl World {
                 finalizers.retain(|name| name != "agentloop.dev/settle");
             }
             Action::DeleteTask => self.expired = true,
-            Action::ReadConfiguration | Action::ListEarlierPods | Action::ReadPod => {
+            Action::ReadConfiguration | Action::ListPreviousPods | Action::ReadPod => {
                 unreachable!("handled before")
             }
         }
