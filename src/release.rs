@@ -391,7 +391,7 @@ impl Hook {
             for pod in pods {
                 let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
                 let uid = pod.uid().unwrap_or_default();
-                match self.writer.release_pod(&namespace, &name, &uid, false).await {
+                match self.writer.remove_finalizer(&namespace, &name, &uid, false).await {
                     Ok(_) => released += 1,
                     Err(error) if error.is_not_found() => {}
                     Err(error) => failed.push((named("Pod", &pod), error)),

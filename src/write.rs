@@ -114,13 +114,13 @@ impl Writer {
     }
 
     /// Puts our finalizer back on the pod of this uid.
-    pub async fn hold_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Pod, RequestError> {
+    pub async fn add_finalizer(&self, namespace: &str, name: &str, uid: &str) -> Result<Pod, RequestError> {
         let patch = json!({ "metadata": { "uid": uid, "finalizers": [FINALIZER_SETTLE] } });
         self.patch_pod(namespace, name, &patch).await
     }
 
     /// Sets the owners of a volume claim, provided that it still is at this version.
-    pub async fn claim_owners(
+    pub async fn pvc_owners(
         &self,
         namespace: &str,
         name: &str,
@@ -148,7 +148,12 @@ impl Writer {
     }
 
     /// Takes our scheduling gate away from the pod of this uid: it starts.
-    pub async fn start_pod(&self, namespace: &str, name: &str, uid: &str) -> Result<Pod, RequestError> {
+    pub async fn remove_scheduling_gate(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<Pod, RequestError> {
         let patch = json!({
             "metadata": { "uid": uid },
             "spec": { "schedulingGates": [{ "name": GATE_START, "$patch": "delete" }] },
@@ -158,7 +163,7 @@ impl Writer {
 
     /// Drops our finalizer from the pod of this uid, and no other finalizer. A pod that has ended loses its prompt and
     /// its context with it, which nobody reads any more; one that runs still mounts them.
-    pub async fn release_pod(
+    pub async fn remove_finalizer(
         &self,
         namespace: &str,
         name: &str,

@@ -51,6 +51,7 @@ fn decided(task: &AgentTask, pods: &[PodFacts], now: Timestamp) -> Decision {
         previous_pod: PreviousPod::None,
         refused: None,
         was_started: false,
+            pvc_is_checked: true,
         is_gone: true,
         now,
     })

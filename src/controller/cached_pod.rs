@@ -22,6 +22,8 @@ pub(super) struct CachedPod {
     metadata: ObjectMeta,
     /// What the rules read.
     pub(super) facts: PodFacts,
+    /// Something holds it when it is deleted.
+    pub(super) has_finalizers: bool,
 }
 
 impl CachedPod {
@@ -35,16 +37,12 @@ impl CachedPod {
             .or_else(|| self.labels().get(LABEL_TASK).map(String::as_str))?;
         Some(ObjectRef::new(name).within(self.metadata.namespace.as_deref()?))
     }
-
-    /// Whether any owner reference names this uid.
-    pub(super) fn is_owned_by(&self, uid: &str) -> bool {
-        self.metadata.owner_references.iter().flatten().any(|owner| owner.uid == uid)
-    }
 }
 
 impl From<Pod> for CachedPod {
     fn from(pod: Pod) -> Self {
         let facts = PodFacts::of(&pod);
+        let has_finalizers = !pod.finalizers().is_empty();
         let ObjectMeta { name, namespace, uid, resource_version, labels, owner_references, .. } =
             pod.metadata;
         let labels = labels.map(|mut labels| {
@@ -61,7 +59,7 @@ impl From<Pod> for CachedPod {
             owner_references: owners,
             ..ObjectMeta::default()
         };
-        Self { metadata, facts }
+        Self { metadata, facts, has_finalizers }
     }
 }
 
@@ -143,7 +141,6 @@ mod tests {
         assert!(cached.annotations().is_empty());
         let labels: Vec<&str> = cached.labels().keys().map(String::as_str).collect();
         assert_eq!(labels, ["agentloop.dev/task", "agentloop.dev/task-uid"]);
-        assert!(cached.is_owned_by("t") && cached.is_owned_by("c") && !cached.is_owned_by("pod"));
     }
 
     #[test]

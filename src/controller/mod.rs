@@ -3,7 +3,6 @@
 //! One set of watches and one queue for each watched namespace, or one for all. The decision itself is
 //! `agentloop_core::decide`; `reconcile` gathers what it needs and carries out what it says.
 
-mod act;
 mod cached_pod;
 mod configuration;
 mod elsewhere;
@@ -11,13 +10,15 @@ mod events;
 mod guard;
 mod injection;
 pub(crate) use injection::LOOK_AT_NODES;
-mod latest;
+mod live;
+mod memories;
 mod merge;
+mod orphans;
 mod panics;
+mod perform;
 mod reconcile;
-mod sweep;
+mod report;
 mod told;
-mod unsettled;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
@@ -25,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agentloop_core::api::{AgentTask, Phase};
+use agentloop_core::api::Phase;
 use agentloop_core::decide::served::Serving;
 use agentloop_core::decide::{self, Decision, Observed};
 use agentloop_core::facts::PodFacts;
@@ -148,11 +149,8 @@ struct Scope {
     tasks_synced: watch::Synced,
     pods: Store<CachedPod>,
     pods_synced: watch::Synced,
-    newest_tasks: latest::Latest<AgentTask>,
-    newest_pods: latest::Latest<CachedPod>,
-    started: Started,
+    memories: memories::Memories,
     elsewhere: elsewhere::Elsewhere,
-    unsettled: unsettled::Unsettled,
     failures: Failures,
     /// Who may work now, first come, first served. kube's own bound takes from what waits in no order, and of
     /// many busy tasks one may never be taken: not even to be suspended.
@@ -263,11 +261,8 @@ fn watch(
         tasks_synced,
         pods: pods.store.clone(),
         pods_synced: pods.synced,
-        newest_tasks: latest::Latest::default(),
-        newest_pods: latest::Latest::default(),
-        started: Started::default(),
+        memories: memories::Memories::default(),
         elsewhere: elsewhere::Elsewhere::default(),
-        unsettled: unsettled::Unsettled::default(),
         failures: Failures::default(),
         turns: Semaphore::new(concurrency.into()),
         shutdown: shutdown.clone(),
@@ -288,7 +283,7 @@ fn watch(
 
     let sweeper = Controller::for_stream(pods.changed, pods.store)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(sweep::sweep, |pod, error, scope| sweep::on_error(&pod, error, &scope), scope.clone())
+        .run(orphans::sync, |pod, error, scope| orphans::on_error(&pod, error, &scope), scope.clone())
         .for_each(|_| futures::future::ready(()));
     loops.spawn(sweeper.map(|()| Some("the sweep".to_owned())));
 
@@ -309,8 +304,7 @@ impl Scope {
     fn forget_what_is_gone(&self) {
         let there: HashSet<String> =
             self.tasks.state().iter().filter_map(|task| task.meta().uid.clone()).collect();
-        self.started.retain(|uid| there.contains(uid));
-        self.unsettled.retain(|uid| there.contains(uid));
+        self.memories.retain(|uid| there.contains(uid));
         let has_pods: HashSet<String> =
             self.pods.state().iter().filter_map(|pod| pod.facts.task_uid.clone()).collect();
         let tasks = self.tasks.state();
@@ -411,34 +405,6 @@ fn count_phases(scopes: &[Arc<Scope>], metrics: &Metrics) {
     }
     metrics.tasks(|phase| count.get(&phase).copied().unwrap_or_default());
     metrics.tasks_elsewhere(elsewhere);
-}
-
-/// The claims whose pods this process has let start, by the task's uid: iteration and attempt. A restart
-/// forgets them, and nothing rests on them but one more reason to charge an iteration.
-#[derive(Default)]
-struct Started(Mutex<HashMap<String, (i32, i32)>>);
-
-impl Started {
-    fn claim(task: &AgentTask) -> Option<(String, (i32, i32))> {
-        let active = task.status.as_ref()?.active.as_ref()?;
-        Some((task.metadata.uid.clone()?, (active.iteration, active.attempt)))
-    }
-
-    fn note(&self, task: &AgentTask) {
-        if let Some((uid, claim)) = Self::claim(task) {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, claim);
-        }
-    }
-
-    fn has(&self, task: &AgentTask) -> bool {
-        let started = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Self::claim(task).is_some_and(|(uid, claim)| started.get(&uid) == Some(&claim))
-    }
-
-    /// Forgets the tasks that are not there any more.
-    fn retain(&self, is_there: impl Fn(&str) -> bool) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| is_there(uid));
-    }
 }
 
 /// How often each object's reconcile has failed in a row: what the delay before the next try is made of.

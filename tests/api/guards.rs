@@ -18,15 +18,15 @@ async fn a_pod_of_another_uid_is_neither_started_nor_released_nor_deleted() {
     let world = World::new().await;
     let pod = world.pod(json!({ "name": "p", "finalizers": [FINALIZER_SETTLE] }), &[GATE_START]).await;
     let ns = world.namespace.clone();
-    let started = world.writer.start_pod(&ns, "p", OTHER_UID).await.expect_err("another pod");
-    let released = world.writer.release_pod(&ns, "p", OTHER_UID, true).await.expect_err("another pod");
+    let started = world.writer.remove_scheduling_gate(&ns, "p", OTHER_UID).await.expect_err("another pod");
+    let released = world.writer.remove_finalizer(&ns, "p", OTHER_UID, true).await.expect_err("another pod");
     let deleted = world.writer.delete_pod(&ns, "p", OTHER_UID).await.expect_err("another pod");
     for error in [started, released, deleted] {
         assert!(error.is_conflict(), "{error}");
     }
     let after = world.api::<Pod>().get("p").await.expect("the pod");
     assert_eq!(after.metadata.resource_version, pod.metadata.resource_version);
-    world.writer.release_pod(&ns, "p", &uid(&pod), true).await.expect("released");
+    world.writer.remove_finalizer(&ns, "p", &uid(&pod), true).await.expect("released");
     world.end().await;
 }
 
@@ -35,7 +35,8 @@ async fn starting_takes_our_gate_and_no_other() {
     let world = World::new().await;
     let pod = world.pod(json!({ "name": "p" }), &[OTHER_GATE, GATE_START]).await;
     for _ in 0..2 {
-        let started = world.writer.start_pod(&world.namespace, "p", &uid(&pod)).await.expect("started");
+        let started =
+            world.writer.remove_scheduling_gate(&world.namespace, "p", &uid(&pod)).await.expect("started");
         let gates = started.spec.and_then(|spec| spec.scheduling_gates).unwrap_or_default();
         assert_eq!(gates.iter().map(|gate| gate.name.as_str()).collect::<Vec<_>>(), [OTHER_GATE]);
     }
@@ -49,7 +50,7 @@ async fn releasing_takes_our_finalizer_and_no_other() {
     let pod = world.pod(metadata, &[]).await;
     for _ in 0..2 {
         let released =
-            world.writer.release_pod(&world.namespace, "p", &uid(&pod), false).await.expect("released");
+            world.writer.remove_finalizer(&world.namespace, "p", &uid(&pod), false).await.expect("released");
         assert_eq!(released.finalizers(), [OTHER_FINALIZER]);
     }
     let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
@@ -64,7 +65,7 @@ async fn only_a_pod_that_has_ended_loses_its_prompt_and_context_when_it_is_relea
     for (name, has_ended) in [("runs", false), ("ended", true)] {
         let metadata = json!({ "name": name, "annotations": notes, "finalizers": [FINALIZER_SETTLE] });
         let pod = world.pod(metadata, &[]).await;
-        let released = world.writer.release_pod(&world.namespace, name, &uid(&pod), has_ended).await;
+        let released = world.writer.remove_finalizer(&world.namespace, name, &uid(&pod), has_ended).await;
         let released = released.expect("released");
         assert!(released.finalizers().is_empty());
         let notes = released.annotations();

@@ -98,7 +98,7 @@ async fn a_pod_that_makes_the_sweep_panic_stops_no_other() {
     assert_eq!(bad.finalizers(), [FINALIZER_SETTLE]);
     world
         .writer
-        .release_pod(&world.namespace, "bad-pod", &bad.uid().expect("a uid"), false)
+        .remove_finalizer(&world.namespace, "bad-pod", &bad.uid().expect("a uid"), false)
         .await
         .expect("free");
     world.end().await;

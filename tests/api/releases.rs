@@ -163,7 +163,7 @@ async fn an_uninstall_takes_the_name_out_and_another_release_needs_no_value() {
     assert_eq!(served_by(&status), Some("b/agentloop"));
 
     let uid = held.uid().expect("a uid");
-    world.writer.release_pod(&world.namespace, "theirs-3-0", &uid, false).await.expect("free");
+    world.writer.remove_finalizer(&world.namespace, "theirs-3-0", &uid, false).await.expect("free");
     world.end().await;
 }
 

@@ -12,6 +12,7 @@
 //! * [`settings`]: the ConfigMap's data read into checked settings.
 //! * [`facts`]: what one pod tells, and no more.
 //! * [`decide`]: the decision: what the status becomes and what is done.
+//! * [`sync`]: one reconcile as a machine without I/O: which request comes next.
 //! * [`pod`]: the pod of one iteration, and the volume claim of a task.
 //! * [`refused`]: what it means that the API server refuses a pod.
 //! * [`message`]: every sentence and command that a person reads.
@@ -27,3 +28,4 @@ pub mod message;
 pub mod pod;
 pub mod refused;
 pub mod settings;
+pub mod sync;

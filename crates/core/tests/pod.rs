@@ -4,7 +4,7 @@ use crate::support::{default_thresholds, injection, means, merge, spec, task};
 use agentloop_contract::context::Context;
 use agentloop_core::{
     api::{ActiveIteration, AgentTask, BreakerStatus},
-    pod::{self, BadTemplate, Injection, claim, claim_name, pod_name, template_hash, uid_hash},
+    pod::{self, BadTemplate, Injection, pod_name, pvc, pvc_name, template_hash, uid_hash},
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -249,9 +249,9 @@ fn a_claim_is_made_from_its_template_and_owned_only_to_be_deleted_with_the_task(
         "metadata": { "labels": { "team": "a" }, "name": "not-mine" },
         "spec": { "accessModes": ["ReadWriteOnce"], "newField": 1 },
     });
-    assert_eq!(claim(&task(&json!({}))), Ok(None));
-    let made = claim(&task(&json!({ "workspace": { "volumeClaimTemplate": template } }))).unwrap().unwrap();
-    assert_eq!(made["metadata"]["name"], claim_name("x", "11111111-2222-3333-4444-555555555555"));
+    assert_eq!(pvc(&task(&json!({}))), Ok(None));
+    let made = pvc(&task(&json!({ "workspace": { "volumeClaimTemplate": template } }))).unwrap().unwrap();
+    assert_eq!(made["metadata"]["name"], pvc_name("x", "11111111-2222-3333-4444-555555555555"));
     assert_eq!(
         (&made["kind"], &made["metadata"]["namespace"]),
         (&json!("PersistentVolumeClaim"), &json!("dev"))
@@ -259,7 +259,7 @@ fn a_claim_is_made_from_its_template_and_owned_only_to_be_deleted_with_the_task(
     assert_eq!((&made["metadata"]["labels"]["team"], &made["spec"]["newField"]), (&json!("a"), &json!(1)));
     assert_eq!(made["metadata"]["ownerReferences"], json!([]), "work is not thrown away");
     let deleted = json!({ "workspace": { "volumeClaimTemplate": template, "whenDeleted": "Delete" } });
-    let made = claim(&task(&deleted)).unwrap().unwrap();
+    let made = pvc(&task(&deleted)).unwrap().unwrap();
     assert_eq!(made["metadata"]["ownerReferences"][0]["name"], "x");
 }
 
@@ -354,7 +354,7 @@ fn names_are_valid_and_distinct_at_every_length() {
                 assert!(!part.is_empty() && !part.starts_with('-') && !part.ends_with('-'), "{name}");
             }
         }
-        let name = claim_name(&task, uid);
+        let name = pvc_name(&task, uid);
         assert!(name.len() <= 63 && !name.contains(".-") && !name.contains("-."), "{name}");
     }
     assert_ne!(pod_name("x", uid, 1, 11), pod_name("x", uid, 11, 1));

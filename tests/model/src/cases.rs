@@ -3,7 +3,7 @@
 use agentloop_test_support::invariants::Invariant;
 
 use crate::scenarios::{Config, ENDED, RUNNING, Scenario, plain};
-use crate::state::{Budget, End, Spec};
+use crate::state::{Budget, End, Spec, Workspace};
 use crate::user::Act;
 use crate::variants::Variant;
 
@@ -30,7 +30,15 @@ fn case(variant: Variant, scenario: &Scenario, violates: &'static [Invariant]) -
 pub fn cases() -> Vec<Case> {
     use Invariant::{L1, L2, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11};
     let none = Budget::default();
-    let limit = |limit| Spec { limit, suspend: false, token: 0, template: 0, goal: 0, keep: 0 };
+    let limit = |limit| Spec {
+        limit,
+        suspend: false,
+        token: 0,
+        template: 0,
+        goal: 0,
+        keep: 0,
+        workspace: Workspace::None,
+    };
     let base = Scenario { spec: limit(1), rests: 0, ..plain("small", "") };
     let with = |budget: Budget, acts: &'static [Act]| Scenario { acts, budget, ..base.clone() };
     let two = |scenario: Scenario| Scenario { operators: 2, ..scenario };

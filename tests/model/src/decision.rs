@@ -1,17 +1,18 @@
 //! The real `decide`, asked with real objects, and remembered by the small numbers that it was asked with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use agentloop_core::api::WaitReason;
 use agentloop_core::decide::served::{Served, Serving};
-use agentloop_core::decide::{self, Action, Decision, Observed};
+use agentloop_core::decide::{self, Action, Decision, Observed, PodRef, PreviousPod};
 use agentloop_core::facts::{Obstacle, PodFacts};
 use agentloop_core::settings::{self, Configuration};
+use agentloop_core::sync::Relation;
 
 use crate::objects::{self, DELAY, NOW, pod_number};
 use crate::scenarios::Config;
-use crate::state::{Pod, PreviousPod, Refusal, Settings, StatusId, Task, Todo};
+use crate::state::{Attempt, Pod, PodId, Settings, StatusId, Task};
 use crate::statuses;
 use crate::variants::Variant;
 
@@ -23,16 +24,17 @@ pub struct Question {
     pub pods: Vec<Pod>,
     pub settings: Settings,
     pub previous_pod: PreviousPod,
-    pub refused: Option<Refusal>,
+    pub rejected: Option<Obstacle>,
     pub was_started: bool,
-    pub is_gone: bool,
+    pub pod_is_gone: bool,
+    pub pvc_is_checked: bool,
 }
 
 /// What was decided.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     pub status: Option<StatusId>,
-    pub todo: Vec<Todo>,
+    pub actions: Vec<Action<PodId>>,
     /// Look again after a while.
     pub timer: bool,
 }
@@ -42,11 +44,29 @@ pub struct Decider {
     configs: Vec<Config>,
     pub variant: Variant,
     known: RwLock<HashMap<Question, Arc<Answer>>>,
+    may_start: RwLock<HashMap<(u8, Task, Attempt), bool>>,
+    relation: RwLock<HashMap<(Task, Pod), Relation>>,
+}
+
+/// What was found out before, or is now.
+fn remembered<K: Eq + Hash, V: Copy>(known: &RwLock<HashMap<K, V>>, key: K, find: impl FnOnce() -> V) -> V {
+    if let Some(value) = known.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return *value;
+    }
+    let value = find();
+    known.write().unwrap_or_else(PoisonError::into_inner).insert(key, value);
+    value
 }
 
 impl Decider {
     pub fn new(configs: Vec<Config>, variant: Variant) -> Self {
-        Self { configs, variant, known: RwLock::default() }
+        Self {
+            configs,
+            variant,
+            known: RwLock::default(),
+            may_start: RwLock::default(),
+            relation: RwLock::default(),
+        }
     }
 
     pub fn ask(&self, mut question: Question) -> Arc<Answer> {
@@ -66,10 +86,6 @@ impl Decider {
         let mut configuration = self.configuration(question.settings);
         self.variant.tamper_with_input(&mut task, &mut pods, &mut configuration);
         let before = task.status.clone();
-        let refused = question.refused.map(|refusal| match refusal {
-            Refusal::Quota => obstacle(WaitReason::QuotaExceeded),
-            Refusal::NameConflict => obstacle(WaitReason::NameConflict),
-        });
         let injection = objects::injection();
         let observed = Observed {
             task: &task,
@@ -77,14 +93,11 @@ impl Decider {
             configuration: &configuration,
             injection: &injection,
             obstacle: None,
-            previous_pod: match question.previous_pod {
-                PreviousPod::Unknown => decide::PreviousPod::Unknown,
-                PreviousPod::None => decide::PreviousPod::None,
-                PreviousPod::Pod => decide::PreviousPod::Pod("earlier".to_owned()),
-            },
-            refused,
+            previous_pod: question.previous_pod.clone(),
+            refused: question.rejected.clone(),
             was_started: question.was_started,
-            is_gone: question.is_gone,
+            is_gone: question.pod_is_gone,
+            pvc_is_checked: question.pvc_is_checked,
             now: *NOW,
         };
         let others = (0..2).filter(|_| self.variant == Variant::ServedIgnored).map(objects::release);
@@ -95,7 +108,21 @@ impl Decider {
             decision
         });
         let (Served::Here(decision) | Served::Elsewhere { decision, .. }) = served;
-        answer(question, &pods, decision)
+        answer(question, decision)
+    }
+
+    /// Whether a release may start the pod of this attempt, by this version of its task.
+    pub fn may_start(&self, release: u8, task: &Task, of: Attempt) -> bool {
+        remembered(&self.may_start, (release, *task, of), || {
+            let serving = Serving { release: objects::release(release), take_over: BTreeSet::new() };
+            decide::may_start(&objects::task(task), &objects::pod_name(of), &serving)
+        })
+    }
+
+    /// What a pod of the active attempt's name is to its task.
+    pub fn relation(&self, task: &Task, pod: &Pod) -> Relation {
+        let pod = Pod { version: 0, ..*pod };
+        remembered(&self.relation, (*task, pod), || objects::facts(&pod, true).relation(&objects::task(task)))
     }
 
     /// What an operator knows of its configuration. All delays are alike.
@@ -139,36 +166,20 @@ impl Decider {
     }
 }
 
-fn obstacle(reason: WaitReason) -> Obstacle {
-    Obstacle { reason, detail: String::new() }
-}
-
-fn answer(question: &Question, pods: &[PodFacts], decision: Decision) -> Answer {
+fn answer(question: &Question, decision: Decision) -> Answer {
     let status = decision.status.map(statuses::intern).filter(|after| *after != question.task.status);
-    let todo = decision.actions.iter().map(|action| match action {
-        Action::ReadConfiguration => Todo::ReadSettings,
-        Action::ListPreviousPods => Todo::ListEarlier,
-        Action::ReadPod => Todo::ReadPod,
-        Action::CreatePod => Todo::Create,
-        Action::RemoveSchedulingGate(pod) => Todo::ConfirmStart(pod_number(&pod.uid)),
-        Action::AddFinalizer(pod) => Todo::Hold(pod_number(&pod.uid)),
-        Action::DeletePod(pod) => {
-            let bound = pods.iter().any(|facts| facts.uid == pod.uid && facts.bound);
-            Todo::Delete(pod_number(&pod.uid), bound)
-        }
-        Action::RemoveFinalizer(pod) => Todo::Release(pod_number(&pod.uid)),
-        Action::DeleteTask => Todo::DeleteTask,
-    });
-    Answer { status, todo: todo.collect(), timer: decision.requeue_after.is_some() }
+    let id = |pod: PodRef| {
+        let uid = pod_number(&pod.uid);
+        let of = question.pods.iter().find(|pod| pod.uid == uid).map(|pod| pod.of);
+        PodId { uid, of: of.expect("a decision is about the pods that it was given") }
+    };
+    let actions = decision.actions.into_iter().map(|action| action.map(id)).collect();
+    Answer { status, actions, timer: decision.requeue_after.is_some() }
 }
 
-/// What the sweep does with a pod whose task is gone.
-pub fn stop(pod: &Pod) -> Vec<Todo> {
+/// What is done to a pod whose task is gone.
+pub fn stop(pod: &Pod) -> Vec<Action<PodId>> {
     let facts = objects::facts(pod, true);
     let decision = decide::stop_all(std::slice::from_ref(&facts));
-    let mut actions = decision.actions.iter().map(|action| match action {
-        Action::RemoveFinalizer(_) => Todo::Release(pod.uid),
-        _ => Todo::Delete(pod.uid, pod.bound),
-    });
-    actions.by_ref().collect()
+    decision.actions.into_iter().map(|action| action.map(|_| PodId::from(pod))).collect()
 }

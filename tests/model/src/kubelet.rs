@@ -144,7 +144,7 @@ fn grow_old(state: &mut State, uid: u8) {
     state.replica.iter_mut().for_each(|replica| grow(&mut replica.1));
     for operator in &mut state.operators {
         grow(&mut operator.pods);
-        operator.newest_pods.iter_mut().filter(|pod| pod.uid == uid).for_each(aged);
+        operator.memory.answers().1.filter(|pod| pod.uid == uid).for_each(aged);
     }
 }
 

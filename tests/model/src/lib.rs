@@ -1,8 +1,8 @@
 //! What can happen to agentloop's rules, searched exhaustively within bounds.
 //!
 //! agentloop's promise is a count. This crate shows that no crash, race or fault breaks it, as far as its bounds
-//! reach: it builds a small world around the *real* `agentloop_core::decide::decide` and `PodFacts::of`, and has
-//! stateright visit every state that the world can get into.
+//! reach: it builds a small world around the *real* machine (`agentloop_core::sync`), `decide` and `PodFacts::of`, and
+//! has stateright visit every state that the world can get into.
 //!
 //! | What | Where |
 //! |---|---|
@@ -11,7 +11,8 @@
 //! | API server: versions, conflicts, finalizers, garbage collection, late writes | `server` |
 //! | scheduler, kubelets, nodes that go silent | `kubelet` |
 //! | users and administrators | `user` |
-//! | the operator's shell, each request one step; the sweep | `operator`, `sweep` |
+//! | the handles by which the operator's own machine names all this | `handles` |
+//! | the caches around that machine, each request one step; what wakes the removal of orphaned pods | `operator`, `sweep` |
 //! | all steps that there are; caches that lag, crashes | `model` |
 //! | what must hold, judged by what really happened | `invariants` |
 //! | that all ends well once nothing goes wrong any more | `liveness` |
@@ -28,6 +29,7 @@
 
 mod cases;
 mod decision;
+mod handles;
 mod invariants;
 mod kubelet;
 mod liveness;

@@ -16,7 +16,7 @@ use crate::kubelet::Happening;
 use crate::model::{Step, World};
 use crate::operator::{self, Fate};
 use crate::server;
-use crate::state::{Agent, Budget, Deletion, End, Pod, Ran, State, Who};
+use crate::state::{Agent, Budget, Deletion, End, Pod, Ran, State, Who, Workspace};
 use crate::statuses;
 use crate::sweep;
 use crate::user::Act;
@@ -111,6 +111,7 @@ pub fn next(world: &World, state: &State, operators: usize) -> Option<Step> {
         .find_map(|who| operator_step(state, who))
         .or_else(|| (!state.late.is_empty()).then_some(Step::Late(0)))
         .or_else(|| server::garbage(state).next().map(|pod| Step::Collect(pod.uid)))
+        .or_else(|| server::garbage_pvcs(state).next().map(Step::CollectPvc))
         .or_else(|| state.pods.iter().find_map(|pod| pod_step(world, state, pod)))
         .or_else(|| state.pods.iter().any(|pod| pod.foreign).then_some(Step::User(Act::Unsquat)))
         .or_else(|| everyone.clone().find_map(|who| timer_step(world, state, who)))
@@ -182,7 +183,7 @@ fn answers_step(state: &State, who: Who) -> Option<Step> {
     let operator = &state.operators[who];
     let is_newer =
         |pod: &Pod| operator.pods.iter().all(|cached| cached.uid != pod.uid || cached.version < pod.version);
-    operator.newest_pods.iter().any(is_newer).then_some(Step::Forget(who))
+    operator.memory.pods().any(is_newer).then_some(Step::Forget(who))
 }
 
 fn is_end(phase: Option<Phase>) -> bool {
@@ -203,12 +204,15 @@ fn judge(world: &World, state: &State) -> Result<(), (Invariant, &'static str)> 
     let must = |holds: bool, invariant, words| if holds { Ok(()) } else { Err((invariant, words)) };
     for who in 0..state.operators.len() {
         let after = looks(world, state, who);
-        let same = after.task.task == state.task.task && after.pods == state.pods;
+        let same = after.task.task == state.task.task && after.pods == state.pods && after.pvcs == state.pvcs;
         must(same, Invariant::L1, "there is something left to do, and nothing wakes the operator")?;
     }
     let Some(task) = state.task.task else {
         return must(state.pods.is_empty(), Invariant::S8, "the task is gone, and a pod is left behind");
     };
+    let is_deleted = task.spec.workspace == Workspace::Deleted;
+    let has_right_owner = state.pvcs.iter().all(|pvc| pvc.task != task.uid || pvc.is_owned == is_deleted);
+    must(has_right_owner, Invariant::S8, "the task owns its PVC and should not, or the other way round")?;
     must(!task.deleting, Invariant::S8, "the task is being deleted, and never goes")?;
     let status = statuses::get(task.status);
     let observed = status.whole.as_ref().and_then(|status| status.observed_generation);

@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use agentloop_test_support::invariants::Invariant;
+use agentloop_core::sync::{Memory, OrphanRequest, Request};
 use stateright::{Model, Property};
 
 use crate::decision::Decider;
+use crate::handles::Modelled;
 use crate::kubelet::{self, Happening};
 use crate::liveness::{self, Failure, Known};
 use crate::operator::{self, Fate};
 use crate::scenarios::Scenario;
 use crate::server;
-use crate::state::{Operator, Pods, Read, Settings, State, Todo, Who};
+use crate::state::{Operator, Pods, Read, Settings, State, Who};
 use crate::sweep;
 use crate::user::{self, Act};
 use crate::variants::Variant;
+use agentloop_test_support::invariants::Invariant;
 
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum Step {
     Late(usize),
     /// The garbage collector deletes a pod.
     Collect(u8),
+    /// The garbage collector deletes the PVC of a task.
+    CollectPvc(u8),
     Happens(u8, Happening),
     TimePasses,
     User(Act),
@@ -85,9 +89,7 @@ impl World {
                 // It was read from the API server once.
                 consistent: self.variant() == Variant::ConsistencyRemembered,
             },
-            newest_task: None,
-            newest_pods: Vec::new(),
-            started: None,
+            memory: Memory::default(),
             woken: false,
             timer: false,
             run: None,
@@ -98,6 +100,7 @@ impl World {
         let mut state = State {
             task: nothing,
             pods,
+            pvcs: Vec::new(),
             settings: self.scenario.settings,
             late: Vec::new(),
             replica: None,
@@ -137,14 +140,14 @@ impl World {
         if operator::may_begin(op) {
             out.push(Step::Begin(who));
         }
-        if let Some(todo) = operator::next(op) {
-            fates(state, todo, |fate| out.push(Step::Act(who, fate)));
+        if let Some(request) = operator::next(op) {
+            fates(state, &Kind::of(request), |fate| out.push(Step::Act(who, fate)));
         }
         if sweep::may_begin(op) {
             out.push(Step::BeginSweep(who));
         }
-        if let Some(todo) = sweep::next(op) {
-            fates(state, todo, |fate| out.push(Step::Sweep(who, fate)));
+        if let Some(request) = sweep::next(op) {
+            fates(state, &Kind::of_sweep(request), |fate| out.push(Step::Sweep(who, fate)));
         }
         if op.task != state.task && !(self.scenario.frozen && who == 0) {
             out.push(Step::SyncTask(who));
@@ -155,7 +158,7 @@ impl World {
         if op.settings.newest != state.settings {
             out.push(Step::SyncSettings(who));
         }
-        if state.budget.forgotten > 0 && (op.newest_task.is_some() || !op.newest_pods.is_empty()) {
+        if state.budget.forgotten > 0 && op.memory.has_answers() {
             out.push(Step::Forget(who));
         }
         if state.budget.crashes > 0 {
@@ -183,7 +186,7 @@ impl World {
         let before = std::mem::replace(&mut operator.pods, server::watched(&state.pods));
         operator.woken = operator.task.task.is_some();
         for pod in operator.pods.clone().iter().filter(|pod| !before.contains(pod)) {
-            sweep::tell(operator, self.variant(), pod);
+            sweep::tell(operator, &self.decider, pod);
         }
         sweep::look_again(operator);
     }
@@ -199,9 +202,7 @@ impl World {
                 operator.pods = pods;
             }
         }
-        operator.newest_task = None;
-        operator.newest_pods.clear();
-        operator.started = None;
+        operator.memory = Memory::default();
         operator.run = None;
         operator.sweep = None;
         operator.to_sweep.clear();
@@ -212,7 +213,7 @@ impl World {
         let last_good = if self.decider.config(newest).bad { 0 } else { newest + 1 };
         operator.settings = Settings { newest, last_good, consistent: false };
         for pod in operator.pods.clone().iter() {
-            sweep::tell(operator, self.variant(), pod);
+            sweep::tell(operator, &self.decider, pod);
         }
     }
 
@@ -224,10 +225,10 @@ impl World {
                 pay(state, fate);
                 operator::step(state, &self.decider, who, fate);
             }
-            Step::BeginSweep(who) => sweep::begin(&mut state.operators[who], self.variant()),
+            Step::BeginSweep(who) => sweep::begin(&mut state.operators[who]),
             Step::Sweep(who, fate) => {
                 pay(state, fate);
-                sweep::step(state, self.variant(), who, fate);
+                sweep::step(state, &self.decider, who, fate);
             }
             Step::SyncTask(who) => Self::sync_task(state, who),
             Step::SyncPods(who) => self.sync_pods(state, who),
@@ -259,6 +260,7 @@ impl World {
                     true
                 });
             }
+            Step::CollectPvc(task) => state.pvcs.retain(|pvc| pvc.task != task),
             Step::Happens(pod, what) => {
                 kubelet::happen(state, pod, what, self.scenario.ends[0]);
             }
@@ -279,28 +281,55 @@ impl World {
 
 /// Answers are a minute old: they are not trusted any more.
 pub fn forget(operator: &mut Operator) {
-    operator.newest_task = None;
-    operator.newest_pods.clear();
+    operator.memory.forget_answers(|()| true);
 }
 
-fn fates(state: &State, todo: Todo, mut out: impl FnMut(Fate)) {
+/// What can become of a request hangs on its kind.
+struct Kind {
+    is_sent: bool,
+    is_write: bool,
+    is_pod_patch: bool,
+    is_create: bool,
+}
+
+impl Kind {
+    fn of(request: &Request<Modelled>) -> Self {
+        Self {
+            is_sent: operator::is_sent(request),
+            is_write: operator::is_write(request),
+            is_pod_patch: operator::is_pod_patch(request),
+            is_create: matches!(request, Request::CreatePod),
+        }
+    }
+
+    fn of_sweep(request: &OrphanRequest<Modelled>) -> Self {
+        Self {
+            is_sent: true,
+            is_write: sweep::is_write(request),
+            is_pod_patch: matches!(request, OrphanRequest::RemoveFinalizer { .. }),
+            is_create: false,
+        }
+    }
+}
+
+fn fates(state: &State, kind: &Kind, mut out: impl FnMut(Fate)) {
     out(Fate::Answered);
-    if todo == Todo::Decide {
+    if !kind.is_sent {
         return;
     }
-    if todo == Todo::Create && state.budget.refusals > 0 {
+    if kind.is_create && state.budget.refusals > 0 {
         out(Fate::Refused);
     }
-    if state.budget.overtaken > 0 && operator::is_pod_patch(todo) {
+    if state.budget.overtaken > 0 && kind.is_pod_patch {
         out(Fate::Overtaken);
     }
     if state.budget.lost > 0 {
         out(Fate::Lost);
-        if operator::is_write(todo) {
+        if kind.is_write {
             out(Fate::AnswerLost);
         }
     }
-    if state.budget.delayed > 0 && operator::is_write(todo) {
+    if state.budget.delayed > 0 && kind.is_write {
         out(Fate::Delayed);
     }
 }
@@ -332,6 +361,7 @@ impl Model for World {
         }
         out.extend((0..state.late.len()).map(Step::Late));
         out.extend(server::garbage(state).map(|pod| Step::Collect(pod.uid)));
+        out.extend(server::garbage_pvcs(state).map(Step::CollectPvc));
         let mut happenings = Vec::new();
         for pod in state.pods.iter() {
             kubelet::happenings(state, pod, self.scenario.ends, &mut happenings);

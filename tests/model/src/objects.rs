@@ -15,7 +15,7 @@ use agentloop_core::settings::Settings;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use crate::state::{Attempt, Deletion, End, Pod, Shown, Spec, Task};
+use crate::state::{Attempt, Deletion, End, Pod, Shown, Spec, Task, Workspace};
 use crate::statuses;
 
 /// It is always this time. A wait is either still to come or over.
@@ -76,6 +76,13 @@ fn spec(spec: Spec) -> Value {
             { "name": "agent", "image": format!("example/agent:{}", spec.template), "command": ["agent"] },
         ] } },
     });
+    if spec.workspace != Workspace::None {
+        let when_deleted = if spec.workspace == Workspace::Deleted { "Delete" } else { "Retain" };
+        json["workspace"] = json!({
+            "whenDeleted": when_deleted,
+            "volumeClaimTemplate": { "spec": { "accessModes": ["ReadWriteOnce"] } },
+        });
+    }
     if spec.limit > 0 {
         json["maxIterations"] = json!(spec.limit);
     }
@@ -168,6 +175,8 @@ pub fn facts(modelled: &Pod, has_key: bool) -> PodFacts {
             template: modelled.template,
             goal: modelled.goal,
             keep: 0,
+            // Of no matter to what is read of a pod.
+            workspace: Workspace::None,
         },
         deleting: false,
         status: statuses::NONE,

@@ -1,14 +1,13 @@
-//! The operator's shell, as src/controller has it: each request is one step.
-//!
-//! `reconcile.rs` is [`begin`] and [`Todo::Decide`], `act.rs` the other [`Todo`]s, `latest.rs` is
-//! [`newest_task`] and [`known_pods`].
+//! An operator: its caches around the machine that the real one drives (`agentloop_core::sync`). Each request is one
+//! step, and any of them can be lost, come late or be refused.
 
-use crate::decision::{Decider, Question};
+use agentloop_core::sync::{Failure, Outcome, Request, Response, Step, TaskSync};
+
+use crate::decision::Decider;
+use crate::handles::{Modelled, Sight, active};
 use crate::invariants;
 use crate::server::{self, Reply};
-use crate::state::{
-    Attempt, Operator, Pod, PreviousPod, Read, Refusal, Request, Run, State, StatusId, Task, Todo, Who,
-};
+use crate::state::{self, Attempt, Operator, Pod, PodId, Run, State, Who, Workspace};
 use crate::statuses;
 use crate::variants::Variant;
 
@@ -28,69 +27,6 @@ pub enum Fate {
     Overtaken,
 }
 
-/// What is known of the task by its own writes, where the cache is older.
-fn newest_task(operator: &mut Operator) -> Read {
-    let cached = operator.task;
-    match (operator.newest_task, cached.task) {
-        (Some(newest), Some(task))
-            if newest.task.is_some_and(|known| known.uid == task.uid) && newest.version > cached.version =>
-        {
-            newest
-        }
-        (_, Some(_)) => {
-            operator.newest_task = None;
-            cached
-        }
-        (_, None) => cached,
-    }
-}
-
-/// The pods of a task, as new as they are known.
-fn known_pods(operator: &mut Operator, uid: u8) -> Vec<Pod> {
-    let mut pods: Vec<Pod> = Vec::new();
-    for cached in operator.pods.iter().filter(|pod| pod.of.task == uid) {
-        let newest = operator.newest_pods.iter().position(|known| known.uid == cached.uid);
-        match newest {
-            Some(place) if operator.newest_pods[place].version > cached.version => {
-                pods.push(operator.newest_pods[place]);
-            }
-            Some(place) => {
-                operator.newest_pods.remove(place);
-                pods.push(*cached);
-            }
-            None => pods.push(*cached),
-        }
-    }
-    for known in operator.newest_pods.iter().filter(|pod| pod.of.task == uid) {
-        if pods.iter().all(|pod| pod.uid != known.uid) {
-            pods.push(*known);
-        }
-    }
-    pods
-}
-
-/// Remembers an answer, unless a newer one is remembered.
-fn remember(operator: &mut Operator, pod: Pod) {
-    match operator.newest_pods.iter_mut().find(|known| known.uid == pod.uid) {
-        Some(known) if known.version > pod.version => {}
-        Some(known) => *known = pod,
-        None => {
-            operator.newest_pods.push(pod);
-            operator.newest_pods.sort_unstable();
-        }
-    }
-}
-
-fn forget(operator: &mut Operator, uid: u8) {
-    operator.newest_pods.retain(|known| known.uid != uid);
-}
-
-/// The claim that a task shows.
-fn claim(task: &Task) -> Option<Attempt> {
-    let (iteration, attempt) = statuses::get(task.status).active?;
-    Some(Attempt { task: task.uid, iteration, attempt })
-}
-
 /// A reconcile begins, if the operator has reason for one.
 pub fn begin(state: &mut State, decider: &Decider, who: Who) {
     let operator = &mut state.operators[who];
@@ -99,18 +35,12 @@ pub fn begin(state: &mut State, decider: &Decider, who: Who) {
     if operator.task.task.is_none() {
         return;
     }
-    let task = newest_task(operator);
-    operator.run = Some(Box::new(Run {
-        task,
-        settings: operator.settings,
-        previous_pod: PreviousPod::Unknown,
-        refused: None,
-        is_gone: false,
-        todo: vec![Todo::Decide],
-        again: false,
-        timer: false,
-    }));
-    step(state, decider, who, Fate::Answered);
+    let mut memory = std::mem::take(&mut operator.memory);
+    let sight = Sight::of(decider, operator);
+    let mut sync = TaskSync::new(&sight, &mut memory, operator.task, operator.settings);
+    let step = sync.next(&sight, &mut memory, Response::Done);
+    operator.memory = memory;
+    go_on(operator, sync, step);
 }
 
 /// Whether the operator has reason to look at the task.
@@ -118,193 +48,226 @@ pub fn may_begin(operator: &Operator) -> bool {
     operator.run.is_none() && (operator.woken || operator.timer) && operator.task.task.is_some()
 }
 
-/// What the operator does next.
-pub fn next(operator: &Operator) -> Option<Todo> {
-    operator.run.as_ref().and_then(|run| run.todo.first().copied())
+/// What the operator asks for next.
+pub fn next(operator: &Operator) -> Option<&Request<Modelled>> {
+    operator.run.as_ref().map(|run| &run.request)
 }
 
-/// Whether a thing to do is a write, which can be delayed.
-pub fn is_write(todo: Todo) -> bool {
-    !matches!(
-        todo,
-        Todo::Decide
-            | Todo::ReadTask
-            | Todo::ReadSettings
-            | Todo::ListEarlier
-            | Todo::ReadPod
-            | Todo::Adopt
-            | Todo::ConfirmStart(_)
-            | Todo::SweepRead
+/// Whether a request goes to the API server at all.
+pub fn is_sent(request: &Request<Modelled>) -> bool {
+    !matches!(request, Request::Gather)
+}
+
+/// Whether a request is a write, which can be delayed.
+pub fn is_write(request: &Request<Modelled>) -> bool {
+    match request {
+        Request::Gather
+        | Request::ReadEvents(_)
+        | Request::ReadTask
+        | Request::ConfirmTask
+        | Request::ReadConfiguration
+        | Request::ListPreviousPods
+        | Request::ReadPod
+        | Request::ReadPvc => false,
+        Request::WriteStatus { .. }
+        | Request::CreatePvc
+        | Request::SetPvcOwner(_)
+        | Request::CreatePod
+        | Request::RemoveSchedulingGate(_)
+        | Request::AddFinalizer(_)
+        | Request::RemoveFinalizer { .. }
+        | Request::DeletePod(_)
+        | Request::DeleteTask(_) => true,
+    }
+}
+
+/// Whether a request is a patch of a pod, which needs no version and may be overtaken all the same.
+pub fn is_pod_patch(request: &Request<Modelled>) -> bool {
+    matches!(
+        request,
+        Request::RemoveSchedulingGate(_) | Request::AddFinalizer(_) | Request::RemoveFinalizer { .. }
     )
 }
 
-/// Whether a thing to do is a patch of a pod, which needs no version and may be overtaken all the same.
-pub fn is_pod_patch(todo: Todo) -> bool {
-    matches!(todo, Todo::Start(_) | Todo::Hold(_) | Todo::Release(_))
-}
-
-/// What the reconcile has come to after one thing was done.
-enum Outcome {
-    Rest,
-    Again,
-    /// Go on, and look again later.
-    Later,
-    /// Leave the rest and end.
-    End,
-    /// Leave the rest and end with an error: tried again.
-    Fail,
-}
-
-/// The operator does the next thing.
+/// The operator carries out the next request, with this fate, and its machine takes the answer.
 pub fn step(state: &mut State, decider: &Decider, who: Who, fate: Fate) {
-    let Some(mut run) = state.operators[who].run.take() else { return };
-    if run.todo.is_empty() {
-        return;
+    let Some(run) = state.operators[who].run.take() else { return };
+    let Run { mut sync, request } = *run;
+    let response = perform(state, decider.variant, who, &sync, &request, fate);
+    if let (Request::ReadConfiguration, Response::Configuration(_)) = (&request, &response) {
+        let place = state.settings;
+        take_settings(&mut state.operators[who], decider, place, true);
     }
-    let todo = run.todo.remove(0);
-    let outcome = match todo {
-        Todo::Decide => {
-            decide(state, decider, who, &mut run);
-            Outcome::Rest
-        }
-        _ if fate != Fate::Answered && !is_write(todo) => Outcome::Fail,
-        Todo::WriteStatus(after) => write_status(state, decider.variant, who, &mut run, after, fate),
-        Todo::ReadTask => read_task(state, decider.variant, who, &mut run),
-        Todo::ReadSettings => {
-            let operator = &mut state.operators[who];
-            take_settings(operator, decider, state.settings, true);
-            run.settings = crate::state::Settings { consistent: true, ..operator.settings };
-            Outcome::Again
-        }
-        Todo::ListEarlier => {
-            run.previous_pod = list_earlier(state, decider.variant, &run);
-            Outcome::Again
-        }
-        Todo::ReadPod => {
-            read_pod(state, who, &mut run);
-            Outcome::Again
-        }
-        Todo::Create => create(state, decider.variant, who, &mut run, fate),
-        Todo::Adopt => adopt(state, decider.variant, who, &mut run),
-        Todo::ConfirmStart(pod) => confirm_start(state, decider.variant, who, &mut run, pod),
-        Todo::Start(pod) | Todo::Hold(pod) | Todo::Release(pod) | Todo::Delete(pod, _) => {
-            let claimed = run.task.task.as_ref().and_then(claim);
-            let request = match (todo, claimed) {
-                (Todo::Start(pod), Some(of)) => Some(Request::Start { pod, of }),
-                _ => request_of(&state.operators[who], todo),
-            };
-            // A pod that the caches have lost meanwhile is gone.
-            match request {
-                Some(request) => {
-                    let outcome = write_pod(state, decider.variant, who, request, (todo, pod), fate);
-                    run.timer |= matches!(outcome, Outcome::Later);
-                    outcome
-                }
-                None => Outcome::Rest,
-            }
-        }
-        Todo::DeleteTask | Todo::SweepRead => Outcome::Rest,
+    let response = match response {
+        Response::Configuration(_) => Response::Configuration(crate::state::Settings {
+            consistent: true,
+            ..state.operators[who].settings
+        }),
+        other => other,
     };
-    match outcome {
-        Outcome::Rest | Outcome::Later => {}
-        Outcome::Again => run.again = true,
-        Outcome::End => return end(&mut state.operators[who], false, false),
-        Outcome::Fail => return end(&mut state.operators[who], true, false),
-    }
-    if run.todo.is_empty() {
-        if !run.again {
-            return end(&mut state.operators[who], false, run.timer);
-        }
-        run.again = false;
-        run.todo.push(Todo::Decide);
-    }
-    state.operators[who].run = Some(run);
-}
-
-fn end(operator: &mut Operator, woken: bool, timer: bool) {
-    operator.run = None;
-    operator.woken |= woken;
-    operator.timer |= timer;
-}
-
-/// Gathers what is known, and asks the real `decide`.
-fn decide(state: &mut State, decider: &Decider, who: Who, run: &mut Run) {
     let operator = &mut state.operators[who];
-    let Some(task) = run.task.task else { return };
-    let answer = decider.ask(Question {
-        release: operator.release,
-        pods: known_pods(operator, task.uid),
-        settings: run.settings,
-        previous_pod: run.previous_pod,
-        refused: run.refused,
-        was_started: operator.started.is_some() && operator.started == claim(&task),
-        is_gone: run.is_gone,
-        task,
-    });
-    run.todo.clear();
-    run.todo.extend(answer.status.map(Todo::WriteStatus));
-    run.todo.extend(&answer.todo);
-    run.timer = answer.timer;
-    decider.variant.reorder(&mut run.todo);
+    let mut memory = std::mem::take(&mut operator.memory);
+    let step = sync.next(&Sight::of(decider, operator), &mut memory, response);
+    operator.memory = memory;
+    go_on(operator, sync, step);
 }
 
-fn write_status(
+fn go_on(operator: &mut Operator, sync: TaskSync<Modelled>, step: Step<Modelled>) {
+    match step {
+        Step::Request(request) => operator.run = Some(Box::new(Run { sync, request })),
+        Step::Done(Outcome::Rest(after)) => operator.timer |= after.is_some(),
+        Step::Done(Outcome::Failed | Outcome::Restless) => operator.woken = true,
+    }
+}
+
+fn perform(
     state: &mut State,
     variant: Variant,
     who: Who,
-    run: &mut Run,
-    after: StatusId,
+    sync: &TaskSync<Modelled>,
+    request: &Request<Modelled>,
     fate: Fate,
-) -> Outcome {
-    let Some(task) = run.task.task else { return Outcome::End };
-    let request = Request::Status { uid: task.uid, version: run.task.version, before: task.status, after };
-    let reply = match fate {
-        Fate::Lost => None,
-        Fate::Delayed => {
-            state.late.push(request);
-            None
+) -> Response<Modelled> {
+    let task = *sync.task();
+    if let Some(write) = write_of(request, task) {
+        if let Some(of) = pod_of(state, &write) {
+            invariants::check_pod_write(state, who, of);
         }
-        _ => Some(server::commit(state, variant, request)),
-    };
-    match reply.filter(|_| fate == Fate::Answered) {
-        Some(Reply::Task(read)) => {
-            run.task = read;
-            run.refused = None;
-            run.is_gone = false;
-            state.operators[who].newest_task = Some(read);
-            Outcome::Rest
+        return commit(state, variant, write, fate);
+    }
+    if is_sent(request) && fate != Fate::Answered {
+        return Response::Failed(Failure::Lost);
+    }
+    let uid = task.task.map(|task| task.uid);
+    let not_found = Response::Failed(Failure::NotFound);
+    match request {
+        Request::ConfirmTask if variant == Variant::StartUnconfirmed => Response::Task(task),
+        Request::ReadTask | Request::ConfirmTask => {
+            let is_same = uid.is_some() && state.task.task.map(|now| now.uid) == uid;
+            if is_same { Response::Task(state.task) } else { not_found }
         }
-        Some(Reply::Conflict) if variant == Variant::BlindRetry => {
-            // The same patch once more, with the version that is there now.
-            if let Some(now) = state.task.task.filter(|now| now.uid == task.uid) {
-                let merged = statuses::merged(now.status, task.status, after);
-                run.task = state.task;
-                run.todo.insert(0, Todo::WriteStatus(merged));
-                return Outcome::Rest;
+        Request::ReadConfiguration => Response::Configuration(state.operators[who].settings),
+        Request::ListPreviousPods => Response::PreviousPod(previous_pod(state, variant, uid)),
+        Request::ReadPod => match task.task.as_ref().and_then(active).and_then(|of| state.named(of).copied())
+        {
+            Some(pod) => {
+                Response::Pod(Pod { foreign: pod.foreign && variant != Variant::ForeignAdopted, ..pod })
             }
-            Outcome::End
+            None => not_found,
+        },
+        Request::ReadPvc => {
+            state.pvcs.iter().find(|pvc| Some(pvc.task) == uid).map_or(not_found, |pvc| Response::Pvc(*pvc))
         }
-        Some(Reply::NotFound) => Outcome::End,
-        _ => {
-            run.todo = vec![Todo::ReadTask];
-            Outcome::Rest
-        }
+        _ => Response::Done,
     }
 }
 
-/// Goes on with what the API server itself says; false where the task is gone, or another has its name.
-fn read(state: &mut State, variant: Variant, who: Who, run: &mut Run) -> bool {
-    let is_same = state.task.task.is_some_and(|now| run.task.task.is_some_and(|task| task.uid == now.uid));
-    if is_same {
-        run.task = state.task;
-        run.settings.consistent &= variant == Variant::ConsistentAcrossReads;
-        state.operators[who].newest_task = Some(state.task);
-    }
-    is_same
+/// A list from the API server itself, of pods that bear the task's name.
+fn previous_pod(state: &State, variant: Variant, own: Option<u8>) -> Option<String> {
+    let is_previous = |pod: &&Pod| {
+        let may_run = !pod.has_ended() && (!pod.gated || variant != Variant::GatedEarlierIgnored);
+        !pod.foreign && Some(pod.of.task) != own && may_run
+    };
+    let found = state.pods.iter().find(is_previous);
+    found.filter(|_| variant != Variant::EarlierIgnored).map(|_| "previous".to_owned())
 }
 
-fn read_task(state: &mut State, variant: Variant, who: Who, run: &mut Run) -> Outcome {
-    if read(state, variant, who, run) { Outcome::Again } else { Outcome::End }
+/// The write that a request is.
+fn write_of(request: &Request<Modelled>, task: state::Read) -> Option<state::Request> {
+    let of_task = task.task?;
+    let is_owned = of_task.spec.workspace == Workspace::Deleted;
+    Some(match request {
+        Request::WriteStatus { task, status } => state::Request::Status {
+            uid: of_task.uid,
+            version: task.version,
+            before: task.task?.status,
+            after: *status,
+        },
+        Request::CreatePvc => state::Request::CreatePvc { task: of_task.uid, is_owned },
+        Request::SetPvcOwner(pvc) => {
+            state::Request::SetPvcOwner { task: pvc.task, version: pvc.version, is_owned }
+        }
+        Request::CreatePod => state::Request::Create {
+            of: active(&of_task)?,
+            template: of_task.spec.template,
+            goal: of_task.spec.goal,
+        },
+        other => return pod_write(other),
+    })
+}
+
+/// The write on a pod that is there already.
+fn pod_write(request: &Request<Modelled>) -> Option<state::Request> {
+    Some(match request {
+        Request::RemoveSchedulingGate(PodId { uid: pod, of }) => state::Request::Start { pod: *pod, of: *of },
+        Request::AddFinalizer(PodId { uid: pod, of }) => state::Request::Hold { pod: *pod, of: *of },
+        Request::DeletePod(PodId { uid: pod, of }) => state::Request::Delete { pod: *pod, of: *of },
+        Request::RemoveFinalizer { pod: PodId { uid: pod, of }, .. } => {
+            state::Request::Release { pod: *pod, of: *of }
+        }
+        _ => return None,
+    })
+}
+
+/// The attempt whose pod a write is about.
+fn pod_of(state: &State, write: &state::Request) -> Option<Attempt> {
+    match write {
+        state::Request::Create { of, .. } => Some(*of),
+        state::Request::Start { pod, .. }
+        | state::Request::Hold { pod, .. }
+        | state::Request::Delete { pod, .. }
+        | state::Request::Release { pod, .. } => state.pod(*pod).map(|pod| pod.of),
+        _ => None,
+    }
+}
+
+/// Does a write, or not, and says what the operator hears of it.
+pub fn commit(state: &mut State, variant: Variant, write: state::Request, fate: Fate) -> Response<Modelled> {
+    let lost = Response::Failed(Failure::Lost);
+    let reply = match fate {
+        Fate::Lost => return lost,
+        Fate::Delayed => {
+            state.late.push(write);
+            return lost;
+        }
+        Fate::Refused => {
+            let message = "exceeded quota".to_owned();
+            return Response::Failed(Failure::Rejected { code: 403, message });
+        }
+        Fate::Overtaken => Reply::Conflict,
+        Fate::Answered | Fate::AnswerLost => server::commit(state, variant, write),
+    };
+    if fate == Fate::AnswerLost {
+        return lost;
+    }
+    match (reply, write) {
+        (Reply::Task(read), _) => Response::Task(read),
+        (Reply::Pod(pod), _) => Response::Pod(pod),
+        (Reply::Done, _) => Response::Done,
+        (Reply::NotFound, _) => Response::Failed(Failure::NotFound),
+        (Reply::Conflict, state::Request::Status { uid, before, after, .. })
+            if variant == Variant::BlindRetry =>
+        {
+            // The same patch once more, with the version that is there now.
+            let Some(now) = state.task.task.filter(|now| now.uid == uid) else {
+                return Response::Failed(Failure::NotFound);
+            };
+            let after = statuses::merged(now.status, before, after);
+            let again =
+                state::Request::Status { uid, version: state.task.version, before: now.status, after };
+            match server::commit(state, variant, again) {
+                Reply::Task(read) => Response::Task(read),
+                _ => Response::Failed(Failure::Conflict),
+            }
+        }
+        (Reply::Conflict, write) => {
+            let is_status = matches!(write, state::Request::Status { .. });
+            let is_hidden = variant == Variant::ConflictIsDone && !is_status;
+            Response::Failed(if is_hidden { Failure::NotFound } else { Failure::Conflict })
+        }
+        (Reply::Exists, _) => Response::Failed(Failure::Exists),
+        (Reply::Invalid, _) => Response::Failed(Failure::Other),
+    }
 }
 
 /// A version of the settings was seen: by the watch, or by a read.
@@ -318,138 +281,4 @@ pub fn take_settings(operator: &mut Operator, decider: &Decider, place: u8, cons
         known.last_good = place + 1;
     }
     known.consistent = consistent && decider.variant == Variant::ConsistencyRemembered;
-}
-
-/// A list from the API server itself, of pods that bear the task's name.
-fn list_earlier(state: &State, variant: Variant, run: &Run) -> PreviousPod {
-    let own = run.task.task.map(|task| task.uid);
-    let is_earlier = |pod: &&Pod| {
-        let may_run = !pod.has_ended() && (!pod.gated || variant != Variant::GatedEarlierIgnored);
-        !pod.foreign && Some(pod.of.task) != own && may_run
-    };
-    if variant != Variant::EarlierIgnored && state.pods.iter().any(|pod| is_earlier(&pod)) {
-        PreviousPod::Pod
-    } else {
-        PreviousPod::None
-    }
-}
-
-fn read_pod(state: &mut State, who: Who, run: &mut Run) {
-    let Some(of) = run.task.task.as_ref().and_then(claim) else { return };
-    match state.named(of).filter(|pod| !pod.foreign).copied() {
-        Some(pod) => remember(&mut state.operators[who], pod),
-        None => run.is_gone = true,
-    }
-}
-
-fn create(state: &mut State, variant: Variant, who: Who, run: &mut Run, fate: Fate) -> Outcome {
-    let Some(task) = run.task.task else { return Outcome::Rest };
-    let Some(of) = claim(&task) else { return Outcome::Rest };
-    let request = Request::Create { of, template: task.spec.template, goal: task.spec.goal };
-    invariants::check_pod_write(state, who, of);
-    let reply = match fate {
-        Fate::Lost => return Outcome::Fail,
-        Fate::Delayed => {
-            state.late.push(request);
-            return Outcome::Fail;
-        }
-        Fate::Refused => {
-            run.refused = Some(Refusal::Quota);
-            return Outcome::Again;
-        }
-        Fate::Answered | Fate::AnswerLost | Fate::Overtaken => server::commit(state, variant, request),
-    };
-    if fate == Fate::AnswerLost {
-        return Outcome::Fail;
-    }
-    if let Reply::Pod(pod) = reply {
-        remember(&mut state.operators[who], pod);
-        Outcome::Again
-    } else {
-        run.todo.insert(0, Todo::Adopt);
-        Outcome::Rest
-    }
-}
-
-/// A pod has the name: our own, or somebody else's, which is never touched.
-fn adopt(state: &mut State, variant: Variant, who: Who, run: &mut Run) -> Outcome {
-    let Some(of) = run.task.task.as_ref().and_then(claim) else { return Outcome::Rest };
-    match state.named(of).copied() {
-        None => {}
-        Some(pod) if variant == Variant::ForeignAdopted => {
-            remember(&mut state.operators[who], Pod { foreign: false, ..pod });
-        }
-        Some(pod) if pod.foreign => run.refused = Some(Refusal::NameConflict),
-        Some(pod) => remember(&mut state.operators[who], pod),
-    }
-    Outcome::Again
-}
-
-/// The read, made after the pod was seen, that a start is confirmed by.
-fn confirm_start(state: &mut State, variant: Variant, who: Who, run: &mut Run, pod: u8) -> Outcome {
-    let before = run.task.task.as_ref().and_then(claim);
-    if variant != Variant::StartUnconfirmed && !read(state, variant, who, run) {
-        return Outcome::Rest;
-    }
-    let Some(task) = run.task.task else { return Outcome::Rest };
-    let now = claim(&task);
-    let stands = now.is_some() && now == before && !task.spec.suspend && !task.deleting;
-    if !stands && variant != Variant::StartUnconfirmed {
-        return Outcome::Again;
-    }
-    state.operators[who].started = now;
-    run.todo.insert(0, Todo::Start(pod));
-    Outcome::Rest
-}
-
-/// The write on a pod that a thing to do means, from what the operator knows of the pod.
-pub fn request_of(operator: &Operator, todo: Todo) -> Option<Request> {
-    let known = |uid: u8| {
-        let swept = operator.sweep.as_ref().map(|sweep| &sweep.pod);
-        let pods = operator.pods.iter().chain(&operator.newest_pods).chain(swept);
-        pods.into_iter().find(|pod| pod.uid == uid).map(|pod| pod.of)
-    };
-    Some(match todo {
-        Todo::Hold(pod) => Request::Hold { pod, of: known(pod)? },
-        Todo::Release(pod) => Request::Release { pod, of: known(pod)? },
-        Todo::Delete(pod, _) => Request::Delete { pod, of: known(pod)? },
-        _ => return None,
-    })
-}
-
-fn write_pod(
-    state: &mut State,
-    variant: Variant,
-    who: Who,
-    request: Request,
-    (todo, uid): (Todo, u8),
-    fate: Fate,
-) -> Outcome {
-    if let Some(of) = state.pod(uid).map(|pod| pod.of) {
-        invariants::check_pod_write(state, who, of);
-    }
-    let reply = match fate {
-        Fate::Lost => return Outcome::Fail,
-        Fate::Delayed => {
-            state.late.push(request);
-            return Outcome::Fail;
-        }
-        Fate::Overtaken => Reply::Conflict,
-        _ => server::commit(state, variant, request),
-    };
-    if fate == Fate::AnswerLost {
-        return Outcome::Fail;
-    }
-    let operator = &mut state.operators[who];
-    match reply {
-        Reply::Pod(pod) if pod.deletion != crate::state::Deletion::No && !pod.held => forget(operator, uid),
-        Reply::Pod(pod) => remember(operator, pod),
-        Reply::NotFound => forget(operator, uid),
-        Reply::Conflict => {
-            forget(operator, uid);
-            return if variant == Variant::ConflictIsDone { Outcome::Rest } else { Outcome::Later };
-        }
-        _ => return Outcome::Fail,
-    }
-    if matches!(todo, Todo::Delete(_, false)) { Outcome::Again } else { Outcome::Rest }
 }

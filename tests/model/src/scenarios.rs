@@ -1,6 +1,6 @@
 //! What is searched: which faults and acts, how many of each, and what agents do.
 
-use crate::state::{Budget, End, Spec};
+use crate::state::{Budget, End, Spec, Workspace};
 use crate::user::Act;
 
 /// A version of the ConfigMap.
@@ -60,7 +60,15 @@ pub fn plain(name: &'static str, about: &'static str) -> Scenario {
         about,
         operators: 1,
         releases: false,
-        spec: Spec { limit: 2, suspend: false, token: 0, template: 0, goal: 0, keep: 0 },
+        spec: Spec {
+            limit: 2,
+            suspend: false,
+            token: 0,
+            template: 0,
+            goal: 0,
+            keep: 0,
+            workspace: Workspace::None,
+        },
         ends: &[End::Changed],
         acts: &[],
         configs: vec![Config::default()],
@@ -87,7 +95,7 @@ pub fn all() -> Vec<Scenario> {
 }
 
 fn limit(limit: u8) -> Spec {
-    Spec { limit, suspend: false, token: 0, template: 0, goal: 0, keep: 0 }
+    Spec { limit, suspend: false, token: 0, template: 0, goal: 0, keep: 0, workspace: Workspace::None }
 }
 
 /// The hard limit is lowered, then all is paused.

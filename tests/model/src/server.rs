@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::invariants;
-use crate::state::{Agent, Attempt, Deletion, Operator, Place, Pod, Read, Request, Shown, State, StatusId};
+use crate::state::{
+    Agent, Attempt, Deletion, Operator, Place, Pod, Pvc, Read, Request, Shown, State, StatusId, each_task_in,
+};
 use crate::statuses;
 use crate::variants::Variant;
 
@@ -15,6 +17,8 @@ pub enum Reply {
     NotFound,
     Conflict,
     Exists,
+    /// It is done.
+    Done,
     /// Not allowed.
     Invalid,
 }
@@ -42,6 +46,24 @@ pub fn commit(state: &mut State, variant: Variant, request: Request) -> Reply {
             }
             true
         }),
+        Request::CreatePvc { task, is_owned } => {
+            if state.pvcs.iter().any(|pvc| pvc.task == task) {
+                return Reply::Exists;
+            }
+            state.pvcs.push(Pvc { task, version: 0, is_owned });
+            Reply::Done
+        }
+        Request::SetPvcOwner { task, version, is_owned } => {
+            let Some(pvc) = state.pvcs.iter_mut().find(|pvc| pvc.task == task) else {
+                return Reply::NotFound;
+            };
+            if pvc.version != version && variant != Variant::PvcUnguarded {
+                return Reply::Conflict;
+            }
+            pvc.is_owned = is_owned;
+            pvc.version = pvc.version.saturating_add(1);
+            Reply::Done
+        }
         Request::Release { pod, of } => on_pod(state, variant, pod, of, |pod| {
             pod.held = false;
             true
@@ -167,6 +189,12 @@ pub fn garbage(state: &State) -> impl Iterator<Item = &Pod> {
         .filter(move |pod| !pod.foreign && Some(pod.of.task) != owner && pod.deletion == Deletion::No)
 }
 
+/// PVCs whose owner is gone.
+pub fn garbage_pvcs(state: &State) -> impl Iterator<Item = u8> {
+    let task = state.task.task.map(|task| task.uid);
+    state.pvcs.iter().filter(move |pvc| pvc.is_owned && Some(pvc.task) != task).map(|pvc| pvc.task)
+}
+
 /// What a watch of pods shows: those with our labels.
 pub fn watched(pods: &crate::state::Pods) -> crate::state::Pods {
     if pods.iter().any(|pod| pod.foreign) {
@@ -185,11 +213,12 @@ pub fn pass_time(state: &mut State) {
     };
     pass(&mut state.task);
     state.replica.iter_mut().for_each(|replica| pass(&mut replica.0));
-    for Operator { task, newest_task, run, .. } in &mut state.operators {
+    for Operator { task, memory, run, .. } in &mut state.operators {
         pass(task);
-        newest_task.iter_mut().for_each(pass);
+        memory.answers().0.into_iter().for_each(pass);
         for run in run.iter_mut() {
-            pass(&mut run.task);
+            pass(run.sync.task_mut());
+            each_task_in(&mut run.request, pass);
         }
     }
     for request in &mut state.late {

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use agentloop_core::sync::{self, Memory, OrphanRequest, OrphanSync, TaskSync};
+
+use crate::handles::Modelled;
 use agentloop_test_support::invariants::Invariant;
 
 /// A status, by its place in the table of all statuses that were ever seen ([`crate::statuses`]).
@@ -23,6 +26,7 @@ pub struct Spec {
     pub goal: u8,
     /// `podHistoryLimit`.
     pub keep: u8,
+    pub workspace: Workspace,
 }
 
 /// The task, as one version of it shows.
@@ -164,67 +168,46 @@ pub struct Settings {
     pub consistent: bool,
 }
 
-/// Whether a pod of an earlier task still runs, as far as one reconcile knows.
+/// A pod, whatever its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum PreviousPod {
-    Unknown,
+pub struct PodId {
+    pub uid: u8,
+    /// The attempt that its name is made of.
+    pub of: Attempt,
+}
+
+/// The PVC of a task's workspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Pvc {
+    /// The task that it was made for: its name has its uid in it.
+    pub task: u8,
+    /// Grows with each change.
+    pub version: u8,
+    /// The task owns it.
+    pub is_owned: bool,
+}
+
+/// What becomes of a task's PVC when the task is deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Workspace {
+    /// There is none.
     None,
-    Pod,
+    Retained,
+    Deleted,
 }
 
-/// Why the API server does not make the pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Refusal {
-    Quota,
-    NameConflict,
-}
-
-/// One thing that the shell does next: mostly one request to the API server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Todo {
-    /// Gather and decide; no request.
-    Decide,
-    WriteStatus(StatusId),
-    /// After a conflict or a lost answer.
-    ReadTask,
-    ReadSettings,
-    ListEarlier,
-    ReadPod,
-    Create,
-    /// Read the pod whose name is taken.
-    Adopt,
-    /// The read that a start is confirmed by.
-    ConfirmStart(u8),
-    Start(u8),
-    Hold(u8),
-    /// With whether the pod was bound.
-    Delete(u8, bool),
-    Release(u8),
-    DeleteTask,
-    /// The sweep's read of the task.
-    SweepRead,
-}
-
-/// A reconcile under way.
+/// A reconcile under way: the operator's own machine, and what it asks for next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Run {
-    pub task: Read,
-    pub settings: Settings,
-    pub previous_pod: PreviousPod,
-    pub refused: Option<Refusal>,
-    pub is_gone: bool,
-    pub todo: Vec<Todo>,
-    /// Decide again once everything is done.
-    pub again: bool,
-    /// Else look again after a while.
-    pub timer: bool,
+    pub sync: TaskSync<Modelled>,
+    pub request: sync::Request<Modelled>,
 }
 
-/// A sweep under way: of this pod, as it was seen.
+/// An orphaned pod that is looked at, and what is asked for next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Sweep {
-    pub pod: Pod,
-    pub todo: Vec<Todo>,
+    pub sync: OrphanSync<Modelled>,
+    pub request: OrphanRequest<Modelled>,
 }
 
 /// One operator: its caches, what it remembers, what it does.
@@ -235,11 +218,8 @@ pub struct Operator {
     pub task: Read,
     pub pods: Pods,
     pub settings: Settings,
-    /// Answers to its own writes that the caches may not have caught up with.
-    pub newest_task: Option<Read>,
-    pub newest_pods: Vec<Pod>,
-    /// The claim whose pod it has let start.
-    pub started: Option<Attempt>,
+    /// What it remembers from one reconcile to the next.
+    pub memory: Memory<Modelled>,
     /// Something has changed since it last looked at the task.
     pub woken: bool,
     /// It will look again after a while.
@@ -278,6 +258,15 @@ pub enum Request {
     Delete {
         pod: u8,
         of: Attempt,
+    },
+    CreatePvc {
+        task: u8,
+        is_owned: bool,
+    },
+    SetPvcOwner {
+        task: u8,
+        version: u8,
+        is_owned: bool,
     },
     Release {
         pod: u8,
@@ -318,6 +307,7 @@ pub struct State {
     // The API server.
     pub task: Read,
     pub pods: Pods,
+    pub pvcs: Vec<Pvc>,
     pub settings: u8,
     /// Writes that nobody waits for any more, and that are not done yet.
     pub late: Vec<Request>,
@@ -384,8 +374,11 @@ impl State {
         f(&mut self.task.version);
         for operator in &mut self.operators {
             f(&mut operator.task.version);
-            operator.newest_task.iter_mut().for_each(|read| f(&mut read.version));
-            operator.run.iter_mut().for_each(|run| f(&mut run.task.version));
+            operator.memory.answers().0.into_iter().for_each(|read| f(&mut read.version));
+            if let Some(run) = &mut operator.run {
+                f(&mut run.sync.task_mut().version);
+                each_version_in(&mut run.request, &mut f);
+            }
         }
         for request in &mut self.late {
             if let Request::Status { version, .. } = request {
@@ -396,4 +389,16 @@ impl State {
             f(&mut replica.0.version);
         }
     }
+}
+
+/// The versions of the task in what is asked for.
+pub fn each_task_in(request: &mut sync::Request<Modelled>, mut f: impl FnMut(&mut Read)) {
+    match request {
+        sync::Request::WriteStatus { task, .. } | sync::Request::DeleteTask(task) => f(task),
+        _ => {}
+    }
+}
+
+fn each_version_in(request: &mut sync::Request<Modelled>, mut f: impl FnMut(&mut u8)) {
+    each_task_in(request, |read| f(&mut read.version));
 }

@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 
-use agentloop_test_support::invariants::Invariant;
+use agentloop_core::sync::{self, OrphanRequest};
 
+use crate::handles::Modelled;
 use crate::kubelet::Happening;
 use crate::model::Step;
 use crate::operator::{self, Fate};
-use crate::state::{Attempt, Deletion, End, Operator, Pod, Request, Shown, State, StatusId, Todo};
+use crate::state::{Attempt, Deletion, End, Operator, Pod, Request, Shown, State, StatusId};
 use crate::statuses;
 use crate::sweep;
 use crate::user::Act;
+use agentloop_test_support::invariants::Invariant;
 
 /// The steps, numbered, one a line, and what they lead to.
 pub fn tell(path: &[(State, Option<Step>)], invariant: Invariant, words: &str) -> String {
@@ -83,25 +85,42 @@ fn by_uid(state: &State, uid: u8) -> String {
         .map_or_else(|| format!("pod {uid}, which is gone"), |pod| format!("pod {uid} ({})", attempt(pod.of)))
 }
 
-fn todo_words(state: &State, todo: Todo) -> String {
-    match todo {
-        Todo::Decide => "gathers and decides".to_owned(),
-        Todo::WriteStatus(after) => format!("writes {}", status(after)),
-        Todo::ReadTask => "reads the task from the API server".to_owned(),
-        Todo::ReadSettings => {
+fn request_text(state: &State, request: &sync::Request<Modelled>) -> String {
+    use sync::Request::{
+        AddFinalizer, ConfirmTask, CreatePod, CreatePvc, DeletePod, DeleteTask, Gather, ListPreviousPods,
+        ReadConfiguration, ReadEvents, ReadPod, ReadPvc, ReadTask, RemoveFinalizer, RemoveSchedulingGate,
+        SetPvcOwner, WriteStatus,
+    };
+    match request {
+        Gather => "gathers and decides".to_owned(),
+        ReadEvents(pod) => format!("reads the Events of {}", by_uid(state, pod.uid)),
+        WriteStatus { status: after, .. } => format!("writes {}", status(*after)),
+        ReadTask => "reads the task from the API server".to_owned(),
+        ConfirmTask => "reads the task from the API server before it acts".to_owned(),
+        ReadConfiguration => {
             format!("reads the settings from the API server (version {})", state.settings + 1)
         }
-        Todo::ListEarlier => "lists pods of earlier tasks".to_owned(),
-        Todo::ReadPod => "reads the claimed pod from the API server".to_owned(),
-        Todo::Create => "creates the claimed pod".to_owned(),
-        Todo::Adopt => "reads the pod that has the name".to_owned(),
-        Todo::ConfirmStart(uid) => format!("reads the task before it starts {}", by_uid(state, uid)),
-        Todo::Start(uid) => format!("takes the gate off {}", by_uid(state, uid)),
-        Todo::Hold(uid) => format!("puts the finalizer back on {}", by_uid(state, uid)),
-        Todo::Delete(uid, _) => format!("deletes {}", by_uid(state, uid)),
-        Todo::Release(uid) => format!("takes the finalizer off {}", by_uid(state, uid)),
-        Todo::DeleteTask => "deletes the task".to_owned(),
-        Todo::SweepRead => "reads whether the task is gone".to_owned(),
+        ListPreviousPods => "lists pods of previous tasks".to_owned(),
+        ReadPod => "reads the pod of the active iteration's name".to_owned(),
+        ReadPvc => "reads the PVC".to_owned(),
+        CreatePvc => "creates the PVC".to_owned(),
+        SetPvcOwner(_) => "sets the owner of the PVC".to_owned(),
+        CreatePod => "creates the pod of the active iteration".to_owned(),
+        RemoveSchedulingGate(pod) => format!("removes the scheduling gate of {}", by_uid(state, pod.uid)),
+        AddFinalizer(pod) => format!("adds the finalizer to {}", by_uid(state, pod.uid)),
+        DeletePod(pod) => format!("deletes {}", by_uid(state, pod.uid)),
+        RemoveFinalizer { pod, .. } => format!("removes the finalizer from {}", by_uid(state, pod.uid)),
+        DeleteTask(_) => "deletes the task".to_owned(),
+    }
+}
+
+fn sweep_text(state: &State, request: &OrphanRequest<Modelled>) -> String {
+    match request {
+        OrphanRequest::ReadTask => "reads whether the task is gone".to_owned(),
+        OrphanRequest::DeletePod(pod) => format!("deletes {}", by_uid(state, pod.uid)),
+        OrphanRequest::RemoveFinalizer { pod, .. } => {
+            format!("removes the finalizer from {}", by_uid(state, pod.uid))
+        }
     }
 }
 
@@ -123,6 +142,8 @@ fn request_words(request: Request) -> String {
         Request::Start { of, .. } => format!("start of the pod of {}", attempt(of)),
         Request::Hold { of, .. } => format!("finalizer on the pod of {}", attempt(of)),
         Request::Delete { of, .. } => format!("deletion of the pod of {}", attempt(of)),
+        Request::CreatePvc { task, .. } => format!("create of the PVC of task {task}"),
+        Request::SetPvcOwner { task, .. } => format!("change of the owner of the PVC of task {task}"),
         Request::Release { of, .. } => format!("release of the pod of {}", attempt(of)),
     }
 }
@@ -144,13 +165,15 @@ pub fn sentence(state: &State, step: Step) -> String {
             )
         }
         Step::Act(who, fate) => {
-            let todo = operator::next(&state.operators[who]).unwrap_or(Todo::Decide);
-            format!("operator {} {}{}", who + 1, todo_words(state, todo), fate_words(fate))
+            let request = operator::next(&state.operators[who]);
+            let text = request.map_or_else(String::new, |request| request_text(state, request));
+            format!("operator {} {text}{}", who + 1, fate_words(fate))
         }
         Step::BeginSweep(who) => format!("operator {}'s sweep looks at a pod without a task", who + 1),
         Step::Sweep(who, fate) => {
-            let todo = sweep::next(&state.operators[who]).unwrap_or(Todo::SweepRead);
-            format!("operator {}'s sweep {}{}", who + 1, todo_words(state, todo), fate_words(fate))
+            let request = sweep::next(&state.operators[who]);
+            let text = request.map_or_else(String::new, |request| sweep_text(state, request));
+            format!("operator {}'s sweep {text}{}", who + 1, fate_words(fate))
         }
         Step::SyncTask(who) => format!("operator {}'s cache of tasks catches up", who + 1),
         Step::SyncPods(who) => format!("operator {}'s cache of pods catches up", who + 1),
@@ -173,6 +196,7 @@ pub fn sentence(state: &State, step: Step) -> String {
             format!("the API server commits the delayed {}", request.map_or_else(String::new, request_words))
         }
         Step::Collect(pod) => format!("the garbage collector deletes {}", by_uid(state, pod)),
+        Step::CollectPvc(task) => format!("the garbage collector deletes the PVC of task {task}"),
         Step::Happens(pod, what) => happening_words(&by_uid(state, pod), what),
         Step::TimePasses => "time passes: the wait is over".to_owned(),
         Step::User(act) => act_words(act),
@@ -201,6 +225,7 @@ fn act_words(act: Act) -> String {
         Act::Reset => "user: sets another resetToken".to_owned(),
         Act::Template => "user: changes the template".to_owned(),
         Act::Goal => "user: changes the goal".to_owned(),
+        Act::Workspace(workspace) => format!("user: wants the PVC {workspace:?} with the task"),
         Act::Delete => "user: deletes the task".to_owned(),
         Act::DeleteForeground => "user: deletes the task in the foreground".to_owned(),
         Act::Create => "user: creates a task of the same name".to_owned(),

@@ -1,7 +1,7 @@
 //! Users and administrators: what they change by hand.
 
 use crate::server::{self, change_pod};
-use crate::state::{Attempt, Deletion, End, Pod, Read, Shown, Spec, State, Task};
+use crate::state::{Attempt, Deletion, End, Pod, Read, Shown, Spec, State, Task, Workspace};
 use crate::statuses;
 
 /// One act.
@@ -17,6 +17,8 @@ pub enum Act {
     Template,
     /// Another goal.
     Goal,
+    /// Says what becomes of the PVC when the task is deleted.
+    Workspace(Workspace),
     /// Deletes the task; the garbage collector sees to its pods.
     Delete,
     /// Deletes the task in the foreground.
@@ -41,6 +43,7 @@ fn edited(spec: Spec, act: Act) -> Spec {
         Act::Resume => Spec { suspend: false, ..spec },
         Act::Reset => Spec { token: spec.token + 1, ..spec },
         Act::Goal => Spec { goal: spec.goal + 1, ..spec },
+        Act::Workspace(workspace) => Spec { workspace, ..spec },
         Act::Template => Spec { template: spec.template + 1, ..spec },
         _ => spec,
     }

@@ -1,16 +1,15 @@
 //! Broken on purpose: each variant takes one guard of the protocol away, and a search must see it.
 //!
-//! They live in the modelled shell (`operator.rs`, `sweep.rs`, `server.rs`) or in what stands around the real
-//! `decide`: here. The product has no switches.
+//! They live around the real machine and the real `decide`: in what the API server does (`server.rs`), in what the
+//! machine is answered (`operator.rs`, `handles.rs`, `sweep.rs`), and here. The product has no switches.
 
 use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
-use agentloop_core::decide::Decision;
+use agentloop_core::decide::{Action, Decision};
 use agentloop_core::facts::{AgentEnd, Ending, PodFacts, PodState};
 use agentloop_core::settings::Configuration;
 use jiff::SignedDuration;
 
 use crate::objects::NOW;
-use crate::state::Todo;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +46,8 @@ pub enum Variant {
     ForeignAdopted,
     /// A pod of an earlier attempt is taken for the claimed one.
     OtherAttemptAdopted,
+    /// The owner of a PVC is set without the version that was read.
+    PvcUnguarded,
     /// The sweep never looks again at a pod whose task was there.
     SweepLooksOnce,
     /// The sweep takes the cache's word that a task is gone.
@@ -175,22 +176,23 @@ impl Variant {
                     status.phase = Some(Phase::IterationLimitReached);
                 }
             }
+            Self::ReleasedBeforeSettled => {
+                let active = before.and_then(|status| status.active.as_ref());
+                let is_unsettled =
+                    |pod: &&PodFacts| pod.held && active.is_some_and(|active| active.pod_name == pod.name);
+                if let Some(pod) = pods.iter().find(is_unsettled).filter(|pod| pod.ended().is_some()) {
+                    let action = Action::RemoveFinalizer { pod: pod.into(), has_ended: true };
+                    *decision = Decision { actions: vec![action], ..Decision::default() };
+                }
+            }
+            Self::NoFinalizer => {
+                decision.actions.retain(|action| !matches!(action, Action::AddFinalizer(_)));
+            }
             Self::IterationSkipped => {
                 let was_stopped = before.is_some_and(|status| status.stop.is_some());
                 let active = decision.status.as_mut().and_then(|status| status.active.as_mut());
                 active.into_iter().filter(|_| was_stopped).for_each(|active| active.iteration += 1);
             }
-            _ => {}
-        }
-    }
-
-    /// In what order the shell does what was decided.
-    pub fn reorder(self, todo: &mut Vec<Todo>) {
-        match self {
-            Self::ReleasedBeforeSettled => {
-                todo.sort_by_key(|todo| !matches!(todo, Todo::Release(_) | Todo::Delete(..)));
-            }
-            Self::NoFinalizer => todo.retain(|todo| !matches!(todo, Todo::Hold(_))),
             _ => {}
         }
     }

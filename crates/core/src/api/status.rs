@@ -148,7 +148,7 @@ words! {
 }
 
 /// A claimed iteration: it ends only by settling its pod.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveIteration {
     /// Its number, from 1.

@@ -56,12 +56,15 @@ pub struct Observed<'a> {
     pub was_started: bool,
     /// A read from the API server itself, made just now, shows no pod of the claim's name.
     pub is_gone: bool,
+    /// This process has checked the owner of the workspace's PVC against this generation of the spec. A restart
+    /// forgets it.
+    pub pvc_is_checked: bool,
     /// The time.
     pub now: Timestamp,
 }
 
 /// Whether a pod of an earlier task of the same name still runs: two may share a workspace.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PreviousPod {
     /// Nobody has looked.
     #[default]
@@ -83,9 +86,9 @@ pub struct Decision {
     pub requeue_after: Option<Duration>,
 }
 
-/// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+/// One thing to do. `P` names a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Action<P = PodRef> {
     /// Read the configuration from the API server itself, and decide again.
     ReadConfiguration,
     /// List the pods of earlier tasks of this name from the API server itself, and decide again.
@@ -95,18 +98,73 @@ pub enum Action {
     /// Create the claimed pod, inert.
     CreatePod,
     /// Take the claimed pod's gate away, once a consistent read confirms the claim.
-    RemoveSchedulingGate(PodRef),
+    RemoveSchedulingGate(P),
     /// Put our finalizer back on a pod that lost it.
-    AddFinalizer(PodRef),
+    AddFinalizer(P),
     /// Delete a pod: it is to stop, or is not needed any more.
-    DeletePod(PodRef),
+    DeletePod(P),
     /// Take our finalizer off a pod that is settled.
-    RemoveFinalizer(PodRef),
+    RemoveFinalizer {
+        /// The pod.
+        pod: P,
+        /// It has ended: its prompt and context are not needed any more.
+        has_ended: bool,
+    },
+    /// Check that the task owns the workspace's PVC if and only if the PVC is to be deleted with it.
+    CheckPvcOwner,
     /// Delete the task: its time to live is over.
     DeleteTask,
 }
 
-impl Action {
+impl<P> Action<P> {
+    /// Whether this may still be done after `failed`, which comes before it, was refused. Only what stops a pod or
+    /// removes its finalizer may, because the status that is written already calls for it whatever becomes of the rest;
+    /// and only on another pod, because the order on one pod matters: a pod that lost our finalizer is neither deleted
+    /// nor started before it has it again.
+    pub fn stands_without(&self, failed: &Self) -> bool
+    where
+        P: PartialEq,
+    {
+        match self {
+            Self::DeletePod(pod) | Self::RemoveFinalizer { pod, .. } => {
+                !failed.is_a_read() && failed.pod() != Some(pod)
+            }
+            _ => false,
+        }
+    }
+
+    /// The pod that this is about; the active one has no uid before it is created.
+    fn pod(&self) -> Option<&P> {
+        match self {
+            Self::RemoveSchedulingGate(pod)
+            | Self::AddFinalizer(pod)
+            | Self::DeletePod(pod)
+            | Self::RemoveFinalizer { pod, .. } => Some(pod),
+            Self::ReadConfiguration
+            | Self::ListPreviousPods
+            | Self::ReadPod
+            | Self::CreatePod
+            | Self::CheckPvcOwner
+            | Self::DeleteTask => None,
+        }
+    }
+
+    /// The same, with another name for each pod.
+    pub fn map<Q>(self, name: impl FnOnce(P) -> Q) -> Action<Q> {
+        match self {
+            Self::ReadConfiguration => Action::ReadConfiguration,
+            Self::ListPreviousPods => Action::ListPreviousPods,
+            Self::ReadPod => Action::ReadPod,
+            Self::CreatePod => Action::CreatePod,
+            Self::RemoveSchedulingGate(pod) => Action::RemoveSchedulingGate(name(pod)),
+            Self::AddFinalizer(pod) => Action::AddFinalizer(name(pod)),
+            Self::DeletePod(pod) => Action::DeletePod(name(pod)),
+            Self::RemoveFinalizer { pod, has_ended } => Action::RemoveFinalizer { pod: name(pod), has_ended },
+            Self::CheckPvcOwner => Action::CheckPvcOwner,
+            Self::DeleteTask => Action::DeleteTask,
+        }
+    }
+
     /// Whether this only reads something, after which the decision is taken again.
     pub fn is_a_read(&self) -> bool {
         matches!(self, Self::ReadConfiguration | Self::ListPreviousPods | Self::ReadPod)
@@ -114,7 +172,7 @@ impl Action {
 }
 
 /// A pod by name and uid: every write is bound to both.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodRef {
     /// Its name.
     pub name: String,
@@ -149,12 +207,24 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
         return draft.decision;
     }
     tidy::let_settled_pods_go(&mut draft);
+    if observed.task.spec.workspace.volume_claim_template.is_some() && !observed.pvc_is_checked {
+        draft.act(Action::CheckPvcOwner);
+    }
     show::show(&mut draft);
     let Draft { status, mut decision, .. } = draft;
     if observed.task.status.as_ref() != Some(&status) {
         decision.status = Some(status);
     }
     decision
+}
+
+/// Whether the pod of this name may be started, by a version of its task that was read after the pod was seen.
+pub fn may_start(task: &AgentTask, pod: &str, serving: &served::Serving) -> bool {
+    let active = task.status.as_ref().and_then(|status| status.active.as_ref());
+    active.is_some_and(|active| active.pod_name == pod)
+        && serving.other(task).is_none()
+        && !task.spec.suspend
+        && task.metadata.deletion_timestamp.is_none()
 }
 
 /// A decision in the making.

@@ -11,7 +11,7 @@ pub fn stop_all(pods: &[PodFacts]) -> Decision {
             decision.actions.push(Action::DeletePod(pod.into()));
         }
         if pod.held && pod.ended().is_some() {
-            decision.actions.push(Action::RemoveFinalizer(pod.into()));
+            decision.actions.push(Action::RemoveFinalizer { pod: pod.into(), has_ended: true });
         }
     }
     decision
@@ -38,7 +38,7 @@ pub(super) fn let_settled_pods_go(draft: &mut Draft<'_>) {
     for (place, pod) in settled.into_iter().enumerate() {
         let has_ended = pod.ended().is_some();
         if has_ended && pod.held {
-            draft.act(Action::RemoveFinalizer(pod.into()));
+            draft.act(Action::RemoveFinalizer { pod: pod.into(), has_ended: true });
         }
         if pod.deletion.is_none() && (!has_ended || place >= kept) {
             draft.act(Action::DeletePod(pod.into()));

@@ -14,13 +14,17 @@ use agentloop_contract::{
     },
     report::Report,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod, PodCondition, PodStatus};
 
 pub(crate) use obstacle::RUNNERS_IMAGE;
 pub use obstacle::obstacle_from_events;
 
-use crate::api::WaitReason;
+use crate::api::{AgentTask, WaitReason};
+use crate::sync::Relation;
+
+/// The Events of a pod that has not started after this are worth reading.
+const EVENTS_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
 /// What a pod tells.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,6 +35,8 @@ pub struct PodFacts {
     pub uid: String,
     /// The uid of the object that controls it.
     pub controller_uid: Option<String>,
+    /// The uids of all its owners.
+    pub owner_uids: Vec<String>,
     /// The uid of the task that its label names.
     pub task_uid: Option<String>,
     /// The iteration that it runs; 0 where its label is no number.
@@ -77,7 +83,7 @@ pub enum PodState {
 }
 
 /// Why a pod cannot start yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Obstacle {
     /// What it is.
     pub reason: WaitReason,
@@ -147,6 +153,7 @@ impl PodFacts {
                 .flatten()
                 .find(|owner| owner.controller == Some(true))
                 .map(|owner| owner.uid.clone()),
+            owner_uids: meta.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
             task_uid: label(LABEL_TASK_UID).cloned(),
             iteration: number(LABEL_ITERATION).unwrap_or(0),
             attempt: number(LABEL_ATTEMPT).unwrap_or(0),
@@ -172,6 +179,42 @@ impl PodFacts {
     /// Whether the task of this uid controls the pod.
     pub fn belongs_to(&self, task_uid: &str) -> bool {
         self.controller_uid.as_deref() == Some(task_uid)
+    }
+
+    /// What the pod is to a task whose active iteration's pod has its name.
+    ///
+    /// The rules take a pod for the active one by the same marks. If an answer that is remembered had others, they
+    /// would ask for the same read again and again.
+    pub fn relation(&self, task: &AgentTask) -> Relation {
+        let uid = task.metadata.uid.as_deref().unwrap_or_default();
+        let active = task.status.as_ref().and_then(|status| status.active.as_ref());
+        let is_active = active.is_some_and(|active| {
+            self.name == active.pod_name
+                && self.task_uid.as_deref() == Some(uid)
+                && self.is_of(uid, active.iteration, active.attempt)
+        });
+        // Anything that still points to the task: the agent may be at work.
+        let points_to_task = self.held
+            || self.task_uid.as_deref() == Some(uid)
+            || self.owner_uids.iter().any(|owner| owner == uid);
+        match (is_active, points_to_task) {
+            (true, _) => Relation::Active,
+            (false, true) => Relation::Estranged,
+            (false, false) => Relation::Foreign,
+        }
+    }
+
+    /// Whether the pod may be at work for another task than the one of this uid. A gated pod may: another operator may
+    /// have confirmed its start just before its task was deleted.
+    pub fn is_live_pod_of_another(&self, own_uid: Option<&str>) -> bool {
+        self.task_uid.as_deref() != own_uid && self.ended().is_none()
+    }
+
+    /// How long the pod has been silent, if it is bound to a node, has not started, and its status does not say why.
+    pub fn is_silent_for(&self, now: Timestamp) -> Option<SignedDuration> {
+        let is_silent = self.state == PodState::Starting(None) && self.bound && self.deletion.is_none();
+        let silent = now.duration_since(self.created?).checked_sub(EVENTS_AFTER)?;
+        (is_silent && !silent.is_negative()).then_some(silent)
     }
 
     /// The pod has ended: nothing of it runs or ever will.

@@ -21,6 +21,7 @@ use agentloop_contract::{
     },
     text::cut_name,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -102,7 +103,7 @@ pub fn pod_name(task: &str, uid: &str, iteration: i32, attempt: i32) -> String {
 }
 
 /// The name of the volume claim made for a task.
-pub fn claim_name(task: &str, uid: &str) -> String {
+pub fn pvc_name(task: &str, uid: &str) -> String {
     let tail = format!("-{}", uid_hash(uid));
     format!("{}{tail}", cut_name(task, MOST_POD_NAME.saturating_sub(tail.len())))
 }
@@ -160,7 +161,7 @@ fn labels(task: &AgentTask) -> Map<String, Value> {
 ///
 /// # Errors
 /// The template is more than any claim needs.
-pub fn claim(task: &AgentTask) -> Result<Option<Value>, BadTemplate> {
+pub fn pvc(task: &AgentTask) -> Result<Option<Value>, BadTemplate> {
     let Some(template) = &task.spec.workspace.volume_claim_template else { return Ok(None) };
     let parsed = template.0.parse().map_err(|why| BadTemplate::Claim(why.to_string()))?;
     let Value::Object(mut claim) = parsed else {
@@ -168,12 +169,12 @@ pub fn claim(task: &AgentTask) -> Result<Option<Value>, BadTemplate> {
     };
     let mut meta = take_object(&mut claim, "metadata");
     meta.remove("creationTimestamp");
-    meta.insert("name".to_owned(), json!(claim_name(&task.name_any(), &task.uid().unwrap_or_default())));
+    meta.insert("name".to_owned(), json!(pvc_name(&task.name_any(), &task.uid().unwrap_or_default())));
     meta.insert("namespace".to_owned(), json!(task.namespace()));
     let mut own = take_object(&mut meta, "labels");
     own.extend(labels(task));
     meta.insert("labels".to_owned(), Value::Object(own));
-    meta.insert("ownerReferences".to_owned(), claim_owners(task));
+    meta.insert("ownerReferences".to_owned(), pvc_owners(task));
     claim.insert("apiVersion".to_owned(), json!("v1"));
     claim.insert("kind".to_owned(), json!("PersistentVolumeClaim"));
     claim.insert("metadata".to_owned(), Value::Object(meta));
@@ -181,11 +182,27 @@ pub fn claim(task: &AgentTask) -> Result<Option<Value>, BadTemplate> {
 }
 
 /// The owners of a task's volume claim: the task, or nobody.
-pub fn claim_owners(task: &AgentTask) -> Value {
+pub fn pvc_owners(task: &AgentTask) -> Value {
     match task.spec.workspace.when_deleted.unwrap_or_default() {
         WhenDeleted::Delete => json!([owner(task)]),
         WhenDeleted::Retain => json!([]),
     }
+}
+
+/// Whether the task is among these owners of its PVC if and only if the PVC is to be deleted with it.
+pub fn pvc_has_right_owner(task: &AgentTask, owners: &[OwnerReference]) -> bool {
+    let uid = task.uid().unwrap_or_default();
+    let is_owned = owners.iter().any(|owner| owner.uid == uid);
+    is_owned == (task.spec.workspace.when_deleted.unwrap_or_default() == WhenDeleted::Delete)
+}
+
+/// The owners of a PVC that has these: the task among them, or not any more.
+pub fn pvc_owners_with(task: &AgentTask, owners: &[OwnerReference]) -> Vec<OwnerReference> {
+    let uid = task.uid().unwrap_or_default();
+    let others = owners.iter().filter(|owner| owner.uid != uid).cloned();
+    others
+        .chain(serde_json::from_value::<Vec<OwnerReference>>(pvc_owners(task)).unwrap_or_default())
+        .collect()
 }
 
 /// Takes out an object to write into; an empty one where none was there.

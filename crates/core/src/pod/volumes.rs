@@ -4,7 +4,7 @@ use agentloop_contract::names::{ANNOTATION_CONTEXT, ANNOTATION_PROMPT, CONTEXT_F
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
-use super::{BIN_VOLUME, INPUT_VOLUME, Injection, SCRATCH_VOLUME, WORKSPACE_VOLUME, claim_name};
+use super::{BIN_VOLUME, INPUT_VOLUME, Injection, SCRATCH_VOLUME, WORKSPACE_VOLUME, pvc_name};
 use crate::api::AgentTask;
 
 pub(super) fn volumes(task: &AgentTask, injection: &Injection) -> [Value; 4] {
@@ -32,7 +32,7 @@ pub(super) fn volumes(task: &AgentTask, injection: &Injection) -> [Value; 4] {
         json!({ "name": BIN_VOLUME, "emptyDir": {} })
     };
     let workspace = if spec.workspace.volume_claim_template.is_some() {
-        let name = claim_name(&task.name_any(), &task.uid().unwrap_or_default());
+        let name = pvc_name(&task.name_any(), &task.uid().unwrap_or_default());
         json!({ "name": WORKSPACE_VOLUME, "persistentVolumeClaim": { "claimName": name } })
     } else if let Some(claim) = &spec.workspace.persistent_volume_claim {
         json!({ "name": WORKSPACE_VOLUME, "persistentVolumeClaim": { "claimName": claim.claim_name } })

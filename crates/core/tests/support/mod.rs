@@ -94,6 +94,7 @@ pub fn observed<'a>(task: &'a AgentTask, pods: &'a [PodFacts]) -> Observed<'a> {
         previous_pod: PreviousPod::None,
         refused: None,
         was_started: false,
+        pvc_is_checked: true,
         is_gone: false,
         now: start(),
     }

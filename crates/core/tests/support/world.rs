@@ -354,6 +354,7 @@ impl World {
             previous_pod,
             refused,
             was_started: false,
+            pvc_is_checked: true,
             is_gone,
             now: self.now,
         })
@@ -361,6 +362,7 @@ impl World {
 
     fn act(&mut self, action: Action) {
         match action {
+            Action::CheckPvcOwner => {}
             Action::CreatePod => self.create(),
             Action::RemoveSchedulingGate(pod) => {
                 let claim = self.status().active.expect("only a claimed pod is started");
@@ -376,7 +378,7 @@ impl World {
                     .push("agentloop.dev/settle".to_owned());
             }
             Action::DeletePod(pod) => self.delete(&pod),
-            Action::RemoveFinalizer(pod) => {
+            Action::RemoveFinalizer { pod, .. } => {
                 assert!(
                     self.status().active.is_none_or(|active| active.pod_name != pod.name)
                         || self.task.metadata.deletion_timestamp.is_some(),

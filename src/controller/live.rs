@@ -1,0 +1,240 @@
+//! The objects behind the machine's handles: versions that the API server has sent, shared and never changed.
+
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use agentloop_core::api::{ActiveIteration, AgentTask, AgentTaskStatus};
+use agentloop_core::decide::served::{Served, Serving};
+use agentloop_core::decide::{self, Action, Observed, PodRef};
+use agentloop_core::facts::PodFacts;
+use agentloop_core::pod;
+use agentloop_core::settings::Configuration;
+use agentloop_core::sync::{Decided, Environment, Gathered, Handles, OrphanEnvironment, Relation};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use kube::{Resource, ResourceExt};
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::Scope;
+use super::cached_pod::CachedPod;
+
+/// Something shared. Two are equal if they are one.
+#[derive(Debug)]
+pub(super) struct Handle<T>(pub(super) Arc<T>);
+
+impl<T> Handle<T> {
+    pub(super) fn new(object: T) -> Self {
+        Self(Arc::new(object))
+    }
+}
+
+impl<T> Clone for Handle<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Deref for Handle<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> PartialEq for Handle<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<T> Eq for Handle<T> {}
+
+impl<T> Hash for Handle<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
+}
+
+/// Names real objects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Live;
+
+impl Handles for Live {
+    type Task = Handle<AgentTask>;
+    type Status = Handle<AgentTaskStatus>;
+    type Active = ActiveIteration;
+    type Pod = Handle<CachedPod>;
+    type PodId = PodRef;
+    type Pvc = Handle<PersistentVolumeClaim>;
+    type Configuration = Handle<Configuration>;
+    type Time = Instant;
+}
+
+/// Versions of one kind of object can be compared as numbers (KEP-5504).
+fn version<K: Resource>(object: &K) -> Option<u64> {
+    object.meta().resource_version.as_deref()?.parse().ok()
+}
+
+/// What one reconcile sees.
+pub(super) struct Caches<'a> {
+    pub(super) scope: &'a Scope,
+    /// It begins nothing new after that.
+    pub(super) late_from: Instant,
+}
+
+impl Caches<'_> {
+    fn serving(&self) -> &Serving {
+        &self.scope.shared.serving
+    }
+}
+
+impl Environment<Live> for Caches<'_> {
+    fn decide(&self, gathered: &Gathered<'_, Live>) -> Decided<Live> {
+        let (shared, task) = (&self.scope.shared, &gathered.task.0);
+        let pods: Vec<PodFacts> = gathered.pods.iter().map(|pod| pod.facts.clone()).collect();
+        let injection = shared.injection.get();
+        let observed = Observed {
+            task,
+            pods: &pods,
+            configuration: gathered.configuration,
+            injection: &injection,
+            obstacle: gathered.obstacle.cloned(),
+            previous_pod: gathered.previous_pod.clone(),
+            refused: gathered.rejected.cloned(),
+            was_started: gathered.was_started,
+            is_gone: gathered.pod_is_gone,
+            pvc_is_checked: gathered.pvc_is_checked,
+            now: Timestamp::now(),
+        };
+        let uid = task.uid().unwrap_or_default();
+        let decision = match shared.serving.decide(&observed, shared.rules.decide) {
+            Served::Here(decision) => {
+                self.scope.elsewhere.forget(&uid);
+                decision
+            }
+            Served::Elsewhere { release, decision } => {
+                if self.scope.elsewhere.note(&uid, &release) {
+                    warn!(release, "another release serves this task; it is left alone");
+                    shared.events.publish(task.object_ref(&()), shared.serving.tell_of(&release));
+                }
+                decision
+            }
+        };
+        Decided {
+            status: decision.status.map(Handle::new),
+            actions: decision.actions,
+            requeue_after: decision.requeue_after,
+        }
+    }
+
+    fn cached_pods(&self, task: &Handle<AgentTask>) -> Vec<Handle<CachedPod>> {
+        let uid = task.uid();
+        self.scope.pods.state_filter(|pod| pod.facts.task_uid == uid).into_iter().map(Handle).collect()
+    }
+
+    fn silent_pod(&self, task: &Handle<AgentTask>, pods: &[Handle<CachedPod>]) -> Option<PodRef> {
+        if self.serving().other(task).is_some() {
+            return None;
+        }
+        let now = Timestamp::now();
+        let active = pods.iter().find(|pod| pod.facts.relation(task) == Relation::Active)?;
+        active.facts.is_silent_for(now).map(|_| PodRef::from(&active.facts))
+    }
+
+    fn is_newer_task(&self, one: &Handle<AgentTask>, other: &Handle<AgentTask>) -> bool {
+        one.meta().uid == other.meta().uid && version(&*one.0) > version(&*other.0)
+    }
+
+    fn generation(&self, task: &Handle<AgentTask>) -> i64 {
+        task.metadata.generation.unwrap_or_default()
+    }
+
+    fn active(&self, task: &Handle<AgentTask>) -> Option<ActiveIteration> {
+        task.status.as_ref()?.active.clone()
+    }
+
+    fn active_pod_name(&self, task: &Handle<AgentTask>) -> String {
+        self.active(task).map(|active| active.pod_name).unwrap_or_default()
+    }
+
+    fn may_start(&self, task: &Handle<AgentTask>, pod: &PodRef) -> bool {
+        decide::may_start(task, &pod.name, self.serving())
+    }
+
+    fn is_of(&self, pod: &Handle<CachedPod>, task: &Handle<AgentTask>) -> bool {
+        pod.facts.task_uid == task.uid()
+    }
+
+    fn is_same_pod(&self, one: &Handle<CachedPod>, other: &Handle<CachedPod>) -> bool {
+        one.facts.uid == other.facts.uid
+    }
+
+    fn is_newer_pod(&self, one: &Handle<CachedPod>, other: &Handle<CachedPod>) -> bool {
+        version(&*one.0) > version(&*other.0)
+    }
+
+    fn is_version_of(&self, pod: &Handle<CachedPod>, id: &PodRef) -> bool {
+        pod.facts.uid == id.uid
+    }
+
+    fn relation(&self, task: &Handle<AgentTask>, pod: &Handle<CachedPod>) -> Relation {
+        pod.facts.relation(task)
+    }
+
+    fn has_ended(&self, pod: &Handle<CachedPod>) -> bool {
+        pod.facts.ended().is_some()
+    }
+
+    fn is_leaving(&self, pod: &Handle<CachedPod>) -> bool {
+        pod.facts.deletion.is_some() && !pod.has_finalizers
+    }
+
+    fn wants_pvc(&self, task: &Handle<AgentTask>) -> bool {
+        task.spec.workspace.volume_claim_template.is_some()
+    }
+
+    fn pvc_name(&self, task: &Handle<AgentTask>) -> String {
+        pod::pvc_name(&task.name_any(), &task.uid().unwrap_or_default())
+    }
+
+    fn has_right_owner(&self, task: &Handle<AgentTask>, pvc: &Handle<PersistentVolumeClaim>) -> bool {
+        pod::pvc_has_right_owner(task, pvc.owner_references())
+    }
+
+    fn age(&self, configuration: &mut Handle<Configuration>) {
+        if configuration.consistent {
+            *configuration = Handle::new(Configuration { consistent: false, ..(*configuration.0).clone() });
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn since(&self, time: &Instant) -> SignedDuration {
+        SignedDuration::try_from(time.elapsed()).unwrap_or(SignedDuration::MAX)
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.late_from
+    }
+}
+
+impl OrphanEnvironment<Live> for Scope {
+    fn has_finalizer(&self, pod: &Handle<CachedPod>) -> bool {
+        pod.facts.held
+    }
+
+    fn is_left_for(&self, pod: &Handle<CachedPod>) -> Option<Duration> {
+        let served_by = self.elsewhere.of(pod.facts.task_uid.as_deref().unwrap_or_default());
+        self.shared.serving.leaves_pod(served_by.as_deref(), &pod.facts, Timestamp::now())
+    }
+
+    fn stop(&self, pod: &Handle<CachedPod>) -> Vec<Action> {
+        (self.shared.rules.stop_all)(std::slice::from_ref(&pod.facts)).actions
+    }
+}

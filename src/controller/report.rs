@@ -1,0 +1,44 @@
+//! Logs, metrics and Events for what a status write changed.
+
+use agentloop_core::api::{AgentTask, AgentTaskStatus};
+use agentloop_core::decide;
+use kube::Resource;
+use tracing::info;
+
+use super::Shared;
+
+/// Logs, counts and announces what a status write changed.
+pub(super) fn status_written(
+    shared: &Shared,
+    task: &AgentTask,
+    before: Option<&AgentTaskStatus>,
+    after: &AgentTaskStatus,
+) {
+    let metrics = &shared.metrics;
+    if let Some(last) = after.history.first()
+        && after.iterations > before.map_or(0, |status| status.iterations)
+    {
+        metrics.iteration(last.outcome);
+        info!(iteration = last.iteration, outcome = %last.outcome, changed = %last.changed, "iteration settled");
+    }
+    if let Some(stop) = &after.stop
+        && before.and_then(|status| status.stop.as_ref()) != Some(stop)
+    {
+        metrics.stop(stop.phase, stop.reason);
+    }
+    let claimed = after.active.as_ref().filter(|active| {
+        before.and_then(|status| status.active.as_ref()).is_none_or(|known| known.pod_name != active.pod_name)
+    });
+    if let Some(active) = claimed {
+        info!(
+            iteration = active.iteration,
+            attempt = active.attempt,
+            pod = active.pod_name,
+            "iteration claimed"
+        );
+    }
+    for note in decide::announce(before, after) {
+        info!(reason = note.reason, "{}", note.message);
+        shared.events.publish(task.object_ref(&()), note);
+    }
+}
