@@ -54,8 +54,8 @@ pub enum Command {
     Controller(Box<ControllerArgs>),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
-    /// Let go of everything before an uninstallation: stop the operator, mark what is in flight, drop finalizers.
-    Release(Box<ReleaseArgs>),
+    /// Prepare an uninstallation: scale the operator to zero, mark active iterations, remove finalizers.
+    Uninstall(Box<UninstallArgs>),
 }
 
 /// Flags of `agentloop controller`.
@@ -266,9 +266,9 @@ pub fn unique_identity() -> String {
     format!("{name}_{:08x}", fastrand::u32(..))
 }
 
-/// Flags of `agentloop release`.
+/// Flags of `agentloop uninstall`.
 #[derive(Clone, Debug, Args)]
-pub struct ReleaseArgs {
+pub struct UninstallArgs {
     /// The operator's namespace [default: the kubeconfig's, or the pod's].
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
@@ -368,8 +368,8 @@ mod tests {
             &["controller", "--runner-image", "r", "--watch-namespaces", "Team"],
             &["controller", "--runner-image", "r", "--take-over", "agentloop"],
             &["controller", "--runner-image", "r", "--take-over", "a/b/c"],
-            &["release", "--take-over", "Old/agentloop"],
-            &["release", "--timeout", "0"],
+            &["uninstall", "--take-over", "Old/agentloop"],
+            &["uninstall", "--timeout", "0"],
         ] {
             assert_eq!(i32::from(exit::USAGE), parse(args).expect_err("wrong usage").exit_code(), "{args:?}");
         }

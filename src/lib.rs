@@ -15,7 +15,7 @@
 //! * [`lease`]: leader election.
 //! * [`controller`]: the reconcile loop.
 //! * [`health`], [`http`], [`metrics`], [`telemetry`]: what the outside sees of the process.
-//! * [`release`]: the uninstall hook.
+//! * [`uninstall`]: the uninstall hook.
 //! * [`shutdown`]: from signals to a graceful end.
 
 #[cfg(not(panic = "unwind"))]
@@ -30,9 +30,9 @@ pub mod http;
 pub mod lease;
 pub mod metrics;
 pub mod namespaces;
-pub mod release;
 pub mod shutdown;
 pub mod telemetry;
+pub mod uninstall;
 pub mod write;
 
 /// Who the operator says it is: field manager of its writes, and the start of its user agent.

@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use agentloop_operator::cli::{Cli, Command, ControllerArgs, ReleaseArgs, exit};
-use agentloop_operator::{app, release, telemetry};
+use agentloop_operator::cli::{Cli, Command, ControllerArgs, UninstallArgs, exit};
+use agentloop_operator::{app, telemetry, uninstall};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Crd => crd(),
         Command::Controller(args) => within_runtime(controller(*args)),
-        Command::Release(args) => within_runtime(release(*args)),
+        Command::Uninstall(args) => within_runtime(uninstall(*args)),
     }
 }
 
@@ -41,8 +41,8 @@ async fn controller(args: ControllerArgs) -> ExitCode {
     }
 }
 
-async fn release(args: ReleaseArgs) -> ExitCode {
-    match release::run(args).await {
+async fn uninstall(args: UninstallArgs) -> ExitCode {
+    match uninstall::run(args).await {
         Ok(()) => ExitCode::from(exit::OK),
         Err(error) => fail(exit::FAILED, &error),
     }

@@ -1,4 +1,4 @@
-//! `agentloop release`.
+//! `agentloop uninstall`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use agentloop_operator::lease::Election;
 use agentloop_operator::lease::decide::Timings;
 use agentloop_operator::metrics::Metrics;
 use agentloop_operator::namespaces::Namespaces;
-use agentloop_operator::release::{Error, Hook};
+use agentloop_operator::uninstall::{Error, Hook};
 use agentloop_operator::write::Writer;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;

@@ -242,7 +242,7 @@ class JobBeforeAnUninstall(unittest.TestCase):
         deployment = one(objects, "Deployment")
         operator = pod_template(deployment)["spec"]["containers"][0]
         job = pod_template(one(objects, "Job"))["spec"]["containers"][0]
-        self.assertEqual(job["args"][0], "release")
+        self.assertEqual(job["args"][0], "uninstall")
         self.assertEqual(argument(job, "namespace"), NAMESPACE)
         self.assertEqual(argument(job, "deployment"), deployment["metadata"]["name"])
         for flag in ["lease-name", "release", "watch-namespaces", "take-over"]:
