@@ -7,7 +7,8 @@
 //! |---|---|
 //! | status of a task | resourceVersion in the merge patch: 409 where the task has changed since |
 //! | create a pod or a claim | none: the name is unique for the attempt, and a pod is gated |
-//! | start, release, delete a pod | its uid: a conflict where another pod has the name by now |
+//! | change or delete a pod | its uid: a conflict if another pod has the name by now |
+//! | owner of a PVC | resourceVersion in the merge patch |
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -17,7 +18,6 @@ use agentloop_contract::names::{ANNOTATION_CONTEXT, ANNOTATION_PROMPT, FINALIZER
 use agentloop_core::api::AgentTask;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, DynamicObject, Patch, Preconditions};
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource};
@@ -119,18 +119,15 @@ impl Writer {
         self.patch_pod(namespace, name, &patch).await
     }
 
-    /// Sets the owners of a volume claim, provided that it still is at this version.
-    pub async fn pvc_owners(
+    /// Merges `metadata` into that of a PVC; its resourceVersion is the guard.
+    pub async fn pvc_metadata(
         &self,
         namespace: &str,
         name: &str,
-        resource_version: Option<String>,
-        owners: &[OwnerReference],
+        metadata: &Value,
     ) -> Result<PersistentVolumeClaim, RequestError> {
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), namespace);
-        let patch = json!({
-            "metadata": { "resourceVersion": resource_version, "ownerReferences": owners },
-        });
+        let patch = json!({ "metadata": metadata });
         self.send(Verb::Patch, api.patch(name, &patch_params(), &Patch::Merge(&patch))).await
     }
 

@@ -201,8 +201,8 @@ impl Environment<Live> for Caches<'_> {
         pod::pvc_name(&task.name_any(), &task.uid().unwrap_or_default())
     }
 
-    fn has_right_owner(&self, task: &Handle<AgentTask>, pvc: &Handle<PersistentVolumeClaim>) -> bool {
-        pod::pvc_has_right_owner(task, pvc.owner_references())
+    fn is_owner_settled(&self, task: &Handle<AgentTask>, pvc: &Handle<PersistentVolumeClaim>) -> bool {
+        pod::is_pvc_owner_settled(task, &pvc.metadata)
     }
 
     fn age(&self, configuration: &mut Handle<Configuration>) {

@@ -230,9 +230,8 @@ impl Performer<'_> {
         task: &AgentTask,
         pvc: &PersistentVolumeClaim,
     ) -> Result<Response<Live>, RequestFailed> {
-        let owners = pod::pvc_owners_with(task, pvc.owner_references());
-        let (name, version) = (pvc.name_any(), pvc.resource_version());
-        let set = self.scope.shared.writer.pvc_owners(&self.namespace, &name, version, &owners).await;
+        let (name, metadata) = (pvc.name_any(), pod::pvc_owner_patch(task, &pvc.metadata));
+        let set = self.scope.shared.writer.pvc_metadata(&self.namespace, &name, &metadata).await;
         set.map_err(|source| failed(format!("setting the owner of the workspace's PVC {name}"), source))?;
         Ok(Response::Done)
     }

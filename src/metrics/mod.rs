@@ -457,7 +457,7 @@ mod tests {
     #[test]
     fn every_phase_of_the_schema_is_shown() {
         let crd = serde_json::to_string(&agentloop_core::api::crd()).unwrap();
-        let shown: BTreeSet<String> = PHASES.iter().map(|phase| phase.to_string()).collect();
+        let shown: BTreeSet<String> = PHASES.iter().map(ToString::to_string).collect();
         assert_eq!(shown.len(), PHASES.len());
         let crd: serde_json::Value = serde_json::from_str(&crd).unwrap();
         let about = crd

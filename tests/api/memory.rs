@@ -104,20 +104,35 @@ async fn task_with_pods(world: &World, number: usize) {
     }
 }
 
+/// A suspended task with this template. The API server may take longer for it than it grants itself.
+async fn create(world: &World, name: &str, template: &Value) {
+    let task: AgentTask = object(json!({
+        "apiVersion": "agentloop.dev/v1alpha1", "kind": "AgentTask", "metadata": { "name": name },
+        "spec": { "suspend": true, "template": template },
+    }));
+    eventually("the API server takes the task", || async {
+        match world.api::<AgentTask>().create(&PostParams::default(), &task).await {
+            Ok(_) => Some(()),
+            Err(kube::Error::Api(status)) if status.code == 409 => Some(()),
+            Err(kube::Error::Api(status)) if status.code == 504 => None,
+            Err(error) => panic!("{error}"),
+        }
+    })
+    .await;
+}
+
 /// Objects that take many times their size where they are decoded to trees.
 async fn crafted(world: &World, number: usize) {
     let values = |each: &str| vec![json!({ "": 0 }); CRAFTED / each.len()];
     let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
     // In a field of the template that nobody knows.
     let template = json!({ "spec": { "containers": [agent], "x": values("{\"\":0},") } });
-    let spec = json!({ "suspend": true, "template": template });
-    world.create(&format!("crafted-{number}"), spec).await;
+    create(world, &format!("crafted-{number}"), &template).await;
     // In who owns which field: the API server writes an entry for each.
     let fields: serde_json::Map<String, Value> =
         (0..FIELDS).map(|number| (format!("{number:060}"), json!(0))).collect();
     let template = json!({ "spec": { "containers": [agent], "x": fields } });
-    let spec = json!({ "suspend": true, "template": template });
-    world.create(&format!("fields-{number}"), spec).await;
+    create(world, &format!("fields-{number}"), &template).await;
     // Anybody who may create pods may label them so.
     let variables = vec![json!({ "name": "A" }); CRAFTED / "{\"name\":\"A\"},".len()];
     let pod = json!({

@@ -130,7 +130,7 @@ async fn everything_is_let_go_and_doing_it_again_changes_nothing() {
         format!("AgentTask {}/busy has iteration 3 (attempt 1) in flight: its pod busy-1", world.namespace);
     assert!(told.iter().any(|line| line.starts_with(&sentence)), "{told:#?}");
     assert!(!told.iter().any(|line| line.contains("idle") || line.contains("fresh")), "{told:#?}");
-    assert!(told.iter().any(|line| line.starts_with("2 pod(s) let go")), "{told:#?}");
+    assert!(told.iter().any(|line| line.starts_with("2 pod(s) without our finalizer")), "{told:#?}");
 
     assert_eq!(orphaned(&world, "busy").await, Some(true));
     assert_eq!(finalizers(&world, "busy-1").await, [OTHER_FINALIZER]);
@@ -147,7 +147,7 @@ async fn everything_is_let_go_and_doing_it_again_changes_nothing() {
     let before = world.api::<AgentTask>().get("busy").await.expect("the task").resource_version();
     let (told, result) = run(&world, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
-    assert!(told.iter().any(|line| line.starts_with("0 pod(s) let go")), "{told:#?}");
+    assert!(told.iter().any(|line| line.starts_with("0 pod(s) without our finalizer")), "{told:#?}");
     assert_eq!(world.api::<AgentTask>().get("busy").await.expect("the task").resource_version(), before);
 
     for pod in ["busy-1", "foreign"] {
@@ -273,7 +273,7 @@ async fn without_the_definition_or_any_task_there_is_nothing_to_do() {
     let world = World::new().await;
     let (told, result) = run(&world, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
-    assert!(told.iter().any(|line| line.starts_with("0 pod(s) let go")), "{told:#?}");
+    assert!(told.iter().any(|line| line.starts_with("0 pod(s) without our finalizer")), "{told:#?}");
     world
         .api::<Pod>()
         .delete_collection(&DeleteParams::default(), &ListParams::default())

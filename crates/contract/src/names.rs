@@ -25,6 +25,8 @@ pub const ANNOTATION_RUNNER: &str = "agentloop.dev/runner";
 /// Annotation of a pod: the name of the container that runs the agent.
 pub const ANNOTATION_AGENT: &str = "agentloop.dev/agent-container";
 
+/// On the workspace's PVC: the generation of the task's spec that the PVC's owner was set by.
+pub const ANNOTATION_OWNER_GENERATION: &str = "agentloop.dev/owner-generation";
 /// Folder with the runner's executable.
 pub const RUNNER_DIR: &str = "/agentloop/bin";
 /// The runner's executable.

@@ -78,6 +78,15 @@ pub fn cases() -> Vec<Case> {
     };
     let given_another = Scenario { ends: &[End::Ready], ..with(Budget { acts: 1, ..none }, &[Act::Goal]) };
     let releases = two(Scenario { releases: true, ..base.clone() });
+    let owned = Scenario {
+        spec: Spec { workspace: Workspace::Retained, ..limit(1) },
+        after: ENDED + 1,
+        rests: 1,
+        ..with(
+            Budget { acts: 2, delayed: 1, ..none },
+            &[Act::Workspace(Workspace::Deleted), Act::Workspace(Workspace::Retained)],
+        )
+    };
     let kept = Spec { keep: 10, ..limit(1) };
     vec![
         case(Variant::NoGate, &late, &[S1, S2]),
@@ -99,6 +108,8 @@ pub fn cases() -> Vec<Case> {
             &resting(Scenario { spec: kept, ..failing.clone() }),
             &[S2, S4, L1],
         ),
+        case(Variant::PvcUnguarded, &owned, &[S8]),
+        case(Variant::PvcGoesBack, &owned, &[S8]),
         case(Variant::SweepLooksOnce, &resting(deleted.clone()), &[S8, L1]),
         case(
             Variant::SweepFromCache,

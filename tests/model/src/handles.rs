@@ -145,9 +145,13 @@ impl Environment<Modelled> for Sight<'_> {
         String::new()
     }
 
-    fn has_right_owner(&self, task: &Read, pvc: &Pvc) -> bool {
-        let is_deleted = task.task.is_some_and(|task| task.spec.workspace == Workspace::Deleted);
-        is_deleted == pvc.is_owned
+    fn is_owner_settled(&self, task: &Read, pvc: &Pvc) -> bool {
+        let Some(task) = task.task else { return true };
+        let is_right = pvc.is_owned == (task.spec.workspace == Workspace::Deleted);
+        match self.variant() {
+            Variant::PvcGoesBack => is_right,
+            _ => pvc.generation > task.generation || (pvc.generation == task.generation && is_right),
+        }
     }
 
     fn age(&self, settings: &mut Settings) {

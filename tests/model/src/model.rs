@@ -284,12 +284,15 @@ pub fn forget(operator: &mut Operator) {
     operator.memory.forget_answers(|()| true);
 }
 
-/// What can become of a request hangs on its kind.
+/// What can become of a request depends on its kind.
+#[allow(clippy::struct_excessive_bools)] // each for itself
 struct Kind {
     is_sent: bool,
     is_write: bool,
     is_pod_patch: bool,
     is_create: bool,
+    /// A PVC that is created late is empty, and bears an old generation: the next iteration sets its owner right.
+    may_be_late: bool,
 }
 
 impl Kind {
@@ -299,6 +302,7 @@ impl Kind {
             is_write: operator::is_write(request),
             is_pod_patch: operator::is_pod_patch(request),
             is_create: matches!(request, Request::CreatePod),
+            may_be_late: !matches!(request, Request::CreatePvc),
         }
     }
 
@@ -308,6 +312,7 @@ impl Kind {
             is_write: sweep::is_write(request),
             is_pod_patch: matches!(request, OrphanRequest::RemoveFinalizer { .. }),
             is_create: false,
+            may_be_late: true,
         }
     }
 }
@@ -329,7 +334,7 @@ fn fates(state: &State, kind: &Kind, mut out: impl FnMut(Fate)) {
             out(Fate::AnswerLost);
         }
     }
-    if state.budget.delayed > 0 && kind.is_write {
+    if state.budget.delayed > 0 && kind.is_write && kind.may_be_late {
         out(Fate::Delayed);
     }
 }

@@ -176,6 +176,7 @@ fn previous_pod(state: &State, variant: Variant, own: Option<u8>) -> Option<Stri
 fn write_of(request: &Request<Modelled>, task: state::Read) -> Option<state::Request> {
     let of_task = task.task?;
     let is_owned = of_task.spec.workspace == Workspace::Deleted;
+    let generation = of_task.generation;
     Some(match request {
         Request::WriteStatus { task, status } => state::Request::Status {
             uid: of_task.uid,
@@ -183,9 +184,9 @@ fn write_of(request: &Request<Modelled>, task: state::Read) -> Option<state::Req
             before: task.task?.status,
             after: *status,
         },
-        Request::CreatePvc => state::Request::CreatePvc { task: of_task.uid, is_owned },
+        Request::CreatePvc => state::Request::CreatePvc { task: of_task.uid, is_owned, generation },
         Request::SetPvcOwner(pvc) => {
-            state::Request::SetPvcOwner { task: pvc.task, version: pvc.version, is_owned }
+            state::Request::SetPvcOwner { task: pvc.task, version: pvc.version, is_owned, generation }
         }
         Request::CreatePod => state::Request::Create {
             of: active(&of_task)?,

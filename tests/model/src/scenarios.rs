@@ -186,6 +186,16 @@ fn with_one_operator() -> Vec<Scenario> {
             ..plain("ends", "agents end in all ways, and a reset lifts what they did")
         },
         Scenario {
+            spec: Spec { workspace: Workspace::Retained, ..limit(1) },
+            acts: &[Act::Workspace(Workspace::Deleted), Act::Workspace(Workspace::Retained), Act::Delete],
+            budget: Budget { acts: 2, crashes: 1, lost: 1, ..none },
+            rests: 10,
+            ..plain(
+                "workspace",
+                "the PVC is to be kept or not, the task is deleted, the operator dies, writes come late",
+            )
+        },
+        Scenario {
             acts: &[Act::Squat, Act::Unsquat, Act::Template],
             budget: Budget { acts: 1, refusals: 1, crashes: 1, ..none },
             rests: 10,
@@ -255,6 +265,18 @@ fn with_two_operators() -> Vec<Scenario> {
             after: ENDED,
             steps: 18,
             ..two("settings-two", "the hard limit is lowered, and two operators look")
+        },
+        Scenario {
+            spec: Spec { workspace: Workspace::Retained, ..limit(1) },
+            acts: &[Act::Workspace(Workspace::Deleted), Act::Workspace(Workspace::Retained)],
+            budget: Budget { acts: 2, ..none },
+            after: ENDED,
+            steps: 14,
+            rests: 20,
+            ..two(
+                "workspace-two",
+                "the PVC is to be kept or not once the agent has ended, and two operators look",
+            )
         },
         Scenario {
             spec: limit(1),

@@ -46,14 +46,14 @@ pub fn commit(state: &mut State, variant: Variant, request: Request) -> Reply {
             }
             true
         }),
-        Request::CreatePvc { task, is_owned } => {
+        Request::CreatePvc { task, is_owned, generation } => {
             if state.pvcs.iter().any(|pvc| pvc.task == task) {
                 return Reply::Exists;
             }
-            state.pvcs.push(Pvc { task, version: 0, is_owned });
+            state.pvcs.push(Pvc { task, version: 0, is_owned, generation });
             Reply::Done
         }
-        Request::SetPvcOwner { task, version, is_owned } => {
+        Request::SetPvcOwner { task, version, is_owned, generation } => {
             let Some(pvc) = state.pvcs.iter_mut().find(|pvc| pvc.task == task) else {
                 return Reply::NotFound;
             };
@@ -61,6 +61,7 @@ pub fn commit(state: &mut State, variant: Variant, request: Request) -> Reply {
                 return Reply::Conflict;
             }
             pvc.is_owned = is_owned;
+            pvc.generation = generation;
             pvc.version = pvc.version.saturating_add(1);
             Reply::Done
         }

@@ -185,6 +185,8 @@ pub struct Pvc {
     pub version: u8,
     /// The task owns it.
     pub is_owned: bool,
+    /// The generation of the spec that its owner was set by.
+    pub generation: u8,
 }
 
 /// What becomes of a task's PVC when the task is deleted.
@@ -262,11 +264,13 @@ pub enum Request {
     CreatePvc {
         task: u8,
         is_owned: bool,
+        generation: u8,
     },
     SetPvcOwner {
         task: u8,
         version: u8,
         is_owned: bool,
+        generation: u8,
     },
     Release {
         pod: u8,

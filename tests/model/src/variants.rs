@@ -48,6 +48,8 @@ pub enum Variant {
     OtherAttemptAdopted,
     /// The owner of a PVC is set without the version that was read.
     PvcUnguarded,
+    /// The owner of a PVC is set by an older spec than the one that it was set by before.
+    PvcGoesBack,
     /// The sweep never looks again at a pod whose task was there.
     SweepLooksOnce,
     /// The sweep takes the cache's word that a task is gone.

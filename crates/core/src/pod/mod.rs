@@ -15,13 +15,13 @@ use agentloop_contract::{
     context::Context,
     hex,
     names::{
-        ANNOTATION_AGENT, ANNOTATION_COMPLETION_HASH, ANNOTATION_CONTEXT, ANNOTATION_PROMPT,
-        ANNOTATION_RUNNER, ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START, LABEL_ATTEMPT,
-        LABEL_ITERATION, LABEL_TASK, LABEL_TASK_UID,
+        ANNOTATION_AGENT, ANNOTATION_COMPLETION_HASH, ANNOTATION_CONTEXT, ANNOTATION_OWNER_GENERATION,
+        ANNOTATION_PROMPT, ANNOTATION_RUNNER, ANNOTATION_TEMPLATE_HASH, FINALIZER_SETTLE, GATE_START,
+        LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK, LABEL_TASK_UID,
     },
     text::cut_name,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -174,35 +174,51 @@ pub fn pvc(task: &AgentTask) -> Result<Option<Value>, BadTemplate> {
     let mut own = take_object(&mut meta, "labels");
     own.extend(labels(task));
     meta.insert("labels".to_owned(), Value::Object(own));
-    meta.insert("ownerReferences".to_owned(), pvc_owners(task));
+    let mut annotations = take_object(&mut meta, "annotations");
+    if let Value::Object(generation) = owner_generation(task) {
+        annotations.extend(generation);
+    }
+    meta.insert("annotations".to_owned(), Value::Object(annotations));
+    let owners: Vec<Value> = is_pvc_deleted_with(task).then(|| owner(task)).into_iter().collect();
+    meta.insert("ownerReferences".to_owned(), json!(owners));
     claim.insert("apiVersion".to_owned(), json!("v1"));
     claim.insert("kind".to_owned(), json!("PersistentVolumeClaim"));
     claim.insert("metadata".to_owned(), Value::Object(meta));
     Ok(Some(Value::Object(claim)))
 }
 
-/// The owners of a task's volume claim: the task, or nobody.
-pub fn pvc_owners(task: &AgentTask) -> Value {
-    match task.spec.workspace.when_deleted.unwrap_or_default() {
-        WhenDeleted::Delete => json!([owner(task)]),
-        WhenDeleted::Retain => json!([]),
-    }
+/// Whether the owners of the workspace's PVC are what this version of the task, or a newer one, asks for: the task is
+/// among them if and only if the PVC is to be deleted with it.
+pub fn is_pvc_owner_settled(task: &AgentTask, pvc: &ObjectMeta) -> bool {
+    let known = pvc.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_OWNER_GENERATION));
+    let known: i64 = known.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let generation = task.metadata.generation.unwrap_or_default();
+    let uid = task.uid().unwrap_or_default();
+    let is_owned = pvc.owner_references.iter().flatten().any(|owner| owner.uid == uid);
+    known > generation || (known == generation && is_owned == is_pvc_deleted_with(task))
 }
 
-/// Whether the task is among these owners of its PVC if and only if the PVC is to be deleted with it.
-pub fn pvc_has_right_owner(task: &AgentTask, owners: &[OwnerReference]) -> bool {
+/// The metadata of that PVC with the task among its owners, or not any more: as a merge patch, bound to the version of
+/// the PVC.
+pub fn pvc_owner_patch(task: &AgentTask, pvc: &ObjectMeta) -> Value {
     let uid = task.uid().unwrap_or_default();
-    let is_owned = owners.iter().any(|owner| owner.uid == uid);
-    is_owned == (task.spec.workspace.when_deleted.unwrap_or_default() == WhenDeleted::Delete)
+    let others = pvc.owner_references.iter().flatten().filter(|owner| owner.uid != uid);
+    let mut owners: Vec<Value> = others.map(|owner| json!(owner)).collect();
+    owners.extend(is_pvc_deleted_with(task).then(|| owner(task)));
+    json!({
+        "resourceVersion": pvc.resource_version,
+        "ownerReferences": owners,
+        "annotations": owner_generation(task),
+    })
 }
 
-/// The owners of a PVC that has these: the task among them, or not any more.
-pub fn pvc_owners_with(task: &AgentTask, owners: &[OwnerReference]) -> Vec<OwnerReference> {
-    let uid = task.uid().unwrap_or_default();
-    let others = owners.iter().filter(|owner| owner.uid != uid).cloned();
-    others
-        .chain(serde_json::from_value::<Vec<OwnerReference>>(pvc_owners(task)).unwrap_or_default())
-        .collect()
+fn is_pvc_deleted_with(task: &AgentTask) -> bool {
+    task.spec.workspace.when_deleted.unwrap_or_default() == WhenDeleted::Delete
+}
+
+/// The generation of the spec that the owner is set by.
+fn owner_generation(task: &AgentTask) -> Value {
+    json!({ ANNOTATION_OWNER_GENERATION: task.metadata.generation.unwrap_or_default().to_string() })
 }
 
 /// Takes out an object to write into; an empty one where none was there.

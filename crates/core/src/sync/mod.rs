@@ -36,6 +36,10 @@ const NOT_YET: Duration = Duration::from_millis(500);
 
 /// A reconcile under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own; they are no states of one thing"
+)]
 pub struct TaskSync<H: Handles> {
     /// The task, as new as it is known.
     task: H::Task,
@@ -83,7 +87,7 @@ enum Act<H: Handles> {
     PreviousPods,
     Pod,
     /// The PVC is read, created or given its owner, and then the pod is created.
-    Pvc(pvc::Check<H>),
+    Pvc(pvc::Check),
     Create,
     /// The name is taken: by our own pod, or by another one?
     Adopt,
@@ -389,8 +393,6 @@ impl<H: Handles> TaskSync<H> {
                 }
                 self.decide_again = true;
             }
-            // The task is gone; its pods are orphans.
-            (Act::Confirm(_), Response::Failed(Failure::NotFound)) => {}
             (Act::Delete(id), Response::Pod(pod)) => {
                 // A pod that was never bound to a node has ended by this.
                 self.decide_again |= environment.has_ended(&pod);
@@ -410,8 +412,9 @@ impl<H: Handles> TaskSync<H> {
                 memory.forget_pod(environment, &pod);
                 self.refuse(Some(&Failure::Conflict));
             }
+            // The task, or the pod, is gone.
             (Act::Delete(_) | Act::DeleteTask, Response::Done)
-            | (Act::DeleteTask, Response::Failed(Failure::NotFound)) => {}
+            | (Act::Confirm(_) | Act::DeleteTask, Response::Failed(Failure::NotFound)) => {}
             // A server that does not answer is asked for nothing more.
             (_, Response::Failed(failure)) if failure.is_ambiguous() => return Step::Done(Outcome::Failed),
             (_, response) => self.refuse(response.failure()),

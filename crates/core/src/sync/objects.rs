@@ -116,8 +116,9 @@ pub trait Environment<H: Handles> {
     fn wants_pvc(&self, task: &H::Task) -> bool;
     /// The name of that PVC, for messages.
     fn pvc_name(&self, task: &H::Task) -> String;
-    /// Whether the task owns the PVC if and only if the PVC is to be deleted with it.
-    fn has_right_owner(&self, task: &H::Task, pvc: &H::Pvc) -> bool;
+    /// Whether the PVC's owner is what this version of the task, or a newer one, asks for
+    /// ([`pod::is_pvc_owner_settled`](crate::pod::is_pvc_owner_settled)).
+    fn is_owner_settled(&self, task: &H::Task, pvc: &H::Pvc) -> bool;
 
     /// A newer version of the task was read: what was read of the configuration before may be older than what the
     /// task's status knows.

@@ -1,8 +1,9 @@
 //! The workspace's PersistentVolumeClaim: created before the first pod, and owned by the task if and only if it is to
 //! be deleted with the task.
 //!
-//! An owner is set only after a read of the task that is younger than the read of the PVC. If another operator acts on
-//! a newer spec, either that read shows the newer spec, or its write changes the version of the PVC and ours fails.
+//! The PVC bears the generation of the spec that its owner was set by. An older generation never replaces a newer one,
+//! and every write is bound to the version of the PVC that was read: so a write that comes late, or from an operator
+//! whose caches lag, fails.
 
 use super::{Act, Environment, Failure, Handles, Memory, Request, Response, TaskSync};
 
@@ -16,22 +17,20 @@ pub(super) enum Purpose {
 }
 
 /// A look at the PVC under way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Check<H: Handles> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Check {
     purpose: Purpose,
-    part: Part<H>,
+    part: Part,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Part<H: Handles> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
     Read,
     Create,
-    /// The read of the task that a change of its owner is confirmed by.
-    Confirm(H::Pvc),
     SetOwner,
 }
 
-impl<H: Handles> Check<H> {
+impl Check {
     /// Begins with [`Request::ReadPvc`].
     pub(super) fn read(purpose: Purpose) -> Self {
         Self { purpose, part: Part::Read }
@@ -48,32 +47,18 @@ impl<H: Handles> TaskSync<H> {
         &mut self,
         environment: &E,
         memory: &mut Memory<H>,
-        check: Check<H>,
+        check: Check,
         response: Response<H>,
     ) -> Option<(Act<H>, Request<H>)> {
         let Check { purpose, part } = check;
-        let go = |part: Part<H>, request| Some((Act::Pvc(Check { purpose, part }), request));
+        let go = |part: Part, request| Some((Act::Pvc(Check { purpose, part }), request));
         match (part, response) {
-            (Part::Read, Response::Pvc(pvc)) if !environment.has_right_owner(&self.task, &pvc) => {
-                return go(Part::Confirm(pvc), Request::ConfirmTask);
+            (Part::Read, Response::Pvc(pvc)) if !environment.is_owner_settled(&self.task, &pvc) => {
+                return go(Part::SetOwner, Request::SetPvcOwner(pvc));
             }
             (Part::Read, Response::Failed(Failure::NotFound)) if purpose == Purpose::CreatePod => {
                 return go(Part::Create, Request::CreatePvc);
             }
-            (Part::Confirm(pvc), Response::Task(task)) => {
-                let decided_on = environment.generation(&self.task);
-                let active = environment.active(&self.task);
-                self.read(environment, memory, task);
-                let is_same = environment.generation(&self.task) == decided_on
-                    && environment.active(&self.task) == active;
-                if is_same {
-                    return go(Part::SetOwner, Request::SetPvcOwner(pvc));
-                }
-                self.decide_again = true;
-                return None;
-            }
-            // The task is gone, and takes its PVC along if it still owns it.
-            (Part::Confirm(_), Response::Failed(Failure::NotFound)) => return None,
             (Part::SetOwner, Response::Failed(Failure::Conflict)) => {
                 self.refuse(Some(&Failure::Conflict));
                 return None;

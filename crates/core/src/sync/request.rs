@@ -20,7 +20,7 @@ pub enum Request<H: Handles> {
     },
     /// Read the task from the API server. A task of another uid is answered by [`Failure::NotFound`].
     ReadTask,
-    /// The same read: a start, or a change of the PVC's owner, rests on it.
+    /// The same read: a start rests on it.
     ConfirmTask,
     /// Read the configuration from the API server. Answered by [`Response::Configuration`].
     ReadConfiguration,
@@ -32,8 +32,8 @@ pub enum Request<H: Handles> {
     ReadPvc,
     /// Create the workspace's PVC. Answered by [`Response::Done`].
     CreatePvc,
-    /// Make the task the owner of this version of the PVC, or remove the task from its owners. Answered by
-    /// [`Response::Done`].
+    /// Make the task the owner of the PVC, or remove the task from its owners, if the PVC still is at this version.
+    /// Answered by [`Response::Done`].
     SetPvcOwner(H::Pvc),
     /// Create the pod of the active iteration: with our scheduling gate and our finalizer. Answered by
     /// [`Response::Pod`].
