@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn crd() -> ExitCode {
-    let mut text = match serde_saphyr::to_string(&agentloop_core::api::crd()) {
+    let mut text = match serde_saphyr::to_string(&agentloop_core::api::crd_document()) {
         Ok(text) => text,
         Err(error) => return fail(exit::FAILED, &error),
     };

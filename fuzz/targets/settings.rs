@@ -58,7 +58,7 @@ fn in_range(settings: &Settings) {
     }
     assert!(default_max_iterations.value <= hard_limit.value, "{settings:?}");
     let seconds = [
-        (1, settings.iteration_timeout_seconds.value),
+        (1, settings.iteration_timeout_seconds.value.into()),
         (1, settings.start_retry_min_seconds),
         (settings.start_retry_min_seconds, settings.start_retry_max_seconds),
         (1, settings.rate_limit_min_seconds),

@@ -27,6 +27,7 @@ mod relay;
 mod releases;
 mod retries;
 mod rights;
+mod schema;
 mod specs;
 mod transitions;
 mod uninstall;

@@ -29,7 +29,18 @@ fn value(schema: &Value, path: &str, rng: &mut Rng) -> Value {
             let least = schema["minItems"].as_u64().unwrap_or(0);
             let most = schema["maxItems"].as_u64().unwrap_or(4).min(least + 3);
             let items = format!("{path}[]");
-            (0..rng.u64(least..=most)).map(|_| value(&schema["items"], &items, rng)).collect()
+            let mut drawn: Vec<Value> =
+                (0..rng.u64(least..=most)).map(|_| value(&schema["items"], &items, rng)).collect();
+            if schema["x-kubernetes-list-type"] == "set" {
+                let mut seen = Vec::new();
+                drawn.retain(|item| {
+                    !seen.contains(item) && {
+                        seen.push(item.clone());
+                        true
+                    }
+                });
+            }
+            Value::Array(drawn)
         }
         Some("string") => text(schema, rng),
         Some("integer") => integer(schema, rng),

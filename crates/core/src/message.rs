@@ -186,9 +186,8 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
     if count > limit {
         text += "; the limit was lowered below the count, as a manifest that is applied again does: leave maxIterations out of it, or raise it there";
     }
-    let hard = status.thresholds.as_ref().map_or(i64::from(MOST_ITERATIONS), |t| t.hard_limit.value);
-    let most = i64::from(MOST_ITERATIONS);
-    let count = i64::from(count);
+    let hard = status.thresholds.as_ref().map_or(MOST_ITERATIONS, |t| t.hard_limit.value);
+    let most = MOST_ITERATIONS;
     let next = count.saturating_mul(2).min(hard);
     if next > count {
         let command = patch(task, &format!("\"maxIterations\":{next}"));
@@ -199,7 +198,7 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
     }
     let next = count.saturating_mul(2).min(most);
     // The number that the spec asks for already would change nothing, and so lift nothing.
-    let asked = task.spec.max_iterations.map(i64::from);
+    let asked = task.spec.max_iterations;
     let other = [next, next.saturating_add(1), next.saturating_sub(1)]
         .into_iter()
         .find(|n| Some(*n) != asked && *n > count && *n <= most);
@@ -215,9 +214,9 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
 
 /// A limit that the count has not reached, where it has reached the one in force and the hard limit
 /// leaves room.
-fn higher_limit(status: &AgentTaskStatus) -> Option<i64> {
+fn higher_limit(status: &AgentTaskStatus) -> Option<i32> {
     let thresholds = status.thresholds.as_ref()?;
-    let count = i64::from(status.iterations);
+    let count = status.iterations;
     let next = count.saturating_mul(2).min(thresholds.hard_limit.value);
     (status.iterations >= thresholds.effective_limit() && next > count).then_some(next)
 }
@@ -233,11 +232,11 @@ fn higher_thresholds(status: &AgentTaskStatus) -> String {
             status.thresholds.as_ref().map(|t| t.same_error),
         ),
     ];
-    let reached = fields.into_iter().filter(|(_, streak, threshold)| {
-        threshold.is_some_and(|threshold| i64::from(*streak) >= threshold.value)
-    });
+    let reached = fields
+        .into_iter()
+        .filter(|(_, streak, threshold)| threshold.is_some_and(|threshold| *streak >= threshold.value));
     let raised = reached.map(|(field, streak, _)| {
-        let next = i64::from(streak).saturating_mul(2).min(i64::from(MOST_ITERATIONS));
+        let next = streak.saturating_mul(2).min(MOST_ITERATIONS);
         format!("\"{field}\":{next}")
     });
     raised.collect::<Vec<_>>().join(",")

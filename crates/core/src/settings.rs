@@ -142,8 +142,9 @@ struct Key {
     set: fn(&mut Settings, i64),
 }
 
-const fn from_config(value: i64) -> Threshold {
-    Threshold { value, from: ThresholdSource::Config }
+/// A number within the bounds of its key.
+fn from_config(value: i64) -> Threshold {
+    Threshold { value: i32::try_from(value).unwrap_or(i32::MAX), from: ThresholdSource::Config }
 }
 
 const WEEK: i64 = 7 * 24 * 3600;
@@ -266,8 +267,8 @@ fn contradictions(settings: &mut Settings) -> Vec<String> {
         }
     };
     at_most(
-        ("defaultMaxIterations", settings.default_max_iterations.value),
-        ("hardLimit", settings.hard_limit.value),
+        ("defaultMaxIterations", settings.default_max_iterations.value.into()),
+        ("hardLimit", settings.hard_limit.value.into()),
     );
     at_most(
         ("startRetryMinSeconds", settings.start_retry_min_seconds),
@@ -300,21 +301,15 @@ fn quoted(text: &str) -> String {
 impl Settings {
     /// The thresholds for a task, its own spec first.
     pub fn thresholds(&self, spec: &AgentTaskSpec, version: Option<String>) -> Thresholds {
-        let or = |own: Option<i64>, configured: Threshold| {
+        let or = |own: Option<i32>, configured: Threshold| {
             own.map_or(configured, |value| Threshold { value, from: ThresholdSource::Spec })
         };
         let breaker = spec.breaker.as_ref();
         Thresholds {
-            max_iterations: or(spec.max_iterations.map(i64::from), self.default_max_iterations),
+            max_iterations: or(spec.max_iterations, self.default_max_iterations),
             hard_limit: self.hard_limit,
-            no_change: or(
-                breaker.and_then(|b| b.no_change_threshold).map(i64::from),
-                self.no_change_threshold,
-            ),
-            same_error: or(
-                breaker.and_then(|b| b.same_error_threshold).map(i64::from),
-                self.same_error_threshold,
-            ),
+            no_change: or(breaker.and_then(|b| b.no_change_threshold), self.no_change_threshold),
+            same_error: or(breaker.and_then(|b| b.same_error_threshold), self.same_error_threshold),
             iteration_timeout_seconds: or(spec.iteration_timeout_seconds, self.iteration_timeout_seconds),
             config_version: version,
         }
@@ -325,8 +320,7 @@ impl Thresholds {
     /// The limit in force: what is asked for, and never more than the hard limit. At least 1, whatever an
     /// object that escaped validation says: no number ever means unlimited.
     pub fn effective_limit(&self) -> i32 {
-        let limit = self.max_iterations.value.min(self.hard_limit.value).clamp(1, i64::from(MOST_ITERATIONS));
-        i32::try_from(limit).unwrap_or(1)
+        self.max_iterations.value.min(self.hard_limit.value).clamp(1, MOST_ITERATIONS)
     }
 
     /// Whether more is asked for than the hard limit allows.

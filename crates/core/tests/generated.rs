@@ -34,7 +34,7 @@ fn the_reference_is_what_the_types_say() {
 
 #[test]
 fn the_definition_is_what_the_types_say() {
-    same(DEFINITION, &serde_saphyr::to_string(&agentloop_core::api::crd()).expect("YAML"));
+    same(DEFINITION, &serde_saphyr::to_string(&agentloop_core::api::crd_document()).expect("YAML"));
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod pod;
 mod properties;
 mod reports;
 mod runner;
+mod schema;
 mod served;
 mod stopped;
 mod support;

@@ -7,7 +7,7 @@ mod status;
 mod text;
 mod words;
 
-pub use crd::{KNOWN_VALUES, crd};
+pub use crd::{KNOWN_VALUES, crd, crd_document};
 pub use schema::{ClaimTemplate, PodTemplate};
 pub use spec::{
     AgentTask, AgentTaskSpec, Breaker, Completion, CompletionPolicy, ExistingClaim, KeySelector, LoopContext,

@@ -29,6 +29,10 @@ pub struct ClaimTemplate(pub JsonText);
 /// 32 KiB for what agentloop adds (names, hashes, the last iterations) and what webhooks add.
 const MOST_NOTES_BYTES: u32 = 224 << 10;
 
+// What is nullable below is null in manifests that users have for Deployments: kubectl writes a null
+// creationTimestamp, and a Helm template whose list is empty leaves a key without a value. The API server drops a
+// null from an object that is created, but refuses it in server-side apply unless the field is nullable.
+
 /// Labels and annotations, and nothing else: what else a user writes there is dropped, and named by kubectl.
 fn metadata() -> Value {
     let texts = |most: u32, bytes: u32| {
@@ -60,10 +64,13 @@ fn mounts(path: &str) -> Value {
     json!({
         "type": "array",
         "nullable": true,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": [path],
         "maxItems": 128,
         "items": {
             "type": "object",
             "x-kubernetes-preserve-unknown-fields": true,
+            "required": [path],
             "properties": { path: { "type": "string", "maxLength": 1024 } },
         },
     })
@@ -73,6 +80,8 @@ fn containers(description: &str, least: u32, most: u32) -> Value {
     json!({
         "type": "array",
         "description": description,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["name"],
         "minItems": least,
         "maxItems": most,
         "items": {
@@ -84,6 +93,7 @@ fn containers(description: &str, least: u32, most: u32) -> Value {
                 "image": { "type": "string", "maxLength": 1024 },
                 "command": {
                     "type": "array",
+                    "x-kubernetes-list-type": "atomic",
                     "maxItems": 64,
                     "items": { "type": "string", "maxLength": 32768 },
                 },
@@ -92,6 +102,7 @@ fn containers(description: &str, least: u32, most: u32) -> Value {
                 "restartPolicy": { "type": "string", "maxLength": 32 },
                 "restartPolicyRules": {
                     "type": "array",
+                    "x-kubernetes-list-type": "atomic",
                     "maxItems": 20,
                     "items": {
                         "type": "object",
@@ -103,14 +114,17 @@ fn containers(description: &str, least: u32, most: u32) -> Value {
             "x-kubernetes-validations": [rule(
                 "has(self.image) && self.image != '' && self.image.trim() == self.image",
                 "every container needs an image, without spaces around it",
+                ".image",
+                "Required",
             )],
         },
     })
 }
 
-/// A validation rule: the expression and what to say where it is false.
-fn rule(rule: &str, message: &str) -> Value {
-    json!({ "rule": rule, "message": message })
+/// A validation rule: the expression, what to say if it is false, of which field, and what is wrong with that:
+/// `Invalid`, `Required` or `Forbidden`.
+fn rule(rule: &str, message: &str, field: &str, reason: &str) -> Value {
+    json!({ "rule": rule, "message": message, "fieldPath": field, "reason": format!("FieldValue{reason}") })
 }
 
 /// True of the container that is the agent, in a rule on the pod's spec.
@@ -145,10 +159,9 @@ fn mount_rules(list: &str, path: &str) -> [Value; 3] {
         format!("!{path}.matches(r'{BELOW_SYS}') || {path}.matches(r'{BELOW_SYS_FS}')"),
     ]
     .map(|good| {
-        let every = format!(
-            "self.containers.all(c, !{IS_AGENT} || !has(c.{list}) || dyn(c.{list}) == null || c.{list}.all(m, !has({path}) || {good}))"
-        );
-        rule(&every, MOUNTS_MESSAGE)
+        let every =
+            format!("self.containers.all(c, !{IS_AGENT} || !has(c.{list}) || dyn(c.{list}) == null || c.{list}.all(m, {good}))");
+        rule(&every, MOUNTS_MESSAGE, ".containers", "Invalid")
     })
 }
 
@@ -203,10 +216,14 @@ fn pod_rules() -> Value {
         rule(
             "self.containers.size() == 1 || self.containers.exists_one(c, c.name == 'agent')",
             "with several containers, name the one that runs the agent 'agent'",
+            ".containers",
+            "Invalid",
         ),
         rule(
             &format!("self.containers.all(c, !{IS_AGENT} || (has(c.command) && c.command.size() > 0))"),
             "the agent's container needs a command: the image is never looked up, so write out what its entrypoint is",
+            ".containers",
+            "Required",
         ),
         rule(
             &format!(
@@ -214,22 +231,32 @@ fn pod_rules() -> Value {
                  (!has(c.restartPolicy) || c.restartPolicy == 'Never')))"
             ),
             "the agent's container must not be restarted in place: every run is an iteration that is counted; drop restartPolicy and restartPolicyRules",
+            ".containers",
+            "Forbidden",
         ),
         rule(
             &no_restart_all("containers"),
             "restartPolicyRules must not use RestartAllContainers: it would run the agent again uncounted",
+            ".containers",
+            "Forbidden",
         ),
         rule(
             &no_restart_all("initContainers"),
             "restartPolicyRules must not use RestartAllContainers: it would run the agent again uncounted",
+            ".initContainers",
+            "Forbidden",
         ),
         rule(
             "!has(self.restartPolicy) || self.restartPolicy == 'Never'",
             "restartPolicy must be Never or absent: agentloop starts a fresh pod for every iteration",
+            ".restartPolicy",
+            "Forbidden",
         ),
         rule(
             "!has(self.nodeName)",
             "nodeName cannot be used with a pod that waits for its start; use nodeSelector or affinity",
+            ".nodeName",
+            "Forbidden",
         ),
     ];
     let mounts = [mount_rules("volumeMounts", "mountPath"), mount_rules("volumeDevices", "devicePath")];
@@ -283,6 +310,7 @@ impl JsonSchema for ClaimTemplate {
                     "properties": {
                         "accessModes": {
                             "type": "array",
+                            "x-kubernetes-list-type": "atomic",
                             "maxItems": 8,
                             "items": { "type": "string", "maxLength": 32 },
                         },

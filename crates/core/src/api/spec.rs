@@ -28,15 +28,15 @@ use super::status::AgentTaskStatus;
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", description = "Why it waits or stopped"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "What happened, and the command that goes on"),
-    validation = Rule::new("self.metadata.name.size() <= 63").message("a task's name has at most 63 characters: it becomes a label and part of its pods' names"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.observedGeneration) || (has(self.status) && has(self.status.observedGeneration))").message("status cannot be removed: it holds the count of iterations"),
-    validation = Rule::new("!has(self.status) || !has(self.status.active) || (has(oldSelf.status) && has(oldSelf.status.active) && oldSelf.status.active.iteration == self.status.active.iteration && oldSelf.status.active.attempt == self.status.active.attempt) || (self.status.active.iteration == self.status.iterations + 1 && has(self.status.maxIterations) && self.status.active.iteration <= self.status.maxIterations && (!has(self.spec.maxIterations) || self.status.active.iteration <= self.spec.maxIterations))").message("a new claim is the next iteration, within the limit")
+    validation = Rule::new("self.metadata.name.size() <= 63").message("a task's name has at most 63 characters: it becomes a label and part of its pods' names").reason(Reason::FieldValueInvalid),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.observedGeneration) || (has(self.status) && has(self.status.observedGeneration))").message("status cannot be removed: it holds the count of iterations").reason(Reason::FieldValueRequired).field_path(".status"),
+    validation = Rule::new("!has(self.status) || !has(self.status.active) || (has(oldSelf.status) && has(oldSelf.status.active) && oldSelf.status.active.iteration == self.status.active.iteration && oldSelf.status.active.attempt == self.status.active.attempt) || (self.status.active.iteration == self.status.iterations + 1 && has(self.status.maxIterations) && self.status.active.iteration <= self.status.maxIterations && (!has(self.spec.maxIterations) || self.status.active.iteration <= self.spec.maxIterations))").message("a new claim is the next iteration, within the limit").reason(Reason::FieldValueInvalid).field_path(".status.active")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!(has(self.prompt) && has(self.promptFrom))").message("give prompt or promptFrom, not both"),
-    validation = Rule::new("!has(self.completion) || !has(self.completion.policy) || self.completion.policy != 'Verify' || has(self.completion.verify)").message("completion.policy Verify needs completion.verify.command"),
-    validation = Rule { optional_old_self: Some(true), ..Rule::new(schema::notes_rule()).message(schema::NOTES_MESSAGE) },
+    validation = Rule::new("!(has(self.prompt) && has(self.promptFrom))").message("give prompt or promptFrom, not both").reason(Reason::FieldValueForbidden).field_path(".promptFrom"),
+    validation = Rule::new("!has(self.completion) || !has(self.completion.policy) || self.completion.policy != 'Verify' || has(self.completion.verify)").message("completion.policy Verify needs completion.verify.command").reason(Reason::FieldValueRequired).field_path(".completion.verify"),
+    validation = Rule { optional_old_self: Some(true), ..Rule::new(schema::notes_rule()).message(schema::NOTES_MESSAGE).reason(Reason::FieldValueInvalid) },
 )]
 pub struct AgentTaskSpec {
     /// Most iterations this task may have, counted from its first. Absent: the configured default (10).
@@ -52,7 +52,7 @@ pub struct AgentTaskSpec {
     /// The goal, in the words that the agent gets on its standard input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 131_072))]
-    #[x_kube(validation = Rule::new("size(bytes(self)) <= 131072").message("a prompt has at most 131072 bytes; put longer text in a file of the workspace or in promptFrom"))]
+    #[x_kube(validation = Rule::new("size(bytes(self)) <= 131072").message("a prompt has at most 131072 bytes; put longer text in a file of the workspace or in promptFrom").reason(Reason::FieldValueInvalid))]
     pub prompt: Option<String>,
 
     /// The goal, from a ConfigMap or a Secret of the task's namespace; the operator never reads it.
@@ -90,16 +90,16 @@ pub struct AgentTaskSpec {
     /// Absent: the configured one (3600).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
-    pub iteration_timeout_seconds: Option<i64>,
+    pub iteration_timeout_seconds: Option<i32>,
 
     /// Exit codes of the agent that stop the task as Failed at once, such as a refused credential.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(range(min = 1, max = 255)))]
+    #[schemars(length(max = 32), inner(range(min = 1, max = 255)), extend("x-kubernetes-list-type" = "set"))]
     pub fail_on_exit_codes: Vec<i32>,
 
     /// Exit codes of the agent that mean "not now, come back later". Absent: 75 (EX_TEMPFAIL of sysexits).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32), inner(range(min = 1, max = 255)))]
+    #[schemars(length(max = 32), inner(range(min = 1, max = 255)), extend("x-kubernetes-list-type" = "set"))]
     pub retry_on_exit_codes: Option<Vec<i32>>,
 
     /// Settled pods kept for their logs. Absent: 10.
@@ -109,14 +109,14 @@ pub struct AgentTaskSpec {
 
     /// Seconds after which a task that Succeeded is deleted. No other stop starts this clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0))]
-    pub ttl_seconds_after_succeeded: Option<i64>,
+    #[schemars(range(min = 0, max = 2_147_483_647))]
+    pub ttl_seconds_after_succeeded: Option<i32>,
 }
 
 /// Where a prompt comes from: exactly one of the two.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)").message("promptFrom takes exactly one of configMapKeyRef and secretKeyRef"))]
+#[x_kube(validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)").message("promptFrom takes exactly one of configMapKeyRef and secretKeyRef").reason(Reason::FieldValueInvalid))]
 pub struct PromptSource {
     /// A key of a ConfigMap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,16 +151,16 @@ pub enum LoopContext {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!(has(self.volumeClaimTemplate) && has(self.persistentVolumeClaim))").message("give volumeClaimTemplate or persistentVolumeClaim, not both"),
-    validation = Rule::new("self.mountPath == oldSelf.mountPath").message("workspace.mountPath cannot be changed: create another task"),
-    validation = Rule::new("has(self.volumeClaimTemplate) == has(oldSelf.volumeClaimTemplate) && (!has(self.volumeClaimTemplate) || self.volumeClaimTemplate == oldSelf.volumeClaimTemplate)").message("workspace.volumeClaimTemplate cannot be changed: create another task"),
-    validation = Rule::new("has(self.persistentVolumeClaim) == has(oldSelf.persistentVolumeClaim) && (!has(self.persistentVolumeClaim) || self.persistentVolumeClaim == oldSelf.persistentVolumeClaim)").message("workspace.persistentVolumeClaim cannot be changed: create another task"),
+    validation = Rule::new("!(has(self.volumeClaimTemplate) && has(self.persistentVolumeClaim))").message("give volumeClaimTemplate or persistentVolumeClaim, not both").reason(Reason::FieldValueForbidden).field_path(".persistentVolumeClaim"),
+    validation = Rule::new("self.mountPath == oldSelf.mountPath").message("workspace.mountPath cannot be changed: create another task").reason(Reason::FieldValueForbidden).field_path(".mountPath"),
+    validation = Rule::new("has(self.volumeClaimTemplate) == has(oldSelf.volumeClaimTemplate) && (!has(self.volumeClaimTemplate) || self.volumeClaimTemplate == oldSelf.volumeClaimTemplate)").message("workspace.volumeClaimTemplate cannot be changed: create another task").reason(Reason::FieldValueForbidden).field_path(".volumeClaimTemplate"),
+    validation = Rule::new("has(self.persistentVolumeClaim) == has(oldSelf.persistentVolumeClaim) && (!has(self.persistentVolumeClaim) || self.persistentVolumeClaim == oldSelf.persistentVolumeClaim)").message("workspace.persistentVolumeClaim cannot be changed: create another task").reason(Reason::FieldValueForbidden).field_path(".persistentVolumeClaim"),
 )]
 pub struct Workspace {
     /// Where it is mounted in the agent's container.
     #[serde(default = "default_mount_path")]
     #[schemars(length(min = 2, max = 512), regex(pattern = "^/[^:]*$"))]
-    #[x_kube(validation = Rule::new(schema::workspace_rule()).message(schema::WORKSPACE_MESSAGE))]
+    #[x_kube(validation = Rule::new(schema::workspace_rule()).message(schema::WORKSPACE_MESSAGE).reason(Reason::FieldValueInvalid))]
     pub mount_path: String,
 
     /// A claim that is made once for this task. Neither this nor persistentVolumeClaim: an emptyDir, and
@@ -178,7 +178,7 @@ pub struct Workspace {
 
     /// Gitignore patterns of files that do not count as change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 256)))]
+    #[schemars(length(max = 64), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     pub ignore: Vec<String>,
 }
 
@@ -245,12 +245,12 @@ pub enum CompletionPolicy {
 #[serde(rename_all = "camelCase")]
 pub struct Verify {
     /// The command and its arguments; no shell is implied. Exit code 0 passes.
-    #[schemars(length(min = 1, max = 64), inner(length(max = 4096)))]
+    #[schemars(length(min = 1, max = 64), inner(length(max = 4096)), extend("x-kubernetes-list-type" = "atomic"))]
     pub command: Vec<String>,
     /// Its wall clock in seconds; then it has failed. Absent: 600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
-    pub timeout_seconds: Option<i64>,
+    pub timeout_seconds: Option<i32>,
 }
 
 /// The circuit breaker's thresholds.

@@ -10,8 +10,8 @@ use super::words::words;
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("(!has(oldSelf.observedGeneration) && (!has(oldSelf.iterations) || oldSelf.iterations == 0)) || (has(self.iterations) && (self.iterations == oldSelf.iterations || self.iterations == oldSelf.iterations + 1))").message("status.iterations stays or grows by one"),
-    validation = Rule::new("!has(oldSelf.phase) || oldSelf.phase != 'Succeeded' || (has(self.phase) && self.phase == 'Succeeded')").message("Succeeded is final"),
+    validation = Rule::new("(!has(oldSelf.observedGeneration) && (!has(oldSelf.iterations) || oldSelf.iterations == 0)) || (has(self.iterations) && (self.iterations == oldSelf.iterations || self.iterations == oldSelf.iterations + 1))").message("status.iterations stays or grows by one").reason(Reason::FieldValueInvalid).field_path(".iterations"),
+    validation = Rule::new("!has(oldSelf.phase) || oldSelf.phase != 'Succeeded' || (has(self.phase) && self.phase == 'Succeeded')").message("Succeeded is final").reason(Reason::FieldValueForbidden).field_path(".phase"),
 )]
 pub struct AgentTaskStatus {
     /// The spec's generation that this status answers.
@@ -256,7 +256,8 @@ pub struct PastIteration {
     pub changed: WorkspaceChange,
     /// How many files it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub files_changed: Option<i64>,
+    #[schemars(range(min = 0))]
+    pub files_changed: Option<i32>,
     /// The completion gate that it printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<CompletionGate>,
@@ -333,7 +334,7 @@ pub struct CompletionGate {
     pub progress: Option<String>,
     /// What stands in the way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 3), inner(length(max = 200)))]
+    #[schemars(length(max = 3), inner(length(max = 200)), extend("x-kubernetes-list-type" = "atomic"))]
     pub blockers: Vec<String>,
 }
 
@@ -380,7 +381,7 @@ pub struct Thresholds {
 #[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Threshold {
     /// The number.
-    pub value: i64,
+    pub value: i32,
     /// Where it came from.
     pub from: ThresholdSource,
 }

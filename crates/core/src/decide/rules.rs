@@ -9,7 +9,7 @@ use crate::api::{
 /// decided when an iteration is settled.
 pub(super) fn stop(status: &AgentTaskStatus, generation: i64) -> Option<Stop> {
     let thresholds = status.thresholds.as_ref()?;
-    let reached = |streak: i32, threshold: Threshold| i64::from(streak) >= threshold.value.max(1);
+    let reached = |streak: i32, threshold: Threshold| streak >= threshold.value.max(1);
     let (phase, reason) = if reached(status.breaker.consecutive_same_error, thresholds.same_error) {
         (Phase::CircuitOpen, StopReason::SameError)
     } else if reached(status.breaker.consecutive_no_change, thresholds.no_change) {
@@ -73,14 +73,14 @@ pub(super) fn refresh_thresholds(draft: &mut Draft<'_>) -> Fresh {
 /// would replace it can be read.
 fn go_on_with(before: &Thresholds, spec: &AgentTaskSpec) -> Thresholds {
     let breaker = spec.breaker.as_ref();
-    let go_on = |own: Option<i64>, known: Threshold| {
+    let go_on = |own: Option<i32>, known: Threshold| {
         own.map_or(known, |value| Threshold { value, from: ThresholdSource::Spec })
     };
     Thresholds {
-        max_iterations: go_on(spec.max_iterations.map(i64::from), before.max_iterations),
+        max_iterations: go_on(spec.max_iterations, before.max_iterations),
         hard_limit: before.hard_limit,
-        no_change: go_on(breaker.and_then(|b| b.no_change_threshold).map(i64::from), before.no_change),
-        same_error: go_on(breaker.and_then(|b| b.same_error_threshold).map(i64::from), before.same_error),
+        no_change: go_on(breaker.and_then(|b| b.no_change_threshold), before.no_change),
+        same_error: go_on(breaker.and_then(|b| b.same_error_threshold), before.same_error),
         iteration_timeout_seconds: go_on(spec.iteration_timeout_seconds, before.iteration_timeout_seconds),
         config_version: before.config_version.clone(),
     }

@@ -150,7 +150,9 @@ fn entry(active: &ActiveIteration, charge: &Charge) -> PastIteration {
         outcome: charge.outcome,
         exit_code: charge.exit_code,
         changed: charge.changed,
-        files_changed: report.and_then(|report| report.files_changed),
+        files_changed: report
+            .and_then(|report| report.files_changed)
+            .map(|files| i32::try_from(files.max(0)).unwrap_or(i32::MAX)),
         gate: report.and_then(|report| report.gate.as_ref()).map(|gate| CompletionGate {
             ready: gate.ready,
             reason: gate.reason.as_ref().map(line),

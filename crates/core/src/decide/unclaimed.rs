@@ -91,7 +91,7 @@ fn expire(draft: &mut Draft<'_>) {
     let Some(seconds) = draft.observed.task.spec.ttl_seconds_after_succeeded else { return };
     let Some(completed) = draft.status.completion_time.clone() else { return };
     // Later than any time: never.
-    let Ok(due) = completed.0.checked_add(SignedDuration::from_secs(seconds)) else { return };
+    let Ok(due) = completed.0.checked_add(SignedDuration::from_secs(seconds.into())) else { return };
     if draft.observed.now >= due {
         draft.act(Action::DeleteTask);
     } else {

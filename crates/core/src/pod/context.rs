@@ -39,7 +39,6 @@ pub(super) fn of(
 ) -> Context {
     let spec = &task.spec;
     let grace = pod.grace;
-    let threshold = |value: i64| i32::try_from(value).unwrap_or(i32::MAX);
     Context {
         version: context::VERSION,
         task: context::Task {
@@ -67,7 +66,7 @@ pub(super) fn of(
             command: verify.command.clone(),
             timeout_seconds: verify_timeout(verify),
         }),
-        iteration_timeout_seconds: thresholds.iteration_timeout_seconds.value.max(1),
+        iteration_timeout_seconds: thresholds.iteration_timeout_seconds.value.max(1).into(),
         // The rest of the kubelet's grace is the runner's: to end what the agent left, to look at the
         // workspace once more and to report takes it up to 15 s.
         grace_seconds: (grace / 3).max(1),
@@ -82,9 +81,9 @@ pub(super) fn of(
         report_limit_bytes: report::limit_bytes(pod.containers),
         breaker: context::Breaker {
             consecutive_no_change: streaks.consecutive_no_change,
-            no_change_threshold: threshold(thresholds.no_change.value),
+            no_change_threshold: thresholds.no_change.value,
             consecutive_same_error: streaks.consecutive_same_error,
-            same_error_threshold: threshold(thresholds.same_error.value),
+            same_error_threshold: thresholds.same_error.value,
         },
         history: history.iter().take(3).map(past).collect(),
     }

@@ -297,7 +297,7 @@ pub fn build(
         no_new_privileges,
     };
     let context = context::of(task, active, thresholds, streaks, history, means.settings, &of_pod);
-    let timeout = thresholds.iteration_timeout_seconds.value.max(1);
+    let timeout = i64::from(thresholds.iteration_timeout_seconds.value.max(1));
     let verify_timeout = spec.verify().map_or(0, verify_timeout);
     let deadline =
         timeout.saturating_add(verify_timeout).saturating_add(grace).saturating_add(BACKSTOP_SECONDS);
@@ -333,7 +333,7 @@ fn set_runner(meta: &mut Map<String, Value>, injection: &Injection) {
 }
 
 fn verify_timeout(verify: &crate::api::Verify) -> i64 {
-    verify.timeout_seconds.unwrap_or(DEFAULT_VERIFY_SECONDS)
+    verify.timeout_seconds.map_or(DEFAULT_VERIFY_SECONDS, i64::from)
 }
 
 fn metadata(

@@ -52,10 +52,9 @@ impl World {
         let used = version(after);
         assert!(used >= version(before) || used == real, "S3: an older configuration was used");
         if let Some(settings) = self.real.newest.as_ref().ok().filter(|_| used == real) {
-            let asked =
-                self.task.spec.max_iterations.map_or(settings.default_max_iterations.value, i64::from);
+            let asked = self.task.spec.max_iterations.unwrap_or(settings.default_max_iterations.value);
             let limit = asked.min(settings.hard_limit.value).max(1);
-            assert!(i64::from(active.iteration) <= limit, "S3: {} is above {limit}", active.iteration);
+            assert!(active.iteration <= limit, "S3: {} is above {limit}", active.iteration);
         }
         let next = (active.iteration, active.attempt);
         assert!(self.created.iter().all(|earlier| *earlier < next), "S2: {next:?} was there already");

@@ -1,0 +1,136 @@
+//! What the API server makes of a manifest: nulls, lists that several clients own, and what it says of a mistake.
+
+use agentloop_core::api::AgentTask;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::response::StatusCause;
+use kube::{Error, Resource, ResourceExt};
+use serde_json::{Map, Value, json};
+
+use crate::specs;
+use crate::world::{World, object};
+
+/// Tasks as they are sent: the type would leave nulls out.
+fn raw(world: &World) -> Api<DynamicObject> {
+    let resource = ApiResource::erase::<AgentTask>(&());
+    Api::namespaced_with(world.clients.read.clone(), &world.namespace, &resource)
+}
+
+fn manifest(name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": AgentTask::api_version(&()), "kind": AgentTask::kind(&()),
+        "metadata": { "name": name }, "spec": spec,
+    })
+}
+
+fn template() -> Value {
+    json!({ "spec": { "containers": [{ "name": "agent", "image": "none", "command": ["/bin/agent"] }] } })
+}
+
+#[tokio::test]
+async fn a_null_in_a_manifest_means_that_the_field_is_absent() {
+    let world = World::with_tasks().await;
+    let mut spec = Map::new();
+    for name in specs::schema()["properties"].as_object().expect("fields").keys() {
+        spec.insert(name.clone(), Value::Null);
+    }
+    spec.insert("template".to_owned(), template());
+    spec["template"]["metadata"] = json!({ "labels": null, "annotations": null, "creationTimestamp": null });
+    let agent = &mut spec["template"]["spec"]["containers"][0];
+    agent["volumeMounts"] = Value::Null;
+    agent["volumeDevices"] = Value::Null;
+    let task = manifest("nulls", &Value::Object(spec));
+    let created = raw(&world).create(&PostParams::default(), &object(task.clone())).await.expect("taken");
+    let kept = &created.data["spec"];
+    assert_eq!(kept.as_object().expect("a spec").keys().collect::<Vec<_>>(), ["template", "workspace"]);
+    assert_eq!(kept["workspace"], json!({ "mountPath": "/workspace" }), "the default");
+    // In server-side apply, only where other tools leave nulls.
+    let mut applied = manifest("applied", &task["spec"]);
+    applied["spec"].as_object_mut().expect("a spec").retain(|_, value| !value.is_null());
+    let params = PatchParams::apply("one");
+    raw(&world).patch("applied", &params, &Patch::Apply(&applied)).await.expect("taken by server-side apply");
+    world.api::<AgentTask>().get("applied").await.expect("it is read");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn two_clients_can_own_different_containers_of_one_task() {
+    let world = World::with_tasks().await;
+    let apply = async |manager: &str, containers: Value| {
+        let task = manifest("shared", &json!({ "template": { "spec": { "containers": containers } } }));
+        let params = PatchParams::apply(manager);
+        raw(&world).patch("shared", &params, &Patch::Apply(&task)).await
+    };
+    let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
+    apply("user", json!([agent])).await.expect("taken");
+    apply("mesh", json!([{ "name": "proxy", "image": "proxy:1" }])).await.expect("taken beside the other's");
+    let task = apply("user", json!([agent])).await.expect("taken again");
+    let containers = task.data["spec"]["template"]["spec"]["containers"].as_array().expect("a list").clone();
+    let names: Vec<_> = containers.iter().map(|container| container["name"].as_str()).collect();
+    assert_eq!(names, [Some("agent"), Some("proxy")]);
+    world.end().await;
+}
+
+/// What the server says of a spec that it refuses.
+async fn causes(world: &World, spec: &Value) -> Vec<StatusCause> {
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    match raw(world).create(&dry, &object(manifest("refused", spec))).await {
+        Err(Error::Api(status)) => status.details.expect("details").causes,
+        other => panic!("{spec}: {:?}", other.map(|task| task.name_any())),
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_field_and_what_is_wrong_with_it() {
+    let world = World::with_tasks().await;
+    let pod = |pod: Value| json!({ "template": { "spec": pod } });
+    let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
+    let with_mounts = |mounts: Value| {
+        let mut agent = agent.clone();
+        agent["volumeMounts"] = mounts;
+        pod(json!({ "containers": [agent] }))
+    };
+    let mount = |path: &str| json!({ "name": "v", "mountPath": path });
+    for (spec, field, reason) in [
+        (
+            json!({ "template": template(), "completion": { "policy": "Verify" } }),
+            "spec.completion.verify",
+            "FieldValueRequired",
+        ),
+        (
+            json!({ "template": template(), "prompt": "x", "promptFrom": { "secretKeyRef": { "name": "n", "key": "k" } } }),
+            "spec.promptFrom",
+            "FieldValueForbidden",
+        ),
+        (
+            json!({ "template": template(), "failOnExitCodes": [3, 3] }),
+            "spec.failOnExitCodes[1]",
+            "FieldValueDuplicate",
+        ),
+        (
+            pod(json!({ "containers": [agent], "nodeName": "here" })),
+            "spec.template.spec.nodeName",
+            "FieldValueForbidden",
+        ),
+        (
+            pod(json!({ "containers": [agent, { "name": "proxy" }] })),
+            "spec.template.spec.containers[1].image",
+            "FieldValueRequired",
+        ),
+        (
+            pod(json!({ "containers": [agent, agent] })),
+            "spec.template.spec.containers[1]",
+            "FieldValueDuplicate",
+        ),
+        (
+            with_mounts(json!([mount("/a"), mount("/a")])),
+            "spec.template.spec.containers[0].volumeMounts[1]",
+            "FieldValueDuplicate",
+        ),
+        (with_mounts(json!([mount("/proc")])), "spec.template.spec.containers", "FieldValueInvalid"),
+    ] {
+        let causes = causes(&world, &spec).await;
+        let found = causes.iter().any(|cause| cause.field == field && cause.reason == reason);
+        assert!(found, "{field} {reason}: {causes:?}");
+    }
+    world.end().await;
+}
