@@ -21,6 +21,18 @@ fn walk<'a>(schema: &'a Value, path: &str, into: &mut Vec<(String, &'a Value)>) 
 }
 
 #[test]
+fn a_list_of_tasks_shows_state_progress_reason_and_cost_and_more_only_if_asked() {
+    let columns = crd_document()["spec"]["versions"][0]["additionalPrinterColumns"].clone();
+    let named = |wide: bool| -> Vec<String> {
+        let columns = columns.as_array().into_iter().flatten();
+        let of_kind = columns.filter(|column| (column["priority"].as_i64().unwrap_or(0) > 0) == wide);
+        of_kind.map(|column| column["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(named(false), ["Phase", "Progress", "Reason", "Cost", "Age"]);
+    assert_eq!(named(true), ["No-Change", "Same-Error", "Message"]);
+}
+
+#[test]
 fn every_list_says_how_server_side_apply_merges_it() {
     let root = root();
     let mut all = Vec::new();
