@@ -35,7 +35,7 @@ cluster-down: ## end the local cluster and remove all that it left
 	@hack/cluster down --name $(CLUSTER)
 
 .PHONY: generate
-generate: ## write what is generated from the API's types: the definition and its reference
+generate: ## write what is generated from the API's types: the CRD, its schema for editors and its reference
 	@hack/generate
 
 .PHONY: lint

@@ -4,6 +4,10 @@
 #[path = "../examples/api_reference.rs"]
 mod api_reference;
 
+#[allow(dead_code)] // its main
+#[path = "../examples/editor_schema.rs"]
+mod editor_schema;
+
 use std::{fs, path::Path};
 
 const DEFINITION: &str = "crds/agenttasks.agentloop.dev.yaml";
@@ -35,6 +39,11 @@ fn the_reference_is_what_the_types_say() {
 #[test]
 fn the_definition_is_what_the_types_say() {
     same(DEFINITION, &serde_saphyr::to_string(&agentloop_core::api::crd_document()).expect("YAML"));
+}
+
+#[test]
+fn the_schema_for_editors_is_what_the_types_say() {
+    same("crds/schema/agenttask.schema.json", &editor_schema::schema());
 }
 
 #[test]

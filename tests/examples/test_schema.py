@@ -1,0 +1,101 @@
+"""The JSON Schema for editors, against every task of the examples and documentation, and against mistakes."""
+
+import copy
+import json
+import pathlib
+import re
+import unittest
+
+import jsonschema
+import yaml
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+SCHEMA = json.loads((REPOSITORY / "crds" / "schema" / "agenttask.schema.json").read_text())
+VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
+
+
+def problems(task):
+    return [f"{error.json_path}: {error.message}" for error in VALIDATOR.iter_errors(task)]
+
+
+def tasks_of(text):
+    """The tasks of a manifest, and those in its ConfigMaps."""
+    for found in yaml.safe_load_all(text):
+        if not isinstance(found, dict):
+            continue
+        if found.get("kind") == "AgentTask":
+            yield found
+        if found.get("kind") == "ConfigMap":
+            for inner in found.get("data", {}).values():
+                if "kind: AgentTask" in inner:
+                    yield from tasks_of(inner)
+
+
+def example(name):
+    return next(tasks_of((REPOSITORY / "examples" / name).read_text()))
+
+
+class Schema(unittest.TestCase):
+    def test_it_is_a_schema(self):
+        jsonschema.Draft7Validator.check_schema(SCHEMA)
+
+    def test_every_example_is_valid(self):
+        files = sorted((REPOSITORY / "examples").rglob("*.yaml"))
+        found = {str(file.relative_to(REPOSITORY)): list(tasks_of(file.read_text())) for file in files}
+        self.assertGreaterEqual(sum(map(len, found.values())), 7, found)
+        for name, tasks in found.items():
+            for task in tasks:
+                with self.subTest(name):
+                    self.assertEqual(problems(task), [])
+
+    def test_every_whole_task_of_the_documentation_is_valid(self):
+        pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+        fence = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
+        blocks = [block for page in pages for block in fence.findall(page.read_text())]
+        tasks = [task for block in blocks if "kind: AgentTask" in block for task in tasks_of(block)]
+        self.assertTrue(tasks)
+        for task in tasks:
+            with self.subTest(task["metadata"]["name"]):
+                self.assertEqual(problems(task), [])
+
+    def test_mistakes_are_shown_where_they_are(self):
+        for path, value in [
+            ("spec/maxIteration", 3),
+            ("spec/maxIterations", "3"),
+            ("spec/maxIterations", 0),
+            ("spec/completion/policy", "gate"),
+            ("spec/template/metadata/name", "dropped by the server"),
+            ("spec/template/spec/containers", []),
+            ("spec/template/spec/containers/0/image", 5),
+            ("spec/template/spec/containers/0/env", [{"value": "without a name"}]),
+            ("spec/template/spec/terminationGracePeriodSeconds", "30s"),
+            ("spec/workspace/volumeClaimTemplate/spec/accessModes", "ReadWriteOnce"),
+            ("kind", "AgentTasks"),
+        ]:
+            task = copy.deepcopy(example("hello.yaml"))
+            *parents, last = path.split("/")
+            at = task
+            for key in parents:
+                at = at[int(key)] if key.isdigit() else at.setdefault(key, {})
+            at[last] = value
+            if "volumeClaimTemplate" in path:
+                task["spec"]["workspace"].pop("persistentVolumeClaim", None)
+            with self.subTest(path, value=value):
+                self.assertTrue(problems(task))
+
+    def test_fields_of_a_newer_kubernetes_are_valid(self):
+        task = example("hello.yaml")
+        task["spec"]["template"]["spec"]["newerThanTheSchema"] = {"a": 1}
+        task["spec"]["template"]["spec"]["containers"][0]["newerThanTheSchema"] = True
+        task["spec"]["template"]["spec"]["containers"][0]["resources"] = {"limits": {"cpu": 2, "memory": "1Gi"}}
+        self.assertEqual(problems(task), [])
+
+    def test_editors_know_the_fields_of_a_pod(self):
+        definitions = SCHEMA["definitions"]
+        pod = SCHEMA["properties"]["spec"]["properties"]["template"]["properties"]["spec"]
+        name = pod["allOf"][0]["$ref"].removeprefix("#/definitions/")
+        self.assertIn("affinity", definitions[name]["properties"])
+
+
+if __name__ == "__main__":
+    unittest.main()
