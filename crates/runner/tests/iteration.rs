@@ -169,7 +169,7 @@ fn a_prompt_that_cannot_be_written_is_the_runners_failure() {
     fs::remove_dir(pod.path("scratch")).expect("remove");
     let exit = pod.run("true");
     assert_eq!(exit.report().end, End::RunnerFailed);
-    assert!(exit.error().contains("the prompt cannot be written"), "{exit:?}");
+    assert!(exit.error().contains("cannot write the prompt"), "{exit:?}");
 }
 
 #[test]
@@ -424,6 +424,6 @@ fn a_lock_that_git_left_is_named_in_prompt_and_log_and_stays() {
     fs::write(pod.path("workspace/.git/index.lock"), "").expect("write");
     let exit = pod.run("cat");
     assert!(exit.stdout.contains(".git/index.lock"), "{exit:?}");
-    assert!(exit.stderr.contains("agentloop-runner: .git/index.lock was there"), "{exit:?}");
+    assert!(exit.stderr.contains("agentloop-runner: .git/index.lock existed before"), "{exit:?}");
     assert!(pod.path("workspace/.git/index.lock").exists());
 }
