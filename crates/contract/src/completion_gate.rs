@@ -1,13 +1,13 @@
-//! The completion gate: what an agent says of its own work at the end of an iteration.
+//! The completion gate: what an agent says about its own work at the end of an iteration.
 
 use serde::{Deserialize, Serialize};
 
-/// The line that opens a gate in the agent's output.
+/// The line that opens a completion gate in the agent's output.
 pub const OPEN: &str = "<COMPLETION_GATE>";
 /// The line that closes it.
 pub const CLOSE: &str = "</COMPLETION_GATE>";
 
-/// A whole gate with a boolean `ready`; anything less is no gate.
+/// A complete gate with a boolean `ready`. Anything less is no gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CompletionGate {
@@ -19,20 +19,20 @@ pub struct CompletionGate {
     /// What this iteration achieved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<String>,
-    /// What stands in the way; the first one is the iteration's error.
+    /// What blocks the agent. The first blocker is the iteration's error.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blockers: Vec<String>,
 }
 
-/// Why an output has no gate.
+/// Why an output has no completion gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NoCompletionGate {
-    /// The agent printed nothing like a gate.
+    /// The agent printed nothing that looks like a gate.
     Absent,
-    /// A gate was opened and not closed.
+    /// A gate was opened but not closed.
     Unclosed,
     /// The last block has no boolean `ready`.
     NoReady,
-    /// The only blocks stand in a code fence with text after it: an explanation, not a statement.
+    /// All blocks are in code fences with text after them, so they explain the format and state nothing.
     Quoted,
 }

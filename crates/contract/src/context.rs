@@ -1,4 +1,4 @@
-//! What the operator tells the runner about an iteration.
+//! What the operator passes to the runner about an iteration.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ use crate::{completion_gate::CompletionGate, report::Change};
 /// Version of [`Context`] that this build writes and reads.
 pub const VERSION: u32 = 1;
 
-/// All that the runner needs to know, mounted read-only as `context.json`.
+/// Everything that the runner needs to know, mounted read-only as `context.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Context {
@@ -17,13 +17,13 @@ pub struct Context {
     pub task: Task,
     /// This iteration's number, from 1.
     pub iteration: i32,
-    /// The limit in force when the iteration was claimed.
+    /// The limit that was in force when the iteration was started.
     pub max_iterations: i32,
     /// This attempt's number within the iteration, from 0.
     pub attempt: i32,
     /// Where the workspace is mounted.
     pub workspace: String,
-    /// The workspace is a volume that outlives the pod.
+    /// Whether the workspace is a volume that outlives the pod.
     #[serde(default)]
     pub workspace_stays: bool,
     /// Gitignore patterns that do not count as change.
@@ -36,30 +36,29 @@ pub struct Context {
     /// The command that must pass for the task to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
-    /// The agent's wall clock in seconds; then it is stopped.
+    /// Seconds after which the agent is stopped.
     pub iteration_timeout_seconds: i64,
     /// Seconds between a polite stop (SIGTERM) and a kill of the agent's process group.
     pub grace_seconds: i64,
     /// Exit codes of the agent that mean "not now".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retry_on_exit_codes: Vec<i32>,
-    /// The template names no working directory: where the container starts in `/`, the agent starts in
-    /// the workspace.
+    /// Whether the template names no working directory. If the container then starts in `/`, the agent starts in the
+    /// workspace.
     #[serde(default)]
     pub start_in_workspace: bool,
-    /// The agent must not gain privileges (`no_new_privs`): its container does not allow it.
+    /// Whether the agent must not gain privileges (`no_new_privs`), because its container does not allow it.
     #[serde(default)]
     pub no_new_privileges: bool,
-    /// Seconds without output after which an agent that has printed its final event, but does not exit, is
-    /// ended.
+    /// Seconds without output after which an agent is stopped that has printed its final event but does not exit.
     #[serde(default = "default_exit_grace_seconds")]
     pub exit_grace_seconds: i64,
     /// How many transcripts the workspace keeps.
     #[serde(default)]
     pub transcripts: Transcripts,
-    /// Most bytes that the report may have.
+    /// The maximum size of the report in bytes.
     pub report_limit_bytes: usize,
-    /// Streaks before this iteration, and where they stop the loop.
+    /// Streaks before this iteration, and the thresholds at which they stop the loop.
     pub breaker: Breaker,
     /// The last iterations, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -70,13 +69,13 @@ fn default_exit_grace_seconds() -> i64 {
     60
 }
 
-/// How many transcripts of a task the workspace keeps; the oldest go first.
+/// How many transcripts of a task the workspace keeps. The oldest are removed first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Transcripts {
     /// Iterations whose transcripts are kept.
     pub iterations: i64,
-    /// Bytes that all of them may take together.
+    /// Their maximum total size in bytes.
     pub bytes: i64,
 }
 
@@ -94,16 +93,16 @@ pub struct Task {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its uid: another task of the same name is another task.
+    /// Its uid, which tells it apart from other tasks of the same name.
     pub uid: String,
 }
 
-/// How the agent is told about the loop.
+/// How the agent learns about the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LoopContext {
-    /// The prompt that the agent gets ends with a short section on the loop.
+    /// The prompt ends with a short section on the loop.
     InPrompt,
-    /// The prompt as written; the loop is told by the context file alone.
+    /// The prompt is passed on as written. Only the context file describes the loop.
     FileOnly,
 }
 
@@ -124,7 +123,7 @@ pub enum Policy {
 pub struct Verify {
     /// The command and its arguments; no shell is implied.
     pub command: Vec<String>,
-    /// Its wall clock in seconds; then it has failed.
+    /// Seconds after which it has failed.
     pub timeout_seconds: i64,
 }
 
@@ -134,28 +133,28 @@ pub struct Verify {
 pub struct Breaker {
     /// Iterations in a row that changed nothing.
     pub consecutive_no_change: i32,
-    /// This many of them stop the loop.
+    /// The number of them that stops the loop.
     pub no_change_threshold: i32,
     /// Iterations in a row that ended in the same error.
     pub consecutive_same_error: i32,
-    /// This many of them stop the loop.
+    /// The number of them that stops the loop.
     pub same_error_threshold: i32,
 }
 
-/// What an earlier iteration left.
+/// What is known of an earlier iteration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Past {
     /// Its number.
     pub iteration: i32,
-    /// How it ended, a word of the task's history such as `Exited` or `TimedOut`.
+    /// How it ended: a word of the task's history such as `Exited` or `TimedOut`.
     pub outcome: String,
     /// The agent's exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Whether it changed the workspace.
     pub changed: Change,
-    /// The gate that the agent printed.
+    /// The completion gate that the agent printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<CompletionGate>,
     /// Its error in one line.

@@ -1,36 +1,36 @@
-//! Whether a report comes from the runner of its pod.
+//! Proves that a report comes from the runner of its pod.
 //!
-//! The operator puts a random key into the pod, which only the runner reads. The runner's report ends with
-//! a code over all that stands before it (HMAC-SHA256, cut to 128 bits as RFC 2104, section 5 allows). An
-//! agent that writes a report of its own, or has the runner killed over one, does not know the key.
+//! The operator puts a random key into the pod, which only the runner reads. The runner's report ends with an
+//! authentication code over everything before it (HMAC-SHA256, truncated to 128 bits as RFC 2104, section 5 allows). An
+//! agent that writes a report of its own, and then kills the runner, does not know the key.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 use crate::hex;
 
-/// Bytes of the code before it is written in hex.
+/// Bytes of the code, before it is written in hex.
 const CODE_BYTES: usize = 16;
-/// What stands between the report's other fields and its code.
+/// The text between the report's other fields and its code.
 const BEFORE: &str = ",\"mac\":\"";
-/// What stands behind it.
+/// The text after the code.
 const AFTER: &str = "\"}";
 
-/// Bytes by which a signature makes a report longer.
+/// How many bytes longer a code makes a report.
 pub const BYTES: usize = BEFORE.len() + 2 * CODE_BYTES + AFTER.len() - 1;
 
-/// What the end of a message says of its origin.
+/// What the end of a message proves about its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signature {
-    /// There is none: the message is of a runner that knows of no key, or of somebody else.
+    /// There is no code: the message comes from a runner without a key, or from another program.
     Absent,
-    /// It is that of the key: the message is the runner's, to the byte.
+    /// The code matches the key: the runner wrote the message, byte for byte.
     Valid,
-    /// It is not.
+    /// The code does not match the key.
     Invalid,
 }
 
-/// A JSON object with its code as the last field; `None` where the text is no JSON object with a field.
+/// Appends the code to a JSON object as its last field; `None` if the text is no JSON object with a field.
 pub fn sign(json: &str, key: &[u8]) -> Option<String> {
     let fields = json.strip_suffix('}')?;
     let code = Hmac::<Sha256>::new_from_slice(key).ok()?.chain_update(fields).finalize().into_bytes();

@@ -1,4 +1,4 @@
-//! Names that last: labels, annotations, paths and variables that pods, users and both programs rely on.
+//! Stable names: the labels, annotations, paths and variables that pods, users and both programs rely on.
 
 /// Label of an iteration's pod: the task's name, cut to 63 characters.
 pub const LABEL_TASK: &str = "agentloop.dev/task";
@@ -8,19 +8,19 @@ pub const LABEL_TASK_UID: &str = "agentloop.dev/task-uid";
 pub const LABEL_ITERATION: &str = "agentloop.dev/iteration";
 /// Label of an iteration's pod: the number of the attempt at this iteration, from 0.
 pub const LABEL_ATTEMPT: &str = "agentloop.dev/attempt";
-/// Finalizer that keeps an ended pod until its outcome stands in the task's status.
+/// Finalizer that keeps an ended pod until its outcome is recorded in the task's status.
 pub const FINALIZER_SETTLE: &str = "agentloop.dev/settle";
-/// Scheduling gate that keeps a pod inert until the operator has confirmed its claim.
+/// Scheduling gate that keeps a pod inert until the operator has confirmed its iteration.
 pub const GATE_START: &str = "agentloop.dev/start";
-/// Annotation of a pod: the prompt, where the task gives it inline.
+/// Annotation of a pod: the prompt, if the task gives it inline.
 pub const ANNOTATION_PROMPT: &str = "agentloop.dev/prompt";
 /// Annotation of a pod: the [`Context`](crate::context::Context) as JSON.
 pub const ANNOTATION_CONTEXT: &str = "agentloop.dev/context";
-/// Annotation of a pod: a hash of all that the pod was made from.
+/// Annotation of a pod: a hash of everything that the pod was made from.
 pub const ANNOTATION_TEMPLATE_HASH: &str = "agentloop.dev/template-hash";
-/// Annotation of a pod: a hash of the goal and of what completes the task, as the pod was made from them.
+/// Annotation of a pod: a hash of the goal and of what completes the task, at the time the pod was made.
 pub const ANNOTATION_COMPLETION_HASH: &str = "agentloop.dev/completion-hash";
-/// Annotation of a pod: a hash of the runner's image, its pull policy and the way it gets into the pod.
+/// Annotation of a pod: a hash of the runner's image, its pull policy and the way it is put into the pod.
 pub const ANNOTATION_RUNNER: &str = "agentloop.dev/runner";
 /// Annotation of a pod: the name of the container that runs the agent.
 pub const ANNOTATION_AGENT: &str = "agentloop.dev/agent-container";
@@ -35,15 +35,15 @@ pub const RUNNER_FILE: &str = "/agentloop/bin/agentloop-runner";
 pub const INPUT_DIR: &str = "/agentloop/input";
 /// File name of the context, in [`INPUT_DIR`].
 pub const CONTEXT_FILE: &str = "context.json";
-/// File name of the user's prompt, in [`INPUT_DIR`]; absent where the task has none.
+/// File name of the user's prompt, in [`INPUT_DIR`]; absent if the task has none.
 pub const PROMPT_FILE: &str = "prompt";
-/// Writable folder of the runner's own, in memory; the rendered prompt is written here.
+/// The runner's own writable folder, in memory. The rendered prompt is written here.
 pub const SCRATCH_DIR: &str = "/agentloop/run";
 /// File name of the rendered prompt, in [`SCRATCH_DIR`].
 pub const PROMPT_RENDERED: &str = "prompt.md";
 /// Folder in the workspace that belongs to agentloop and never counts as a change.
 pub const WORKSPACE_DIR: &str = ".agentloop";
-/// Where the kubelet reads the report.
+/// The file from which the kubelet reads the report.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Variables that the agent finds in its environment.
@@ -60,7 +60,7 @@ pub mod env {
     pub const CONTEXT_FILE: &str = "AGENTLOOP_CONTEXT_FILE";
     /// Where the workspace is mounted.
     pub const WORKSPACE: &str = "AGENTLOOP_WORKSPACE";
-    /// The key that authenticates the runner's report. For the runner alone: it removes the variable from
-    /// the environment of everything that it starts.
+    /// The key that authenticates the runner's report. Only the runner sees it: it removes the variable from the
+    /// environment of every process that it starts.
     pub const REPORT_KEY: &str = "AGENTLOOP_REPORT_KEY";
 }

@@ -1,4 +1,4 @@
-//! What the runner tells the operator: the container's termination message.
+//! What the runner reports to the operator, in the container's termination message.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,8 +12,8 @@ use crate::{
 /// Version of [`Report`] that this build writes and reads.
 pub const VERSION: u32 = 1;
 
-/// Most bytes that the kubelet keeps of one termination message without cutting into a JSON document
-/// when a pod has few containers (the kubelet keeps 4,096 bytes a container; 12,288 a pod).
+/// The maximum size of a report in a pod of few containers. The kubelet keeps 4,096 bytes per container and 12,288 per
+/// pod, and would cut a longer message in the middle of its JSON.
 pub const MAX_BYTES: usize = 3072;
 
 /// Bytes that all containers of a pod share for their termination messages.
@@ -21,19 +21,19 @@ const POD_BYTES: usize = 12_288;
 
 /// Characters kept of one line of text, such as a reason or an error.
 pub const LINE_CHARS: usize = 200;
-/// Blockers kept of a gate.
+/// Blockers kept of a completion gate.
 pub const MAX_BLOCKERS: usize = 5;
 /// Names kept of changed files.
 pub const MAX_FILES: usize = 5;
 
-/// The bytes a report may have in a pod of `containers` containers, init containers included.
+/// The maximum size of a report in a pod of `containers` containers, init containers included.
 ///
-/// Four more are allowed for, because admission webhooks inject containers after the operator has counted.
+/// Leaves room for four more, because admission webhooks inject containers after the operator has counted.
 pub fn limit_bytes(containers: usize) -> usize {
     MAX_BYTES.min(POD_BYTES / (containers.saturating_add(4)))
 }
 
-/// What became of an iteration, seen from inside its pod.
+/// The result of an iteration, seen from inside its pod.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -41,25 +41,25 @@ pub struct Report {
     pub version: u32,
     /// How the agent ended.
     pub end: End,
-    /// The agent's exit code, where it exited.
+    /// The agent's exit code, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// The signal that killed the agent, where one did.
+    /// The signal that killed the agent, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// Whether the workspace is another than before.
+    /// Whether the workspace differs from before.
     pub changed: Change,
-    /// Proven without any rules of what counts: kind, mode, size, times and inode of everything in the
-    /// workspace are as before. Absent where that was not compared, or is not so.
+    /// Proven without any rule about what counts as change: type, mode, size, times and inode of everything in the
+    /// workspace are as before. Absent if that was not compared, or is not the case.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untouched: bool,
-    /// The folder that the agent started in, where that is not the workspace or below it.
+    /// The folder that the agent started in, if that is neither the workspace nor below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_in: Option<String>,
     /// How many files were added, removed or changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files_changed: Option<i64>,
-    /// The first of their names.
+    /// The names of the first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<String>,
     /// Fingerprint of the workspace before the agent ran, in hex.
@@ -68,31 +68,31 @@ pub struct Report {
     /// Fingerprint of the workspace afterwards, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint_after: Option<String>,
-    /// The gate that counts.
+    /// The completion gate that counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<CompletionGate>,
-    /// Why there is none.
+    /// Why there is no completion gate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_gate: Option<NoCompletionGate>,
-    /// What the verify command said, where it ran.
+    /// The result of the verify command, if it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verified>,
-    /// The iteration's error; absent where it had none.
+    /// The iteration's error; absent if there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Error>,
     /// The model provider refused to serve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_refused: Option<ProviderError>,
-    /// What the agent's own output says of its cost.
+    /// What the agent's own output says about its cost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
-    /// When the agent was executed.
+    /// When the agent was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     /// When the agent had ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// Which parts were cut to fit, by name.
+    /// The names of the parts that were cut to fit.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cut: Vec<String>,
 }
@@ -100,7 +100,7 @@ pub struct Report {
 /// How the agent ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// By itself: exit code or signal tell more.
+    /// By itself: see the exit code or the signal.
     Exited,
     /// Stopped by the runner at the iteration's timeout.
     TimedOut,
@@ -108,36 +108,36 @@ pub enum End {
     Interrupted,
     /// Not executed: this very attempt has already run on this workspace.
     AlreadyRan,
-    /// Not executed: the command is not there or cannot be executed.
+    /// Not executed: the command does not exist or cannot be executed.
     CommandNotFound,
-    /// Not executed, or not judged: the runner itself failed; the error says why.
+    /// Not executed, or not evaluated: the runner itself failed. The error says why.
     RunnerFailed,
 }
 
 /// Whether an iteration changed its workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
-    /// It did.
+    /// It changed something.
     Changed,
     /// Proven: the fingerprints are equal.
     Unchanged,
-    /// Not known: a fingerprint gave up or was never taken.
+    /// Not known: a fingerprint was not finished or never taken.
     Unknown,
 }
 
-/// What the verify command said.
+/// The result of the verify command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verified {
     /// It exited 0.
     pub passed: bool,
-    /// Its exit code, where it exited.
+    /// Its exit code, if it exited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Its timeout ran out.
+    /// It did not finish within its timeout.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub timed_out: bool,
-    /// The last lines of its output, where it failed.
+    /// The last lines of its output, if it failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_lines: Vec<String>,
 }
@@ -146,35 +146,35 @@ pub struct Verified {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Error {
-    /// Equal for errors that differ only in volatile parts: see [`crate::error::signature`].
+    /// Equal for errors that differ only in volatile parts. See [`crate::error::signature`].
     pub signature: String,
     /// One line for people.
     pub summary: String,
 }
 
 impl Error {
-    /// The error that `text` tells: signature and a summary of its first line that is not blank.
+    /// The error that a text describes: its signature, and its first line that is not blank as the summary.
     pub fn new(text: &str) -> Self {
         Self { signature: crate::error::signature(text), summary: crate::error::summary(text) }
     }
 }
 
-/// A refusal of the model provider.
+/// An error of the model provider: it refused to serve the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProviderError {
     /// What kind.
     pub kind: ProviderErrorKind,
-    /// When the provider said to come back.
+    /// When the agent may try again, according to the provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
-    /// The provider failed (a 5xx status, a connection that broke) rather than limited its use. A field of
-    /// its own, because older operators know the two kinds alone.
+    /// The provider failed (a 5xx status, a broken connection), and did not limit the use. A separate field, because
+    /// older operators know only the two kinds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unavailable: bool,
 }
 
-/// Kinds of refusal.
+/// Kinds of provider errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProviderErrorKind {
     /// Not now: rate limit, quota or overload.
@@ -183,17 +183,17 @@ pub enum ProviderErrorKind {
     Unauthenticated,
 }
 
-/// What an iteration cost, where the agent's own output tells it.
+/// What an iteration cost, if the agent's own output says so.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// Tokens read by the model, cached ones included.
+    /// Tokens that the model read, cached tokens included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_tokens: Option<i64>,
-    /// Of these, tokens served from the provider's cache.
+    /// The part of them that was served from the provider's cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_input_tokens: Option<i64>,
-    /// Tokens written by the model.
+    /// Tokens that the model wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<i64>,
     /// Cost in US dollars, as a decimal number such as `0.0421`.
@@ -205,7 +205,7 @@ pub struct Usage {
 }
 
 impl Report {
-    /// A report of which nothing but the end is known.
+    /// A report of which only the end is known.
     pub fn of(end: End) -> Self {
         Self {
             version: VERSION,
@@ -234,7 +234,7 @@ impl Report {
     /// Reads a termination message.
     ///
     /// # Errors
-    /// The message is no whole report of [`VERSION`]: cut, overwritten, or of another program.
+    /// The message is no complete report of [`VERSION`]: it was cut, overwritten, or written by another program.
     pub fn decode(message: &str) -> Result<Self, Unreadable> {
         let report: Self = serde_json::from_str(message.trim()).map_err(|e| Unreadable(e.to_string()))?;
         if report.version != VERSION {
@@ -246,8 +246,8 @@ impl Report {
         Ok(report)
     }
 
-    /// The report as JSON of at most `limit` bytes, signed with `key` where there is one, with the least
-    /// important parts cut first; `None` where not even the bare facts fit (they always fit into 550 bytes).
+    /// The report as JSON of at most `limit` bytes, signed with `key` if there is one. The least important parts are cut
+    /// first. `None` if not even the essential facts fit; they always fit into 550 bytes.
     pub fn encode(&self, limit: usize, key: Option<&[u8]>) -> Option<String> {
         let Some(key) = key else { return self.fit(limit) };
         let json = self.fit(limit.checked_sub(mac::BYTES)?)?;
@@ -272,7 +272,7 @@ impl Report {
         None
     }
 
-    /// Bounds every text and list, without a word: what is cut here is noise.
+    /// Bounds every text and list. The report does not mention these cuts, because they remove only noise.
     fn bound(&mut self) {
         let line = |text: &mut String| *text = cut(text, LINE_CHARS);
         self.started_in.iter_mut().for_each(line);
@@ -300,10 +300,10 @@ impl Report {
     }
 }
 
-/// A part of a report that can go, by name.
+/// The name of a part of a report that can be cut, and how to cut it.
 type Cut = (&'static str, fn(&mut Report));
 
-/// What is cut when a report is too long, in this order. What decides is never cut.
+/// What is cut when a report is too long, in this order. What the operator decides by is never cut.
 const CUTS: &[Cut] = &[
     ("files", |r| r.files.clear()),
     ("gate.progress", |r| r.gate.iter_mut().for_each(|g| g.progress = None)),
@@ -321,7 +321,7 @@ const CUTS: &[Cut] = &[
     ("usage", |r| r.usage = None),
 ];
 
-/// Why a termination message is no report.
+/// Why a termination message is not a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable(pub String);
 
@@ -365,14 +365,14 @@ mod tests {
     }
 
     #[test]
-    fn a_report_survives_the_way_through_the_termination_message() {
+    fn an_encoded_report_decodes_to_the_same_report() {
         let report = Report { exit_code: Some(3), ..Report::of(End::Exited) };
         let json = report.encode(MAX_BYTES, None).expect("fits");
         assert_eq!(Report::decode(&json), Ok(report));
     }
 
     #[test]
-    fn a_long_report_says_what_was_cut_and_keeps_what_decides() {
+    fn a_long_report_lists_what_was_cut_and_keeps_what_the_operator_decides_by() {
         let json = long("x").encode(limit_bytes(10), None).expect("fits");
         let report = Report::decode(&json).expect("whole");
         assert!(report.cut.contains(&"files".to_owned()), "{:?}", report.cut);
@@ -381,14 +381,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_is_told_once() {
+    fn each_cut_is_listed_once() {
         let report = Report::decode(&long("x").encode(600, None).expect("fits")).expect("whole");
         let names = ["files", "gate.progress", "gate.blockers", "verify.lastLines", "gate.reason"];
         assert_eq!(report.cut.get(..names.len()), Some(names.map(str::to_owned).as_slice()));
     }
 
     #[test]
-    fn texts_and_lists_are_bounded_though_there_is_room() {
+    fn texts_and_lists_are_bounded_even_if_there_is_room() {
         let json = long("x").encode(usize::MAX, None).expect("fits");
         let report = Report::decode(&json).expect("whole");
         assert_eq!(report.cut, Vec::<String>::new());
@@ -398,9 +398,9 @@ mod tests {
         assert_eq!(gate.reason.map(|reason| reason.chars().count()), Some(LINE_CHARS));
     }
 
-    /// Kubernetes gives all containers of a pod 12 KiB together, and one of them 4 KiB.
+    /// Kubernetes keeps 12 KiB for all containers of a pod together, and 4 KiB for each.
     #[test]
-    fn a_pods_containers_share_the_room_for_reports_and_four_more_may_come() {
+    fn the_containers_of_a_pod_share_the_room_for_reports_and_four_more_fit() {
         for containers in 1..20 {
             assert!(limit_bytes(containers) * (containers + 4) <= POD_BYTES, "{containers}");
         }

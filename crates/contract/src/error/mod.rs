@@ -1,8 +1,8 @@
-//! When two errors are the same error.
+//! Whether two errors are the same error.
 //!
-//! An agent that is stuck prints the same complaint with another time, id or path each time. The
-//! signature leaves such volatile parts out, so that the circuit breaker sees one error where a person
-//! would see one. It leaves out as little as it can: two different complaints must stay two.
+//! An agent that is stuck prints the same error with a different time, id or path each time. The signature leaves such
+//! volatile parts out, so that the circuit breaker sees one error if a person would see one. It leaves out as little as
+//! possible: two different errors must stay different.
 
 mod volatile;
 
@@ -10,18 +10,18 @@ use sha2::{Digest, Sha256};
 
 use crate::{hex, text::cut};
 
-/// Characters of a text that the signature looks at.
+/// The signature covers this many characters of a text.
 const SIGNATURE_CHARS: usize = 2000;
-/// Characters of a summary.
+/// Maximum characters of a summary.
 const SUMMARY_CHARS: usize = 200;
 
-/// Sixteen hex digits that are equal for texts that differ only in times, addresses, urls, ids,
-/// durations, line numbers and paths under a temporary folder.
+/// Sixteen hex digits that are equal for texts that differ only in times, addresses, URLs, ids, durations, line numbers
+/// and paths below a temporary folder.
 pub fn signature(text: &str) -> String {
     sign(&normalise(text))
 }
 
-/// The signature of several errors together, in whatever order they come; of one, that of [`signature`].
+/// The signature of several errors together, in any order. For a single error it equals that of [`signature`].
 pub fn signature_of_all<'a>(errors: impl IntoIterator<Item = &'a str>) -> String {
     let mut all: Vec<String> = errors.into_iter().map(normalise).collect();
     all.sort();
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_complaint_at_another_time_is_the_same_error() {
+    fn the_same_error_at_another_time_is_the_same_error() {
         same("2026-11-22T10:00:00Z timeout", "2026-11-23 11:01:02.123 UTC timeout");
         same("failed after 3.2s", "failed after 41 seconds");
         same("at 10:15:03 the build broke", "at 23:59 the build broke");

@@ -1,18 +1,18 @@
-//! What is volatile in an error, and what only looks so.
+//! Recognises what is volatile in an error, and what only looks volatile.
 
 use std::sync::LazyLock;
 
 use regex_lite::{Captures, Regex};
 
-/// What becomes of a match.
+/// What replaces a match.
 enum Replacement {
-    /// This, in which `$1` stands for a group.
+    /// This text, in which `$1` stands for a group.
     Word(&'static str),
-    /// What is decided by a look at it.
+    /// What this function computes from it.
     Computed(fn(&Captures) -> String),
 }
 
-/// What is volatile, and the word that stands for it. Order matters: what comes first is larger.
+/// Patterns of what is volatile, and their replacements. The order matters: larger patterns come first.
 static VOLATILE: LazyLock<Vec<(Regex, Replacement)>> = LazyLock::new(|| {
     use Replacement::{Computed, Word};
     [
@@ -42,13 +42,13 @@ static VOLATILE: LazyLock<Vec<(Regex, Replacement)>> = LazyLock::new(|| {
     .collect()
 });
 
-/// How many patterns there are: one that does not compile would be missing.
+/// The number of patterns. A pattern that does not compile would be missing.
 #[cfg(test)]
 pub(super) fn patterns() -> usize {
     VOLATILE.len()
 }
 
-/// A text with a word in the place of everything volatile.
+/// Replaces everything volatile in a text by placeholders.
 pub(super) fn replace(mut text: String) -> String {
     for (regex, replacement) in VOLATILE.iter() {
         text = match replacement {
@@ -64,7 +64,7 @@ fn group<'a>(found: &'a Captures, index: usize) -> &'a str {
     found.get(index).map_or("", |group| group.as_str())
 }
 
-/// Last labels of names that are a host's and no file's.
+/// Last labels that show that a name is a host's and not a file's.
 const HOSTS: &[&str] =
     &["com", "net", "org", "io", "ai", "dev", "local", "internal", "svc", "cloud", "localhost"];
 
@@ -94,7 +94,7 @@ fn id(found: &Captures) -> String {
     if opaque { "<id>".to_owned() } else { whole.to_owned() }
 }
 
-/// Whether a part of a name is one that no person chose.
+/// Whether a part of a name was generated, not chosen by a person.
 fn opaque(part: &str) -> bool {
     let digits = part.bytes().filter(u8::is_ascii_digit).count();
     if digits == part.len() {
@@ -110,7 +110,7 @@ fn opaque(part: &str) -> bool {
         && (mixed || (2 * digits >= part.len() && digits >= 3 && part.len() < 8) || hex || part.len() >= 16)
 }
 
-/// Hexadecimal digits that are no plain number, and no word either. Codes such as `E501` are shorter.
+/// Replaces hexadecimal digits that are neither a plain number nor a word. Codes such as `E501` are too short to match.
 fn hex(found: &Captures) -> String {
     let digits = group(found, 0);
     let numbers = digits.bytes().filter(u8::is_ascii_digit).count();
