@@ -14,7 +14,7 @@ const USAGE: &str = "usage: agentloop-runner run [--input DIR] [--scratch DIR] [
        agentloop-runner install DIR
        agentloop-runner version";
 
-/// Runs a command of ours; the exit code. The first argument is the program's name.
+/// Runs one of the program's commands and returns the exit code. The first argument is the program's name.
 pub fn main(arguments: impl Iterator<Item = OsString>) -> i32 {
     let arguments: Vec<OsString> = arguments.skip(1).collect();
     let (command, rest) =
@@ -44,7 +44,7 @@ fn usage() -> i32 {
     2
 }
 
-/// Everything after `--` is the agent's, whatever it looks like.
+/// Parses the arguments of `run`. Everything after `--` is the agent's command, even if it looks like an option.
 fn parse_run(arguments: &[OsString]) -> Option<RunArguments> {
     let mut run = RunArguments {
         input: names::INPUT_DIR.into(),
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_two_dashes_is_the_agents() {
+    fn everything_after_two_dashes_is_the_agents_command() {
         let run = parse(&["--input", "/i", "--", "claude", "--input", "x", "--"]).expect("parsed");
         assert_eq!(run.input, Path::new("/i"));
         assert_eq!(run.scratch, Path::new(names::SCRATCH_DIR));

@@ -1,4 +1,4 @@
-//! What an iteration's facts amount to: its error, and whether the verify command is asked.
+//! Evaluates the facts of an iteration: its error, and whether the verify command must run.
 
 use agentloop_contract::{
     completion_gate::{CompletionGate, NoCompletionGate},
@@ -11,10 +11,10 @@ use crate::{
     process::Status,
 };
 
-/// Lines of a failed verify command that are kept.
+/// How many lines of a failed verify command are kept.
 const VERIFY_LINES: usize = 100;
 
-/// Whether the verify command decides now: when the policy's own condition holds.
+/// Whether the verify command must run: if the policy's own condition holds.
 pub fn needs_verify(
     context: &Context,
     end: End,
@@ -29,12 +29,12 @@ pub fn needs_verify(
     }
 }
 
-/// What the verify command said.
+/// The result of the verify command.
 pub fn verified(status: Status, timed_out: bool, output: &OutputSummary) -> Verified {
     let passed = status == Status::Exited(0) && !timed_out;
     let lines = || {
         let lines = last_lines(&output.text, VERIFY_LINES);
-        // Test runners print their failures on either stream; the one that says something at the end is told.
+        // Test runners print their failures on either stream.
         let errors = last_lines(&output.stderr, VERIFY_LINES);
         if errors.is_empty() { lines } else { [lines, errors].concat() }
     };
@@ -49,7 +49,7 @@ pub fn verified(status: Status, timed_out: bool, output: &OutputSummary) -> Veri
     }
 }
 
-/// The iteration's error; the first of these that there is.
+/// The iteration's error: the first of these that applies.
 pub fn error(report: &Report, status: Status, output: &OutputSummary) -> Option<Error> {
     if report.end == End::TimedOut {
         return Some(Error::new("IterationTimeout"));
@@ -69,7 +69,7 @@ pub fn error(report: &Report, status: Status, output: &OutputSummary) -> Option<
         }
     }
     let how = match status {
-        // A disruption is not the agent's error.
+        // A disruption is not an error of the agent.
         _ if report.end == End::Interrupted => return None,
         Status::Exited(0) if output.failed.is_some() => "failed turn".to_owned(),
         Status::Exited(0) => return None,
@@ -82,7 +82,7 @@ pub fn error(report: &Report, status: Status, output: &OutputSummary) -> Option<
     })
 }
 
-/// Whether the provider refused: by the agent's own stream, or by an exit code that means "not now".
+/// The provider's error, if any: according to the agent's own stream, or to an exit code that means "not now".
 pub fn provider_error(context: &Context, status: Status, output: &OutputSummary) -> Option<ProviderError> {
     let by_code = match status {
         Status::Exited(code) => context.retry_on_exit_codes.contains(&code),
@@ -115,22 +115,22 @@ mod tests {
     }
 
     #[test]
-    fn the_first_error_of_these_is_told() {
+    fn the_first_error_that_applies_is_reported() {
         let (mut report, mut output) = facts();
         let failed = Status::Exited(3);
-        let mut told = Vec::new();
-        told.push(summary(&report, failed, &output));
+        let mut errors = Vec::new();
+        errors.push(summary(&report, failed, &output));
         report.end = End::Exited;
-        told.push(summary(&report, failed, &output));
+        errors.push(summary(&report, failed, &output));
         report.verify = None;
-        told.push(summary(&report, failed, &output));
+        errors.push(summary(&report, failed, &output));
         report.gate = None;
-        told.push(summary(&report, failed, &output));
-        told.push(summary(&report, Status::Killed(9), &output));
-        told.push(summary(&report, Status::Exited(0), &output));
+        errors.push(summary(&report, failed, &output));
+        errors.push(summary(&report, Status::Killed(9), &output));
+        errors.push(summary(&report, Status::Exited(0), &output));
         output.failed = Some("model said no".into());
-        told.push(summary(&report, failed, &output));
-        told.push(summary(&report, Status::Exited(0), &output));
+        errors.push(summary(&report, failed, &output));
+        errors.push(summary(&report, Status::Exited(0), &output));
         let expected = [
             Some("IterationTimeout"),
             Some("the line"),
@@ -141,17 +141,17 @@ mod tests {
             Some("exit code 3: model said no"),
             Some("failed turn: model said no"),
         ];
-        assert_eq!(told, expected.map(|text| text.map(str::to_owned)));
+        assert_eq!(errors, expected.map(|text| text.map(str::to_owned)));
     }
 
     #[test]
-    fn a_disruption_is_no_error_of_the_agent() {
+    fn a_disruption_is_not_an_error_of_the_agent() {
         let report = Report::of(End::Interrupted);
         assert_eq!(error(&report, Status::Exited(1), &facts().1), None);
     }
 
     #[test]
-    fn blockers_of_a_gate_that_is_ready_are_no_error() {
+    fn blockers_of_a_ready_gate_are_not_an_error() {
         let (mut report, output) = facts();
         (report.end, report.verify) = (End::Exited, None);
         report.gate.iter_mut().for_each(|gate| gate.ready = true);
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_verify_is_told_by_its_exit_code() {
+    fn a_silent_verify_command_is_reported_by_its_exit_code() {
         let output = OutputSummary::default();
         let verify = |status, timed_out| Some(verified(status, timed_out, &output));
         let mut report = Report { verify: verify(Status::Exited(2), false), ..Report::of(End::Exited) };

@@ -1,4 +1,4 @@
-//! What the operator mounts into the pod: the context and the user's prompt.
+//! Reads what the operator mounts into the pod: the context and the user's prompt.
 
 use std::{env, fs, io, os::unix::ffi::OsStringExt, path::Path};
 
@@ -13,12 +13,12 @@ pub enum Error {
     /// A file cannot be read.
     #[error("cannot read {0}: {1}")]
     Io(String, io::Error),
-    /// The context is no context.
+    /// The context is not valid.
     #[error("{CONTEXT_FILE} is not valid: {0}")]
     Context(String),
 }
 
-/// The key that the report is signed with; `None` where an older operator, or nobody, made the pod.
+/// The key that signs the report; `None` if an older operator made the pod, or none did.
 pub fn key() -> Option<Vec<u8>> {
     env::var_os(names::env::REPORT_KEY).map(OsStringExt::into_vec).filter(|key| !key.is_empty())
 }
@@ -30,7 +30,7 @@ pub fn context(folder: &Path) -> Result<Context, Error> {
     decode(&text)
 }
 
-/// Reads the user's prompt; `None` where the task has none.
+/// Reads the user's prompt; `None` if the task has none.
 pub fn prompt(folder: &Path) -> Result<Option<Vec<u8>>, Error> {
     let path = folder.join(PROMPT_FILE);
     match fs::read(&path) {
@@ -40,7 +40,7 @@ pub fn prompt(folder: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
 }
 
-/// The context that a document tells.
+/// Decodes a context.
 pub fn decode(text: &[u8]) -> Result<Context, Error> {
     let context: Context = serde_json::from_slice(text).map_err(|error| Error::Context(error.to_string()))?;
     if context.version != VERSION {
@@ -49,7 +49,7 @@ pub fn decode(text: &[u8]) -> Result<Context, Error> {
             "it has version {found}, but this runner supports version {VERSION}"
         )));
     }
-    // It becomes part of a file's name.
+    // It becomes part of a file name.
     let uid = &context.task.uid;
     if uid.is_empty() || uid.len() > 128 || !uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         return Err(Error::Context("the task's uid is malformed".to_owned()));

@@ -1,14 +1,14 @@
-//! Runs one iteration of a coding agent inside its pod, as whatever the agent's image makes of it: as PID 1 or not, as
-//! any user, on a read-only root file system, without capabilities, and with nothing else in the image.
+//! Runs one iteration of a coding agent inside its pod. It works in any image: as PID 1 or not, as any user, on a
+//! read-only root file system, without capabilities, and with nothing else in the image.
 //!
-//! Data flows one way; only the modules marked with * do any input or output:
+//! Data flows in one direction. Only the modules marked with * do input or output:
 //!
 //! [`inputs`]* → [`prompt`] → [`workspace`]* (before) → [`process`]* with [`output`] and [`completion_gate`] → [`workspace`]*
 //! (after) → [`process`]* (verify) → [`evaluation`] → [`termination_message`]*
 //!
-//! What anything but the agent says passes [`secrets`] first.
+//! [`secrets`] masks credentials in everything that the runner writes, except in the agent's own output.
 //!
-//! [`run`] is that sequence, [`cli`] the commands around it, [`install`] how the program gets into a foreign image.
+//! [`run`] is that sequence, [`cli`] parses the commands, and [`install`] copies the program into another image.
 
 pub mod cli;
 pub mod completion_gate;

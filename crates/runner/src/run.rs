@@ -36,27 +36,27 @@ use crate::{
     },
 };
 
-/// The rendered prompt, in the scratch folder.
+/// File name of the rendered prompt, in the scratch folder.
 const RENDERED: &str = agentloop_contract::names::PROMPT_RENDERED;
-/// Names of changed files in the full report.
+/// How many changed files the full report names.
 const MOST_NAMES: usize = 200;
-/// What a fingerprint may still take when we were told to stop: the kubelet waits for a while, but not for long.
+/// How long a fingerprint may still take after the runner was told to stop. The kubelet does not wait for long.
 const WHEN_STOPPING: Duration = Duration::from_secs(5);
 
-/// Where `run` finds and puts things, and what it runs.
+/// The arguments of the command `run`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunArguments {
-    /// Folder with the context and the prompt.
+    /// The folder that has the context and the prompt.
     pub input: PathBuf,
-    /// Writable folder for the rendered prompt.
+    /// A writable folder for the rendered prompt.
     pub scratch: PathBuf,
-    /// File that the report is written to.
+    /// The file to which the report is written.
     pub termination_log: PathBuf,
     /// The agent's command and its arguments; never empty.
     pub command: Vec<OsString>,
 }
 
-/// Why there is nothing to judge.
+/// Why the agent was not run.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{0}")]
@@ -104,14 +104,14 @@ fn exit_code_of(report: &Report) -> i32 {
     report.container_exit_code().unwrap_or(exit_code::RUNNER_FAILED)
 }
 
-/// Runs one iteration and reports on it; the exit code.
+/// Runs one iteration, writes its report and returns the exit code.
 pub fn run(arguments: &RunArguments) -> i32 {
     shield();
-    // While nothing else runs that could take threads or memory away.
+    // Read now, while nothing else runs that could use up threads or memory.
     let _ = secrets::own();
     let key = inputs::key();
     if let Err(error) = termination_message::prepare(&arguments.termination_log, key.as_deref()) {
-        // Without a report nothing that the agent did could ever count.
+        // Without a report, nothing that the agent does could count.
         secrets::log(format_args!("cannot write {}: {error}", arguments.termination_log.display()));
         return exit_code::RUNNER_FAILED;
     }
@@ -123,8 +123,8 @@ pub fn run(arguments: &RunArguments) -> i32 {
     code
 }
 
-/// Keeps the agent, which is the same user, out of the runner's memory, environment and descriptors: no program may
-/// trace this one, unless it has `CAP_SYS_PTRACE`.
+/// Keeps the agent, which runs as the same user, out of the runner's memory, environment and file descriptors: only
+/// programs with `CAP_SYS_PTRACE` may trace the runner.
 fn shield() {
     if let Err(errno) = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         secrets::log(format_args!("cannot keep the agent from tracing the runner: {errno}"));
@@ -144,7 +144,7 @@ fn iteration(arguments: &RunArguments) -> Result<(Report, i32), Failure> {
     if state_dir.has_run() {
         return Err(state_dir::Error::AlreadyRan.into());
     }
-    // What the agent writes to the user's own ignore file later on hides nothing.
+    // Read before the agent runs: what it writes to the user's ignore file hides nothing.
     let ignore = ignore::Ignore {
         task: ignore::Rules::parse(b"", context.ignore.join("\n").as_bytes()),
         user: ignore::user(&|name| std::env::var_os(name)),
@@ -220,8 +220,8 @@ fn iteration(arguments: &RunArguments) -> Result<(Report, i32), Failure> {
     Ok((report, code.0))
 }
 
-/// What still runs may have changed, or may yet change, whatever there is to see: nothing is completed by it, and
-/// nothing is free.
+/// The result if processes survive. They may have changed everything that the runner sees, or may still change it. So
+/// the iteration completes nothing and is charged.
 fn not_alone(state_dir: &StateDir, known: &Report, survivors: &Survivors) -> (Report, i32) {
     secrets::log(survivors);
     let failed = termination_message::failed(known, &survivors.to_string());
@@ -233,11 +233,11 @@ fn not_alone(state_dir: &StateDir, known: &Report, survivors: &Survivors) -> (Re
 struct Before {
     fingerprint: Fingerprint,
     ignore: ignore::Ignore,
-    /// Taken last: from here on the runner writes nothing to the workspace until the agent has ended.
+    /// Taken last. From then on, the runner writes nothing to the workspace until the agent has ended.
     look: MetadataSnapshot,
 }
 
-/// Fills in what the agent itself brought about; the exit code, and whether the verify command decides now.
+/// Fills in the results of the agent itself. Returns the exit code, and whether the verify command must run now.
 fn evaluate_agent(
     report: &mut Report,
     context: &Context,
@@ -258,7 +258,7 @@ fn evaluate_agent(
         Status::Killed(signal) => report.signal = Some(signal),
     }
     let found = completion_gate::find(&output.text);
-    // Before the verify command, so that what it builds does not count as the agent's work.
+    // Taken before the verify command runs, so that what it builds does not count as the agent's work.
     let difference = if workspace::is_at(root, path) {
         let after = fingerprint(root, context, &before.ignore, supervisor, WHEN_STOPPING);
         report.fingerprint_after = after.hex();
@@ -282,8 +282,8 @@ fn evaluate_agent(
     (exit_code_of(report), verify)
 }
 
-/// How the agent ended by its own word: a stream whose last turn failed is no success, whatever its program exits with;
-/// and where that did not exit after its final event, the stream says it all.
+/// The agent's exit status, corrected by its own stream. If the last turn failed, an exit code of 0 is no success. If
+/// the agent did not exit after its final event, the stream alone decides.
 fn own_status(end: End, ended: &EndedCommand, output: &OutputSummary) -> Status {
     let failed = output.failed.is_some() || output.ended.is_some_and(|turn| turn.failed);
     match ended.status {
@@ -293,7 +293,7 @@ fn own_status(end: End, ended: &EndedCommand, output: &OutputSummary) -> Status 
     }
 }
 
-/// What an error is told by: not by a signal of ours.
+/// The exit status that an error message names: never a signal that the runner sent.
 fn status_of_error(ended: &EndedCommand) -> Status {
     if ended.finished.is_some() { Status::Exited(0) } else { ended.status }
 }
@@ -333,7 +333,7 @@ fn look(root: &OwnedFd, supervisor: &Supervisor) -> MetadataSnapshot {
 }
 
 fn untouched(root: &OwnedFd, supervisor: &Supervisor, before: &MetadataSnapshot) -> bool {
-    // What cannot come to yes need not be looked at again.
+    // If the first snapshot is incomplete, the answer is no without a second one.
     before.incomplete().is_none() && {
         let limits =
             Limits { stop: Some(supervisor.stop_flag()), after_stop: WHEN_STOPPING, ..Limits::default() };
@@ -341,7 +341,7 @@ fn untouched(root: &OwnedFd, supervisor: &Supervisor, before: &MetadataSnapshot)
     }
 }
 
-/// The agent's command, in the folder that its image or template chose, or in the workspace.
+/// The agent's command. It starts in the folder that its image or template chose, or in the workspace.
 fn agent_command(
     arguments: &RunArguments,
     start: &Start,
@@ -352,7 +352,7 @@ fn agent_command(
     let mut command = command(std::iter::once(start.program.as_os_str()).chain(words), context);
     if let Some(folder) = &start.folder {
         command.current_dir(folder);
-        // Some shells and programs ask it first.
+        // Some shells and programs read this variable first.
         if std::env::var_os("PWD").is_some() {
             command.env("PWD", folder);
         }
@@ -374,13 +374,13 @@ fn command<'a>(mut words: impl Iterator<Item = &'a OsStr>, context: &Context) ->
         .env(env::ITERATION, context.iteration.to_string())
         .env(env::MAX_ITERATIONS, context.max_iterations.to_string())
         .env(env::WORKSPACE, &context.workspace)
-        // Who knows it can sign a report.
+        // Whoever knows the key can sign a report.
         .env_remove(env::REPORT_KEY)
         .stdin(Stdio::null());
     command
 }
 
-/// Runs the verify command; `None` where it was not allowed to finish. An error where something of it could not be ended.
+/// Runs the verify command. `None` if it was not allowed to finish, an error if processes of it survive.
 fn run_verify(
     verify: &Verify,
     state_dir: &StateDir,
@@ -399,7 +399,7 @@ fn run_verify(
     match supervisor.run(command, options) {
         Ok(ended) => {
             keep_transcript(state_dir, "verify.log", &ended);
-            // Cut short by a stop, it has said nothing; where it had finished by then, it has.
+            // If a stop killed it, it has no result. If it finished first, its result counts.
             let cut = ended.interrupted && matches!(ended.status, Status::Killed(_));
             let output = summarize(&ended);
             match ended.survivors {
@@ -419,7 +419,7 @@ fn run_verify(
     }
 }
 
-/// Why the agent's command could not be executed, in words that tell what to do.
+/// Explains why the agent's command could not be executed, so that the user can fix it.
 fn not_started(command: &[OsString], error: io::Error) -> Failure {
     let name = command.first().map(|name| name.display().to_string()).unwrap_or_default();
     match error.kind() {
@@ -450,14 +450,14 @@ fn keep_report(state_dir: &StateDir, report: &Report) {
     kept(state_dir.write("report.json", &[&json, b"\n"]));
 }
 
-/// An iteration does not fail because its transcript cannot be kept.
+/// Logs a transcript that cannot be kept; the iteration does not fail because of it.
 fn kept(result: Result<(), state_dir::Error>) {
     if let Err(error) = result {
         secrets::log(format_args!("cannot keep the transcript: {error}"));
     }
 }
 
-/// What a command said, without credentials. What it printed because it was stopped does not count.
+/// The summary of a command's output, without credentials. Output after the final event of its stream does not count.
 fn summarize(ended: &EndedCommand) -> OutputSummary {
     let output = ended.finished.clone().unwrap_or_else(|| lock(ended).summary(Timestamp::now()));
     secrets::own().output(output)

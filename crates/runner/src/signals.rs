@@ -1,10 +1,10 @@
-//! Signals as events, so that one loop sees signals, ended processes and closed pipes in order.
+//! Turns signals into events, so that one loop sees signals, ended processes and closed pipes in order.
 //!
-//! A polite stop is an order of the kubelet's only where the kubelet can have sent it. Where the runner is process 1, an
-//! order comes from outside its PID namespace, and the kernel shows such a sender as number 0. Nothing inside can look
-//! like that: the kernel fills in the sender of `kill`, and refuses to have it filled in by others. `sigqueue` and its
-//! kin may name any sender, but show by their code what they are. Where the runner is not process 1
-//! (`shareProcessNamespace`), the container runtime may be seen with a number, and every stop is an order.
+//! SIGTERM and SIGINT are an order to stop only if the kubelet can have sent them. If the runner is process 1, an order
+//! comes from outside its PID namespace, and the kernel shows such a sender as number 0. No process inside can imitate
+//! that: the kernel itself fills in the sender of `kill`. Calls such as `sigqueue` may name any sender, but their signal
+//! code gives them away. If the runner is not process 1 (`shareProcessNamespace`), the container runtime may have a
+//! number, and every such signal is an order.
 
 use std::{
     io,
@@ -22,18 +22,18 @@ use signal_hook::{
     low_level::siginfo::{Cause, Origin, Sent},
 };
 
-/// What the loop waits for.
+/// An event that the supervising loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalEvent {
-    /// A child has ended, or so it seems.
+    /// A child process may have ended.
     Child,
-    /// We were ordered to stop, by this signal.
+    /// The runner was ordered to stop, by this signal.
     Stop(i32),
     /// Any other signal that may come from outside.
     Other(i32),
-    /// A signal that comes from what the runner started, which is the agent's alone; a polite stop is no order then.
+    /// A signal from a process inside the container. It is for the agent only, and never an order to stop.
     Inside(i32),
-    /// A pipe of the command with this process group has no writer any more.
+    /// A pipe of the command with this process group has no writer anymore.
     Closed(i32),
 }
 
@@ -43,11 +43,12 @@ pub struct SignalEvents {
     pub receiver: Receiver<SignalEvent>,
     /// For the threads that read pipes.
     pub sender: Sender<SignalEvent>,
-    /// We were told to stop.
+    /// The runner was told to stop.
     pub stopping: Arc<AtomicBool>,
 }
 
-/// Begins to listen. A signal that is caught is not ignored by PID 1, and has its default again in what is executed.
+/// Starts to listen. PID 1 does not ignore a caught signal, and the signal has its default action again in programs that
+/// the runner executes.
 pub fn listen() -> io::Result<SignalEvents> {
     let (sender, receiver) = channel();
     let stopping = Arc::new(AtomicBool::new(false));
@@ -75,12 +76,12 @@ pub fn listen() -> io::Result<SignalEvents> {
     Ok(SignalEvents { receiver, sender, stopping })
 }
 
-/// Whether neither a process outside our PID namespace nor the kernel, for the terminal, sent the signal.
+/// Whether a process inside the PID namespace sent the signal, and not the kernel on behalf of the terminal.
 fn is_from_inside(origin: &Origin) -> bool {
     origin.cause != Cause::Kernel && !from_outside(origin)
 }
 
-/// Whether a process outside our PID namespace sent the signal, by `kill`.
+/// Whether a process outside the PID namespace sent the signal with `kill`.
 fn from_outside(origin: &Origin) -> bool {
     origin.cause == Cause::Sent(Sent::User) && origin.process.is_some_and(|sender| sender.pid == 0)
 }

@@ -1,8 +1,8 @@
-//! Where the agent starts, and which program a relative command means.
+//! The folder that the agent starts in, and the program that a relative command means.
 //!
-//! Where neither template nor image names a folder, the container starts in `/`, and work that an agent does there is
-//! lost with the container. So it starts in the workspace then. A relative command still means what it would have meant
-//! where the container started.
+//! If neither the template nor the image names a folder, the container starts in `/`, and the agent's work there would be
+//! lost with the container. So the agent starts in the workspace. A relative command still means the same program as in
+//! the folder that the container started in.
 
 use std::{
     env,
@@ -14,19 +14,19 @@ use std::{
 
 use agentloop_contract::context::Context;
 
-/// The place of a start.
+/// How the agent starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Start {
-    /// The folder that the command starts in, where that is not the runner's own.
+    /// The folder that the command starts in, if it is not the runner's own.
     pub folder: Option<PathBuf>,
-    /// The command's first word: made absolute where the folder is another, and it was relative.
+    /// The command's first word. It is made absolute if it is relative and the folder changes.
     pub program: OsString,
-    /// The folder that the command starts in, where that is neither the workspace nor in it.
+    /// The folder that the command starts in, if it is neither the workspace nor below it.
     pub outside: Option<String>,
 }
 
 impl Start {
-    /// Where the agent starts, for a runner that was itself started in the folder `here`.
+    /// How the agent starts, if the runner itself was started in the folder `here`.
     pub fn of(context: &Context, program: &OsStr, here: Option<&Path>, path: Option<&OsStr>) -> Self {
         let workspace = Path::new(&context.workspace);
         let Some(here) = here else {
@@ -47,10 +47,10 @@ impl Start {
     }
 }
 
-/// The program that a word means in the folder `here`, where it is looked up in that folder; else the word itself.
+/// The absolute path of the program that a word means in the folder `here`, if that folder matters; else the word.
 fn absolute(program: &OsStr, here: &Path, path: Option<&OsStr>) -> OsString {
     if program.as_bytes().contains(&b'/') {
-        // An absolute one stays.
+        // An absolute path stays as it is.
         return here.join(program).into_os_string();
     }
     for folder in path.map(env::split_paths).into_iter().flatten() {
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_relative_program_is_looked_up_where_the_container_started() {
+    fn a_relative_program_is_looked_up_in_the_folder_that_the_container_started_in() {
         let folder = tempfile::tempdir().expect("a folder");
         let here = folder.path();
         for (name, mode) in

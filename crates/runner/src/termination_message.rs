@@ -1,8 +1,8 @@
-//! Hands the report over: the container's termination message, written last and in place.
+//! Writes the report: the container's termination message, written last and in place.
 //!
-//! The report is signed with the key of its pod, where there is one. Nothing signed leaves the runner before that last
-//! write: what is noted on the way stays in memory, and what a failing runner makes of it decides nothing. So an agent
-//! that ends its runner early finds no signed words to leave behind.
+//! The report is signed with the key of its pod, if there is one. Nothing signed leaves the runner before this last write:
+//! facts that are noted earlier stay in memory, and the report of a failing runner decides nothing. So an agent that ends
+//! its runner early finds no signed report to leave behind.
 
 use std::{
     fs::File,
@@ -23,10 +23,10 @@ use rustix::{
 
 use crate::{process::RUNNING, secrets};
 
-/// The limit until the context has told the real one: it fits a pod of eight containers.
+/// The limit until the context is read. It fits a pod of eight containers.
 const CAREFUL_LIMIT: usize = 1024;
 
-/// Where the report goes, for the runner's last words too.
+/// Where the report is written to; also used when the runner panics.
 static TARGET: Mutex<Option<Target>> = Mutex::new(None);
 
 #[derive(Clone)]
@@ -47,10 +47,10 @@ fn update(change: impl FnOnce(&mut Target)) {
     }
 }
 
-/// Sets where the report goes and what signs it, and sees to it that a panic is reported as [`End::RunnerFailed`].
+/// Sets where the report is written to and what signs it, and reports a panic as [`End::RunnerFailed`].
 ///
-/// The file is opened before the agent runs and kept open: an agent could take the right to write it away, or leave
-/// the runner no descriptor to open it with (`prlimit` asks only for the same user), and have its own words stand.
+/// The file is opened before the agent runs and stays open. Otherwise an agent could make it read-only, or leave the
+/// runner no file descriptor to open it with (`prlimit` requires only the same user), so that its own text stays there.
 pub fn prepare(file: &Path, key: Option<&[u8]>) -> io::Result<()> {
     let first =
         Target { file: Arc::new(open(file)?), key: key.map(Arc::from), limit: CAREFUL_LIMIT, report: None };
@@ -69,12 +69,12 @@ pub fn prepare(file: &Path, key: Option<&[u8]>) -> io::Result<()> {
     Ok(())
 }
 
-/// Sets the limit that the operator passed.
+/// Sets the size limit that the operator passed.
 pub fn limit(bytes: usize) {
     update(|target| target.limit = bytes);
 }
 
-/// The report of an iteration that cannot be judged: of what was known, only what decides nothing.
+/// The report of an iteration that cannot be evaluated. Of the known facts it keeps only those that decide nothing.
 pub fn failed(known: &Report, why: &str) -> Report {
     Report {
         error: Some(Error::new(&format!("RunnerFailed: {why}"))),
@@ -86,12 +86,12 @@ pub fn failed(known: &Report, why: &str) -> Report {
     }
 }
 
-/// Keeps what is known so far in memory, in case that the runner fails.
+/// Keeps the facts known so far in memory, in case the runner fails.
 pub fn note(report: &Report) {
     update(|target| target.report = Some(report.clone()));
 }
 
-/// Writes the report, whole or not at all and without credentials. What somebody else wrote there is gone in any case.
+/// Writes the report, complete or not at all, and without credentials. Whatever another program wrote there is removed.
 pub fn hand_over(report: &Report) {
     let Some(target) = target() else { return };
     let mut report = report.clone();
@@ -115,7 +115,7 @@ fn open(file: &Path) -> io::Result<File> {
     Ok(File::from(rustix::fs::open(file, flags, Mode::from_raw_mode(0o644))?))
 }
 
-/// In place, because the kubelet mounts the file itself: it can be neither renamed nor replaced.
+/// Writes in place, because the kubelet mounts the file itself, so it can be neither renamed nor replaced.
 fn overwrite(file: &File, message: &[u8]) -> io::Result<()> {
     file.set_len(0)?;
     let written = file.write_all_at(message, 0);

@@ -1,17 +1,18 @@
-//! A gate's content: YAML as people and models write it, not as YAML printers do.
+//! Reads the content of a completion gate: YAML as people and models write it, not as YAML printers do.
 //!
-//! The content is `key: value` lines. Read are plain, quoted and block (`|`, `>`) texts, texts that go on in
-//! indented lines, lists in both of YAML's styles, and a whole JSON object. What YAML would refuse is taken as
-//! it stands (`reason: All pass: 16/16`), and so is ` #12`, which YAML would take for a comment. Unknown keys are
-//! passed over.
+//! The content is `key: value` lines. Values are plain, quoted and block (`|`, `>`) texts, texts that continue in indented
+//! lines, and lists in both of YAML's styles; or the content is one JSON object. Text that YAML would reject is taken as
+//! it is (`reason: All pass: 16/16`), and so is ` #12`, which YAML would read as a comment. Unknown keys are ignored.
+//!
+//! A YAML parser would be no help: it rejects a whole document for one colon, and a gate that is lost costs an iteration.
 
 use agentloop_contract::completion_gate::CompletionGate;
 use serde_json::Value;
 
-/// Words that models write where there is nothing to list.
+/// Words that models write when there is nothing to list.
 const NOTHING: &[&str] = &["none", "n/a", "na", "nil", "null", "~", "-", "[]", "no blockers", "nothing"];
 
-/// The gate that the lines tell; `None` without a boolean `ready`.
+/// Reads a gate from its lines; `None` without a boolean `ready`.
 pub(super) fn read(lines: &[String]) -> Option<CompletionGate> {
     let text = lines.join("\n");
     if text.trim_start().starts_with('{') {
@@ -46,7 +47,7 @@ fn from_json(value: &Value) -> Option<CompletionGate> {
     Some(CompletionGate { ready, reason: text("reason"), progress: text("progress"), blockers })
 }
 
-/// The keys that mean something.
+/// The known keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Key {
     Ready,
@@ -62,12 +63,12 @@ struct Fields {
     reason: Option<String>,
     progress: Option<String>,
     blockers: Vec<String>,
-    /// Indentation of the first key: deeper ones belong to the value above them.
+    /// The indentation of the first key. Keys with a deeper indentation belong to the value above them.
     base: Option<usize>,
-    /// The key whose value may go on, its indentation, and the parts of the value so far.
+    /// The key whose value may continue, its indentation, and the parts of the value so far.
     current: Option<(Key, usize)>,
     parts: Vec<String>,
-    /// The value is a block text (`|`, `>`): nothing in it is a key.
+    /// Whether the value is a block text (`|`, `>`), which contains no keys.
     block: bool,
 }
 
@@ -84,7 +85,7 @@ impl Fields {
             && (key != Key::Other || !within)
         {
             let base = *self.base.get_or_insert(indent);
-            // A `ready` below another key is that key's, not the gate's.
+            // A `ready` below another key belongs to that key, not to the gate.
             if key != Key::Ready || indent <= base {
                 self.flush();
                 self.block = matches!(value.trim_end_matches(['-', '+']), "|" | ">");
@@ -98,7 +99,7 @@ impl Fields {
         self.parts.push(line.to_owned());
     }
 
-    /// The current key's value is whole.
+    /// Stores the value of the current key.
     fn flush(&mut self) {
         let parts = std::mem::take(&mut self.parts);
         let Some((key, _)) = self.current.take() else { return };
@@ -132,7 +133,7 @@ fn key(line: &str) -> Option<(Key, &str)> {
         "reason" => Key::Reason,
         "progress" => Key::Progress,
         "blockers" => Key::Blockers,
-        // Prose with a colon in it is no key.
+        // Prose that contains a colon is no key.
         word if !word.is_empty() && !word.starts_with('-') && !word.contains(char::is_whitespace) => {
             Key::Other
         }
@@ -141,7 +142,7 @@ fn key(line: &str) -> Option<(Key, &str)> {
     Some((key, value))
 }
 
-/// The items of a list: one a line after a dash, or between brackets, or a lone text.
+/// The items of a list: one per line after a dash, or between brackets, or a single text.
 fn list(parts: &[String]) -> Vec<String> {
     let whole = parts.join(" ");
     if let Some(inner) = whole.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -172,7 +173,7 @@ fn blocker(item: &str) -> Option<String> {
     (!item.is_empty() && !NOTHING.contains(&word.as_str())).then_some(item)
 }
 
-/// A value without the quotes around all of it.
+/// Removes quotes that surround the whole value.
 fn unquoted(value: &str) -> String {
     let value = value.trim();
     for quote in ['"', '\''] {

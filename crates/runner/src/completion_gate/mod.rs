@@ -1,26 +1,26 @@
-//! The completion gate's grammar: from an agent's words to a [`CompletionGate`], or to the reason why there is none.
+//! Parses the completion gate: finds a [`CompletionGate`] in an agent's text, or the reason why there is none.
 //!
-//! A gate is what stands between a line that begins with `<COMPLETION_GATE>` and the next line that ends with
-//! `</COMPLETION_GATE>`. What counts, and why:
+//! A gate is the text between a line that begins with `<COMPLETION_GATE>` and the next line that ends with
+//! `</COMPLETION_GATE>`. The rules, and their reasons:
 //!
-//! - **The block begun last decides.** Where it is unclosed, or has no boolean `ready`, there is no gate, even if
-//!   an earlier block was whole: the agent was about to say something else, and an earlier `ready: true` must not
-//!   end the loop over it. The price of being wrong is one more iteration.
-//! - **A block in a code fence is a quotation** and is skipped, unless that fence ends the output: models like to
-//!   fence their last words, while an explanation of the format has text after it. Statistics that an agent's program prints by itself are
-//!   no text (`gate/trailer.rs`).
-//! - **`ready` is a boolean**: `true` or `false`, in any case, quoted or not. Said twice and differently, it is
-//!   false. Anything else, such as the `<true or false>` of an echoed prompt, is no gate.
+//! - **The last block that begins decides.** If it is unclosed, or has no boolean `ready`, there is no gate, even if an
+//!   earlier block was complete: the agent was about to say something else, so an earlier `ready: true` must not end the
+//!   loop. If this is wrong, it costs one more iteration.
+//! - **A block in a code fence is a quotation** and is skipped, unless that fence ends the output: models often fence
+//!   their final answer, while an explanation of the format has text after it. Statistics that an agent's program prints
+//!   by itself do not count as text (`trailer.rs`).
+//! - **`ready` is a boolean**: `true` or `false`, in any case, quoted or not. If it is given twice with different values,
+//!   it is false. Anything else, such as the `<true or false>` of an echoed prompt, is no gate.
 //! - A tag in the middle of a line is prose.
 //!
-//! How the content between the tags is read, see `gate/fields.rs`.
+//! See `fields.rs` for how the content between the tags is read.
 
 mod fields;
 mod trailer;
 
 use agentloop_contract::completion_gate::{CLOSE, CompletionGate, NoCompletionGate, OPEN};
 
-/// Finds the gate that counts in a text, which is the agent's final text or the tail of its output.
+/// Finds the gate that counts in a text: the agent's final text, or the tail of its output.
 ///
 /// ```
 /// use agentloop_runner::completion_gate;
@@ -36,7 +36,7 @@ pub fn find(text: &str) -> Result<CompletionGate, NoCompletionGate> {
     scan.end()
 }
 
-/// A code fence that is open: its character, and how many of them.
+/// An open code fence: its character, and their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fence {
     mark: char,
@@ -60,24 +60,24 @@ impl Fence {
     }
 }
 
-/// A block that was opened, and what it says so far.
+/// An open block, and its content so far.
 struct Block {
     content: Vec<String>,
-    /// The fence that it stands in.
+    /// The fence around it.
     fence: Option<Fence>,
 }
 
-/// What is known of the blocks so far.
+/// What is known about the blocks so far.
 #[derive(Default)]
 struct Scan {
     fence: Option<Fence>,
-    /// Opened and not closed.
+    /// The block that is open.
     open: Option<Block>,
-    /// The verdict on the last block outside any fence.
-    said: Option<Result<CompletionGate, NoCompletionGate>>,
-    /// The verdict on the last block of the fence that is open, or that was closed with nothing after it.
+    /// The result of the last block outside any fence.
+    unfenced: Option<Result<CompletionGate, NoCompletionGate>>,
+    /// The result of the last block in the fence that is open, or that was closed with nothing after it.
     fenced: Option<Result<CompletionGate, NoCompletionGate>>,
-    /// Some block was skipped because of its fence.
+    /// A block was skipped because of its fence.
     quoted: bool,
 }
 
@@ -87,7 +87,7 @@ impl Scan {
         if self.open.is_some() && !line.starts_with(OPEN) {
             self.inside(raw.trim_end());
         } else if let Some(rest) = line.strip_prefix(OPEN) {
-            // A block that is still open was never meant, or was cut off: this one takes its place.
+            // A block that is still open was a mention, or was cut off. This one replaces it.
             self.begin();
             self.inside(rest);
         } else {
@@ -95,7 +95,7 @@ impl Scan {
         }
     }
 
-    /// A line of the open block, or what follows its opening tag.
+    /// Takes a line of the open block, or the text after its opening tag.
     fn inside(&mut self, raw: &str) {
         let line = raw.trim();
         let Some(block) = &mut self.open else { return };
@@ -108,23 +108,23 @@ impl Scan {
             }
             self.fence = None;
         } else if let (None, Some(fence)) = (self.fence, Fence::opened_by(line)) {
-            // The content is fenced once more within the tags: read as if it were not.
+            // A fence within the tags is ignored.
             self.fence = Some(fence);
         } else {
             block.content.push(raw.to_owned());
         }
     }
 
-    /// A line outside any block.
+    /// Takes a line outside any block.
     fn outside(&mut self, line: &str) {
         match self.fence {
             Some(fence) if fence.closed_by(line) => self.fence = None,
             Some(_) => {}
             None if line.is_empty() => {}
-            // The program's words, not the model's.
+            // Printed by the agent's program, not by the model.
             None if self.fenced.is_some() && trailer::is(line) => {}
             None => {
-                // Text after a fence: what the fence held was a quotation.
+                // Text follows the fence, so its block was a quotation.
                 self.quoted |= self.fenced.take().is_some();
                 self.fence = Fence::opened_by(line);
             }
@@ -133,7 +133,7 @@ impl Scan {
 
     fn begin(&mut self) {
         if self.fence.is_none() {
-            // What the fence held was a quotation; this block has the word, whatever it says.
+            // The fenced block was a quotation. From now on this block decides.
             self.fenced = None;
         }
         self.open = Some(Block { content: Vec::new(), fence: self.fence });
@@ -141,32 +141,32 @@ impl Scan {
 
     fn close(&mut self) {
         if let Some(block) = self.open.take() {
-            let verdict = fields::read(&block.content).ok_or(NoCompletionGate::NoReady);
-            // A stray fence inside the block ends with it.
+            let result = fields::read(&block.content).ok_or(NoCompletionGate::NoReady);
+            // A fence that was left open inside the block ends with the block.
             self.fence = block.fence;
-            self.record(block.fence, verdict);
+            self.record(block.fence, result);
         }
     }
 
-    /// The open block will not be closed.
+    /// Ends a block that was not closed.
     fn abandon(&mut self) {
         if let Some(block) = self.open.take() {
             self.record(block.fence, Err(NoCompletionGate::Unclosed));
         }
     }
 
-    fn record(&mut self, fence: Option<Fence>, verdict: Result<CompletionGate, NoCompletionGate>) {
+    fn record(&mut self, fence: Option<Fence>, result: Result<CompletionGate, NoCompletionGate>) {
         if fence.is_some() {
-            self.fenced = Some(verdict);
+            self.fenced = Some(result);
         } else {
-            self.said = Some(verdict);
+            self.unfenced = Some(result);
         }
     }
 
     fn end(mut self) -> Result<CompletionGate, NoCompletionGate> {
         self.abandon();
         let nothing = if self.quoted { NoCompletionGate::Quoted } else { NoCompletionGate::Absent };
-        self.fenced.or(self.said).unwrap_or(Err(nothing))
+        self.fenced.or(self.unfenced).unwrap_or(Err(nothing))
     }
 }
 

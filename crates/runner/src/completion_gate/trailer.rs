@@ -1,6 +1,6 @@
-//! What agents' programs print by themselves after the model's last words.
+//! Recognises what agents' programs print by themselves after the model's final text.
 
-/// Beginnings of such lines, in lower case, each with a word that must follow somewhere, and where it was seen.
+/// How such lines begin, in lower case, a word that must follow somewhere, and the program that prints the line.
 const TRAILERS: &[(&str, &str, &str)] = &[
     ("tokens:", "sent", "aider: Tokens: 4.1k sent, 212 received. Cost: $0.02 message, $0.02 session."),
     ("cost:", "session", "aider, the second line where the first is long"),
@@ -25,7 +25,7 @@ const TRAILERS: &[(&str, &str, &str)] = &[
     ("agent powering down", "", "Gemini CLI"),
 ];
 
-/// Whether a line is one of these.
+/// Whether a program printed this line by itself.
 pub(super) fn is(line: &str) -> bool {
     let line = line.to_lowercase();
     TRAILERS.iter().any(|(begin, word, _)| line.starts_with(begin) && line.contains(word))
