@@ -1,4 +1,4 @@
-//! JSON that is looked into, and never built: a tree of small objects takes a hundred times the memory of its text.
+//! Reads JSON in place, without building values: a tree of small objects takes a hundred times the memory of its text.
 
 use std::fmt;
 
@@ -8,24 +8,24 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// A JSON value as its text. What is absent, or of another type than asked for, is no value.
+/// A JSON value as its text. If a value is absent or has another type than requested, the result is `None`.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<'a>(&'a str);
 
 impl<'a> Json<'a> {
-    /// The value that takes up all of a text.
+    /// The value, if it is the whole text.
     pub fn whole(text: &'a str) -> Option<Self> {
         serde_json::from_str::<IgnoredAny>(text).is_ok().then(|| Self(text.trim()))
     }
 
-    /// The first object that begins in a text, with anything around it: `API Error: 401 {"type":"error",…}`.
+    /// The first object in a text, with any text around it: `API Error: 401 {"type":"error",…}`.
     pub fn within(text: &'a str) -> Option<Self> {
         let rest = text.get(text.find('{')?..)?;
         let raw = serde_json::Deserializer::from_str(rest).into_iter::<&RawValue>().next()?.ok()?;
         Some(Self(raw.get()))
     }
 
-    /// The value of an object's key; of a key that stands there twice, the last one.
+    /// The value of an object's key. If the key occurs twice, the last value counts.
     pub fn get(self, key: &str) -> Self {
         let mut found = "null";
         self.entries(|name, value| {
@@ -39,7 +39,7 @@ impl<'a> Json<'a> {
     /// Keys and values of an object.
     pub fn entries(self, each: impl FnMut(&str, Json<'a>)) {
         if self.0.starts_with('{') {
-            // It was parsed as a whole before: there is no error left.
+            // The text was parsed before, so this cannot fail.
             let _ = serde_json::Deserializer::from_str(self.0).deserialize_map(Walk(each));
         }
     }
@@ -57,7 +57,7 @@ impl<'a> Json<'a> {
         self.0.starts_with('"').then(|| serde_json::from_str(self.0).ok()).flatten()
     }
 
-    /// Whether this is the string.
+    /// Whether this is the given string.
     pub fn is(self, text: &str) -> bool {
         self.0.len() <= 6 * text.len() + 2 && self.text().is_some_and(|own| own == text)
     }

@@ -1,4 +1,4 @@
-//! The agent's output: passed through by [`crate::process`], and kept here within fixed bounds, whatever is printed.
+//! The agent's output. [`crate::process`] passes it through; this module keeps it within fixed bounds and reads it.
 
 pub mod cause;
 mod events;
@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 use self::{stream::Stream, tail::Tail, transcript::Transcript};
 
-/// Bytes of text that are searched for a gate and for the last line of an error.
+/// How many bytes of text are searched for a completion gate and for the last line of an error.
 pub const TAIL_BYTES: usize = 256 << 10;
 
 /// Collects one process's output.
@@ -25,69 +25,69 @@ pub struct Output {
     transcript: Transcript,
 }
 
-/// What an output says once it has ended.
+/// What an output says after it has ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutputSummary {
-    /// The final text, in which a gate is looked for. Standard error is never part of it.
+    /// The final text, which is searched for a completion gate. Standard error is never part of it.
     pub text: String,
     /// The tail of standard error.
     pub stderr: String,
-    /// The agent's own stream says that its last turn failed: with this error.
+    /// The error of the last turn, if the agent's own stream says that it failed.
     pub failed: Option<String>,
-    /// The model provider refused to serve, as the agent's own stream tells it.
+    /// The model provider's error, according to the agent's own stream.
     pub provider_error: Option<ProviderError>,
-    /// What the agent's own stream tells of its cost.
+    /// What the agent's own stream says about its cost.
     pub usage: Option<Usage>,
-    /// How the last turn ended, where the agent's own stream came to its final event.
+    /// How the last turn ended, if the agent's own stream reached its final event.
     pub ended: Option<TurnEnd>,
 }
 
-/// How the turn ended that an agent's stream tells.
+/// How a turn in an agent's stream ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TurnEnd {
-    /// The turn failed.
+    /// Whether the turn failed.
     pub failed: bool,
 }
 
 impl Output {
-    /// Takes what was printed on standard output.
+    /// Takes bytes from standard output.
     pub fn stdout(&mut self, bytes: &[u8]) {
         self.transcript.push(bytes);
         self.stdout.push(bytes);
     }
 
-    /// Takes what was printed on standard error.
+    /// Takes bytes from standard error.
     pub fn stderr(&mut self, bytes: &[u8]) {
         self.transcript.push(bytes);
         self.stderr.push(bytes);
     }
 
-    /// How the turn ended, where the agent has printed its final event: Claude Code's and
-    /// Gemini CLI's `result`, Codex' `turn.completed` or `turn.failed`, OpenCode's `error` or a `step_finish` that asks for
-    /// no tools. `None` again once another turn begins after it. Plain text has no such event.
+    /// How the turn ended, if the agent has printed its final event: the `result` of Claude Code and Gemini CLI, the
+    /// `turn.completed` or `turn.failed` of Codex, OpenCode's `error` or a `step_finish` that asks for no tools. `None`
+    /// again when another turn begins after it. Plain text has no such event.
     ///
-    /// An agent may run on for a while after that, with hooks for example; one that stays silent hangs. Of a last line
-    /// without a line feed only [`Self::summary`] knows.
+    /// An agent may continue for a while after that, for example with hooks; one that stays silent hangs. A last line
+    /// without a line feed is read only by [`Self::summary`].
     pub fn has_ended(&self) -> Option<TurnEnd> {
         self.stdout.has_ended()
     }
 
-    /// What all of it says. The time is needed for "try again in 5 minutes".
+    /// Summarises the whole output. The current time is needed for texts such as "try again in 5 minutes".
     pub fn summary(&mut self, now: Timestamp) -> OutputSummary {
         let mut output = self.stdout.summary(now);
         output.stderr = self.stderr.text();
         output
     }
 
-    /// The capped copy of both streams.
+    /// The bounded copy of both streams.
     pub fn transcript(&self) -> &Transcript {
         &self.transcript
     }
 }
 
 impl OutputSummary {
-    /// The line that most likely tells why the process failed: the stream's own word, else the last line of
-    /// standard error, else of standard output.
+    /// The line that most likely says why the process failed: the error in the stream, else the last line of standard
+    /// error, else of standard output.
     pub fn error_line(&self) -> Option<&str> {
         let structured =
             self.failed.as_deref().and_then(|text| text.lines().map(str::trim).find(|l| !l.is_empty()));
@@ -95,11 +95,11 @@ impl OutputSummary {
     }
 }
 
-/// Lines from the end of an output that are searched for the cause of a failure.
+/// How many lines at the end of an output are searched for the cause of a failure.
 const CAUSE_LINES: usize = 100;
 
-/// The last line that is not blank nor the same after every failure. Of a line drawn over with carriage returns, what is
-/// seen at the end.
+/// The last line that is neither blank nor the same after every failure. If carriage returns overwrite a line, its final
+/// text counts.
 pub fn cause_line(text: &str) -> Option<&str> {
     let mut lines: Vec<&str> = text
         .lines()
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_line_is_the_last_that_shows_something() {
+    fn the_last_line_is_the_last_one_that_is_not_blank() {
         assert_eq!(cause_line("a\nb  \n\n  \n"), Some("b"));
         assert_eq!(cause_line("10%\r50%\r100%\r\n"), Some("100%"));
         assert_eq!(cause_line("\n \n"), None);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn standard_error_is_no_place_for_a_gate() {
+    fn a_gate_on_standard_error_does_not_count() {
         let mut output = Output::default();
         output.stderr(b"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>\n");
         output.stdout(b"done\n");
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_looked_for_in_the_stream_then_in_stderr_then_in_stdout() {
+    fn an_error_is_searched_in_the_stream_then_in_stderr_then_in_stdout() {
         let mut output = OutputSummary { text: "out\n".into(), ..OutputSummary::default() };
         assert_eq!(output.error_line(), Some("out"));
         output.stderr = "warning\nerr\n\n".into();

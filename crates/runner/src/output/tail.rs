@@ -1,4 +1,4 @@
-//! The last bytes of something long.
+//! Keeps the last bytes of a long output.
 
 /// Keeps the last [`TAIL_BYTES`](super::TAIL_BYTES) bytes, in at most twice that memory.
 #[derive(Clone, Debug, Default)]
@@ -7,33 +7,33 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Adds bytes at the end; the oldest go.
+    /// Appends bytes and drops the oldest.
     pub fn push(&mut self, bytes: &[u8]) {
         push_within(&mut self.bytes, bytes, super::TAIL_BYTES);
     }
 
-    /// Forgets everything.
+    /// Drops everything.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }
 
-    /// Takes a line feed off the end.
+    /// Removes a line feed at the end.
     pub fn trim_end(&mut self) {
         if self.bytes.last() == Some(&b'\n') {
             self.bytes.pop();
         }
     }
 
-    /// What is kept, as text without terminal escapes; what is no UTF-8 becomes the replacement character.
+    /// The kept bytes as text without terminal escapes. Invalid UTF-8 becomes the replacement character.
     pub fn text(&self) -> String {
         plain(&String::from_utf8_lossy(last(&self.bytes, super::TAIL_BYTES)))
     }
 }
 
-/// Appends to a buffer of which the last `keep` bytes matter.
+/// Appends to a buffer whose last `keep` bytes matter.
 pub(super) fn push_within(buffer: &mut Vec<u8>, bytes: &[u8], keep: usize) {
     let bytes = last(bytes, keep);
-    // Moving the kept bytes to the front once for every `keep` new ones costs next to nothing.
+    // Moving the kept bytes to the front once for every `keep` new bytes costs almost nothing.
     if buffer.len() + bytes.len() > 2 * keep {
         let surplus = (buffer.len() + bytes.len()).saturating_sub(keep).min(buffer.len());
         buffer.drain(..surplus);
@@ -46,7 +46,7 @@ pub(super) fn last(bytes: &[u8], keep: usize) -> &[u8] {
     bytes.get(bytes.len().saturating_sub(keep)..).unwrap_or_default()
 }
 
-/// A text without terminal escape sequences (colours, cursor movements, titles).
+/// Removes terminal escape sequences (colours, cursor movements, titles).
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -58,7 +58,7 @@ fn plain(text: &str) -> String {
         match chars.next() {
             Some('[') => while chars.next().is_some_and(|c| !('@'..='~').contains(&c)) {},
             Some(']') => {
-                // Ends with BEL or ESC \; never beyond its line, so that a stray one hides little.
+                // Ends with BEL or ESC \, and never after its line, so that a stray sequence hides little.
                 while let Some(&c) = chars.peek() {
                     if c == '\n' {
                         break;
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_bytes_are_kept_whatever_the_pieces() {
+    fn the_last_bytes_are_kept_however_the_output_is_cut() {
         for piece in [1, 7, 4096, TAIL_BYTES, TAIL_BYTES + 1, 3 * TAIL_BYTES] {
             let mut tail = Tail::default();
             let all: Vec<u8> =
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_and_titles_are_left_out() {
+    fn colours_and_titles_are_removed() {
         assert_eq!(plain("\u{1b}[1;31mred\u{1b}[0m \u{1b}]0;title\u{7}x\u{1b}]8;;u\u{1b}\\y"), "red xy");
         assert_eq!(plain("\u{1b}]never ended\nnext"), "\nnext");
         assert_eq!(plain("\u{1b}"), "");

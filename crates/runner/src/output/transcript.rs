@@ -1,10 +1,10 @@
-//! A capped copy of an output, for people: its beginning and its end.
+//! A bounded copy of an output for people: its beginning and its end.
 
 use super::tail::{last, push_within};
 
-/// Bytes kept of the beginning.
+/// How many bytes of the beginning are kept.
 const HEAD_BYTES: usize = 256 << 10;
-/// Bytes kept of the end.
+/// How many bytes of the end are kept.
 const END_BYTES: usize = 768 << 10;
 
 /// The first and the last bytes of an output.
@@ -16,7 +16,7 @@ pub struct Transcript {
 }
 
 impl Transcript {
-    /// Adds bytes at the end.
+    /// Appends bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.total += bytes.len() as u64;
         let room = HEAD_BYTES.saturating_sub(self.head.len()).min(bytes.len());
@@ -30,7 +30,7 @@ impl Transcript {
         self.total == 0
     }
 
-    /// The parts to write, in order; the one in the middle tells what was left out.
+    /// The parts to write, in order. The middle part says how much was left out.
     pub fn parts(&self) -> [Vec<u8>; 3] {
         let end = last(&self.end, END_BYTES);
         let left_out = self.total - (self.head.len() + end.len()) as u64;
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_output_tells_how_much_was_left_out() {
+    fn a_long_output_says_how_much_was_left_out() {
         let mut transcript = Transcript::default();
         let all = vec![b'x'; HEAD_BYTES + END_BYTES];
         transcript.push(&all);

@@ -1,7 +1,7 @@
-//! Which line of an output names the cause of a failure.
+//! Finds the line of an output that names the cause of a failure.
 //!
-//! Tools end every failed run with the same words, whatever failed: `make: *** [test] Error 1`. Those lines are no error.
-//! Where lines before them name what failed, these are.
+//! Tools end every failed run with the same line, whatever failed: `make: *** [test] Error 1`. Such lines do not identify
+//! an error; the lines before them that name what failed do.
 
 use std::sync::LazyLock;
 
@@ -11,7 +11,7 @@ use agentloop_contract::{
 };
 use regex_lite::Regex;
 
-/// Lines that say that something failed, and never what.
+/// Lines that say that something failed, but never what.
 const CONSTANT: &[&str] = &[
     // make, ninja, just, task
     r"^g?make(\[\d+\])?: \*\*\* (\[.*\] Error \d+|\[.*\] Terminated|Waiting for unfinished jobs)",
@@ -53,7 +53,7 @@ const FAILING: &[&str] = &[
 static CONSTANTS: LazyLock<Vec<Regex>> = LazyLock::new(|| compile(CONSTANT));
 static FAILINGS: LazyLock<Vec<Regex>> = LazyLock::new(|| compile(FAILING));
 
-/// Characters of a line that are looked at.
+/// How many characters of a line are examined.
 const LINE_CHARS: usize = 500;
 
 fn compile(patterns: &[&str]) -> Vec<Regex> {
@@ -72,15 +72,15 @@ pub fn is_constant(line: &str) -> bool {
         || matches(&CONSTANTS, line.trim())
 }
 
-/// The line that most likely names the cause: the last one that is not the same after every failure; where all are, the
-/// last.
+/// The line that most likely names the cause: the last one that is not the same after every failure, or the last one if
+/// all are.
 pub fn line<'a>(lines: &[&'a str]) -> Option<&'a str> {
     let shown = || lines.iter().rev().copied().filter(|line| !line.trim().is_empty());
     shown().find(|line| !is_constant(line)).or_else(|| shown().next())
 }
 
-/// The error of a command that failed: of all lines that name something that failed, however they are ordered; where
-/// there is none, of the line that most likely names the cause.
+/// The error of a failed command: made from all lines that name something that failed, in any order. If there is none,
+/// made from the line that most likely names the cause.
 pub fn error(lines: &[String]) -> Option<Error> {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let failing: Vec<&str> = lines

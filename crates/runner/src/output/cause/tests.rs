@@ -7,7 +7,7 @@ fn every_pattern_compiles() {
     assert_eq!((CONSTANTS.len(), FAILINGS.len()), (CONSTANT.len(), FAILING.len()));
 }
 
-/// The corpus: `= name` or `! name` begins a pair of the same or of different errors, `--` stands between the two
+/// The corpus: `= name` begins a pair of equal errors, `! name` a pair of different errors, and `--` separates the two
 /// outputs.
 const CORPUS: &str = include_str!("pairs.txt");
 
@@ -18,7 +18,7 @@ fn of(output: &str) -> Error {
 }
 
 #[test]
-fn pairs_of_outputs_are_the_same_error_or_different_ones_as_a_person_would_say() {
+fn pairs_of_outputs_are_the_same_error_if_a_person_would_say_so() {
     let (mut same, mut different, mut wrong) = (0, 0, Vec::new());
     for pair in CORPUS.split("\n\n").filter(|pair| !pair.trim().is_empty() && !pair.starts_with('#')) {
         let (head, outputs) = pair.trim_start().split_once('\n').expect("a head");
@@ -39,7 +39,7 @@ fn pairs_of_outputs_are_the_same_error_or_different_ones_as_a_person_would_say()
 }
 
 #[test]
-fn the_cause_is_named_though_the_last_line_is_the_same_each_time() {
+fn the_cause_is_named_even_if_the_last_line_is_always_the_same() {
     assert_eq!(line(&["cannot connect", "make: *** [Makefile:4: test] Error 1"]), Some("cannot connect"));
     assert_eq!(
         line(&["make: *** [Makefile:4: test] Error 1", " "]),

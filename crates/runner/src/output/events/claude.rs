@@ -13,7 +13,7 @@ pub(super) fn knows(kind: &str, _: Json) -> bool {
 
 pub(super) fn take(events: &mut AgentEvents, kind: &str, event: Json) -> Option<Text> {
     match kind {
-        // Other events of the system belong to no turn: hooks that run at the end, notes about limits.
+        // Other `system` events belong to no turn: hooks that run at the end, notes about limits.
         "system" if event.get("subtype").is("init") => {
             events.begins();
             events.opened = true;
@@ -32,16 +32,16 @@ pub(super) fn take(events: &mut AgentEvents, kind: &str, event: Json) -> Option<
     None
 }
 
-/// The last event. Its `subtype` may be `success` where `is_error` is true.
+/// The last event. Its `subtype` may be `success` even if `is_error` is true.
 fn result(events: &mut AgentEvents, event: Json) -> String {
     let subtype = event.get("subtype").text().unwrap_or_default();
-    let said = event.get("result").text().unwrap_or_default();
+    let text = event.get("result").text().unwrap_or_default();
     let failed = event.get("is_error").flag() == Some(true) || subtype.starts_with("error");
     let session = event.get("session_id").text().unwrap_or_default();
     events.add_session(session, usage(event));
     if !failed {
         events.succeeded();
-        return said;
+        return text;
     }
     let mut first = None;
     event.get("errors").items(|item| {
@@ -50,7 +50,7 @@ fn result(events: &mut AgentEvents, event: Json) -> String {
         }
     });
     let words = match first {
-        _ if !said.trim().is_empty() => said,
+        _ if !text.trim().is_empty() => text,
         Some(error) => error,
         None if subtype.is_empty() => "the turn failed".to_owned(),
         None => subtype,

@@ -33,7 +33,7 @@ pub(super) fn take(events: &mut AgentEvents, kind: &str, event: Json) -> Option<
             let error = event.get("error");
             let words = error.get("message").text().unwrap_or_else(|| "the turn failed".to_owned());
             events.fails(Failed { words, until: retry_after::fields(error), ..Failed::default() });
-            // What the agent said on the way is not its last word on a turn that failed.
+            // Earlier messages are not the final text of a turn that failed.
             return Some(Text::Is(String::new()));
         }
         "error" => return None,

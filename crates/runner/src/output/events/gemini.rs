@@ -32,8 +32,8 @@ pub(super) fn take(events: &mut AgentEvents, kind: &str, event: Json) -> Option<
     }
     events.ended = true;
     let text = event.get("content").text().unwrap_or_default();
-    let goes_on = !std::mem::take(&mut events.fresh) && event.get("delta").flag() == Some(true);
-    Some(if goes_on { Text::GoesOn(text) } else { Text::Is(text) })
+    let continues = !std::mem::take(&mut events.fresh) && event.get("delta").flag() == Some(true);
+    Some(if continues { Text::Continues(text) } else { Text::Is(text) })
 }
 
 fn result(events: &mut AgentEvents, event: Json) -> Option<Text> {

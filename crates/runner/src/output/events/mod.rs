@@ -1,4 +1,4 @@
-//! What the events of known agents' streams say, each agent in a module of its own.
+//! Reads the events of known agents' streams. Each agent has its own module.
 
 mod claude;
 mod codex;
@@ -10,32 +10,32 @@ use jiff::Timestamp;
 
 use super::{TurnEnd, json::Json, provider_error, retry_after};
 
-/// What an event does to the final text.
+/// How an event changes the final text.
 pub enum Text {
-    /// It is this.
+    /// The final text is this.
     Is(String),
-    /// It goes on with this.
-    GoesOn(String),
+    /// The final text continues with this.
+    Continues(String),
 }
 
-/// What the events said so far.
+/// What the events have said so far.
 #[derive(Default)]
 #[allow(clippy::struct_excessive_bools, reason = "four independent facts")]
 pub struct AgentEvents {
-    /// The stream's beginning was seen.
+    /// The beginning of the stream was seen.
     pub opened: bool,
-    /// An event came that ends something.
+    /// An event that ends something was seen.
     pub ended: bool,
-    /// The last event of a turn was the last one so far: nothing has begun after it.
+    /// The last event of a turn was seen, and no other turn has begun since.
     final_event: bool,
-    /// The last turn failed, and how.
+    /// How the last turn failed, if it did.
     failed: Option<Failed>,
-    /// When a limit ends that an event of its own named.
+    /// When a limit ends, according to an event about limits.
     resets_at: Option<Timestamp>,
-    /// Sums of the sessions that are over, and the one that is not: its results replace each other.
+    /// The sum over the sessions that are over. The results of the current session replace each other.
     usage: Usage,
     session: Option<(String, Usage)>,
-    /// The next words of the agent begin a new message.
+    /// The next text of the agent begins a new message.
     fresh: bool,
 }
 
@@ -43,11 +43,11 @@ pub struct AgentEvents {
 #[derive(Clone, Debug, Default)]
 struct Failed {
     words: String,
-    /// Status of the refused request, where the stream has a field for it.
+    /// The HTTP status of the failed request, if the stream has a field for it.
     status: Option<i64>,
-    /// The stream's own word for a refused credential.
+    /// The stream says that the credential was refused.
     credential: bool,
-    /// A time to come back that a field names; of several, the latest.
+    /// When to try again, according to a field; if there are several, the latest.
     until: Option<retry_after::Reset>,
 }
 
@@ -87,17 +87,17 @@ impl AgentEvents {
         (self.ended, self.final_event, self.failed) = (true, true, Some(failed));
     }
 
-    /// How the last turn ended, unless another one has begun.
+    /// How the last turn ended, unless another turn has begun.
     pub fn has_ended(&self) -> Option<TurnEnd> {
         (self.ended && self.final_event).then_some(TurnEnd { failed: self.failed.is_some() })
     }
 
-    /// The words of the turn that failed.
+    /// The error text of the turn that failed.
     pub fn failed(&self) -> Option<&str> {
         self.failed.as_ref().map(|failed| failed.words.as_str())
     }
 
-    /// The refusal of the turn that failed. What a field names comes before what words name.
+    /// The provider's error in the turn that failed. Fields take precedence over words.
     pub fn provider_error(&self, now: Timestamp) -> Option<ProviderError> {
         let failed = self.failed.as_ref()?;
         let kind = if failed.credential {
@@ -111,7 +111,7 @@ impl AgentEvents {
         Some(provider_error::with_time(kind, &times, now))
     }
 
-    /// All that was used.
+    /// The total usage.
     pub fn usage(&self) -> Option<Usage> {
         let mut usage = self.usage.clone();
         if let Some((_, last)) = &self.session {
@@ -133,7 +133,7 @@ impl AgentEvents {
     }
 }
 
-/// A cost that makes sense, as a decimal number.
+/// A valid cost, as a decimal number.
 fn cost(json: Json) -> Option<String> {
     json.number().filter(|cost| cost.is_finite() && *cost >= 0.0).map(|cost| cost.to_string())
 }
@@ -150,7 +150,7 @@ fn sum(total: &mut Usage, one: &Usage) {
     add(&mut total.output_tokens, one.output_tokens);
     let cost = |usage: &Usage| usage.cost_usd.as_deref().and_then(|cost| cost.parse::<f64>().ok());
     total.cost_usd = match (cost(total), cost(one)) {
-        // Rounded to a billionth, so that a sum does not show the noise of binary fractions.
+        // Rounded to a billionth, so that sums do not show binary rounding errors.
         (Some(a), Some(b)) if (a + b).is_finite() => Some((((a + b) * 1e9).round() / 1e9).to_string()),
         (Some(_), _) => total.cost_usd.take(),
         (None, Some(_)) => one.cost_usd.clone(),

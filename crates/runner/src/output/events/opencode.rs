@@ -35,7 +35,11 @@ pub(super) fn take(events: &mut AgentEvents, kind: &str, event: Json) -> Option<
     events.ended = true;
     let text = part.get("text").text().unwrap_or_default();
     // A message may have several parts.
-    Some(if std::mem::take(&mut events.fresh) { Text::Is(text) } else { Text::GoesOn(format!("\n{text}")) })
+    Some(if std::mem::take(&mut events.fresh) {
+        Text::Is(text)
+    } else {
+        Text::Continues(format!("\n{text}"))
+    })
 }
 
 fn step_finish(events: &mut AgentEvents, part: Json) {

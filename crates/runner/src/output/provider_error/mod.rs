@@ -1,7 +1,7 @@
-//! Whether the model provider refused to serve, from the last event of an agent's own stream.
+//! Recognises that the model provider refused to serve, from the final error in an agent's own stream.
 //!
-//! A status is taken before words; words only from the final error of a failed turn. Neither tool output nor plain
-//! output is ever searched: the repository at hand may itself be about rate limits.
+//! A status takes precedence over words, and words are read only from the final error of a failed turn. Tool output and
+//! plain output are never searched: the agent's project may itself be about rate limits.
 
 mod words;
 
@@ -10,43 +10,43 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::json::Json;
 
-/// No provider asks for more; a time further away is a misreading.
+/// No provider asks for a longer wait. A later time is a misreading.
 const FURTHEST: SignedDuration = SignedDuration::from_hours(35 * 24);
 
-/// What a failed request was.
+/// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The iteration's own error: another try will not end otherwise.
+    /// An error of the iteration itself: a retry would fail in the same way.
     Own,
-    /// Not with this credential.
+    /// The credential was refused.
     Credential,
-    /// Not now: a limit of use.
+    /// Not now: a usage limit was reached.
     Limit,
     /// Not now: the provider failed, or could not be reached.
     Unavailable,
 }
 
-/// The kind of refusal that a request's status tells, or else the words of the final error.
+/// Why the provider refused, according to the request's status or else to the words of the final error.
 pub fn find(status: Option<i64>, words: &str) -> Option<FailureKind> {
     let lower = words.to_lowercase();
-    let said = words::find(&lower);
+    let by_words = words::find(&lower);
     let kind = match status.or_else(|| status_in(words, &lower)) {
         Some(401 | 403) => FailureKind::Credential,
         Some(402 | 429) => FailureKind::Limit,
-        // Proxies answer so to a conversation that is too long.
-        Some(408 | 500..=599) if said == Some(FailureKind::Own) => return None,
+        // Proxies answer with these if the conversation is too long.
+        Some(408 | 500..=599) if by_words == Some(FailureKind::Own) => return None,
         Some(408 | 500..=599) => FailureKind::Unavailable,
-        // A bad key is a bad request at some providers; that a request is at fault is else no refusal.
-        Some(400) if said == Some(FailureKind::Credential) => FailureKind::Credential,
+        // Some providers call a bad key a bad request. Any other bad request is no refusal.
+        Some(400) if by_words == Some(FailureKind::Credential) => FailureKind::Credential,
         Some(400) if lower.contains("credit balance is too low") => FailureKind::Limit,
-        // What is no status of HTTP is some other number.
+        // Any other number is not an HTTP status.
         Some(400..=499) => return None,
-        _ => said?,
+        _ => by_words?,
     };
     (kind != FailureKind::Own).then_some(kind)
 }
 
-/// The status that an error's words name.
+/// The status that the words of an error name.
 fn status_in(words: &str, lower: &str) -> Option<i64> {
     if let Some(error) = Json::within(words) {
         let inner = error.get("error");
@@ -65,7 +65,7 @@ fn status_in(words: &str, lower: &str) -> Option<i64> {
     })
 }
 
-/// A refusal with the first of the times that lies ahead and not absurdly far.
+/// A provider error with the first of the times that is in the future and not too far away.
 pub fn with_time(kind: FailureKind, times: &[Option<Timestamp>], now: Timestamp) -> ProviderError {
     let sensible = |at: &Timestamp| *at > now && at.duration_since(now) < FURTHEST;
     let until = times.iter().flatten().copied().find(sensible);

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_status_is_taken_before_words() {
+fn a_status_takes_precedence_over_words() {
     assert_eq!(find(Some(401), "429 Too Many Requests"), Some(FailureKind::Credential));
     assert_eq!(find(Some(529), ""), Some(FailureKind::Unavailable));
     assert_eq!(find(Some(400), "rate limit"), None);
@@ -24,7 +24,7 @@ fn all(kind: Option<FailureKind>, words: &[&str]) {
 }
 
 #[test]
-fn limits_come_in_many_words() {
+fn many_wordings_mean_a_usage_limit() {
     all(
         Some(FailureKind::Limit),
         &[
@@ -43,7 +43,7 @@ fn limits_come_in_many_words() {
 }
 
 #[test]
-fn refused_credentials_come_in_many_words() {
+fn many_wordings_mean_a_refused_credential() {
     all(
         Some(FailureKind::Credential),
         &[
@@ -106,7 +106,7 @@ fn an_error_of_the_iteration_is_no_refusal() {
 }
 
 #[test]
-fn a_time_gone_by_or_far_away_is_not_named_and_the_next_one_is() {
+fn a_past_or_far_away_time_is_skipped_and_the_next_one_is_used() {
     let now: Timestamp = "2026-11-22T10:00:00Z".parse().expect("time");
     let at = |at: &str| at.parse().ok();
     let until = |times: &[Option<Timestamp>]| with_time(FailureKind::Limit, times, now).until;

@@ -1,10 +1,10 @@
-//! The words by which known agents and providers refuse, each with its source.
+//! The wordings of known agents' and providers' errors, each with its source.
 //!
-//! Wordings are in lower case, and as long as it takes to mean nothing else. The first table with a match decides.
+//! Wordings are in lower case, and long enough to have no other meaning. The first match in the table decides.
 
 use super::FailureKind;
 
-/// What stands before a status in an error's words.
+/// What precedes a status in an error's text.
 pub(super) const BEFORE_STATUS: &[&str] = &[
     "api error",         // Claude Code: "API Error: 500 …", "API Error (429 …)"
     "unexpected status", // Codex: "unexpected status 401 Unauthorized: …"
@@ -18,10 +18,10 @@ pub(super) const BEFORE_STATUS: &[&str] = &[
     "http",              // "HTTP 429"
 ];
 
-/// A kind of refusal, a wording, and who says so.
+/// Why a request failed, the wording of the error, and its source.
 type Wording = (FailureKind, &'static str, &'static str);
 
-/// Errors of the iteration come first: "context limit reached" is no limit of use.
+/// Errors of the iteration come first: "context limit reached" is no usage limit.
 const TABLE: &[Wording] = {
     use FailureKind::{Credential, Limit, Own, Unavailable};
     &[
@@ -233,7 +233,7 @@ const TABLE: &[Wording] = {
     ]
 };
 
-/// What an error's words, in lower case, tell.
+/// Why a request failed, according to the error's text in lower case.
 pub(super) fn find(words: &str) -> Option<FailureKind> {
     TABLE.iter().find(|(_, wording, _)| words.contains(wording)).map(|(kind, ..)| *kind)
 }

@@ -1,23 +1,23 @@
-//! Times to come back that fields name: headers of an answer, details of an error.
+//! Reads from fields when to try again: headers of a response, details of an error.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{super::json::Json, date_and_time, duration, from_epoch};
 
-/// How deep an error is searched.
+/// How deep an error's fields are searched.
 const DEPTH: usize = 8;
 
 /// When a limit ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reset {
-    /// Then.
+    /// At this time.
     At(Timestamp),
-    /// After that time.
+    /// After this duration.
     In(SignedDuration),
 }
 
 impl Reset {
-    /// The time itself.
+    /// The time, if it is now `now`.
     pub fn at(self, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::At(at) => Some(at),
@@ -26,8 +26,8 @@ impl Reset {
     }
 }
 
-/// The time that an error's fields name: what asks to retry comes before the end of some window; of several windows, the
-/// one that is longest.
+/// The time that an error's fields name. A field about a retry takes precedence over the end of a rate-limit window. Of
+/// several windows, the longest counts.
 pub fn fields(error: Json) -> Option<Reset> {
     let mut found = Found::default();
     found.search(error, DEPTH);
@@ -101,7 +101,7 @@ fn read(value: Json, milliseconds: bool) -> Option<Reset> {
         let seconds = text.parse::<f64>().ok().filter(|ms| (0.0..1e11).contains(ms))? / 1000.0;
         return SignedDuration::try_from_secs_f64(seconds).ok().map(Reset::In);
     }
-    // Seconds of a week and more, which in prose would be no duration.
+    // Seconds may amount to a week or more here; in prose, such a number would be no duration.
     if let Some(seconds) = text.parse::<f64>().ok().filter(|seconds| (0.0..1e8).contains(seconds)) {
         return SignedDuration::try_from_secs_f64(seconds).ok().map(Reset::In);
     }

@@ -1,7 +1,8 @@
-//! When a provider says to come back, from the words of its refusal.
+//! Reads from a provider's error when to try again.
 //!
-//! Wordings change with every release of an agent, so this is tolerant: a time or a duration after a word such as
-//! `resets` or `try again`. What is not understood is no time, and the operator waits by its own rule.
+//! Wordings change with every release of an agent, so the parser is tolerant: it reads a time or a duration after a word
+//! such as `resets` or `try again`. If it does not understand the text, there is no time, and the operator decides how
+//! long to wait.
 
 mod fields;
 mod zone;
@@ -10,7 +11,7 @@ use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 
 pub use self::fields::{Reset, fields};
 
-/// Words that a time follows, in lower case.
+/// Words that precede a time, in lower case.
 const WORDS: &[&str] = &[
     "resets_at",
     "resetsat",
@@ -29,15 +30,15 @@ const WORDS: &[&str] = &[
     "limit reached|",
 ];
 
-/// How long a time of day is still meant that has passed.
+/// How long ago a time of day may be and still mean today.
 const JUST_GONE: SignedDuration = SignedDuration::from_mins(15);
 
 const DAYS: &[&str] = &["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
-/// Characters after such a word that are read.
+/// How many characters after such a word are read.
 const WINDOW: usize = 100;
 
-/// The time that a refusal names. A time of day is the next one to come in the zone that follows it; without one, in UTC.
+/// The time that an error names. A time of day means the next such time, in the zone that follows it, or else in UTC.
 pub fn find(words: &str, now: Timestamp) -> Option<Timestamp> {
     let lower = words.to_lowercase();
     WORDS.iter().find_map(|word| {
@@ -109,7 +110,7 @@ fn wall_clock(text: &str, now: Timestamp) -> Option<Timestamp> {
         .find_map(|(_, date)| at(date, time, &zone).filter(|at| *at > now))
 }
 
-/// The time at which a zone's clocks show this.
+/// The moment at which clocks in a zone show this date and time.
 fn at(date: civil::Date, time: civil::Time, zone: &TimeZone) -> Option<Timestamp> {
     zone.to_timestamp(date.to_datetime(time)).ok()
 }
@@ -155,7 +156,7 @@ fn duration(text: &str) -> Option<SignedDuration> {
     (any && total.is_finite() && total < 1e8).then(|| SignedDuration::try_from_secs_f64(total).ok()).flatten()
 }
 
-/// `3:05 pm`, `15:05:30.5`, `3pm`, `3 p.m.`; and what follows it.
+/// `3:05 pm`, `15:05:30.5`, `3pm`, `3 p.m.`, and the text after it.
 fn clock(text: &str) -> Option<(civil::Time, &str)> {
     let (hour, rest) = number(text)?;
     let alone = !rest.starts_with(':');
@@ -179,7 +180,7 @@ fn clock(text: &str) -> Option<(civil::Time, &str)> {
         Some((rest, true)) if (1..12).contains(&hour) => (hour + 12, rest),
         Some((rest, false)) if hour == 12 => (0, rest),
         Some((rest, _)) => (hour, rest),
-        // A lone number is no time of day.
+        // A single number is no time of day.
         None if alone => return None,
         None => (hour, rest),
     };
@@ -213,8 +214,8 @@ fn month_day(text: &str, now: Timestamp) -> Option<Timestamp> {
     Some(named)
 }
 
-/// The next time that a zone's clocks show this. Seconds are not told, and clocks differ: a time that is only just gone
-/// is none, and not tomorrow's.
+/// The next moment at which clocks in a zone show this time. Providers omit seconds, and clocks differ: a time that has
+/// just passed gives no result, and does not mean tomorrow.
 fn next(time: civil::Time, zone: &TimeZone, now: Timestamp) -> Option<Timestamp> {
     let today = zone.to_datetime(now).date();
     [today.yesterday().ok()?, today, today.tomorrow().ok()?]
@@ -224,7 +225,7 @@ fn next(time: civil::Time, zone: &TimeZone, now: Timestamp) -> Option<Timestamp>
         .filter(|at| *at > now)
 }
 
-/// A number of one or two digits, and what follows it.
+/// A number of one or two digits, and the text after it.
 fn number(text: &str) -> Option<(i8, &str)> {
     let length = text.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, rest) = text.split_at_checked(length)?;
@@ -236,47 +237,47 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn told(words: &str, expected: &str) {
+    fn names(words: &str, expected: &str) {
         let now = "2026-11-22T10:00:00Z".parse().expect("time");
         assert_eq!(find(words, now).map(|at| at.to_string()).as_deref(), Some(expected), "{words}");
     }
 
     #[test]
     fn durations_count_from_now() {
-        told("Please try again in 20s.", "2026-11-22T10:00:20Z");
-        told("try again in 1.5 seconds", "2026-11-22T10:00:01.5Z");
-        told("Try again in 32 minutes.", "2026-11-22T10:32:00Z");
-        told("try again in 3 days 4 hours 5 minutes.", "2026-11-25T14:05:00Z");
-        told("try again in 1 hour and 2 minutes", "2026-11-22T11:02:00Z");
-        told("429, retry-after: 30", "2026-11-22T10:00:30Z");
-        told("Retry after 90 seconds", "2026-11-22T10:01:30Z");
-        told("{\"resets_in_seconds\": 3600}", "2026-11-22T11:00:00Z");
-        told("resets in 2h15m", "2026-11-22T12:15:00Z");
-        told("please wait for 5 minutes", "2026-11-22T10:05:00Z");
+        names("Please try again in 20s.", "2026-11-22T10:00:20Z");
+        names("try again in 1.5 seconds", "2026-11-22T10:00:01.5Z");
+        names("Try again in 32 minutes.", "2026-11-22T10:32:00Z");
+        names("try again in 3 days 4 hours 5 minutes.", "2026-11-25T14:05:00Z");
+        names("try again in 1 hour and 2 minutes", "2026-11-22T11:02:00Z");
+        names("429, retry-after: 30", "2026-11-22T10:00:30Z");
+        names("Retry after 90 seconds", "2026-11-22T10:01:30Z");
+        names("{\"resets_in_seconds\": 3600}", "2026-11-22T11:00:00Z");
+        names("resets in 2h15m", "2026-11-22T12:15:00Z");
+        names("please wait for 5 minutes", "2026-11-22T10:05:00Z");
     }
 
     #[test]
-    fn times_are_taken_as_they_stand() {
-        told("{\"resets_at\": 1795435200}", "2026-11-23T12:00:00Z");
-        told("Claude AI usage limit reached|1795435200", "2026-11-23T12:00:00Z");
-        told("resetsAt: 1795435200000", "2026-11-23T12:00:00Z");
-        told("resets_at=2026-11-22T15:00:00Z.", "2026-11-22T15:00:00Z");
-        told("try again at 2026-11-22 15:00:00", "2026-11-22T15:00:00Z");
-        told("try again at Nov 25th, 2026 3:05 PM.", "2026-11-25T15:05:00Z");
-        told("resets Jan 3, 9am (UTC)", "2027-01-03T09:00:00Z");
+    fn absolute_times_are_taken_as_they_are() {
+        names("{\"resets_at\": 1795435200}", "2026-11-23T12:00:00Z");
+        names("Claude AI usage limit reached|1795435200", "2026-11-23T12:00:00Z");
+        names("resetsAt: 1795435200000", "2026-11-23T12:00:00Z");
+        names("resets_at=2026-11-22T15:00:00Z.", "2026-11-22T15:00:00Z");
+        names("try again at 2026-11-22 15:00:00", "2026-11-22T15:00:00Z");
+        names("try again at Nov 25th, 2026 3:05 PM.", "2026-11-25T15:05:00Z");
+        names("resets Jan 3, 9am (UTC)", "2027-01-03T09:00:00Z");
     }
 
     #[test]
     fn a_time_of_day_is_the_next_one_in_utc() {
-        told("You've hit your usage limit. Try again at 3:05 PM.", "2026-11-22T15:05:00Z");
-        told("5-hour limit reached ∙ resets 3am", "2026-11-23T03:00:00Z");
-        told("You've hit your limit · resets 12pm (UTC)", "2026-11-22T12:00:00Z");
-        told("resets 09:30", "2026-11-23T09:30:00Z");
+        names("You've hit your usage limit. Try again at 3:05 PM.", "2026-11-22T15:05:00Z");
+        names("5-hour limit reached ∙ resets 3am", "2026-11-23T03:00:00Z");
+        names("You've hit your limit · resets 12pm (UTC)", "2026-11-22T12:00:00Z");
+        names("resets 09:30", "2026-11-23T09:30:00Z");
     }
 
-    /// Codex cuts the seconds off, so that who comes back then hears the same minute again.
+    /// Codex omits the seconds, so an agent that tries again at that time is told the same minute again.
     #[test]
-    fn a_time_of_day_that_is_only_just_gone_is_not_tomorrows() {
+    fn a_time_of_day_that_has_just_passed_does_not_mean_tomorrow() {
         let at = |now: &str| {
             let now = now.parse().expect("time");
             find("You’ve hit your usage limit. Try again at 8:31 PM.", now).map(|at| at.to_string())
@@ -290,28 +291,28 @@ mod tests {
     }
 
     #[test]
-    fn a_zone_that_follows_a_time_is_that_times_zone() {
-        told("You have hit your limit · resets 8pm (Asia/Tokyo)", "2026-11-22T11:00:00Z");
-        told("resets 7am (America/New_York)", "2026-11-22T12:00:00Z");
-        told("resets 4:30pm (Asia/Kolkata)", "2026-11-22T11:00:00Z");
-        told("try again at 3:05 PM PST", "2026-11-22T23:05:00Z");
-        told("try again at 3:05 p.m. PT.", "2026-11-22T23:05:00Z");
-        told("resets 14:00 CET", "2026-11-22T13:00:00Z");
-        told("resets 14:00:30 UTC+9", "2026-11-23T05:00:30Z");
-        told("resets 14:00 (GMT-05:30)", "2026-11-22T19:30:00Z");
-        told("resets at 14:00+02:00", "2026-11-22T12:00:00Z");
-        told("resets Nov 25, 3am (Europe/Berlin)", "2026-11-25T02:00:00Z");
-        told("try again at Nov 25th, 2026 3:05 PM EST", "2026-11-25T20:05:00Z");
-        told("try again at 2026-11-22 21:00:00 Asia/Tokyo", "2026-11-22T12:00:00Z");
-        told("resets_at: 2026-11-22T21:00:00+09:00", "2026-11-22T12:00:00Z");
-        told("resets tomorrow at 9am (Europe/London)", "2026-11-23T09:00:00Z");
-        told("resets Thursday 9am (Asia/Tokyo)", "2026-11-26T00:00:00Z");
-        told("resets 11am and then again", "2026-11-22T11:00:00Z");
-        told("resets 3pm (somewhere/else)", "2026-11-22T15:00:00Z");
+    fn a_zone_after_a_time_applies_to_that_time() {
+        names("You have hit your limit · resets 8pm (Asia/Tokyo)", "2026-11-22T11:00:00Z");
+        names("resets 7am (America/New_York)", "2026-11-22T12:00:00Z");
+        names("resets 4:30pm (Asia/Kolkata)", "2026-11-22T11:00:00Z");
+        names("try again at 3:05 PM PST", "2026-11-22T23:05:00Z");
+        names("try again at 3:05 p.m. PT.", "2026-11-22T23:05:00Z");
+        names("resets 14:00 CET", "2026-11-22T13:00:00Z");
+        names("resets 14:00:30 UTC+9", "2026-11-23T05:00:30Z");
+        names("resets 14:00 (GMT-05:30)", "2026-11-22T19:30:00Z");
+        names("resets at 14:00+02:00", "2026-11-22T12:00:00Z");
+        names("resets Nov 25, 3am (Europe/Berlin)", "2026-11-25T02:00:00Z");
+        names("try again at Nov 25th, 2026 3:05 PM EST", "2026-11-25T20:05:00Z");
+        names("try again at 2026-11-22 21:00:00 Asia/Tokyo", "2026-11-22T12:00:00Z");
+        names("resets_at: 2026-11-22T21:00:00+09:00", "2026-11-22T12:00:00Z");
+        names("resets tomorrow at 9am (Europe/London)", "2026-11-23T09:00:00Z");
+        names("resets Thursday 9am (Asia/Tokyo)", "2026-11-26T00:00:00Z");
+        names("resets 11am and then again", "2026-11-22T11:00:00Z");
+        names("resets 3pm (somewhere/else)", "2026-11-22T15:00:00Z");
     }
 
     #[test]
-    fn clocks_that_change_are_taken_as_they_are_on_that_day() {
+    fn daylight_saving_time_is_that_of_the_day() {
         let at = |words: &str, now: &str| find(words, now.parse().expect("time")).map(|at| at.to_string());
         let berlin = "resets 3pm (Europe/Berlin)";
         assert_eq!(at(berlin, "2026-07-01T10:00:00Z").as_deref(), Some("2026-07-01T13:00:00Z"));
@@ -324,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_is_no_time() {
+    fn text_that_is_not_understood_gives_no_time() {
         let now = "2026-11-22T10:00:00Z".parse().expect("time");
         for words in
             ["try again later", "resets soon", "the limit of 5", "reset to 7 by you", "wait at the 3rd", ""]

@@ -1,9 +1,9 @@
-//! The zone that follows a time.
+//! Reads the zone after a time.
 
 use jiff::tz::{Offset, TimeZone};
 
-/// Abbreviations, in lower case, with the minutes that they are ahead of UTC. Those that are used in several countries
-/// mean what English texts mean by them.
+/// Abbreviations in lower case, and their offsets from UTC in minutes. Ambiguous ones have the meaning that is usual in
+/// English texts.
 const ABBREVIATIONS: &[(&str, i32)] = &[
     ("z", 0),
     ("utc", 0),
@@ -61,7 +61,7 @@ const ABBREVIATIONS: &[(&str, i32)] = &[
     ("hst", -600),
 ];
 
-/// Names of zones whose clocks change, in lower case.
+/// Names of zones that have daylight saving time, in lower case.
 const NAMES: &[(&str, &str)] = &[
     ("pt", "America/Los_Angeles"),
     ("pacific", "America/Los_Angeles"),
@@ -90,7 +90,7 @@ pub(super) fn find(text: &str) -> Option<TimeZone> {
         return fixed(*minutes);
     }
     let name = NAMES.iter().find(|(known, _)| *known == name).map_or(name, |(_, name)| name);
-    // The database knows names in any case; not every word that is one is meant as one.
+    // The database accepts names in any case, and two letters are more likely an ordinary word.
     (name.len() > 2).then(|| jiff::tz::db().get(name).ok()).flatten()
 }
 

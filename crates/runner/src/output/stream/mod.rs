@@ -1,7 +1,7 @@
-//! What an agent's standard output says: plain text as it is, streams of JSON lines as the final text they carry.
+//! Reads an agent's standard output: plain text as it is, and the final text of a stream of JSON lines.
 //!
-//! Known are Claude Code, Codex, OpenCode and Gemini CLI. A line that holds a JSON object with a `type` is an event; of
-//! events, only these say something:
+//! The known agents are Claude Code, Codex, OpenCode and Gemini CLI. A line with a JSON object that has a `type` is an
+//! event. Only these events matter:
 //!
 //! | | Claude Code | Codex | OpenCode | Gemini CLI |
 //! |---|---|---|---|---|
@@ -11,11 +11,11 @@
 //! | final event | `result` | `turn.completed`, `turn.failed` | `step_finish` without tool calls, `error` | `result` |
 //! | cost | `result`: `usage`, `total_cost_usd` | `turn.completed`: `usage` | `step_finish`: `tokens`, `cost` | `result`: `stats` |
 //!
-//! Tool results, warnings and messages on the way say nothing. A final text takes the place of all text before it;
-//! plain text after it (of a script around the agent) is added.
+//! Tool results, warnings and intermediate messages are ignored. A final text replaces all text before it. Plain text
+//! after it, for example of a script around the agent, is appended.
 //!
-//! An agent that prints plain text may also print a file that holds such events. They are believed only where the
-//! output begins with an event, or nothing but events follows them, or their stream has a beginning too.
+//! An agent that prints plain text may also print a file that contains such events. So events count only if the output
+//! begins with an event, or only events follow them, or the beginning of their stream is among them.
 
 use std::borrow::Cow;
 
@@ -29,10 +29,10 @@ use super::{
     tail::Tail,
 };
 
-/// Bytes of a line that is parsed; a longer one says nothing, and is not kept.
+/// The maximum size of a line that is parsed. A longer line is dropped.
 const LINE_BYTES: usize = 4 << 20;
 
-/// Blanks at a line's beginning that are kept, to be part of an event or of the text.
+/// How many blanks at the beginning of a line are kept until it is known whether the line is an event or text.
 const BLANK_BYTES: usize = 64 << 10;
 
 /// Reads standard output line by line.
@@ -41,24 +41,24 @@ pub struct Stream {
     line: Line,
     /// All plain text.
     plain: Tail,
-    /// The final text that an event carried, and the plain text after it.
+    /// The final text from an event, and the plain text after it.
     carried: Tail,
     events: AgentEvents,
-    /// The first line that is not blank was a known event.
+    /// Whether the first line that is not blank was a known event.
     began: Option<bool>,
-    /// Plain text came after the last event that ends something.
+    /// Plain text followed the last event that ends something.
     plain_after: bool,
 }
 
-/// The line that is being read.
+/// The current line.
 enum Line {
-    /// Nothing but these blanks yet.
+    /// Only these blanks so far.
     Blank(Vec<u8>),
-    /// It may be an event: kept until it ends.
+    /// It may be an event, and is kept until it ends.
     Json(Vec<u8>),
-    /// It is plain text: already passed on.
+    /// It is plain text, and was already passed on.
     Plain,
-    /// It began like an event and is too long.
+    /// It began like an event, but is too long.
     Dropped,
 }
 
@@ -76,7 +76,7 @@ struct EventType<'a> {
 }
 
 impl Stream {
-    /// Takes the next bytes, cut anywhere.
+    /// Takes the next bytes. They may be cut anywhere.
     pub fn push(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.piece(piece);
@@ -117,7 +117,7 @@ impl Stream {
         }
     }
 
-    /// Plain text.
+    /// Takes plain text.
     fn text(&mut self, bytes: &[u8], visible: bool) {
         self.plain.push(bytes);
         self.carried.push(bytes);
@@ -127,7 +127,7 @@ impl Stream {
         }
     }
 
-    /// Takes a line as JSON; false where it is no event.
+    /// Takes a line as JSON. Returns false if it is no event.
     fn json(&mut self, line: &[u8]) -> bool {
         let text = String::from_utf8_lossy(line);
         if text.trim_start().starts_with('[') {
@@ -145,7 +145,7 @@ impl Stream {
         let Ok(EventType { kind }) = serde_json::from_str(&text) else { return false };
         let Some(event) = Json::whole(&text) else { return false };
         self.event(&kind, event);
-        // Where nothing in this output is a known agent's, it is plain text.
+        // If the output contains no known agent's event, it is plain text.
         self.plain.push(line);
         true
     }
@@ -158,7 +158,7 @@ impl Stream {
                 self.carried.clear();
                 self.carried.push(text.as_bytes());
             }
-            Text::GoesOn(text) => {
+            Text::Continues(text) => {
                 self.carried.trim_end();
                 self.carried.push(text.as_bytes());
             }
@@ -167,23 +167,23 @@ impl Stream {
         self.plain_after = false;
     }
 
-    /// How the turn ended, where the agent has printed its final event and nothing of another turn since.
+    /// How the turn ended, if the agent has printed its final event and nothing of another turn since.
     pub fn has_ended(&self) -> Option<TurnEnd> {
         self.events.has_ended().filter(|_| self.believed())
     }
 
-    /// Whether the events are the agent's own, and no quotation in the text of an agent that prints plain text.
+    /// Whether the events are the agent's own, and not quoted by an agent that prints plain text.
     fn believed(&self) -> bool {
         self.events.ended && (self.began == Some(true) || !self.plain_after || self.events.opened)
     }
 
-    /// What the whole output says.
+    /// Summarises the whole output.
     pub fn summary(&mut self, now: Timestamp) -> OutputSummary {
         self.end_line();
         let events = &self.events;
         let usage = events.usage();
         if !self.believed() {
-            // An agent's stream that came to no end says nothing; a stream that is not known is text.
+            // A known stream without an end has no final text. An unknown stream is text.
             let cut_off = events.opened && self.began == Some(true);
             let text = if cut_off { String::new() } else { self.plain.text() };
             return OutputSummary { text, usage, ..OutputSummary::default() };

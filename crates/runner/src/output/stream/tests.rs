@@ -61,7 +61,7 @@ fn claudes_final_text_is_that_of_its_result() {
 }
 
 #[test]
-fn neither_tool_results_nor_messages_on_the_way_are_final_text() {
+fn tool_results_and_intermediate_messages_are_not_final_text() {
     assert_eq!(lines(&[INIT, ASSISTANT, TOOL]).text, "");
     assert_eq!(lines(&[THREAD, COMMAND]).text, "");
 }
@@ -97,7 +97,7 @@ fn the_single_object_and_the_array_of_output_format_json_are_read() {
 }
 
 #[test]
-fn a_refused_credential_of_claude_is_told_by_its_status() {
+fn claudes_status_shows_a_refused_credential() {
     let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"Failed to authenticate. API Error: 401 {\"type\":\"error\"}","session_id":"s1","total_cost_usd":0}"#;
     let output = lines(&[INIT, line]);
     assert_eq!(output.provider_error.as_ref().map(|r| r.kind), Some(ProviderErrorKind::Unauthenticated));
@@ -106,7 +106,7 @@ fn a_refused_credential_of_claude_is_told_by_its_status() {
 }
 
 #[test]
-fn a_rate_limit_of_claude_has_the_time_that_the_stream_names() {
+fn claudes_rate_limit_has_the_time_that_the_stream_names() {
     let limit = r#"{"type":"rate_limit_event","rate_limit_info":{"status":"rejected","resetsAt":1795348800,"rateLimitType":"five_hour"},"session_id":"s1"}"#;
     let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":429,"result":"API Error: 429","session_id":"s1"}"#;
     let refused = lines(&[INIT, limit, line]).provider_error.expect("refused");
@@ -118,7 +118,7 @@ fn a_rate_limit_of_claude_has_the_time_that_the_stream_names() {
 }
 
 #[test]
-fn an_error_of_claude_without_a_text_is_its_subtype() {
+fn claudes_error_without_a_text_is_its_subtype() {
     let line =
         r#"{"type":"result","subtype":"error_max_turns","is_error":false,"num_turns":9,"session_id":"s1"}"#;
     assert_eq!(lines(&[INIT, line]).failed.as_deref(), Some("error_max_turns"));
@@ -143,7 +143,7 @@ fn codex_turns_add_up() {
 }
 
 #[test]
-fn a_failed_turn_of_codex_tells_the_refusal_in_its_message_alone() {
+fn only_the_message_of_codex_failed_turn_shows_a_provider_error() {
     let failed = |message: &str| {
         let line = format!(r#"{{"type":"turn.failed","error":{{"message":{}}}}}"#, Value::from(message));
         lines(&[
@@ -242,7 +242,7 @@ fn streams_of_codex_as_it_printed_them_are_understood() {
 }
 
 #[test]
-fn a_warning_of_codex_fails_nothing() {
+fn a_warning_of_codex_is_no_failure() {
     let warning =
         r#"{"type":"item.completed","item":{"id":"item_0","type":"error","message":"401 Unauthorized"}}"#;
     let output = lines(&[THREAD, warning, &message("fine"), COMPLETED]);
@@ -250,13 +250,13 @@ fn a_warning_of_codex_fails_nothing() {
 }
 
 #[test]
-fn a_turn_that_failed_takes_back_what_was_said_in_it() {
+fn a_failed_turn_has_no_final_text() {
     let output = lines(&[THREAD, &message("gate"), r#"{"type":"turn.failed","error":{"message":"x"}}"#]);
     assert_eq!(output.text.trim(), "");
 }
 
 #[test]
-fn a_later_turn_that_succeeds_lifts_the_refusal() {
+fn a_later_successful_turn_clears_the_provider_error() {
     let failed = r#"{"type":"turn.failed","error":{"message":"429 Too Many Requests"}}"#;
     let output = lines(&[THREAD, failed, THREAD, &message("ok"), COMPLETED]);
     assert_eq!((output.failed, output.provider_error), (None, None));
@@ -270,14 +270,14 @@ fn a_script_around_the_agent_may_print_before_and_after() {
 }
 
 #[test]
-fn events_that_a_plain_agent_quotes_are_not_its_own() {
+fn events_that_a_plain_text_agent_quotes_do_not_count() {
     let refused = r#"{"type":"result","is_error":true,"api_error_status":401,"result":"no"}"#;
     let output = lines(&["Let me look at the log:", refused, "I see."]);
     assert_eq!((&output.provider_error, &output.failed), (&None, &None));
     assert!(output.text.contains("Let me look") && output.text.contains("I see."), "{output:?}");
 }
 
-/// Each of the small objects would be a map of its own.
+/// As values, each of the small objects would be a map.
 #[test]
 fn a_result_with_a_million_small_objects_is_read_without_building_them() {
     let odd =
@@ -286,7 +286,7 @@ fn a_result_with_a_million_small_objects_is_read_without_building_them() {
 }
 
 #[test]
-fn a_line_too_long_to_parse_is_skipped_and_the_next_one_read() {
+fn a_line_that_is_too_long_is_skipped_and_the_next_one_is_read() {
     let mut stream = Stream::default();
     stream.push(format!("{INIT}\n").as_bytes());
     stream.push(b"{\"type\":\"user\",\"x\":\"");
@@ -307,7 +307,7 @@ fn a_final_text_of_four_megabytes_is_read() {
 }
 
 #[test]
-fn fields_of_another_type_than_expected_are_passed_over() {
+fn fields_of_an_unexpected_type_are_ignored() {
     let odd =
         r#"{"type":"result","is_error":"yes","result":7,"usage":[],"total_cost_usd":"free","session_id":1}"#;
     assert_eq!(lines(&[INIT, odd]).failed, None);
@@ -319,7 +319,7 @@ fn fields_of_another_type_than_expected_are_passed_over() {
 }
 
 #[test]
-fn blanks_before_an_event_belong_to_it_however_the_pipe_cuts_them() {
+fn blanks_before_an_event_belong_to_it_however_the_output_is_cut() {
     let output = format!("  {THREAD}\n \t{COMPLETED}\n");
     let mut stream = Stream::default();
     output.as_bytes().chunks(1).for_each(|byte| stream.push(byte));
