@@ -1,4 +1,4 @@
-//! Starts a command from a thread of its own, because what it is to inherit is an attribute of the thread.
+//! Starts a command from a separate thread, because what the command inherits is an attribute of the thread.
 
 use std::{
     io,
@@ -6,14 +6,14 @@ use std::{
     thread,
 };
 
-/// What a command gets beside its arguments.
+/// Options for starting a command.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaunchOptions {
-    /// No program that it executes, setuid or with capabilities of its own, gives it a right that it has not got.
+    /// Programs that the command executes cannot give it privileges, even if they are setuid or have capabilities.
     pub no_new_privileges: bool,
 }
 
-/// Starts the command; where what it must inherit cannot be set, it is not started.
+/// Starts the command. It is not started if the options cannot be applied.
 pub(super) fn spawn(command: &mut Command, launch: LaunchOptions) -> io::Result<Child> {
     let started = thread::scope(|scope| {
         let launcher = thread::Builder::new().name("launch".to_owned()).spawn_scoped(scope, || {

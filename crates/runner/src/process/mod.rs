@@ -1,7 +1,7 @@
-//! Runs a command: output passed through, signals passed on, stopped in time, and nothing of it left behind.
+//! Runs a command: passes its output and signals through, stops it in time, and leaves none of its processes behind.
 //!
-//! The command leads a process group of its own. When it has ended, what it left behind is killed: in a container
-//! the kernel would do the same with the end of PID 1, and the workspace must hold still when its fingerprint is taken.
+//! The command leads its own process group. When it has ended, the processes that it left are killed: in a container the
+//! kernel would do the same when PID 1 ends, and nothing may write to the workspace while its fingerprint is taken.
 
 mod launch;
 mod sweep;
@@ -30,31 +30,30 @@ use crate::{
     signals::{SignalEvent, SignalEvents},
 };
 
-/// How long a process that the agent left behind may hold the pipes open, before it is killed.
+/// How long processes that the agent left may keep the pipes open before they are killed.
 const LINGER: Duration = Duration::from_secs(2);
-/// How long the rest of the output may take when nobody writes to it any more and no byte of it moves.
+/// How long to wait for the rest of the output when no process writes anymore and no byte moves.
 const STALLED: Duration = Duration::from_secs(10);
-/// The same, when we were told to stop.
+/// The same, if the runner was told to stop.
 const STALLED_WHEN_STOPPING: Duration = Duration::from_secs(2);
-/// A signal may be lost; nothing depends on one for longer than this.
+/// The longest wait for an event, because a signal may be lost.
 const POLL: Duration = Duration::from_secs(1);
 
-/// Process group of the command that runs now; 0 when none does. For the last words of a runner that fails.
+/// Process group of the running command, or 0. A runner that panics kills it.
 pub static RUNNING: AtomicI32 = AtomicI32::new(0);
 
 /// How a command is run.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandOptions {
-    /// Its wall clock; then it is stopped.
+    /// The time after which it is stopped.
     pub timeout: Duration,
-    /// From a polite stop to a kill.
+    /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// A stop is passed on to it; else it may go on for the grace period, to finish if it can.
+    /// Whether an order to stop is passed on to it. Otherwise it may continue for the grace period, to finish if it can.
     pub pass_stop: bool,
-    /// How long it may stay silent after the final event of its own stream; then it is stopped. For ever where there is
-    /// none.
+    /// How long it may stay silent after the final event of its own stream before it is stopped. `None` means forever.
     pub exit_grace: Option<Duration>,
-    /// What it is started with.
+    /// How it is started.
     pub launch: LaunchOptions,
 }
 
@@ -69,18 +68,18 @@ pub enum Status {
 
 /// A command that has ended.
 pub struct EndedCommand {
-    /// How.
+    /// Its exit status.
     pub status: Status,
-    /// We stopped it because its time was over.
+    /// The runner stopped it at its timeout.
     pub timed_out: bool,
-    /// We stopped it, after the final event of its stream, because it stayed silent or its time was over: what it had
-    /// said by then. How it ended says nothing then.
+    /// The output up to then, if the runner stopped it after the final event of its stream, because it stayed silent or
+    /// reached its timeout. Its exit status then means nothing.
     pub finished: Option<OutputSummary>,
-    /// We were told to stop before it had ended, and before its time was over.
+    /// The runner was told to stop before it had ended and before its timeout.
     pub interrupted: bool,
     /// What it printed.
     pub output: Arc<Mutex<Output>>,
-    /// What it left behind and could not be ended. Whatever happens from then on may be that process's doing.
+    /// Processes of it that could not be ended. From then on, they may cause whatever the runner sees.
     pub survivors: Option<Survivors>,
 }
 
@@ -90,7 +89,7 @@ pub struct Supervisor {
     terminal: Option<Terminal>,
 }
 
-/// A polite stop is under way, or nothing is.
+/// Whether the command runs, or is being stopped.
 #[derive(Clone, Copy)]
 enum SupervisionPhase {
     Running { until: Option<Instant> },
@@ -98,13 +97,13 @@ enum SupervisionPhase {
 }
 
 impl Supervisor {
-    /// Takes over the events, and what orphans the commands leave.
+    /// Takes over the events, and adopts orphaned processes.
     pub fn new(events: SignalEvents) -> Self {
         sweep::adopt_orphans();
         Self { events, terminal: Terminal::open() }
     }
 
-    /// Whether we were told to stop.
+    /// Whether the runner was told to stop.
     pub fn stopping(&self) -> bool {
         self.events.stopping.load(Ordering::SeqCst)
     }
@@ -114,10 +113,10 @@ impl Supervisor {
         &self.events.stopping
     }
 
-    /// Runs a command until nothing of it is left that could be ended. An error is that of executing it.
+    /// Runs a command until none of its processes is left that could be ended. An error means that it was not executed.
     pub fn run(&self, mut command: Command, options: CommandOptions) -> io::Result<EndedCommand> {
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Signals that were meant for an earlier command; an order to stop still holds.
+        // Drops signals that were meant for an earlier command, except for an order to stop.
         let pending: Vec<SignalEvent> = self.events.receiver.try_iter().collect();
         for order in pending.into_iter().filter(|event| matches!(event, SignalEvent::Stop(_))) {
             let _ = self.events.sender.send(order);
@@ -154,7 +153,7 @@ impl Supervisor {
         Ok(ended)
     }
 
-    /// Until the leader has ended. It is left a zombie, so that its group's number is not given to others.
+    /// Waits until the leader has ended. It stays a zombie, so that the number of its group is not reused.
     fn supervise(
         &self,
         leader: Pid,
@@ -163,7 +162,7 @@ impl Supervisor {
         ended: &mut EndedCommand,
         closed: &mut u32,
     ) -> Status {
-        // An error means that the group is gone already.
+        // An error means that the group is already gone.
         let signal = |signal| _ = rustix::process::kill_process_group(leader, signal);
         let now = Instant::now();
         let mut phase = SupervisionPhase::Running { until: now.checked_add(options.timeout) };
@@ -192,14 +191,14 @@ impl Supervisor {
                     SupervisionPhase::Stopping { kill: now + options.grace }
                 } else {
                     signal(Signal::KILL);
-                    // Once more if it is not gone by then: a process may have joined the group meanwhile.
+                    // Once more later, because a process may have joined the group meanwhile.
                     SupervisionPhase::Stopping { kill: now + POLL }
                 };
                 continue;
             }
             match self.events.receiver.recv_timeout(POLL.min(due - now)) {
                 Ok(SignalEvent::Stop(number)) => {
-                    // It may have ended first; then nobody has interrupted it.
+                    // It may have ended first. Then it was not interrupted.
                     if let Some(status) = sweep::reap(leader) {
                         return status;
                     }
@@ -219,13 +218,13 @@ impl Supervisor {
                 Ok(SignalEvent::Child | SignalEvent::Inside(_)) | Err(RecvTimeoutError::Timeout) => {
                     self.terminal.iter().for_each(|terminal| terminal.wake(leader));
                 }
-                // Cannot be: we hold a sender ourselves.
+                // Cannot happen, because this supervisor holds a sender.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(POLL),
             }
         }
     }
 
-    /// Until both pipes are closed, the deadline passes, or nothing moves any more.
+    /// Waits until both pipes are closed, the deadline passes, or nothing moves anymore.
     fn drain(&self, closed: &mut u32, deadline: Option<Instant>, pumps: &Pumps) {
         let mut moved = (Instant::now(), pumps.bytes());
         while *closed < 2 {
@@ -237,8 +236,8 @@ impl Supervisor {
             if deadline.is_some_and(|deadline| now >= deadline) || now >= moved.0 + stalled {
                 return;
             }
-            // Short, because a stop or the progress of a pipe comes without an event of its own.
-            // The pipes of an earlier command do not count.
+            // A short wait, because neither a stop nor the progress of a pipe is an event here. Pipes of an earlier command
+            // do not count.
             if self.events.receiver.recv_timeout(Duration::from_millis(50))
                 == Ok(SignalEvent::Closed(pumps.group))
             {
@@ -248,14 +247,14 @@ impl Supervisor {
     }
 }
 
-/// How long nothing has been printed.
+/// Since when nothing has been printed.
 struct Silent {
     since: Instant,
     bytes: u64,
 }
 
 impl Silent {
-    /// When a command that has printed its final event has been silent for long enough.
+    /// When a command that has printed its final event will have been silent for long enough.
     fn until(&mut self, pumps: &Pumps, now: Instant, grace: Duration) -> Option<Instant> {
         if pumps.bytes() != self.bytes {
             *self = Self { since: now, bytes: pumps.bytes() };
@@ -266,12 +265,12 @@ impl Silent {
 
 fn pass(leader: Pid, number: i32) {
     if let Some(signal) = Signal::from_named_raw(number) {
-        // The group may be gone already.
+        // The group may already be gone.
         let _ = rustix::process::kill_process_group(leader, signal);
     }
 }
 
-/// The threads that pass output on.
+/// The threads that pass output through.
 #[derive(Default)]
 struct Pumps {
     group: i32,
@@ -288,13 +287,13 @@ impl Pumps {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was said, where the final event is part of it.
+    /// The summary of the output, if it contains the final event.
     fn finished(&self) -> Option<OutputSummary> {
         let output = self.output().summary(Timestamp::now());
         output.ended.is_some().then_some(output)
     }
 
-    /// Passes on what comes out of a pipe, unchanged and at once, and keeps what is kept of it.
+    /// Passes the bytes of a pipe through, unchanged and immediately, and hands them to `keep`.
     fn start<W: Write + 'static>(
         &self,
         mut pipe: impl Read + Send + 'static,
@@ -315,7 +314,7 @@ impl Pumps {
                 };
                 keep(&mut output.lock().unwrap_or_else(PoisonError::into_inner), piece);
                 bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                // Where nobody reads our output any more, the agent need not know.
+                // If nothing reads the runner's output anymore, the agent must not notice.
                 open = open && {
                     let mut to = to();
                     to.write_all(piece).and_then(|()| to.flush()).is_ok()

@@ -1,4 +1,4 @@
-//! Orphans: reaping those that end, killing those that stay.
+//! Orphaned processes: reaps those that end, and kills those that stay.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,22 +16,22 @@ use rustix::{
 
 use super::Status;
 
-/// How long killed processes may take to be gone: one with much memory takes seconds, one that waits for a device may
-/// stay for good.
+/// How long killed processes may take to disappear. One with much memory takes seconds; one that waits for a device may
+/// stay forever.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The same where all that is left belongs to other users, whom we cannot kill: they may end by themselves.
+/// The same if only processes of other users are left. The runner cannot kill them, but they may end by themselves.
 const PATIENCE_WITH_OTHERS: Duration = Duration::from_secs(3);
-/// Processes that are named where some are left.
+/// How many surviving processes are named.
 const NAMED: usize = 3;
 
-/// Orphans become children of ours, as they are of PID 1 anyway.
+/// Makes orphaned processes children of the runner. If it is PID 1, they are its children anyway.
 pub(super) fn adopt_orphans() {
     if getpid() != Pid::INIT {
         let _ = rustix::process::set_child_subreaper(Some(getpid()));
     }
 }
 
-/// How the leader ended, if it has; meanwhile reaps everything else that has ended.
+/// The leader's exit status, if it has ended. Also reaps every other process that has ended.
 pub(super) fn reap(leader: Pid) -> Option<Status> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     if let Ok(Some(status)) = rustix::process::waitid(WaitId::Pid(leader), options) {
@@ -42,7 +42,7 @@ pub(super) fn reap(leader: Pid) -> Option<Status> {
         };
     }
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-        // It ended between the two calls.
+        // The leader ended between the two calls.
         if pid == leader {
             return match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => Some(Status::Exited(code)),
@@ -54,13 +54,13 @@ pub(super) fn reap(leader: Pid) -> Option<Status> {
     None
 }
 
-/// Kills and reaps everything that the ended leader left behind; what is still there then, or nothing.
+/// Kills and reaps every process that the ended leader left. Returns those that survive.
 pub(super) fn sweep(leader: Pid) -> Option<Survivors> {
     let begun = Instant::now();
     loop {
         let _ = kill_process_group(leader, Signal::KILL);
         if getpid() == Pid::INIT {
-            // Everything but ourselves.
+            // Every process except the runner.
             let _ = kill_process_group(Pid::INIT, Signal::KILL);
         } else {
             for process in others() {
@@ -87,7 +87,8 @@ pub(super) fn sweep(leader: Pid) -> Option<Survivors> {
     }
 }
 
-/// Whether nothing else runs that we answer for. What `/proc` shows is not enough where it hides other users.
+/// Whether no other process runs that the runner is responsible for. `/proc` alone is not enough, because it may hide
+/// other users' processes.
 fn alone() -> bool {
     let seen = getpid() == Pid::INIT && test_kill_process_group(Pid::INIT) != Err(Errno::SRCH);
     !seen && others().is_empty()
@@ -122,16 +123,16 @@ impl fmt::Display for Survivors {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Process {
     pid: Pid,
-    /// 0 where it is in another PID namespace.
+    /// 0 if the parent is in another PID namespace.
     parent: i32,
     user: String,
     name: String,
 }
 
-/// As process 1 all other processes, else our children, their children, and so on; those that ended are left out.
+/// All other processes if the runner is process 1, or else all its descendants. Those that have ended are left out.
 fn others() -> Vec<Process> {
     let own = getpid().as_raw_nonzero().get();
-    // A /proc of another PID namespace has other numbers: killing by them would hit strangers.
+    // The /proc of another PID namespace has other numbers, and killing by them would hit unrelated processes.
     if fs::read_link("/proc/self").ok().and_then(|link| link.to_str()?.parse().ok()) != Some(own) {
         return Vec::new();
     }
@@ -164,7 +165,7 @@ fn others() -> Vec<Process> {
     all
 }
 
-/// Parent, user and name of a process that has not ended, from its `/proc/PID/status`, where each is a line and a
+/// Parent, user and name of a process that has not ended, from its `/proc/PID/status`. Each is on a line of its own, and a
 /// newline in a name is escaped.
 fn parse(status: &str) -> Option<(i32, String, String)> {
     let field = |name: &str| {
@@ -182,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_named_within_bounds() {
+    fn surviving_processes_are_named_within_bounds() {
         let process = |pid, parent| Process {
             pid: Pid::from_raw(pid).expect("a number"),
             parent,
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_has_ended_is_no_process() {
+    fn a_process_that_has_ended_does_not_count() {
         let status = "Name:\ta (b)\\n\nUmask:\t0022\nState:\tS (sleeping)\nPPid:\t4\nUid:\t1000\t0\t0\t0\n";
         assert_eq!(parse(status), Some((4, "1000".to_owned(), "a (b)\\n".to_owned())));
         assert_eq!(parse(&status.replace("S (sl", "Z (zo")), None);

@@ -1,7 +1,7 @@
-//! The prompt that the agent gets: the user's words, then a short section on the loop.
+//! The prompt that the agent gets: the user's prompt, followed by a short section on the loop.
 //!
-//! The same context makes the same bytes. The section never holds a gate that could be taken for the agent's own: the
-//! example's `ready` is no boolean.
+//! The same context gives the same bytes. The section never contains a completion gate that could pass for the agent's
+//! own: the `ready` of its example is not a boolean.
 
 use std::fmt::Write as _;
 
@@ -12,18 +12,18 @@ use agentloop_contract::{
     text::cut,
 };
 
-/// Most bytes of the section on the loop.
+/// The maximum size of the section on the loop.
 pub const SECTION_BYTES: usize = 2048;
 
-/// Characters of one line of what an earlier iteration said.
+/// How many characters of each line of an earlier iteration are shown.
 const LINE_CHARS: usize = 200;
-/// Blockers that are repeated.
+/// How many blockers are shown.
 const BLOCKERS: usize = 5;
 
-/// Locks that are named.
+/// How many lock files are named.
 const LOCKS: usize = 3;
 
-/// The user's prompt with the section, where the task wants one. `locks` are files of git's that were left behind.
+/// The user's prompt, with the section if the task wants one. `locks` are git's lock files that were left behind.
 pub fn render(prompt: &[u8], context: &Context, locks: &[String]) -> Vec<u8> {
     let mut rendered = prompt.to_vec();
     if context.loop_context == LoopContext::InPrompt {
@@ -66,7 +66,7 @@ fn head(context: &Context) -> String {
     )
 }
 
-/// What the last iteration left, in lines that may be cut from the end.
+/// Describes the last iteration, in lines that may be cut from the end.
 fn last(past: &Past) -> String {
     let mut text = format!("\nIteration {} ended: {}", past.iteration, cut(&past.outcome, 40));
     if let Some(code) = past.exit_code {
@@ -97,7 +97,7 @@ fn last(past: &Past) -> String {
     text
 }
 
-/// What a git that was killed left in the way of the next one.
+/// Names the lock files that a killed git process left behind.
 fn left_locks(locks: &[String]) -> String {
     if locks.is_empty() {
         return String::new();
@@ -113,7 +113,7 @@ fn left_locks(locks: &[String]) -> String {
     )
 }
 
-/// Told before the loop stops, so that the agent can try another way.
+/// Warns the agent before the loop stops, so that it can try another way.
 fn warnings(context: &Context) -> String {
     let breaker = &context.breaker;
     let mut text = String::new();
@@ -163,7 +163,7 @@ fn completion(context: &Context) -> String {
     }
 }
 
-/// As many whole lines as fit; of the first that does not, nothing.
+/// As many complete lines as fit.
 fn within(text: &str, room: usize) -> String {
     let mut kept = String::new();
     for line in text.split_inclusive('\n') {

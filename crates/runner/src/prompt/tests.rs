@@ -55,7 +55,7 @@ fn past() -> Past {
 }
 
 #[test]
-fn the_first_iteration_is_told_the_gate() {
+fn the_first_prompt_explains_the_gate() {
     let expected = "Fix the parser.
 
 ---
@@ -80,7 +80,7 @@ Say that it is ready only when the whole goal is reached and you have checked it
 }
 
 #[test]
-fn a_later_iteration_is_told_what_the_last_one_left_and_what_would_stop_the_loop() {
+fn a_later_prompt_describes_the_last_iteration_and_what_would_stop_the_loop() {
     let mut context = context();
     context.history = vec![past()];
     context.breaker.consecutive_no_change = 2;
@@ -108,7 +108,7 @@ End your last message";
 }
 
 #[test]
-fn other_policies_tell_what_completes_and_ask_for_no_gate() {
+fn other_policies_say_what_completes_the_task_and_ask_for_no_gate() {
     let mut context = context();
     context.verify = Some(Verify { command: vec!["make".into()], timeout_seconds: 60 });
     context.policy = Policy::Verify;
@@ -125,13 +125,13 @@ fn other_policies_tell_what_completes_and_ask_for_no_gate() {
 }
 
 #[test]
-fn a_prompt_that_is_to_stay_as_written_does() {
+fn with_file_only_the_prompt_stays_as_written() {
     let context = Context { loop_context: LoopContext::FileOnly, ..context() };
     assert_eq!(render(b"\xffas written", &context, &[]), b"\xffas written");
 }
 
 #[test]
-fn an_error_is_told_once() {
+fn an_error_is_shown_once() {
     let mut past = past();
     assert!(!last(&past).contains("Its error"));
     past.error = Some("exit code 1: boom".into());

@@ -1,10 +1,10 @@
-//! Keeps credentials out of what the runner says: its report, its log, and by way of these the status, Events and the
-//! next prompt. What the agent itself prints, in `kubectl logs` and in transcripts, stays the agent's own words.
+//! Keeps credentials out of what the runner writes: its report and its log, and through these the status, Events and the
+//! next prompt. The agent's own output, in `kubectl logs` and in transcripts, stays unchanged.
 //!
-//! Masked are the values of the runner's own environment variables whose names speak of a credential, as they stand and
-//! as JSON, URLs, forms and base64 write them, and what has the shape of a well-known token (`shapes`). A text is
-//! masked before it is cut, so that no cut leaves half a credential, and before its signature is taken, so that an error
-//! stays the same error when its token is renewed.
+//! It masks the values of environment variables whose names indicate a credential, as they are and as JSON, URLs, forms
+//! and base64 write them, and text that has the shape of a well-known token (`shapes`). A text is masked before it is
+//! cut, so that no cut leaves half a credential, and before its signature is taken, so that an error stays the same error
+//! when its token is renewed.
 
 mod names;
 mod shapes;
@@ -26,9 +26,9 @@ use agentloop_contract::{
 
 use crate::output::OutputSummary;
 
-/// What stands in the place of a credential.
+/// Replaces a credential.
 pub const MASK: &str = "***";
-/// A shorter value is no secret, and would make texts unreadable.
+/// A shorter value is not masked, because that would make texts unreadable.
 const SHORTEST: usize = 8;
 
 static OWN: LazyLock<Secrets> = LazyLock::new(|| Secrets::of(std::env::vars_os()));
@@ -38,7 +38,7 @@ pub fn own() -> &'static Secrets {
     &OWN
 }
 
-/// Values that are masked, by their first bytes.
+/// The values to mask, by their first bytes.
 #[derive(Debug, Default)]
 pub struct Secrets {
     values: HashMap<[u8; SHORTEST], Vec<Vec<u8>>>,
@@ -50,8 +50,8 @@ impl Secrets {
         let mut all = BTreeSet::new();
         for (name, value) in variables {
             let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
-            // A path that is there names a secret's place, and is no secret.
-            if names::speaks_of_a_credential(&name)
+            // The path of an existing file says where a secret is, and is not secret itself.
+            if names::indicates_a_credential(&name)
                 && !(value.starts_with('/') && Path::new(&*value).exists())
             {
                 spellings::add(&value, &mut all);
@@ -70,12 +70,12 @@ impl Secrets {
         Self { values }
     }
 
-    /// The text with a mask in the place of each credential.
+    /// Masks each credential in a text.
     pub fn mask(&self, text: &str) -> String {
         self.cover(text, shapes::find(text))
     }
 
-    /// The same for the last part of something longer, which may begin within a credential.
+    /// Masks the last part of a longer text, which may begin within a credential.
     pub fn mask_tail(&self, text: &str) -> String {
         let mut found = shapes::find(text);
         found.extend(self.begun_before(text));
@@ -103,7 +103,7 @@ impl Secrets {
         masked
     }
 
-    /// The end of a value with which a text begins.
+    /// The end of a value at the beginning of a text.
     fn begun_before(&self, text: &str) -> Option<Range<usize>> {
         let first = text.as_bytes().first_chunk::<SHORTEST>()?;
         let ends = |value: &Vec<u8>| {
@@ -116,7 +116,7 @@ impl Secrets {
         self.values.values().flatten().filter_map(ends).max().map(|length| 0..length)
     }
 
-    /// Masks what an output said.
+    /// Masks the summary of an output.
     pub fn output(&self, output: OutputSummary) -> OutputSummary {
         OutputSummary {
             text: self.mask_tail(&output.text),
@@ -126,8 +126,8 @@ impl Secrets {
         }
     }
 
-    /// Masks every text of a report once more: what was put together from parts, such as a gate in JSON, or comes
-    /// from elsewhere, such as names of files.
+    /// Masks every text of a report once more: texts that were assembled, such as a gate in JSON, or that come from
+    /// elsewhere, such as file names.
     pub fn report(&self, report: &mut Report) {
         let text = |text: &mut String| *text = self.mask(text);
         report.started_in.iter_mut().for_each(text);
@@ -145,7 +145,7 @@ impl Secrets {
         }
     }
 
-    /// Masks what earlier iterations said: another runner may have passed it on.
+    /// Masks the texts of earlier iterations, because an older runner may have reported them.
     pub fn context(&self, context: &mut Context) {
         for past in &mut context.history {
             past.gate.iter_mut().for_each(|gate| self.gate(gate));

@@ -1,9 +1,9 @@
-//! Which variables and fields hold credentials, by their names.
+//! Recognises variables and fields that hold credentials by their names.
 
-/// Anywhere in a name.
+/// Words that count anywhere in a name.
 const WORDS: [&str; 8] =
     ["KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "PASSPHRASE", "PASSCODE", "CREDENTIAL"];
-/// As a part of its own, between what is neither letter nor digit: AUTH, but not AUTHOR.
+/// Words that count only as a separate part of a name: AUTH, but not AUTHOR.
 const PARTS: [&str; 17] = [
     "AUTH",
     "OAUTH",
@@ -23,23 +23,23 @@ const PARTS: [&str; 17] = [
     "PWD",
     "SAS",
 ];
-/// Where a shell keeps its folder.
+/// Variables in which a shell keeps its folder.
 const FOLDERS: [&str; 2] = ["PWD", "OLDPWD"];
 
 /// Whether a variable of this name holds a credential.
-pub(super) fn speaks_of_a_credential(name: &str) -> bool {
+pub(super) fn indicates_a_credential(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let mut parts = name.split(|c: char| !c.is_ascii_alphanumeric());
     let part = |part: &str| PARTS.contains(&part) || (part.len() > 4 && part.ends_with("PASS"));
     !FOLDERS.contains(&name.as_str()) && (WORDS.iter().any(|word| name.contains(word)) || parts.any(part))
 }
 
-/// How sure a name in running text makes it that a credential follows.
+/// How certain it is that a credential follows a name in running text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
-    /// Whatever follows is one.
+    /// The value is a credential.
     Certain,
-    /// What follows may also be a word: parsers speak of tokens.
+    /// The value may also be a word, because parsers print "token" too.
     Likely,
 }
 

@@ -1,15 +1,15 @@
-//! What looks like a credential, whoever it belongs to.
+//! Recognises text that looks like a credential, whatever its source.
 
 use std::ops::Range;
 
 use super::names::{self, Field};
 
-/// A kind of token: how it begins, what else it is made of, and how much of that it has at the least.
+/// A kind of token: its prefix, which bytes follow, and how many at least.
 struct Token {
     prefix: &'static str,
     more: fn(u8) -> bool,
     least: usize,
-    /// What follows holds a digit: the beginning alone is a word, too.
+    /// The rest must contain a digit, because the prefix may also begin an ordinary word.
     digit: bool,
 }
 
@@ -123,11 +123,11 @@ const HEADERS: [&str; 9] = [
     "cookie",
 ];
 
-/// Words before the credential in such a header, and in texts about one.
+/// Words before the credential in such a header, and in running text.
 const SCHEMES: [&str; 6] = ["bearer", "basic", "token", "digest", "negotiate", "apikey"];
 
 const PRIVATE: &str = "PRIVATE KEY";
-/// Bytes that show whether something is a token.
+/// How many bytes are examined to decide whether something is a token.
 const SEEN: usize = 512;
 /// No private key is longer.
 const KEY_BYTES: usize = 16 << 10;
@@ -140,12 +140,12 @@ fn is_upper(byte: u8) -> bool {
     byte.is_ascii_uppercase() || byte.is_ascii_digit()
 }
 
-/// What credentials consist of in headers.
+/// The characters of credentials in headers.
 fn is_token68(byte: u8) -> bool {
     is_url_safe(byte) || matches!(byte, b'~' | b'+' | b'/' | b'=' | b'%' | b':')
 }
 
-/// Where credentials stand in a text; in no order, and overlapping. Takes time in proportion to the text.
+/// The ranges of credentials in a text, in no order, and possibly overlapping. Takes time linear in the text.
 pub(super) fn find(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let bytes = text.as_bytes();
@@ -172,7 +172,7 @@ pub(super) fn find(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Whether a word begins here. What stands before may also be the end of an escape: `\n`, `%3D`, `\u003d`.
+/// Whether a word begins here. It may also follow an escape: `\n`, `%3D`, `\u003d`.
 fn begins(bytes: &[u8], at: usize) -> bool {
     let before = bytes.get(at.saturating_sub(6)..at).unwrap_or_default();
     match before {
@@ -190,7 +190,7 @@ fn run(bytes: &[u8], of: impl Fn(u8) -> bool) -> usize {
 fn known_token(bytes: &[u8]) -> Option<usize> {
     let longest = |token: &Token| {
         let all = bytes.strip_prefix(token.prefix.as_bytes())?;
-        // Whether it is one shows early; where many begin and none is one, not all of them are read to the end.
+        // Examine only the beginning first, so that many beginnings without a token do not take quadratic time.
         let seen = all.get(..all.len().min(SEEN))?;
         let rest = seen.get(..run(seen, token.more))?;
         // A full stop ends the sentence, not the token.
@@ -258,7 +258,7 @@ fn header(bytes: &[u8]) -> Option<Range<usize>> {
     (word >= 16 || (word >= 8 && digit)).then(|| at..at + word)
 }
 
-/// The credential behind the name of a scheme, in running text: not any word is one.
+/// The credential after the name of a scheme in running text. Not every word there is a credential.
 fn scheme(bytes: &[u8]) -> Option<Range<usize>> {
     let name = ["bearer", "basic"].iter().find(|name| starts_with_word(bytes, name))?;
     let blanks = run(bytes.get(name.len()..)?, |byte| byte == b' ');
@@ -268,7 +268,7 @@ fn scheme(bytes: &[u8]) -> Option<Range<usize>> {
     (blanks > 0 && (length >= 24 || (length >= 10 && sure))).then(|| at..at + length)
 }
 
-/// The value in `password=value`, `"api_key": "value"` and the like, by the place of `=` or `:`.
+/// The value in `password=value`, `"api_key": "value"` and similar text, given the position of `=` or `:`.
 fn assigned(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     let before = bytes.get(..at)?;
     let marks = before.iter().rev().take_while(|byte| matches!(byte, b'"' | b'\'' | b'\\')).count();
@@ -314,7 +314,7 @@ pub(super) fn passwords_of_urls(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// Private keys in armour, whole or with either end cut off.
+/// PEM private keys, complete or with either end cut off.
 fn private_keys(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let bytes = text.as_bytes();
@@ -333,7 +333,7 @@ fn private_keys(text: &str) -> Vec<Range<usize>> {
         {
             let near = after.get(..after.len().min(KEY_BYTES)).unwrap_or_default();
             let end = near.windows(8).position(|window| window == b"-----END");
-            // To its end, or as far as lines look like a key's.
+            // To its end, or as far as the lines look like those of a key.
             let head = if after.starts_with(b" BLOCK") { 6 } else { 0 };
             let body = head + armour(after.get(head..).unwrap_or_default().iter());
             found.push(start.len()..at + PRIVATE.len() + end.unwrap_or(body));
@@ -346,7 +346,7 @@ fn private_keys(text: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// How many bytes from here on may belong to a key in armour: its lines, and `\n` where they stand in a string.
+/// How many bytes from here on may belong to a PEM key: its lines, or `\n` if the key is in a string.
 fn armour<'a>(bytes: impl Iterator<Item = &'a u8>) -> usize {
     bytes
         .take_while(|byte| {

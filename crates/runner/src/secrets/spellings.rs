@@ -1,4 +1,4 @@
-//! How a credential may be written down.
+//! The ways in which a credential may be written.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
@@ -10,10 +10,10 @@ use serde_json::Value;
 
 use super::{SHORTEST, names, shapes};
 
-/// Levels of JSON in JSON that are looked into.
+/// How many levels of JSON in JSON are examined.
 const DEPTH: usize = 8;
 
-/// Adds all spellings of a variable's value, and of what it is made of.
+/// Adds all spellings of a variable's value and of its parts.
 pub(super) fn add(value: &str, all: &mut BTreeSet<String>) {
     spell(value.trim(), all);
     for password in shapes::passwords_of_urls(value) {
@@ -25,7 +25,7 @@ pub(super) fn add(value: &str, all: &mut BTreeSet<String>) {
     lines(value, all);
 }
 
-/// The strings of a document that its own names call credentials.
+/// Adds the strings of a document whose names indicate a credential.
 fn fields(json: &Value, named: bool, depth: usize, all: &mut BTreeSet<String>) {
     let Some(depth) = depth.checked_sub(1) else { return };
     match json {
@@ -36,14 +36,14 @@ fn fields(json: &Value, named: bool, depth: usize, all: &mut BTreeSet<String>) {
         Value::Array(items) => items.iter().for_each(|item| fields(item, named, depth, all)),
         Value::Object(map) => {
             for (name, item) in map {
-                fields(item, names::speaks_of_a_credential(name), depth, all);
+                fields(item, names::indicates_a_credential(name), depth, all);
             }
         }
         _ => {}
     }
 }
 
-/// The lines of a value that has several: tools print them one by one, and some name a credential themselves.
+/// Adds the lines of a value that has several lines: tools print them one by one, and some are assignments themselves.
 fn lines(value: &str, all: &mut BTreeSet<String>) {
     if value.trim().lines().nth(1).is_none() {
         return;
@@ -51,7 +51,7 @@ fn lines(value: &str, all: &mut BTreeSet<String>) {
     for line in value.lines() {
         spell(line.trim(), all);
         let field = line.split_once('=').or_else(|| line.split_once(": "));
-        if let Some((_, text)) = field.filter(|(name, _)| names::speaks_of_a_credential(name)) {
+        if let Some((_, text)) = field.filter(|(name, _)| names::indicates_a_credential(name)) {
             spell(text.trim().trim_matches(['"', '\'', ',']), all);
         }
     }
@@ -89,7 +89,7 @@ fn spell(text: &str, all: &mut BTreeSet<String>) {
     add(text.to_owned());
 }
 
-/// What stands between the quotes of a JSON string.
+/// The text between the quotes of a JSON string.
 fn escaped(text: &str, ascii: bool) -> String {
     let quoted = serde_json::to_string(text).unwrap_or_default();
     let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or_default();
@@ -109,7 +109,7 @@ fn escaped(text: &str, ascii: bool) -> String {
     out
 }
 
-/// The text as a part of a URL, where letters, digits and `kept` stand for themselves.
+/// The text as part of a URL. Letters, digits and `kept` stay as they are.
 fn percent(text: &str, kept: &str, upper: bool) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
@@ -125,7 +125,7 @@ fn percent(text: &str, kept: &str, upper: bool) -> String {
     out
 }
 
-/// The text in base64, wherever in the encoded bytes it stands: without the characters that depend on its neighbours.
+/// The text in base64 at each of the three possible offsets, without the characters that depend on its neighbours.
 fn base64(text: &str, engine: &GeneralPurpose, add: &mut impl FnMut(String)) {
     for (before, foreign) in [(&[][..], 0), (&[0], 2), (&[0, 0], 3)] {
         let bytes = [before, text.as_bytes()].concat();

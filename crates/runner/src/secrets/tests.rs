@@ -20,7 +20,7 @@ fn kept(text: &str) {
 }
 
 #[test]
-fn a_variable_whose_name_speaks_of_a_credential_is_masked() {
+fn a_variable_whose_name_indicates_a_credential_is_masked() {
     for name in [
         "ANTHROPIC_API_KEY",
         "GITHUB_TOKEN",
@@ -44,7 +44,7 @@ fn a_variable_whose_name_speaks_of_a_credential_is_masked() {
 }
 
 #[test]
-fn a_short_value_and_the_path_of_a_file_are_no_secrets() {
+fn a_short_value_and_the_path_of_a_file_are_not_masked() {
     assert_eq!(secrets(&[("A_KEY", "seven77")]).mask("seven77"), "seven77");
     assert_eq!(secrets(&[("A_KEY", "größer78")]).mask("größer78"), "***");
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -76,7 +76,7 @@ fn a_value_is_masked_however_it_is_written() {
 }
 
 #[test]
-fn a_value_in_base64_is_masked_wherever_it_stands_there() {
+fn a_value_in_base64_is_masked_at_every_offset() {
     let value = "correct horse battery";
     let all = secrets(&[("THE_SECRET", value)]);
     let engine = base64::engine::general_purpose::STANDARD;
@@ -154,7 +154,7 @@ fn known_tokens_are_masked() {
 }
 
 #[test]
-fn what_headers_urls_and_assignments_carry_is_masked() {
+fn credentials_in_headers_urls_and_assignments_are_masked() {
     masked("> Authorization: Bearer abc.def-ghi", "> Authorization: Bearer ***");
     masked("authorization: Basic dTpw", "authorization: Basic ***");
     masked(r#"{"Authorization": "token abcdef"}"#, r#"{"Authorization": "token ***"}"#);
@@ -174,7 +174,7 @@ fn what_headers_urls_and_assignments_carry_is_masked() {
 }
 
 #[test]
-fn a_private_key_is_masked_whole_or_cut() {
+fn a_private_key_is_masked_complete_or_cut() {
     let key = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nMIIEow+/=\nabcd\n-----END RSA PRIVATE KEY-----";
     masked(&format!("a {key}\nb"), "a ***-----\nb");
     masked("x\n-----BEGIN PRIVATE KEY-----\nMIIE\nabcd\n", "x\n***");
@@ -184,7 +184,7 @@ fn a_private_key_is_masked_whole_or_cut() {
 }
 
 #[test]
-fn ordinary_words_stay() {
+fn ordinary_words_are_not_masked() {
     for text in [
         "SyntaxError: Unexpected token: identifier",
         "unexpected token=IDENTIFIER",
@@ -217,7 +217,7 @@ fn an_error_is_the_same_with_another_token() {
 }
 
 #[test]
-fn text_that_is_nothing_but_beginnings_is_masked_in_time() {
+fn text_that_consists_of_beginnings_of_tokens_is_masked_in_linear_time() {
     let all = secrets(&[("A_KEY", "aaaaaaaab"), ("B_KEY", "sk-sk-sk-x")]);
     for piece in [
         "sk-",
