@@ -246,8 +246,8 @@ impl Report {
         Ok(report)
     }
 
-    /// The report as JSON of at most `limit` bytes, signed with `key` if there is one. The least important parts are cut
-    /// first. `None` if not even the essential facts fit; they always fit into 550 bytes.
+    /// The report as JSON of at most `limit` bytes, signed with `key` if there is one. The least important parts are
+    /// cut first. `None` if not even the essential facts fit; they always fit into 550 bytes.
     pub fn encode(&self, limit: usize, key: Option<&[u8]>) -> Option<String> {
         let Some(key) = key else { return self.fit(limit) };
         let json = self.fit(limit.checked_sub(mac::BYTES)?)?;

@@ -2,9 +2,9 @@
 //!
 //! SIGTERM and SIGINT are an order to stop only if the kubelet can have sent them. If the runner is process 1, an order
 //! comes from outside its PID namespace, and the kernel shows such a sender as number 0. No process inside can imitate
-//! that: the kernel itself fills in the sender of `kill`. Calls such as `sigqueue` may name any sender, but their signal
-//! code gives them away. If the runner is not process 1 (`shareProcessNamespace`), the container runtime may have a
-//! number, and every such signal is an order.
+//! that: the kernel itself fills in the sender of `kill`. Calls such as `sigqueue` may name any sender, but their
+//! signal code gives them away. If the runner is not process 1 (`shareProcessNamespace`), the container runtime may
+//! have a number, and every such signal is an order.
 
 use std::{
     io,
@@ -47,8 +47,8 @@ pub struct SignalEvents {
     pub stopping: Arc<AtomicBool>,
 }
 
-/// Starts to listen. PID 1 does not ignore a caught signal, and the signal has its default action again in programs that
-/// the runner executes.
+/// Starts to listen. PID 1 does not ignore a caught signal, and the signal has its default action again in programs
+/// that the runner executes.
 pub fn listen() -> io::Result<SignalEvents> {
     let (sender, receiver) = channel();
     let stopping = Arc::new(AtomicBool::new(false));

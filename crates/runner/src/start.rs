@@ -1,8 +1,8 @@
 //! The folder that the agent starts in, and the program that a relative command means.
 //!
-//! If neither the template nor the image names a folder, the container starts in `/`, and the agent's work there would be
-//! lost with the container. So the agent starts in the workspace. A relative command still means the same program as in
-//! the folder that the container started in.
+//! If neither the template nor the image names a folder, the container starts in `/`, and the agent's work there would
+//! be lost with the container. So the agent starts in the workspace. A relative command still means the same program as
+//! in the folder that the container started in.
 
 use std::{
     env,

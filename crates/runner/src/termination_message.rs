@@ -1,8 +1,8 @@
 //! Writes the report: the container's termination message, written last and in place.
 //!
-//! The report is signed with the key of its pod, if there is one. Nothing signed leaves the runner before this last write:
-//! facts that are noted earlier stay in memory, and the report of a failing runner decides nothing. So an agent that ends
-//! its runner early finds no signed report to leave behind.
+//! The report is signed with the key of its pod, if there is one. Nothing signed leaves the runner before this last
+//! write: facts that are noted earlier stay in memory, and the report of a failing runner decides nothing. So an agent
+//! that ends its runner early finds no signed report to leave behind.
 
 use std::{
     fs::File,

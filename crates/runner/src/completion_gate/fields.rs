@@ -1,10 +1,12 @@
 //! Reads the content of a completion gate: YAML as people and models write it, not as YAML printers do.
 //!
-//! The content is `key: value` lines. Values are plain, quoted and block (`|`, `>`) texts, texts that continue in indented
-//! lines, and lists in both of YAML's styles; or the content is one JSON object. Text that YAML would reject is taken as
-//! it is (`reason: All pass: 16/16`), and so is ` #12`, which YAML would read as a comment. Unknown keys are ignored.
+//! The content is `key: value` lines. Values are plain, quoted and block (`|`, `>`) texts, texts that continue in
+//! indented lines, and lists in both of YAML's styles; or the content is one JSON object. Text that YAML would reject
+//! is taken as it is (`reason: All pass: 16/16`), and so is ` #12`, which YAML would read as a comment. Unknown keys
+//! are ignored.
 //!
-//! A YAML parser would be no help: it rejects a whole document for one colon, and a gate that is lost costs an iteration.
+//! A YAML parser would be no help: it rejects a whole document for one colon, and a gate that is lost costs an
+//! iteration.
 
 use agentloop_contract::completion_gate::CompletionGate;
 use serde_json::Value;

@@ -4,13 +4,13 @@
 //! `</COMPLETION_GATE>`. The rules, and their reasons:
 //!
 //! - **The last block that begins decides.** If it is unclosed, or has no boolean `ready`, there is no gate, even if an
-//!   earlier block was complete: the agent was about to say something else, so an earlier `ready: true` must not end the
-//!   loop. If this is wrong, it costs one more iteration.
+//!   earlier block was complete: the agent was about to say something else, so an earlier `ready: true` must not end
+//!   the loop. If this is wrong, it costs one more iteration.
 //! - **A block in a code fence is a quotation** and is skipped, unless that fence ends the output: models often fence
-//!   their final answer, while an explanation of the format has text after it. Statistics that an agent's program prints
-//!   by itself do not count as text (`trailer.rs`).
-//! - **`ready` is a boolean**: `true` or `false`, in any case, quoted or not. If it is given twice with different values,
-//!   it is false. Anything else, such as the `<true or false>` of an echoed prompt, is no gate.
+//!   their final answer, while an explanation of the format has text after it. Statistics that an agent's program
+//!   prints by itself do not count as text (`trailer.rs`).
+//! - **`ready` is a boolean**: `true` or `false`, in any case, quoted or not. If it is given twice with different
+//!   values, it is false. Anything else, such as the `<true or false>` of an echoed prompt, is no gate.
 //! - A tag in the middle of a line is prose.
 //!
 //! See `fields.rs` for how the content between the tags is read.

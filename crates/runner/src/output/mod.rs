@@ -98,8 +98,8 @@ impl OutputSummary {
 /// How many lines at the end of an output are searched for the cause of a failure.
 const CAUSE_LINES: usize = 100;
 
-/// The last line that is neither blank nor the same after every failure. If carriage returns overwrite a line, its final
-/// text counts.
+/// The last line that is neither blank nor the same after every failure. If carriage returns overwrite a line, its
+/// final text counts.
 pub fn cause_line(text: &str) -> Option<&str> {
     let mut lines: Vec<&str> = text
         .lines()

@@ -1,7 +1,7 @@
 //! Runs a command: passes its output and signals through, stops it in time, and leaves none of its processes behind.
 //!
-//! The command leads its own process group. When it has ended, the processes that it left are killed: in a container the
-//! kernel would do the same when PID 1 ends, and nothing may write to the workspace while its fingerprint is taken.
+//! The command leads its own process group. When it has ended, the processes that it left are killed: in a container
+//! the kernel would do the same when PID 1 ends, and nothing may write to the workspace while its fingerprint is taken.
 
 mod launch;
 mod sweep;
@@ -49,7 +49,8 @@ pub struct CommandOptions {
     pub timeout: Duration,
     /// The time between SIGTERM and SIGKILL.
     pub grace: Duration,
-    /// Whether an order to stop is passed on to it. Otherwise it may continue for the grace period, to finish if it can.
+    /// Whether an order to stop is passed on to it. Otherwise it may continue for the grace period, to finish if it
+    /// can.
     pub pass_stop: bool,
     /// How long it may stay silent after the final event of its own stream before it is stopped. `None` means forever.
     pub exit_grace: Option<Duration>,
@@ -236,8 +237,8 @@ impl Supervisor {
             if deadline.is_some_and(|deadline| now >= deadline) || now >= moved.0 + stalled {
                 return;
             }
-            // A short wait, because neither a stop nor the progress of a pipe is an event here. Pipes of an earlier command
-            // do not count.
+            // A short wait, because neither a stop nor the progress of a pipe is an event here. Pipes of an earlier
+            // command do not count.
             if self.events.receiver.recv_timeout(Duration::from_millis(50))
                 == Ok(SignalEvent::Closed(pumps.group))
             {

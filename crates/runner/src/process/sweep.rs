@@ -165,8 +165,8 @@ fn others() -> Vec<Process> {
     all
 }
 
-/// Parent, user and name of a process that has not ended, from its `/proc/PID/status`. Each is on a line of its own, and a
-/// newline in a name is escaped.
+/// Parent, user and name of a process that has not ended, from its `/proc/PID/status`. Each is on a line of its own,
+/// and a newline in a name is escaped.
 fn parse(status: &str) -> Option<(i32, String, String)> {
     let field = |name: &str| {
         status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)

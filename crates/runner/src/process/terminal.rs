@@ -2,8 +2,9 @@
 //!
 //! The agent has its own process group. If that is not the terminal's foreground group, the kernel stops the agent as
 //! soon as it reads or configures the terminal. So the runner, which the container runtime made the leader of the
-//! terminal's session, puts the agent into the foreground and takes the foreground back afterwards. Meanwhile the runner
-//! is in the background. Its threads block SIGTTOU; otherwise they could neither write nor take the foreground back.
+//! terminal's session, puts the agent into the foreground and takes the foreground back afterwards. Meanwhile the
+//! runner is in the background. Its threads block SIGTTOU; otherwise they could neither write nor take the foreground
+//! back.
 
 use std::{fs::File, io};
 

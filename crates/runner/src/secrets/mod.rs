@@ -1,10 +1,10 @@
-//! Keeps credentials out of what the runner writes: its report and its log, and through these the status, Events and the
-//! next prompt. The agent's own output, in `kubectl logs` and in transcripts, stays unchanged.
+//! Keeps credentials out of what the runner writes: its report and its log, and through these the status, Events and
+//! the next prompt. The agent's own output, in `kubectl logs` and in transcripts, stays unchanged.
 //!
 //! It masks the values of environment variables whose names indicate a credential, as they are and as JSON, URLs, forms
 //! and base64 write them, and text that has the shape of a well-known token (`shapes`). A text is masked before it is
-//! cut, so that no cut leaves half a credential, and before its signature is taken, so that an error stays the same error
-//! when its token is renewed.
+//! cut, so that no cut leaves half a credential, and before its signature is taken, so that an error stays the same
+//! error when its token is renewed.
 
 mod names;
 mod shapes;

@@ -1,4 +1,4 @@
-//! What a walk over the workspace may take: time, entries, memory. What is shared by its threads.
+//! The bounds of a walk over the workspace: time, entries and memory. Shared by its threads.
 
 use std::{
     sync::{
@@ -8,20 +8,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bounds of one fingerprint.
+/// The limits of one walk.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits<'a> {
     /// Wall clock.
     pub time: Duration,
     /// Files and folders.
     pub entries: usize,
-    /// What names, patterns and lists of tracked files may take in memory, about.
+    /// About how much memory names, patterns and lists of tracked files may take.
     pub bytes: usize,
-    /// Of the files and folders, so many are kept to tell which ones changed.
+    /// How many files and folders are kept, to name those that changed.
     pub kept: usize,
-    /// Set by a signal: give up soon.
+    /// Set by a signal to give up soon.
     pub stop: Option<&'a AtomicBool>,
-    /// What "soon" is.
+    /// How soon.
     pub after_stop: Duration,
 }
 
@@ -38,7 +38,7 @@ impl Default for Limits<'_> {
     }
 }
 
-/// The bounds of one walk, and how much of them is used up.
+/// The limits of one walk, and how much of them is used up.
 pub(super) struct Bounds<'a> {
     pub(super) limits: Limits<'a>,
     deadline: Option<Instant>,
@@ -51,7 +51,7 @@ pub(super) struct Bounds<'a> {
 }
 
 impl<'a> Bounds<'a> {
-    /// Bounds that begin to run now.
+    /// Starts the clock.
     pub(super) fn new(limits: Limits<'a>) -> Self {
         Self {
             limits,
@@ -64,13 +64,13 @@ impl<'a> Bounds<'a> {
         }
     }
 
-    /// Ends the walk; the first reason is kept.
+    /// Ends the walk. The first reason is kept.
     pub(super) fn give_up(&self, why: &str) {
         self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_owned());
         self.over.store(true, Ordering::Relaxed);
     }
 
-    /// One more entry was met; how many came before it.
+    /// Counts an entry, and returns how many came before it.
     pub(super) fn count(&self) -> usize {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         if count >= self.limits.entries {
@@ -79,8 +79,8 @@ impl<'a> Bounds<'a> {
         count
     }
 
-    /// So many bytes more were needed; whether they are within the bound. What is dropped is not taken off: this bounds
-    /// the most that is held at once.
+    /// Counts bytes that are kept in memory, and returns whether they are within the limit. Bytes that are freed later
+    /// still count, so this limits the maximum that is held at once.
     pub(super) fn hold(&self, bytes: usize) -> bool {
         let held = self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         if held > self.limits.bytes {
@@ -89,7 +89,7 @@ impl<'a> Bounds<'a> {
         held <= self.limits.bytes
     }
 
-    /// How many bytes more may be held.
+    /// How many more bytes may be kept.
     pub(super) fn room(&self) -> usize {
         self.limits.bytes.saturating_sub(self.bytes.load(Ordering::Relaxed))
     }
@@ -107,7 +107,7 @@ impl<'a> Bounds<'a> {
         !self.over.load(Ordering::Relaxed)
     }
 
-    /// Why the walk was ended; `None` if it was not.
+    /// Why the walk was ended early; `None` if it was not.
     pub(super) fn why(self) -> Option<String> {
         self.why.into_inner().unwrap_or_else(PoisonError::into_inner)
     }

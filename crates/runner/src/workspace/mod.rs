@@ -1,7 +1,8 @@
-//! The workspace: what changed in it, and the folder in it that is agentloop's own.
+//! The workspace: what changed in it, and agentloop's own folder in it.
 //!
-//! The agent may have put anything here, so nothing is opened by a path that could lead out of the workspace: every
-//! name is opened below its folder's descriptor, and links are never followed.
+//! The agent may have put anything here. So nothing is opened by a path that could lead out of the workspace: every
+//! name is opened relative to its folder's descriptor, and links are never followed. The `cap-std` crate follows links
+//! inside its root, which would let an agent make the runner read one file in the place of another.
 
 mod bounds;
 pub mod fingerprint;
@@ -20,10 +21,11 @@ use rustix::{
     io::Errno,
 };
 
-/// Flags for every folder that is opened.
+/// Flags for opening a folder.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
-/// Flags for every file that is read: a FIFO or a device that has taken its place does not block or become a terminal.
+/// Flags for opening a file. If a FIFO or a device has replaced it, opening neither blocks nor sets a controlling
+/// terminal.
 const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOFOLLOW)
     .union(OFlags::CLOEXEC)
@@ -35,19 +37,19 @@ pub fn open(path: &Path) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, FOLDER, Mode::empty())
 }
 
-/// Whether a workspace that is open is still what a path leads to.
+/// Whether a path still leads to the open workspace.
 pub fn is_at(workspace: &OwnedFd, path: &Path) -> bool {
     let same = |stat: &Stat| (stat.st_dev, stat.st_ino);
     let there = open(path).and_then(rustix::fs::fstat).map(|stat| same(&stat));
     there.is_ok() && there == rustix::fs::fstat(workspace).map(|stat| same(&stat))
 }
 
-/// Opens a folder below another.
+/// Opens a folder in another.
 fn open_folder(folder: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     rustix::fs::openat(folder, name, FOLDER, Mode::empty())
 }
 
-/// Opens a folder some levels below another, no level of it a link.
+/// Opens a folder several levels below another. No level may be a link.
 fn open_below(folder: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     let mut current = open_folder(folder, b".")?;
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
@@ -56,12 +58,12 @@ fn open_below(folder: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     Ok(current)
 }
 
-/// Reads a regular file of at most `limit` bytes; a longer one is an error.
+/// Reads a regular file of at most `limit` bytes. A longer file is an error.
 fn read_file(folder: &OwnedFd, name: &[u8], limit: usize) -> Result<Vec<u8>, Errno> {
     read_open(&rustix::fs::openat(folder, name, FILE, Mode::empty())?, limit)
 }
 
-/// Reads a regular file that is open.
+/// Reads an open regular file.
 fn read_open(file: &OwnedFd, limit: usize) -> Result<Vec<u8>, Errno> {
     if FileType::from_raw_mode(rustix::fs::fstat(file)?.st_mode) != FileType::RegularFile {
         return Err(Errno::INVAL);
@@ -81,7 +83,7 @@ fn read_open(file: &OwnedFd, limit: usize) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// The names in a folder, `.` and `..` left out; more than `most`, or more than `room` bytes of them, are an error.
+/// The names in a folder, without `.` and `..`. More than `most` names, or more than `room` bytes, are an error.
 fn names(folder: &OwnedFd, most: usize, room: usize) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
     let mut bytes = 0_usize;
@@ -90,7 +92,7 @@ fn names(folder: &OwnedFd, most: usize, room: usize) -> Result<Vec<Vec<u8>>, Err
         if name == b"." || name == b".." {
             continue;
         }
-        // Its bytes, and what a list of them takes for each.
+        // Its bytes, and the size of its entry in the list.
         bytes = bytes.saturating_add(name.len() + 32);
         if names.len() >= most || bytes > room {
             return Err(Errno::FBIG);
@@ -100,13 +102,13 @@ fn names(folder: &OwnedFd, most: usize, room: usize) -> Result<Vec<Vec<u8>>, Err
     Ok(names)
 }
 
-/// The kind of what has this name, not following a link; `None` where there is nothing.
+/// The type of the file with this name, without following a link; `None` if there is none.
 fn kind(folder: &OwnedFd, name: &[u8]) -> Option<FileType> {
     let stat = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     Some(FileType::from_raw_mode(stat.st_mode))
 }
 
-/// Whether somebody who is the same user as we are could change what is in a folder that we may not read.
+/// Whether the agent, which runs as the same user, could change the content of a folder that the runner may not read.
 fn may_change(parent: &OwnedFd, name: &[u8], stat: &Stat) -> bool {
     let may = |access| rustix::fs::accessat(parent, name, access, AtFlags::empty()).is_ok();
     stat.st_uid == rustix::process::geteuid().as_raw() || may(Access::WRITE_OK) || may(Access::EXEC_OK)

@@ -1,7 +1,7 @@
 //! Finds the line of an output that names the cause of a failure.
 //!
-//! Tools end every failed run with the same line, whatever failed: `make: *** [test] Error 1`. Such lines do not identify
-//! an error; the lines before them that name what failed do.
+//! Tools end every failed run with the same line, whatever failed: `make: *** [test] Error 1`. Such lines do not
+//! identify an error; the lines before them that name what failed do.
 
 use std::sync::LazyLock;
 

@@ -1,5 +1,5 @@
-//! Codex: `codex exec --json`. Its final event is `turn.completed` or `turn.failed`; an item or an event of type `error`
-//! is a warning.
+//! Codex: `codex exec --json`. Its final event is `turn.completed` or `turn.failed`; an item or an event of type
+//! `error` is a warning.
 
 use super::{
     super::{json::Json, retry_after},

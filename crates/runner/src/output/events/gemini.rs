@@ -1,5 +1,5 @@
-//! Gemini CLI: `gemini --output-format stream-json`, or `json`. Its final event is `result`; an event of type `error` is a
-//! warning.
+//! Gemini CLI: `gemini --output-format stream-json`, or `json`. Its final event is `result`; an event of type `error`
+//! is a warning.
 
 use super::{super::json::Json, AgentEvents, Failed, Text, add};
 

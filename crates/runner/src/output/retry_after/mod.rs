@@ -1,8 +1,8 @@
 //! Reads from a provider's error when to try again.
 //!
-//! Wordings change with every release of an agent, so the parser is tolerant: it reads a time or a duration after a word
-//! such as `resets` or `try again`. If it does not understand the text, there is no time, and the operator decides how
-//! long to wait.
+//! Wordings change with every release of an agent, so the parser is tolerant: it reads a time or a duration after a
+//! word such as `resets` or `try again`. If it does not understand the text, there is no time, and the operator decides
+//! how long to wait.
 
 mod fields;
 mod zone;

@@ -1,55 +1,57 @@
-//! Whether the workspace is another than before.
+//! Whether the workspace has changed.
 //!
-//! A fingerprint is a hash over the path, kind, permissions and bytes of everything in the workspace. Times and owners
-//! do not count: touching a file is no change, and neither is changing it and changing it back. Left out are
-//! `.agentloop/`, what the task's `workspace.ignore` names, and what git ignores in a repository (never what it tracks).
-//! Of a `.git` folder, see `git.rs`.
+//! A fingerprint is a hash over the path, type, permissions and content of everything in the workspace. Times and
+//! owners do not count: touching a file is no change, and neither is changing it and changing it back. It leaves out
+//! `.agentloop/`, what the task's `workspace.ignore` names, and what git ignores in a repository, but never what git
+//! tracks. For `.git` folders, see `git`.
 //!
-//! Everything is bounded; where a bound is reached, the answer is "unknown", never "unchanged". What cannot be read
-//! makes the answer unknown too, unless nothing readable is equal (then it is changed), or the agent, who runs as the
-//! same user, could not have changed it either, such as a volume's `lost+found`.
+//! Everything is bounded. If a bound is reached, the answer is "unknown", never "unchanged". Files that cannot be read
+//! make the answer unknown too, with two exceptions: if something readable differs, the workspace has changed; and
+//! files that the agent, which runs as the same user, could not have changed either do not count, such as a volume's
+//! `lost+found`.
 
 use std::collections::BTreeMap;
 
 use agentloop_contract::{hex, report::Change};
 use sha2::{Digest, Sha256};
 
-/// A fingerprint, or as much of it as could be taken.
+/// A fingerprint, as far as it could be taken.
 #[derive(Debug, Default)]
 pub struct Fingerprint {
-    /// Sum of the entries' hashes: no order, so it is taken in parallel and needs no memory.
+    /// The sum of the entries' hashes. It does not depend on their order, so it is taken in parallel and needs no
+    /// memory.
     pub(super) sum: Sum,
-    /// Sum over what may differ without a change.
+    /// The sum over what may differ without a change.
     pub(super) doubts: Sum,
-    /// Remote-tracking branches that are where a local branch is.
+    /// Remote-tracking branches at the same commit as a local branch.
     pub(super) pushed: BTreeMap<Vec<u8>, [u8; 32]>,
-    /// Lock files of git's, by their paths.
+    /// Paths of git's lock files.
     pub(super) locks: Vec<Vec<u8>>,
-    /// The first thing that could not be read and may have changed.
+    /// The first file that could not be read and may have changed.
     pub(super) blind: Option<String>,
-    /// Why it was not finished.
+    /// Why the fingerprint was not finished.
     pub(super) gave_up: Option<String>,
-    /// All entries, sorted by path; `None` where they were too many to keep.
+    /// All entries, sorted by path; `None` if there were too many to keep.
     pub(super) entries: Option<Vec<Entry>>,
 }
 
-/// Something in the workspace.
+/// An entry of the workspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) path: Box<[u8]>,
     pub(super) digest: [u8; 16],
-    /// A file or a link; not a folder, and not the state of a repository.
+    /// Whether it is a file or a link, and not a folder or the state of a repository.
     pub(super) file: bool,
 }
 
-/// What differs between two fingerprints.
+/// The difference between two fingerprints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Whether anything does.
+    /// Whether anything differs.
     pub changed: Change,
-    /// How many files were added, removed or changed; `None` where that is not known.
+    /// How many files were added, removed or changed; `None` if that is not known.
     pub files: Option<i64>,
-    /// The first names, files before folders and repositories.
+    /// The first of their names, files before folders and repositories.
     pub names: Vec<String>,
 }
 
@@ -64,12 +66,12 @@ impl Fingerprint {
         Self { gave_up: Some(why.to_owned()), ..Self::default() }
     }
 
-    /// Why this is not a whole fingerprint.
+    /// Why this fingerprint is not complete.
     pub fn incomplete(&self) -> Option<&str> {
         self.gave_up.as_deref().or(self.blind.as_deref())
     }
 
-    /// Lock files of git's that were there, at most a few, sorted.
+    /// Git's lock files, sorted. Only the first few are kept.
     pub fn locks(&self) -> Vec<String> {
         let mut locks: Vec<String> =
             self.locks.iter().map(|lock| String::from_utf8_lossy(lock).into_owned()).collect();
@@ -77,7 +79,7 @@ impl Fingerprint {
         locks
     }
 
-    /// Thirty-two hex digits; `None` where it was not finished.
+    /// Thirty-two hex digits; `None` if the fingerprint was not finished.
     pub fn hex(&self) -> Option<String> {
         if self.gave_up.is_some() {
             return None;
@@ -87,12 +89,12 @@ impl Fingerprint {
         Some(hex::encode(hash.finalize().get(..16)?))
     }
 
-    /// What is different in a later fingerprint; at most `most` names are told.
+    /// What differs in a later fingerprint, with at most `most` names.
     pub fn difference(&self, later: &Self, most: usize) -> Difference {
         if self.gave_up.is_some() || later.gave_up.is_some() {
             return Difference::UNKNOWN;
         }
-        // One that is there no longer was left behind by a fetch or by a commit, which is a change of its own.
+        // A branch that is no longer in this set was moved by a fetch, or by a commit, which is a change by itself.
         let pushed = later.pushed.iter().filter(|(name, to)| self.pushed.get(*name) != Some(*to));
         let pushed = pushed.map(|(name, _)| String::from_utf8_lossy(name).into_owned());
         let mut pushed: Vec<String> = pushed.take(most).collect();
@@ -121,7 +123,7 @@ impl Fingerprint {
     }
 }
 
-/// The entries that only one list has, or that differ. Both are sorted by path.
+/// The entries that are in only one list, or that differ. Both lists are sorted by path.
 fn differing<'a>(before: &'a [Entry], after: &'a [Entry]) -> impl Iterator<Item = &'a Entry> {
     let mut before = before.iter().peekable();
     let mut after = after.iter().peekable();
@@ -145,7 +147,7 @@ fn differing<'a>(before: &'a [Entry], after: &'a [Entry]) -> impl Iterator<Item 
     })
 }
 
-/// A sum of hashes, the same in any order.
+/// A sum of hashes. It does not depend on their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sum([u64; 4]);
 

@@ -1,10 +1,14 @@
-//! Git's index: which paths are staged with which content, and nothing of what `git status` refreshes.
+//! Reads git's index: the staged paths and their content, without what `git status` refreshes.
 //!
-//! Format: git's `Documentation/gitformat-index`, versions 2 to 4.
+//! The format is described in git's `Documentation/gitformat-index`; versions 2 to 4 are read.
+//!
+//! Why not the crate `gix-index`: version 0.58.0 brings 57 crates, and the whole runner, which is copied into every
+//! pod, is built from 38. This parser takes no memory that its caller has not allowed, and fuzzing checks that
+//! (`fuzz/targets/index.rs`).
 
 use sha2::{Digest, Sha256};
 
-/// What an index says.
+/// The content of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Index {
     /// Hash over path, mode, object and stage of every entry.
@@ -13,34 +17,34 @@ pub struct Index {
     pub paths: Vec<Vec<u8>>,
 }
 
-/// Why an index is not read.
+/// Why an index cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexError {
-    /// It is damaged, or of a kind that does not list its entries itself (a split index).
+    /// It is damaged, or a split index, which does not list all of its entries itself.
     Malformed,
-    /// Its paths take more memory than there is room for.
+    /// Its paths take more memory than allowed.
     TooLarge,
 }
 
-/// Times, device, inode and owner come first in an entry; the mode at this place.
+/// The mode of an entry. Times, device and inode precede it, the owner follows it.
 const MODE: std::ops::Range<usize> = 24..28;
-/// The object's name begins here.
+/// The position of the object's name.
 const OBJECT: usize = 40;
 const EXTENDED: u16 = 0x4000;
 const STAGE: u16 = 0x3000;
 const ASSUME_VALID: u16 = 0x8000;
 
-/// How many times as long as the index its paths may be together.
+/// The total length of the paths may be this many times the length of the index.
 const UNPACKED: usize = 4;
 
-/// What a path takes in memory beside its bytes, about.
+/// About how much memory a path takes beside its bytes.
 const PATH_BYTES: usize = 64;
-/// Extensions that are made of times and inodes, or of where things stand in the file.
+/// Extensions that consist of times and inodes, or of offsets in the file.
 const VOLATILE: [&[u8]; 4] = [b"UNTR", b"FSMN", b"EOIE", b"IEOT"];
 
 impl Index {
-    /// Reads an index whose object names have `object` bytes, and asks `hold` for the memory of each path before it is
-    /// kept.
+    /// Reads an index whose object names have `object` bytes. Asks `hold` for the memory of each path before keeping
+    /// it.
     ///
     /// # Errors
     /// See [`IndexError`].
@@ -48,7 +52,7 @@ impl Index {
         let mut paths = Vec::new();
         let mut full = false;
         let hashes = read(bytes, object, &mut |path| {
-            // One that is not sorted is not git's, and could not be searched.
+            // Git sorts the paths, and an unsorted list could not be searched.
             if paths.last().is_some_and(|last: &Vec<u8>| last.as_slice() > path) {
                 return false;
             }
@@ -63,19 +67,19 @@ impl Index {
         Ok(Self { digest, paths })
     }
 
-    /// Its [`digest`](Self::digest) alone, which takes no memory.
+    /// Computes only the [`digest`](Self::digest), which takes no memory.
     pub fn digest(bytes: &[u8], object: usize) -> Option<[u8; 32]> {
         read(bytes, object, &mut |_| true).map(|(digest, _)| digest)
     }
 
-    /// A hash over everything but what git takes from the files themselves to compare them faster (times, inodes,
-    /// owners, lengths, and caches made of these).
+    /// A hash over everything except what git caches about the files to compare them faster: times, inodes, owners,
+    /// lengths, and extensions made from them.
     pub fn strict(bytes: &[u8], object: usize) -> Option<[u8; 32]> {
         read(bytes, object, &mut |_| true).map(|(_, strict)| strict)
     }
 }
 
-/// Reads an index, and shows each path to `keep` until that says no; its two hashes.
+/// Reads an index and passes each path to `keep`, until that returns false. Returns the two hashes.
 fn read(bytes: &[u8], object: usize, keep: &mut dyn FnMut(&[u8]) -> bool) -> Option<([u8; 32], [u8; 32])> {
     let mut rest = bytes.strip_prefix(b"DIRC")?;
     let version = take_u32(&mut rest)?;
@@ -110,7 +114,7 @@ fn read(bytes: &[u8], object: usize, keep: &mut dyn FnMut(&[u8]) -> bool) -> Opt
             let used = start.len() - rest.len();
             take(&mut rest, 8 - used % 8)?
         };
-        // In version 4 each path may repeat the one before it: a few bytes would be unpacked to any length.
+        // In version 4, each path may repeat the previous one, so a few bytes could unpack to any length.
         total = total.saturating_add(path.len());
         if total / UNPACKED > bytes.len() || !keep(&path) {
             return None;
@@ -157,7 +161,7 @@ fn take_u16(rest: &mut &[u8]) -> Option<u16> {
     take(rest, 2)?.try_into().ok().map(u16::from_be_bytes)
 }
 
-/// A number as in git's pack files ("offset encoding").
+/// A number in the offset encoding of git's pack files.
 fn take_varint(rest: &mut &[u8]) -> Option<usize> {
     let mut value: usize = 0;
     for turn in 0..8 {
@@ -175,9 +179,9 @@ fn take_varint(rest: &mut &[u8]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Each entry adds one byte to the path of the one before it: 100 MB would be unpacked to a terabyte.
+    /// Each entry adds one byte to the previous path: 100 MB would unpack to a terabyte.
     #[test]
-    fn paths_that_unpack_to_any_length_are_refused() {
+    fn paths_that_unpack_to_any_length_are_rejected() {
         let count = 2000_u32;
         let mut index = [b"DIRC".as_slice(), &4_u32.to_be_bytes(), &count.to_be_bytes()].concat();
         for _ in 0..count {
@@ -189,7 +193,7 @@ mod tests {
 
     /// A version 4 index of 128 MiB unpacks to four times as much.
     #[test]
-    fn paths_are_dropped_as_soon_as_they_take_too_much_memory() {
+    fn reading_stops_as_soon_as_the_paths_take_too_much_memory() {
         let count = 1000_u32;
         let mut index = [b"DIRC".as_slice(), &4_u32.to_be_bytes(), &count.to_be_bytes()].concat();
         for _ in 0..count {
@@ -205,9 +209,9 @@ mod tests {
         assert!(asked.get() < 2000, "{} bytes", asked.get());
     }
 
-    /// Git refuses such an index. What is tracked is searched for, and would not be found in it.
+    /// Git rejects such an index, and a binary search would not find its paths.
     #[test]
-    fn paths_that_are_not_sorted_are_refused() {
+    fn paths_that_are_not_sorted_are_rejected() {
         let index = |names: [&str; 2]| {
             let mut index = [b"DIRC".as_slice(), &2_u32.to_be_bytes(), &2_u32.to_be_bytes()].concat();
             for name in names {

@@ -1,8 +1,8 @@
-//! What a person would call a change in a `.git` folder: HEAD, branches, tags, what is staged. Not reflogs, lock
-//! files, fetched objects, packing, or the times that `git status` refreshes.
+//! Reads what a person would call a change in a git directory: HEAD, branches, tags and staged content. Reflogs, lock
+//! files, fetched objects, packing, and the times that `git status` refreshes do not count.
 //!
-//! A remote-tracking branch counts only where it is at the same commit as a local one: so a push is a change, while
-//! fetching what others did is not.
+//! A remote-tracking branch counts only if it is at the same commit as a local branch: so a push is a change, and a
+//! fetch of other people's commits is not.
 
 pub mod index;
 mod refs;
@@ -15,20 +15,20 @@ use sha2::{Digest, Sha256};
 use self::index::{Index, IndexError};
 use super::{bounds::Bounds, ignore::Rules, join, kind, names, open_below, open_folder, read_file};
 
-/// A larger index or `packed-refs` is not read; the answer is then "unknown".
+/// The maximum size of an index or of `packed-refs`. For a larger file the answer is "unknown".
 pub(super) const LARGE: usize = 128 << 20;
-/// HEAD, a branch, `config`, patterns.
+/// The maximum size of HEAD, a branch, `config` or a file of patterns.
 const SMALL: usize = 1 << 20;
-/// What the references of one repository may take in memory.
+/// How much memory the references of one repository may take.
 const REFS_BYTES: usize = 64 << 20;
-/// Names in one folder.
+/// How many names a folder may have.
 const MOST_NAMES: usize = 500_000;
-/// Folders deep that branches' names or submodules may be.
+/// How deep names of branches, and submodules, may be nested.
 const DEPTH: usize = 16;
 
-/// Lock files that are named; more of them say nothing more.
+/// How many lock files are kept.
 pub(super) const MOST_LOCKS: usize = 20;
-/// Files that git makes while it writes others, and does not remove when it is killed.
+/// Lock files that git creates while it writes other files, and does not remove if it is killed.
 const LOCKS: [&[u8]; 6] = [
     b"index.lock",
     b"HEAD.lock",
@@ -38,7 +38,7 @@ const LOCKS: [&[u8]; 6] = [
     b"shallow.lock",
 ];
 
-/// What a repository's own folder has at its top, beside names that end as in [`is_gits`].
+/// The names at the top of a git directory, beside those that end as in [`is_gits`].
 const NAMES: [&[u8]; 23] = [
     b"HEAD",
     b"branches",
@@ -65,25 +65,25 @@ const NAMES: [&[u8]; 23] = [
     b"worktrees",
 ];
 
-/// The state of one or more repositories' own folders, in named parts.
+/// The state of one or more git directories, in named parts.
 pub(super) struct State<'a> {
     bounds: &'a Bounds<'a>,
-    /// What differs where something was changed.
+    /// What differs if something was changed.
     pub(super) parts: Vec<(Vec<u8>, [u8; 32])>,
-    /// Remote-tracking branches that are where a local branch is: one that comes to it was pushed, one that leaves it
-    /// was fetched.
+    /// Remote-tracking branches at the same commit as a local branch. A branch that gets there was pushed; a branch
+    /// that leaves was fetched.
     pub(super) pushed: Vec<(Vec<u8>, [u8; 32])>,
-    /// What may differ without a change: equal means unchanged, another means unknown.
+    /// What may differ without a change: if it is equal, nothing changed; if it differs, the answer is unknown.
     pub(super) doubts: Vec<[u8; 32]>,
-    /// Something could not be read.
+    /// The first file that could not be read.
     pub(super) blind: Option<String>,
     /// Lock files.
     pub(super) locks: Vec<Vec<u8>>,
-    /// Where linked worktrees keep their state, and what that names as their `.git` file.
+    /// The folders with the state of linked worktrees, and the `.git` files that they name.
     trees: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Which files a repository tracks, and what it ignores in all its folders.
+/// Which files a repository tracks, and what it ignores in all of its folders.
 #[derive(Debug, Default)]
 pub(super) struct Repository {
     tracked: Vec<Vec<u8>>,
@@ -92,36 +92,36 @@ pub(super) struct Repository {
 }
 
 impl Repository {
-    /// Whether a path, relative to the repository, is tracked, or is a folder with something tracked in it.
+    /// Whether a path, relative to the repository, is tracked, or is a folder that contains tracked files.
     pub(super) fn tracks(&self, path: &[u8], folder: bool) -> bool {
         if !folder {
             return self.tracked.binary_search_by(|tracked| tracked.as_slice().cmp(path)).is_ok();
         }
         let below = [path, b"/"].concat();
         let at = self.tracked.partition_point(|tracked| tracked.as_slice() < below.as_slice());
-        // A submodule is tracked as an entry of its own name.
+        // A submodule is tracked under its own name.
         self.tracked.get(at).is_some_and(|tracked| tracked.starts_with(&below)) || self.tracks(path, false)
     }
 }
 
-/// Whether a folder is a repository's own folder.
+/// Whether a folder is a git directory.
 pub(super) fn is_git(folder: &OwnedFd) -> bool {
     kind(folder, b"HEAD").is_some() && kind(folder, b"objects") == Some(FileType::Directory)
 }
 
-/// Whether a folder is one that git keeps an index in: a repository's own, or that of a linked worktree.
+/// Whether git keeps an index in a folder: in a git directory, or in the folder of a linked worktree.
 pub(super) fn holds_index(folder: &OwnedFd) -> bool {
     is_git(folder) || (kind(folder, b"HEAD").is_some() && kind(folder, b"commondir").is_some())
 }
 
-/// A hash over all that an index says, but not over what `git status` refreshes; `None` where that cannot be told.
+/// A hash over everything in an index except what `git status` refreshes; `None` if the index cannot be read.
 pub(super) fn index_digest(bytes: &[u8]) -> Option<[u8; 32]> {
-    // A linked worktree does not say itself how long names are; an index can be read in one way alone.
+    // A linked worktree does not say how long object names are, but an index can be read in only one of the two ways.
     [20, 32].iter().find_map(|object| Index::strict(bytes, *object))
 }
 
-/// Whether a folder of another name than `.git` is a repository's own folder, so that it is safe to look at its state
-/// alone: it is bare, or a `.git` file elsewhere names it.
+/// Whether a folder that is not named `.git` is a git directory, so that reading only its state is safe: it is bare, or
+/// a `.git` file elsewhere names it.
 pub(super) fn is_bare(folder: &OwnedFd) -> bool {
     is_git(folder)
         && kind(folder, b"refs") == Some(FileType::Directory)
@@ -131,7 +131,7 @@ pub(super) fn is_bare(folder: &OwnedFd) -> bool {
         })
 }
 
-/// Whether a name at the top of a repository's own folder is git's.
+/// Whether a name at the top of a git directory belongs to git.
 pub(super) fn is_gits(name: &[u8]) -> bool {
     NAMES.contains(&name) || [&b"_HEAD"[..], b".lock", b"MSG", b"_MODE"].iter().any(|end| name.ends_with(end))
 }
@@ -140,15 +140,15 @@ pub(super) fn is_gits(name: &[u8]) -> bool {
 pub(super) struct ReadRepository<'a> {
     /// Its state.
     pub(super) state: State<'a>,
-    /// `None` where what it tracks cannot be told; then nothing may be ignored.
+    /// `None` if it is not known what it tracks; then nothing may be ignored.
     pub(super) repository: Option<Repository>,
-    /// Folders elsewhere in the workspace that belong to it: its linked worktrees.
+    /// Its linked worktrees, which are elsewhere in the workspace.
     pub(super) others: Vec<Vec<u8>>,
 }
 
-/// Reads a repository's own folder, which lies at `at`; its files begin at `base`.
+/// Reads the git directory at `at`. Its files begin at `base`.
 ///
-/// `workspace` is where the root is mounted, for absolute names.
+/// `workspace` is the path at which the root is mounted, to resolve absolute names.
 pub(super) fn read<'a>(
     git: &OwnedFd,
     at: &[u8],
@@ -172,8 +172,8 @@ pub(super) fn read<'a>(
     ReadRepository { state, repository: index.map(|paths| repository(git, base, paths)), others }
 }
 
-/// Reads what a linked worktree or a submodule tracks and ignores: its `.git` is a file that names the real folder.
-/// Their state is read with the repository that they belong to; where that lies comes second.
+/// Reads what a linked worktree or a submodule tracks and ignores. Its `.git` is a file that names the real folder. Its
+/// state is read with the repository that it belongs to; the second result is the path of that repository.
 pub(super) fn read_linked(
     root: &OwnedFd,
     workspace: &[u8],
@@ -201,7 +201,7 @@ fn repository(common: &OwnedFd, base: &[u8], tracked: Vec<Vec<u8>>) -> Repositor
     Repository { tracked, exclude: Rules::parse(base, &exclude.unwrap_or_default()) }
 }
 
-/// A path as named in a folder of the workspace, relative to the workspace; `None` where it lies outside.
+/// Resolves a path that is named in a folder of the workspace; `None` if it leads out of the workspace.
 fn within(workspace: &[u8], base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     let mut path: Vec<&[u8]> = Vec::new();
     let rest = if target.starts_with(b"/") {
@@ -220,7 +220,7 @@ fn within(workspace: &[u8], base: &[u8], target: &[u8]) -> Option<Vec<u8>> {
     Some(path.join(&b'/'))
 }
 
-/// The length of object names: SHA-1, or SHA-256 where the configuration says so.
+/// The length of object names: SHA-1, or SHA-256 if the configuration says so.
 fn object_bytes(git: &OwnedFd) -> usize {
     let config = read_file(git, b"config", SMALL).unwrap_or_default().to_ascii_lowercase();
     let sha256 = config.split(|byte| *byte == b'\n').any(|line| {
@@ -242,7 +242,7 @@ impl<'a> State<'a> {
         }
     }
 
-    /// HEAD and references of one `.git` folder.
+    /// Reads HEAD and the references of one git directory.
     fn git(&mut self, git: &OwnedFd, prefix: &[u8]) {
         self.file(git, prefix, b"HEAD");
         self.lock_files(git, prefix);
@@ -250,12 +250,12 @@ impl<'a> State<'a> {
         if let Ok(tables) =
             open_folder(git, b"reftable").and_then(|folder| read_file(&folder, b"tables.list", SMALL))
         {
-            // Every update of a reference, of a reflog too, makes a new table.
+            // Every update of a reference or a reflog creates a new table.
             self.doubts.push(digest(&[prefix, b"reftable", &tables]));
         }
     }
 
-    /// The names in a folder of a `.git` folder; none where it is not there.
+    /// The names in a folder of a git directory; none if the folder does not exist.
     fn folders(&mut self, git: &OwnedFd, name: &[u8]) -> Vec<Vec<u8>> {
         let Ok(folder) = open_below(git, name) else { return Vec::new() };
         let mut list = names(&folder, MOST_NAMES, REFS_BYTES).unwrap_or_else(|errno| {
@@ -283,7 +283,7 @@ impl<'a> State<'a> {
         self.blind.get_or_insert_with(|| format!("{}: {errno}", String::from_utf8_lossy(&path)));
     }
 
-    /// What an index says; `None` where that cannot be told.
+    /// The tracked paths of an index; `None` if it cannot be read.
     fn index(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) -> Option<Vec<Vec<u8>>> {
         let Some(bytes) = self.index_file(git, prefix)? else { return Some(Vec::new()) };
         match Index::parse(&bytes, object, &|bytes| self.bounds.hold(bytes)) {
@@ -291,14 +291,14 @@ impl<'a> State<'a> {
                 self.part(prefix, b"index", &index.digest);
                 return Some(index.paths);
             }
-            // The walk is over.
+            // The walk was ended.
             Err(IndexError::TooLarge) => {}
             Err(IndexError::Malformed) => self.doubts.push(digest(&[prefix, b"index", &bytes])),
         }
         None
     }
 
-    /// The same where it does not matter here what is tracked.
+    /// The same, if the tracked paths are not needed.
     fn index_alone(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) {
         if let Some(Some(bytes)) = self.index_file(git, prefix) {
             match Index::digest(&bytes, object) {
@@ -308,7 +308,7 @@ impl<'a> State<'a> {
         }
     }
 
-    /// The bytes of an index; `Some(None)` where there is none, `None` where it cannot be read.
+    /// The bytes of an index; `Some(None)` if there is none, `None` if it cannot be read.
     #[allow(clippy::option_option, reason = "absent and unreadable are two things")]
     fn index_file(&mut self, git: &OwnedFd, prefix: &[u8]) -> Option<Option<Vec<u8>>> {
         match read_file(git, b"index", LARGE) {
@@ -321,7 +321,7 @@ impl<'a> State<'a> {
         }
     }
 
-    /// The linked worktrees of the repository whose own folder lies at `prefix` in another.
+    /// Reads the linked worktrees of the repository whose git directory is at `prefix` in `git`.
     fn worktrees(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) {
         for name in self.folders(git, &[prefix, b"worktrees"].concat()) {
             if !self.bounds.on() {
@@ -332,7 +332,7 @@ impl<'a> State<'a> {
             let path = [&at[..], b"/"].concat();
             self.file(&folder, &path, b"HEAD");
             self.lock_files(&folder, &path);
-            // What it tracks is read again where it lies.
+            // Its tracked paths are read when the walk reaches its files.
             self.index_alone(&folder, &path, object);
             if let Ok(link) = read_file(&folder, b"gitdir", SMALL)
                 && self.bounds.hold(at.len() + link.len() + 128)
@@ -357,7 +357,7 @@ impl<'a> State<'a> {
         }
     }
 
-    /// The `.git` folders of submodules, which lie in that of the repository around them.
+    /// Reads the git directories of submodules, which are in that of the repository around them.
     fn modules(&mut self, git: &OwnedFd, path: &[u8], depth: usize) {
         if depth == 0 {
             self.blind(path, b"", Errno::NAMETOOLONG);

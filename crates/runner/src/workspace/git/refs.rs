@@ -1,4 +1,4 @@
-//! References: branches, tags, and what is known of other repositories' branches.
+//! Reads references: branches, tags and remote-tracking branches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use super::{DEPTH, LARGE, MOST_NAMES, REFS_BYTES, SMALL, State, digest};
 use crate::workspace::{bounds::Bounds, names, open_below, open_folder, read_file};
 
-/// References and what they point to.
+/// References and their targets.
 #[derive(Default)]
 struct Refs {
     at: BTreeMap<Vec<u8>, [u8; 32]>,
@@ -30,7 +30,7 @@ impl Refs {
 }
 
 impl State<'_> {
-    /// Branches and tags, loose or packed.
+    /// Reads branches and tags, loose or packed.
     pub(super) fn refs(&mut self, git: &OwnedFd, prefix: &[u8]) {
         let mut refs = Refs::default();
         match read_file(git, b"packed-refs", LARGE) {
@@ -72,7 +72,7 @@ impl State<'_> {
     }
 }
 
-/// Adds the references in a folder; they take the place of packed ones.
+/// Adds the loose references in a folder. They replace packed ones.
 fn loose(folder: &OwnedFd, path: &[u8], refs: &mut Refs, depth: usize, bounds: &Bounds<'_>) {
     let list = names(folder, MOST_NAMES, REFS_BYTES).unwrap_or_else(|_| {
         refs.bytes = usize::MAX;

@@ -1,4 +1,8 @@
 //! Gitignore patterns, as git reads them.
+//!
+//! Why not the crate `ignore`: version 0.4.35 reads some patterns differently from git (`others.rs` lists them), and it
+//! compiles them to regular expressions, so the work on hostile patterns could not be interrupted. Here [`Effort`]
+//! bounds it. The crate is a dependency of the tests: `others.rs` compares this module with it and with git.
 
 mod pattern;
 mod user;
@@ -8,22 +12,22 @@ use std::cell::Cell;
 use self::pattern::Pattern;
 pub use self::user::user;
 
-/// A file with more patterns is no list of patterns: nothing in it counts. Without its last ones, which may take others
-/// back, the first ones would hide what they do not.
+/// The maximum number of patterns in a file. If there are more, none of them counts: without the last patterns, which
+/// may negate earlier ones, too much would be ignored.
 const MOST: usize = 10_000;
-/// The same for a file with a longer line.
+/// The maximum length of a line, with the same consequence.
 const LONGEST: usize = 4 << 10;
 
 /// The patterns of one file, or of the task's `workspace.ignore`.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// The folder that they are relative to, without a slash at its end; empty for the root.
+    /// The folder that they are relative to, without a trailing slash; empty for the root.
     base: Vec<u8>,
     patterns: Vec<Pattern>,
 }
 
 impl Rules {
-    /// Reads the lines of a gitignore file that lies in the folder `base`.
+    /// Reads the lines of a gitignore file in the folder `base`.
     pub fn parse(base: &[u8], text: &[u8]) -> Self {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut patterns = Vec::new();
@@ -36,23 +40,23 @@ impl Rules {
         Self { base: base.to_vec(), patterns }
     }
 
-    /// Whether there is no pattern at all.
+    /// Whether there is no pattern.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
 
-    /// About what they take in memory.
+    /// About how much memory they take.
     pub fn bytes(&self) -> usize {
         self.base.len() + self.patterns.iter().map(Pattern::bytes).sum::<usize>()
     }
 
-    /// What the last pattern that matches says of a path: ignored, or not; `None` where none matches, or `effort` is
-    /// used up.
+    /// Whether the last matching pattern ignores a path or not; `None` if no pattern matches, or if `effort` is used
+    /// up.
     pub fn verdict(&self, path: &[u8], folder: bool, effort: &Effort<'_>) -> Option<bool> {
         self.verdict_below(&self.base, path, folder, effort)
     }
 
-    /// The same, as if the patterns stood in a file of the folder `base`.
+    /// The same, as if the patterns were in a file in the folder `base`.
     pub fn verdict_below(&self, base: &[u8], path: &[u8], folder: bool, effort: &Effort<'_>) -> Option<bool> {
         if self.patterns.is_empty() {
             return None;
@@ -67,33 +71,33 @@ impl Rules {
     }
 }
 
-/// What does not count as change.
+/// The patterns of what does not count as change.
 #[derive(Clone, Debug, Default)]
 pub struct Ignore {
     /// The task's own patterns.
     pub task: Rules,
-    /// Those that the user gave git for all repositories.
+    /// The user's patterns for all repositories.
     pub user: Rules,
 }
 
-/// What matching may take: patterns can be made to be slow, and there may be many of them for each of many names.
+/// Bounds the work of matching: patterns can be made to be slow, and there may be many patterns and many names.
 pub struct Effort<'a> {
-    /// Steps since it was last asked whether to continue.
+    /// Steps since the last question whether to continue.
     steps: Cell<usize>,
     on: &'a dyn Fn() -> bool,
     over: Cell<bool>,
 }
 
-/// After so many comparisons of bytes, some milliseconds, it is asked whether to continue.
+/// After this many comparisons of bytes, which take some milliseconds, `on` is asked whether to continue.
 const STEPS: usize = 1 << 20;
 
 impl<'a> Effort<'a> {
-    /// As much as `on` allows.
+    /// Continues as long as `on` returns true.
     pub fn while_on(on: &'a dyn Fn() -> bool) -> Self {
         Self { steps: Cell::new(0), on, over: Cell::new(false) }
     }
 
-    /// Whether so many more steps may be taken.
+    /// Counts steps, and returns whether to continue.
     fn spend(&self, steps: usize) -> bool {
         let spent = self.steps.get().saturating_add(steps);
         self.steps.set(spent);

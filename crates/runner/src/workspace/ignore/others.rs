@@ -1,4 +1,4 @@
-//! Our reading of patterns next to that of others: the `ignore` crate (ripgrep's), and git itself, which decides.
+//! Compares this module with the `ignore` crate (of ripgrep) and with git. Git is always right.
 
 use std::{
     fs,
@@ -66,7 +66,7 @@ fn patterns() -> impl Strategy<Value = String> {
     prop::collection::vec(line, 1..4).prop_map(|lines| lines.concat())
 }
 
-/// Which paths are ignored, or lie in a folder that is.
+/// The paths that are ignored, or are in an ignored folder.
 fn ignored(paths: &[String], is_ignored: &dyn Fn(&Path, bool) -> bool) -> Vec<String> {
     let any = |path: &Path| {
         let mut above: Vec<&Path> = path.ancestors().filter(|path| *path != Path::new("")).collect();
@@ -83,7 +83,7 @@ fn by_us(text: &str, paths: &[String]) -> Vec<String> {
     })
 }
 
-/// `None` where it refuses a line.
+/// `None` if the crate rejects a line.
 fn by_the_crate(text: &str, paths: &[String]) -> Option<Vec<String>> {
     let mut builder = GitignoreBuilder::new("");
     for line in text.lines() {
@@ -148,7 +148,7 @@ fn where_the_ignore_crate_differs_git_agrees_with_us() {
     assert!(agreed.get() > 100, "the crate agrees with {} of 400 lists alone", agreed.get());
 }
 
-/// With version 0.4 of the crate and version 2.39 of git.
+/// These are the differences between version 0.4 of the crate and version 2.39 of git.
 #[test]
 fn the_crates_known_differences_from_git_are_not_ours() {
     let (repository, paths) = (repository(), paths());

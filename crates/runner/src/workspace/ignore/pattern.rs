@@ -1,24 +1,24 @@
-//! One pattern, read once: what is matched against thousands of names is made of bytes, sets and stars.
+//! One pattern, parsed once into bytes, sets and stars, because it is matched against thousands of names.
 
 use super::Effort;
 
 /// One line of a gitignore file.
 #[derive(Clone, Debug)]
 pub(super) struct Pattern {
-    /// It takes back what an earlier one says.
+    /// It negates earlier patterns.
     pub(super) negated: bool,
     folders_only: bool,
-    /// It has a slash: matched against the whole path, not the last name.
+    /// It contains a slash, so it is matched against the whole path and not the last name.
     anchored: bool,
     segments: Vec<Segment>,
     /// The path also matches if these do: see [`after_literal`].
     alternative: Option<Vec<Segment>>,
 }
 
-/// What stands between two slashes.
+/// The part between two slashes.
 #[derive(Clone, Debug)]
 enum Segment {
-    /// `**`: any number of folders; at the end, one name at least.
+    /// `**`: any number of folders; at the end, at least one name.
     Folders,
     Name(Vec<u8>),
     Glob(Vec<Token>),
@@ -33,15 +33,15 @@ enum Token {
     Star,
     /// `[a-z]`
     Set(Box<Bytes>),
-    /// A set that never ends, or a backslash with nothing after it.
+    /// An unclosed set, or a backslash at the end.
     Never,
 }
 
 impl Pattern {
-    /// Reads a line; `None` if it is a comment or says nothing.
+    /// Reads a line; `None` if it is empty or a comment.
     pub(super) fn parse(line: &[u8]) -> Option<Self> {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        // For git a line is a C string.
+        // Git reads a line as a C string.
         let line = line.split(|byte| *byte == 0).next().unwrap_or_default();
         if line.starts_with(b"#") {
             return None;
@@ -60,7 +60,7 @@ impl Pattern {
         Some(Self { negated, folders_only, anchored, segments: Segment::parse_all(line), alternative })
     }
 
-    /// About what it takes in memory.
+    /// About how much memory it takes.
     pub(super) fn bytes(&self) -> usize {
         64 + self.segments.iter().chain(self.alternative.iter().flatten()).map(Segment::bytes).sum::<usize>()
     }
@@ -81,8 +81,8 @@ impl Pattern {
 
 /// A pattern whose literal beginning ends within a name and is followed by `**`, as patterns that say the same.
 ///
-/// Git compares the literal beginning by itself (`match_pathname` in its `dir.c`) and then reads what is left as a whole
-/// pattern, which begins with `**`. So `src/a**/b` matches `src/ab`, `src/ac/b` and `src/ac/d/b`, although git's
+/// Git compares the literal beginning by itself (`match_pathname` in its `dir.c`) and then reads what is left as a
+/// whole pattern, which begins with `**`. So `src/a**/b` matches `src/ab`, `src/ac/b` and `src/ac/d/b`, although git's
 /// documentation says that such stars stand for one name.
 fn after_literal(line: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
     let (literal, rest) = line.split_at(line.iter().position(|byte| b"*?[\\".contains(byte))?);
@@ -110,7 +110,7 @@ fn two_stars(text: &[u8]) -> Option<&[u8]> {
     (stars > 1 && ends).then_some(after)
 }
 
-/// Trailing spaces do not count, unless a backslash stands before them.
+/// Removes trailing spaces, unless a backslash precedes them.
 fn without_trailing_spaces(line: &[u8]) -> &[u8] {
     let mut line = line;
     while let Some(rest) = line.strip_suffix(b" ") {
@@ -124,7 +124,7 @@ fn without_trailing_spaces(line: &[u8]) -> &[u8] {
 }
 
 impl Segment {
-    /// Reads what stands between slashes. A slash in a set ends nothing: it is a member that no name has.
+    /// Reads the parts between slashes. A slash in a set ends no part: it is a member that no name contains.
     fn parse_all(pattern: &[u8]) -> Vec<Self> {
         let mut segments = Vec::new();
         let mut left = Some(pattern);
@@ -133,7 +133,7 @@ impl Segment {
             let after = rest.get(length..).unwrap_or_default();
             let escaped = after.starts_with(b"\\/");
             left = after.strip_prefix(if escaped { &b"\\/"[..] } else { b"/" });
-            // `**` stands for no folder only where a bare slash follows.
+            // `**` may stand for no folder only if an unescaped slash follows.
             let one_at_least = escaped && matches!(segment, Self::Folders);
             segments.push(segment);
             if one_at_least {
@@ -143,7 +143,7 @@ impl Segment {
         segments
     }
 
-    /// Reads up to a slash, escaped or not; also how much was read.
+    /// Reads up to a slash, escaped or not. Also returns how much was read.
     fn parse(text: &[u8]) -> (Self, usize) {
         let literal = text.iter().position(|byte| b"/*?[\\".contains(byte)).unwrap_or(text.len());
         if text.get(literal).is_none_or(|byte| *byte == b'/') {
@@ -190,7 +190,7 @@ impl Segment {
     /// Whether it matches one name.
     fn matches(&self, name: &[u8], effort: &Effort<'_>) -> bool {
         match self {
-            // As a pattern of its own it is anything.
+            // Without other parts, it matches any name.
             Self::Folders => effort.spend(1),
             Self::Name(own) => effort.spend(1) && own == name,
             Self::Glob(tokens) => {
@@ -202,7 +202,7 @@ impl Segment {
 
 fn path_matches(pattern: &[Segment], names: &[&[u8]], effort: &Effort<'_>) -> bool {
     let (mut p, mut n) = (0, 0);
-    // Where to continue when what follows the last `**` does not match: one name further.
+    // Where to continue if the parts after the last `**` do not match: one name further.
     let mut retry: Option<(usize, usize)> = None;
     while let Some(name) = names.get(n) {
         match pattern.get(p) {
@@ -263,14 +263,14 @@ fn glob_matches(pattern: &[Token], name: &[u8]) -> bool {
 struct Bytes([u128; 2]);
 
 impl Bytes {
-    /// Reads a set, without the first of its brackets; also its length. `None` where it never ends or names a class that
-    /// there is not: git then matches nothing.
+    /// Reads a set without its opening bracket. Also returns its length. `None` if it is not closed or names an unknown
+    /// class: git then matches nothing.
     fn parse(set: &[u8]) -> Option<(Self, usize)> {
         let negated = matches!(set.first(), Some(b'!' | b'^'));
         let mut bytes = Self([0; 2]);
         let mut at = usize::from(negated);
         let mut first = true;
-        // The next `]` of a class; it is looked for once, however many beginnings of classes stand before it.
+        // The next `]` of a class. It is searched once, however many beginnings of classes precede it.
         let mut close = 0;
         loop {
             let rest = set.get(at..)?;
@@ -296,7 +296,7 @@ impl Bytes {
             }
             let (low, length) = set_byte(rest)?;
             at += length;
-            // Also where it begins a range that runs backwards, which has nothing else in it.
+            // Also if it begins a backward range, which has no other member.
             bytes.add(low);
             match set.get(at..)? {
                 [b'-', next, ..] if *next != b']' => {

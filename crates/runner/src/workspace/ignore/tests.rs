@@ -1,6 +1,6 @@
 use super::*;
 
-/// As much effort as it takes.
+/// Unbounded effort.
 pub(super) fn effort() -> Effort<'static> {
     Effort::while_on(&|| true)
 }
@@ -59,7 +59,7 @@ fn two_stars_after_a_literal_beginning_stand_for_folders() {
 }
 
 #[test]
-fn slashes_in_sets_and_escaped_ones_are_no_surprise() {
+fn slashes_in_sets_and_escaped_slashes_are_read_as_git_does() {
     assert!(ignored("a[b/c]d", "abd") && ignored("a[b/c]d", "acd") && !ignored("a[b/c]d", "a/d"));
     assert!(!ignored("a[b/c]d", "x/abd") && !ignored("a[b/c", "a[b/c"));
     assert!(ignored("a\\/b", "a/b") && !ignored("a\\/b", "x/a/b") && !ignored("\\/a", "a"));

@@ -1,8 +1,11 @@
-//! The user's own ignore file, which git applies in all repositories: `core.excludesFile`, or `git/ignore` in the folder
-//! for configuration.
+//! The user's own ignore file, which git applies to all repositories: `core.excludesFile`, or `git/ignore` in the
+//! configuration folder.
 //!
-//! It lies outside the workspace, in the image or in a mounted volume, and links lead to it. So it is read once, before
-//! the agent runs, who could write its own.
+//! It is outside the workspace, in the image or on a mounted volume, and may be reached through links. So it is read
+//! only once, before the agent runs, because the agent could write its own.
+//!
+//! Two sources are not read: `core.excludesFile` in the configuration of a repository, which the agent can write, and
+//! files that `includeIf` includes. What they ignore counts as change.
 
 use std::{
     ffi::OsString,
@@ -14,14 +17,14 @@ use std::{
 
 use super::Rules;
 
-/// A longer file is no configuration, and no list of patterns.
+/// The maximum size of a file that is read.
 const LIMIT: u64 = 1 << 20;
-/// Files that include others, one within the other.
+/// How deep files may include others.
 const DEPTH: usize = 5;
-/// Files of configuration that are read at all.
+/// How many configuration files are read.
 const FILES: usize = 50;
 
-/// The patterns that the user gave git for all repositories; none if they cannot be read.
+/// The user's patterns for all repositories; none if they cannot be read.
 pub fn user(variable: &dyn Fn(&str) -> Option<OsString>) -> Rules {
     let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = set("HOME");
@@ -52,7 +55,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Reads a file of configuration and those that it includes.
+    /// Reads a configuration file and those that it includes.
     fn file(&mut self, path: &Path, depth: usize) {
         let Some(left) = self.left.checked_sub(1) else { return };
         self.left = left;
@@ -81,7 +84,7 @@ impl Search<'_> {
         }
     }
 
-    /// A path as configuration names it: `~` is the home, and what is relative is so to the file that says it.
+    /// A path in a configuration file: `~` is the home directory, and other relative paths are relative to that file.
     fn path(&self, value: &[u8], file: &Path) -> Option<PathBuf> {
         let named = |bytes: &[u8]| PathBuf::from(std::ffi::OsStr::from_bytes(bytes));
         match value {
@@ -114,7 +117,7 @@ fn value(text: &[u8]) -> Vec<u8> {
     value
 }
 
-/// Reads a regular file, wherever links lead.
+/// Reads a regular file. Links are followed.
 fn read(path: &Path) -> Option<Vec<u8>> {
     let flags = (rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags.cast_signed()).open(path).ok()?;
@@ -175,12 +178,12 @@ mod tests {
             assert!(ignores(&[file, ("other", text)], &[("GIT_CONFIG_GLOBAL", "HOME/other")]), "{text}");
             assert!(!ignores(&[file, (".gitconfig", text)], &[("GIT_CONFIG_GLOBAL", "/dev/null")]), "{text}");
         }
-        // It takes the place of the one that is looked for by itself.
+        // It replaces the default file.
         assert!(!ignores(&[own, (".gitconfig", "[core]\nexcludesfile = ~/none\n")], &[]));
     }
 
     #[test]
-    fn what_configuration_includes_is_read_and_ends() {
+    fn included_configuration_is_read_and_a_circle_ends() {
         let files = [
             ("mine", ".mine\n"),
             (".gitconfig", "[include]\npath = a/config\n[include]\npath = .gitconfig\n"),

@@ -1,16 +1,16 @@
-//! Whether anything in the workspace was touched, without any rule of what counts as change: an attempt is free only if
-//! nothing was.
+//! Whether anything in the workspace was touched, without any rule about what counts as change. An attempt is free only
+//! if nothing was touched.
 //!
-//! A look covers kind, mode, owner, links, size, times and inode of everything in the workspace: what is ignored, all of
-//! `.git`, and the runner's own folder, in which the runner writes nothing between two looks. No content is read. The
-//! time of the last change of status (ctime), which no program can set, changes with content, names, permissions,
-//! owners and extended attributes.
+//! A snapshot covers type, mode, owner, links, size, times and inode of everything in the workspace, including ignored
+//! files, all of `.git`, and the runner's own folder, to which the runner writes nothing between two snapshots. No
+//! content is read. The ctime, which no program can set, changes with content, names, permissions, owners and extended
+//! attributes.
 //!
-//! One exception: a mere `git status` rewrites the index, and so touches the folder that holds it. An index is compared
-//! by its entries, and that folder by all but its times, as long as the index was in fact rewritten. Both are then
-//! compared by their extended attributes too, which no other time would cover.
+//! There is one exception: `git status` rewrites the index, and so touches the folder that contains it. So an index is
+//! compared by its entries, and its folder by everything except its times, if the index was in fact rewritten. Both are
+//! then also compared by their extended attributes, which no other time would cover.
 //!
-//! What cannot be compared in this way is not untouched.
+//! If something cannot be compared in this way, the workspace does not count as untouched.
 
 use std::{
     collections::BTreeMap,
@@ -32,45 +32,46 @@ use super::{
     git, names, open_folder, read_open,
 };
 
-/// Folders within folders; each may hold a descriptor while it is looked at.
+/// How deep folders may be nested. Each may hold a descriptor while it is read.
 const DEPTH: usize = 400;
-/// A look that takes longer is given up: it is taken before every iteration, and most need it for nothing.
+/// The maximum time of a snapshot: it is taken before every iteration, and few iterations need it.
 const TIME: Duration = Duration::from_secs(30);
-/// File systems take the time from a clock that stands still for up to this long.
+/// File systems take times from a clock that advances in steps of up to this duration.
 const TICK: Duration = Duration::from_millis(20);
-/// The same where whole seconds are all that a file system keeps, or two of them.
+/// The same for a file system that keeps only whole seconds, or multiples of two.
 const COARSE_TICK: Duration = Duration::from_secs(2);
 /// A change may seem to be this far in the future, because a file server's clock is ahead of ours.
 const AHEAD: Duration = Duration::from_secs(2);
-/// A folder or an index with longer extended attributes cannot be compared.
+/// The maximum size of extended attributes. A folder or an index with longer ones cannot be compared.
 const ATTRIBUTES: usize = 64 << 10;
 
-/// What was seen of a workspace.
+/// The metadata of everything in a workspace.
 #[derive(Debug, Default)]
 pub struct MetadataSnapshot {
-    /// Sum over everything but the indexes of git and the times of their folders.
+    /// The sum over everything except git's indexes and the times of their folders.
     sum: Sum,
-    /// Those, by their folders' paths.
+    /// Git's indexes, by the paths of their folders.
     indexes: BTreeMap<Vec<u8>, IndexSnapshot>,
-    /// When anything was changed last.
+    /// The latest ctime.
     newest: Duration,
-    /// Why this is not a whole look.
+    /// Why the snapshot is not complete.
     failed: Option<String>,
 }
 
-/// A folder of git's with an index in it.
+/// A git index and its folder.
 #[derive(Debug, PartialEq, Eq)]
 struct IndexSnapshot {
     /// The folder's times and size.
     folder: [u8; 32],
     /// The index as a file.
     file: [u8; 32],
-    /// What the index says, and the attributes of both.
+    /// The entries of the index, and the extended attributes of both.
     entries: [u8; 32],
 }
 
 impl MetadataSnapshot {
-    /// Looks at a workspace before the agent starts, and waits until a change would have another time than the last one.
+    /// Takes a snapshot before the agent starts. Then waits until a change would have a later time than the last
+    /// change.
     pub fn before(root: &OwnedFd, limits: Limits<'_>) -> Self {
         let mut look = Self::take(root, limits);
         if look.failed.is_none() && !wait_past(look.newest) {
@@ -79,22 +80,22 @@ impl MetadataSnapshot {
         look
     }
 
-    /// Looks at a workspace when the agent has ended.
+    /// Takes a snapshot after the agent has ended.
     pub fn after(root: &OwnedFd, limits: Limits<'_>) -> Self {
         Self::take(root, limits)
     }
 
-    /// A look that was not taken.
+    /// A snapshot that could not be taken.
     pub fn none(why: &str) -> Self {
         Self { failed: Some(why.to_owned()), ..Self::default() }
     }
 
-    /// Why this is not a whole look.
+    /// Why this snapshot is not complete.
     pub fn incomplete(&self) -> Option<&str> {
         self.failed.as_deref()
     }
 
-    /// Whether nothing was touched between this look and a later one.
+    /// Whether nothing was touched between this snapshot and a later one.
     pub fn is_untouched(&self, later: &Self) -> bool {
         self.failed.is_none()
             && later.failed.is_none()
@@ -118,7 +119,7 @@ impl MetadataSnapshot {
     }
 }
 
-/// Waits until the clock that files get their times from is past a time; false if that is in the future.
+/// Waits until the clock of the file system is past a time. Returns false if that time is in the future.
 fn wait_past(newest: Duration) -> bool {
     let tick = if newest.subsec_nanos() == 0 { COARSE_TICK } else { TICK };
     loop {
@@ -134,7 +135,7 @@ fn wait_past(newest: Duration) -> bool {
     }
 }
 
-/// A folder to look at.
+/// A folder to read.
 struct Pending {
     parent: Rc<OwnedFd>,
     name: Vec<u8>,
@@ -142,7 +143,7 @@ struct Pending {
     depth: usize,
 }
 
-/// What could not be looked at, and why.
+/// What could not be read, and why.
 type Failure = (Vec<u8>, Errno);
 
 struct SnapshotWalker<'a> {
@@ -168,8 +169,8 @@ impl SnapshotWalker<'_> {
         Ok(())
     }
 
-    /// A folder that we may not read, and so neither may the agent, who is the same user: unless it may write there, or
-    /// give itself the right to.
+    /// Takes a folder that the runner may not read. The agent, which is the same user, may not read it either; but if
+    /// it may write there, or change the permissions, the snapshot fails.
     fn closed(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), Failure> {
         let stat = stat(parent, name).map_err(|errno| (path.to_vec(), errno))?;
         if super::may_change(parent, name, &stat) {
@@ -211,7 +212,7 @@ impl SnapshotWalker<'_> {
                         depth: depth + 1,
                     });
                 }
-                // What is written to a device is kept elsewhere.
+                // Data that is written to a device is stored elsewhere.
                 FileType::BlockDevice | FileType::CharacterDevice => return Err((child, Errno::NODEV)),
                 _ => {
                     self.bounds.count();
@@ -225,7 +226,7 @@ impl SnapshotWalker<'_> {
         Ok(())
     }
 
-    /// Takes an index by what it says, and its folder without its times; false where the index cannot be read so.
+    /// Takes an index by its entries, and its folder without its times. Returns false if the index cannot be read.
     fn index(&mut self, folder: &OwnedFd, own: &Stat, path: &[u8]) -> Result<bool, Errno> {
         let file = match rustix::fs::openat(folder, b"index".as_slice(), FILE, Mode::empty()) {
             Ok(file) => file,
@@ -275,7 +276,7 @@ fn stat(folder: &OwnedFd, name: &[u8]) -> Result<Stat, Errno> {
     rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// All but times and size.
+/// Everything except times and size.
 fn lasting(stat: &Stat) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(64);
     bytes.extend(stat.st_dev.to_le_bytes());
@@ -297,7 +298,7 @@ fn times(stat: &Stat) -> Vec<u8> {
     bytes
 }
 
-/// Names and values of all extended attributes, in one hash.
+/// A hash over the names and values of all extended attributes.
 fn attributes(file: &OwnedFd) -> Result<[u8; 32], Errno> {
     let mut list = vec![0_u8; ATTRIBUTES];
     let length = match rustix::fs::flistxattr(file, list.as_mut_slice()) {

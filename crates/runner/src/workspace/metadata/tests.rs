@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::workspace;
 
-/// A workspace that is removed at the end.
+/// A workspace that is removed at the end of the test.
 struct TestWorkspace(tempfile::TempDir);
 
 impl TestWorkspace {
@@ -41,7 +41,7 @@ impl TestWorkspace {
         assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
-    /// With a repository of one commit in it.
+    /// A workspace with a repository of one commit.
     fn repository() -> Self {
         let space = Self::new();
         space.write("a.txt", "a").write("b.txt", "b").write("node_modules/x/index.js", "1");
@@ -49,7 +49,7 @@ impl TestWorkspace {
         space
     }
 
-    /// Whether nothing was touched by what a script does.
+    /// Whether a script touches nothing.
     #[track_caller]
     fn untouched_after(&self, script: &str) -> bool {
         let root = workspace::open(self.0.path()).expect("open");
@@ -69,7 +69,7 @@ fn reading_touches_nothing() {
 }
 
 #[test]
-fn whatever_is_done_touches() {
+fn every_write_touches() {
     for script in [
         "echo x >>a.txt",
         "echo new >new",
@@ -77,14 +77,14 @@ fn whatever_is_done_touches() {
         "touch a.txt",
         "mkdir d",
         "chmod 600 a.txt",
-        // Undone, it was done all the same.
+        // A change that is undone still counts.
         "echo x >new; rm new",
         "mv a.txt c; mv c a.txt",
         "chmod 600 a.txt; chmod 644 a.txt",
         "touch -r a.txt /tmp/../tmp; cp -p a.txt c; printf b >a.txt; touch -r c a.txt; rm c",
         "ln a.txt /dev/null 2>/dev/null || ln a.txt b2 && rm b2",
         "printf b >t; touch -r a.txt t; mv t a.txt",
-        // What no fingerprint covers.
+        // Changes that no fingerprint covers.
         "echo x >>node_modules/x/index.js",
         "echo x >node_modules/.cache",
         "mkdir -p .agentloop; echo x >.agentloop/log",
@@ -100,15 +100,15 @@ fn whatever_is_done_touches() {
 }
 
 #[test]
-fn the_same_length_and_time_do_not_hide_a_touch_even_at_once() {
-    // Written just before the look: a clock that has not moved since would give the change the same time.
+fn the_same_length_and_time_do_not_hide_an_immediate_touch() {
+    // Written just before the snapshot: if the clock has not advanced since, the change would have the same time.
     let space = TestWorkspace::new();
     space.write("f", "one");
     assert!(!space.untouched_after("cp -p f /tmp/$$; printf two >f; touch -r /tmp/$$ f; rm /tmp/$$"));
 }
 
 #[test]
-fn a_status_that_refreshes_the_index_touches_nothing() {
+fn a_git_status_that_refreshes_the_index_touches_nothing() {
     for version in ["2", "4"] {
         let space = TestWorkspace::repository();
         space.sh(&format!("git update-index --index-version {version}; touch -d 2001-01-01 a.txt"));
@@ -120,7 +120,7 @@ fn a_status_that_refreshes_the_index_touches_nothing() {
 }
 
 #[test]
-fn a_status_in_a_linked_worktree_a_submodule_or_with_long_names_touches_nothing() {
+fn a_git_status_in_a_linked_worktree_in_a_submodule_or_with_sha256_touches_nothing() {
     let space = TestWorkspace::repository();
     space.sh("git worktree add -q .trees/one; touch -d 2001-01-01 .trees/one/a.txt");
     assert!(space.untouched_after("git -C .trees/one status"));
@@ -135,13 +135,13 @@ fn a_status_in_a_linked_worktree_a_submodule_or_with_long_names_touches_nothing(
 }
 
 #[test]
-fn an_index_that_says_something_else_and_what_hides_behind_its_rewriting_is_seen() {
+fn another_index_and_a_change_behind_a_rewritten_index_are_detected() {
     for script in [
         "git rm -q --cached b.txt",
         "git update-index --assume-unchanged b.txt",
         "git update-index --chmod=+x b.txt",
         "echo x >.git/index.lock",
-        // The folder's times follow the index; nothing else in it does.
+        // The times of the folder follow the index, and nothing else in it does.
         "touch -d 2001-01-01 a.txt; git status >/dev/null; echo x >.git/note",
         "touch -d 2001-01-01 a.txt; git status >/dev/null; touch .git/HEAD",
         "chmod 700 .git; git status >/dev/null; git update-index --refresh",
@@ -183,7 +183,7 @@ fn a_split_index_is_compared_as_a_file() {
 }
 
 #[test]
-fn what_cannot_be_looked_at_is_not_untouched() {
+fn what_cannot_be_read_is_not_untouched() {
     let space = TestWorkspace::new();
     for name in 0..50 {
         space.write(&format!("d{name}/f"), "1");
@@ -205,7 +205,7 @@ fn what_cannot_be_looked_at_is_not_untouched() {
 }
 
 #[test]
-fn a_change_in_the_future_cannot_be_told_from_a_later_one() {
+fn a_change_time_in_the_future_cannot_be_distinguished_from_a_later_one() {
     assert!(wait_past(Duration::ZERO));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("time");
     assert!(wait_past(now + Duration::from_nanos(1)));
@@ -213,7 +213,7 @@ fn a_change_in_the_future_cannot_be_told_from_a_later_one() {
 }
 
 #[test]
-fn folders_that_are_closed_to_everybody_do_not_hinder_and_open_ones_do() {
+fn only_a_folder_that_its_owner_could_open_again_fails_the_snapshot() {
     let space = TestWorkspace::new();
     space.write("d/f", "1");
     fs::set_permissions(space.path("d"), fs::Permissions::from_mode(0o000)).expect("mode");

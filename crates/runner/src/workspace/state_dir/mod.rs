@@ -1,4 +1,4 @@
-//! `.agentloop/`, the folder in the workspace that is agentloop's own: which iterations have run, and what they said.
+//! `.agentloop/`, agentloop's own folder in the workspace: which iterations have run, and their records.
 //!
 //! ```text
 //! .agentloop/.gitignore                     keeps all of this out of commits
@@ -6,9 +6,9 @@
 //! .agentloop/TASK-UID/iterations/0007/      output.log, report.json; 0007-1/ for attempt 1
 //! ```
 //!
-//! In an empty workspace nothing is made until something else is there or the agent has ended: `git clone URL .` and many
-//! generators refuse a folder that is not empty. The folder is opened anew each time, because an agent that tidies up
-//! removes it.
+//! In an empty workspace nothing is created until another file exists or the agent has ended, because `git clone URL .`
+//! and many generators need an empty folder. The folder is opened anew for each use, because an agent that cleans up
+//! may have removed it.
 
 use std::{
     fs::File,
@@ -33,13 +33,13 @@ use crate::secrets;
 
 mod prune;
 
-/// How often it is looked whether something is in a workspace that was empty.
+/// How often an empty workspace is checked for files.
 const POLL: Duration = Duration::from_millis(250);
 
-/// Why this folder cannot be used.
+/// Why the folder cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// This very attempt was executed here before.
+    /// This attempt was executed here before.
     #[error("this attempt has already run on this workspace")]
     AlreadyRan,
     /// Nothing can be written to the workspace.
@@ -50,10 +50,10 @@ pub enum Error {
     NotWritable {
         /// The user that the runner and the agent run as.
         uid: u32,
-        /// What the system said.
+        /// The system's error.
         errno: Errno,
     },
-    /// Something else stands in its place; following a link could lead anywhere.
+    /// Something else is in its place. Following a link could lead anywhere.
     #[error(".agentloop in the workspace is not a folder: remove it")]
     NoFolder,
     /// Any other failure.
@@ -73,16 +73,16 @@ impl From<Errno> for Error {
     }
 }
 
-/// The folder, or what will become it.
+/// The folder, or the place where it will be created.
 #[derive(Debug)]
 pub struct StateDir {
     workspace: Arc<OwnedFd>,
     context: Context,
-    /// Nothing is to be kept in a workspace that is still empty.
+    /// Whether to keep nothing in a workspace that is still empty.
     spare_empty: AtomicBool,
 }
 
-/// Makes the marker as soon as something is in the workspace; until it is dropped.
+/// Creates the marker as soon as a file is in the workspace. Stops when it is dropped.
 #[must_use]
 pub struct MarkerWatch {
     stop: Option<Sender<()>>,
@@ -90,10 +90,10 @@ pub struct MarkerWatch {
 }
 
 impl StateDir {
-    /// Opens the folder in a workspace, and makes it where it is not there, unless the workspace is empty.
+    /// Opens the folder in a workspace. Creates it if it does not exist, unless the workspace is empty.
     pub fn open(workspace: &OwnedFd, context: &Context) -> Result<Self, Error> {
         if is_empty(workspace)? {
-            // What cannot be written to is noticed before the agent works in vain.
+            // Fail now if the workspace is not writable, before the agent works in vain.
             rustix::fs::accessat(workspace, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
         } else {
             folder(workspace)?;
@@ -112,8 +112,9 @@ impl StateDir {
             .is_ok_and(|ran| kind(&ran, marker(&self.context).as_bytes()).is_some())
     }
 
-    /// Notes that this attempt is about to be executed, so that it never is again; it fails where it was. In an empty
-    /// workspace, where nothing can be done twice yet, this waits until something is there: as long as the result lives.
+    /// Marks this attempt as executed, so that it never is again. Fails if it was executed before. In an empty
+    /// workspace, where nothing can be done twice yet, the marker is created when the first file appears, as long as
+    /// the result lives.
     pub fn mark(&self) -> Result<MarkerWatch, Error> {
         let mut watch = MarkerWatch { stop: None, thread: None };
         if is_empty(&self.workspace)? {
@@ -129,18 +130,18 @@ impl StateDir {
         Ok(watch)
     }
 
-    /// Keeps nothing in a workspace that is still empty: the provider refused, and the next attempt is to find it as this
-    /// one did.
+    /// Keeps nothing in a workspace that is still empty: the provider refused, and the next attempt must find the
+    /// workspace as this one did.
     pub fn spare_empty(&self) {
         self.spare_empty.store(true, Ordering::SeqCst);
     }
 
-    /// Writes a file beside the iteration's others; then the oldest of other iterations go.
+    /// Writes a file of the iteration's records, and removes the oldest records of other iterations.
     pub fn write(&self, name: &str, parts: &[&[u8]]) -> Result<(), Error> {
         if self.spare_empty.load(Ordering::SeqCst) && is_empty(&self.workspace)? {
             return Ok(());
         }
-        // The agent has left an empty workspace empty, was quicker than the watch, or has removed the marker.
+        // The agent left the workspace empty, was faster than the watch, or removed the marker.
         if !self.has_run() {
             mark(&self.workspace, &self.context)?;
         }
@@ -173,7 +174,7 @@ fn mark_when_used(workspace: &OwnedFd, context: &Context, stopped: &Receiver<()>
     }
 }
 
-/// Makes the marker; it fails where there is one.
+/// Creates the marker. Fails if it exists.
 fn mark(workspace: &OwnedFd, context: &Context) -> Result<(), Error> {
     let ran = make(&folder(workspace)?, b"ran")?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -181,14 +182,14 @@ fn mark(workspace: &OwnedFd, context: &Context) -> Result<(), Error> {
         Err(Errno::EXIST) => return Err(Error::AlreadyRan),
         file => file?,
     };
-    // The marker outlives a power cut, or it guards nothing. File systems that cannot sync are taken as they are.
+    // The marker must survive a power failure. Errors of file systems that cannot sync are ignored.
     let _ = rustix::fs::fsync(&file);
     let _ = rustix::fs::fsync(&ran);
     prune::markers(&ran, context);
     Ok(())
 }
 
-/// Whether nothing at all is in a workspace.
+/// Whether a workspace contains nothing.
 fn is_empty(workspace: &OwnedFd) -> Result<bool, Errno> {
     match super::names(workspace, 0, usize::MAX) {
         Ok(names) => Ok(names.is_empty()),
@@ -197,24 +198,24 @@ fn is_empty(workspace: &OwnedFd) -> Result<bool, Errno> {
     }
 }
 
-/// The folder itself, made where it is not there.
+/// Opens the folder. Creates it if it does not exist.
 fn folder(workspace: &OwnedFd) -> Result<OwnedFd, Error> {
     let folder = make(workspace, WORKSPACE_DIR.as_bytes())?;
-    // Absent where an older version or a person made the folder; a failure costs only tidiness.
+    // Missing if an older version or a person created the folder. A failure here is harmless.
     if kind(&folder, b".gitignore").is_none() {
         let _ = write(&folder, ".gitignore", &[b"*\n"]);
     }
     Ok(folder)
 }
 
-/// The folder of a task's records. Its name is for people, its uid makes it the task's own.
+/// The name of the folder of a task's records. The task's name is for people; its uid makes the folder unique.
 fn task(context: &Context) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' };
     let name: String = context.task.name.chars().take(63).map(plain).collect();
     format!("{name}-{}", context.task.uid)
 }
 
-/// The folder of an iteration's records.
+/// The name of the folder of an iteration's records.
 fn iteration(context: &Context) -> String {
     match context.attempt {
         0 => format!("{:04}", context.iteration),
@@ -226,26 +227,26 @@ fn marker(context: &Context) -> String {
     format!("{}-{}-{}", context.task.uid, context.iteration, context.attempt)
 }
 
-/// Opens a folder of ours; makes it where it is not there.
+/// Opens a folder. Creates it if it does not exist.
 fn make(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let mode = Mode::from_raw_mode(0o775);
     let created = rustix::fs::mkdirat(parent, name, mode);
     match created {
         Ok(()) | Err(Errno::EXIST) => {}
-        // Read-only, but already there: let a later write tell.
+        // It exists on a read-only file system. A later write reports that.
         Err(errno) if kind(parent, name).is_none() => return Err(errno),
         Err(_) => {}
     }
     let folder = open_folder(parent, name)?;
     if created.is_ok() {
-        // The next iteration may run as another user of the same group (fsGroup), whatever the umask is here.
+        // Set explicitly, whatever the umask: the next iteration may run as another user of the same group (fsGroup).
         let _ = rustix::fs::fchmod(&folder, mode);
     }
     Ok(folder)
 }
 
 fn write(folder: &OwnedFd, name: &str, parts: &[&[u8]]) -> Result<(), Errno> {
-    // A new file each time: what stood there, even a link or a FIFO, is not written through.
+    // Always a new file, so that the runner does not write through a link or into a FIFO.
     let _ = rustix::fs::unlinkat(folder, name, AtFlags::empty());
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(0o644))?);

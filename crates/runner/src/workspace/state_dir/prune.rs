@@ -1,4 +1,4 @@
-//! Removes what is old of a task's own records.
+//! Removes a task's old records.
 
 use std::os::fd::OwnedFd;
 
@@ -11,14 +11,14 @@ use rustix::{
 use super::iteration;
 use crate::workspace::{kind, names, open_folder};
 
-/// Records of more iterations are not looked at: their names are the agent's making.
+/// The maximum number of records that are read. If there are more, the agent made them.
 const MOST: usize = 100_000;
-/// What names in one folder may take in memory.
+/// How much memory the names in one folder may take.
 const ROOM: usize = 16 << 20;
-/// Folders within folders that are removed; records have none.
+/// How deep nested folders are removed. Records contain none.
 const DEPTH: usize = 16;
 
-/// Removes the markers of a task's earlier iterations: they are settled, and never run again.
+/// Removes the markers of a task's earlier iterations, which are settled and never run again.
 pub(super) fn markers(ran: &OwnedFd, context: &Context) {
     let prefix = format!("{}-", context.task.uid);
     for name in names(ran, MOST, ROOM).unwrap_or_default() {
@@ -31,8 +31,8 @@ pub(super) fn markers(ran: &OwnedFd, context: &Context) {
     }
 }
 
-/// Removes the oldest transcripts of a task, until so many iterations and bytes are left as are to be kept. Those of the
-/// present attempt stay whatever they take.
+/// Removes the oldest transcripts of a task until the rest is within the limits on iterations and bytes. Those of the
+/// current attempt always stay.
 pub(super) fn transcripts(iterations: &OwnedFd, context: &Context) {
     let present = iteration(context);
     let mut old: Vec<((i32, i32), Vec<u8>)> = names(iterations, MOST, ROOM)
@@ -59,7 +59,7 @@ pub(super) fn transcripts(iterations: &OwnedFd, context: &Context) {
     }
 }
 
-/// Iteration and attempt, as a folder's name says them; `None` for what is not ours.
+/// Iteration and attempt from the name of a folder; `None` if it is no folder of records.
 fn number(name: &[u8]) -> Option<(i32, i32)> {
     let name = std::str::from_utf8(name).ok()?;
     let (iteration, attempt) = name.split_once('-').unwrap_or((name, "0"));
@@ -68,7 +68,7 @@ fn number(name: &[u8]) -> Option<(i32, i32)> {
     Some((digits(iteration)?, digits(attempt)?))
 }
 
-/// The bytes of the files in a folder.
+/// The total size of the files in a folder.
 fn size(parent: &OwnedFd, name: &[u8]) -> u64 {
     let Ok(folder) = open_folder(parent, name) else { return 0 };
     let sizes = names(&folder, MOST, ROOM).unwrap_or_default().into_iter().filter_map(|name| {
@@ -78,7 +78,7 @@ fn size(parent: &OwnedFd, name: &[u8]) -> u64 {
     sizes.fold(0, u64::saturating_add)
 }
 
-/// Removes a file, or a folder with what is in it; links are not followed.
+/// Removes a file, or a folder with its content. Links are not followed.
 fn remove(parent: &OwnedFd, name: &[u8], depth: usize) -> Result<(), Errno> {
     if kind(parent, name) != Some(FileType::Directory) {
         return rustix::fs::unlinkat(parent, name, AtFlags::empty());

@@ -1,4 +1,4 @@
-//! The entries of a fingerprint: what each file, link and folder adds to it.
+//! Turns files, links and folders into entries of a fingerprint.
 
 use std::{
     os::fd::{AsFd, OwnedFd},
@@ -18,7 +18,7 @@ use crate::workspace::{
     may_change,
 };
 
-/// What the entries that are kept may take in memory.
+/// How much memory the kept entries may take.
 const KEPT_BYTES: usize = 64 << 20;
 
 /// Files to read, all in one folder.
@@ -27,7 +27,7 @@ pub(super) struct Batch {
     pub(super) files: Vec<(Vec<u8>, Vec<u8>, Stat)>,
 }
 
-/// A thread that reads files.
+/// Reads files until there are no more batches. Runs in a thread.
 pub(super) fn read_files(receiver: &Mutex<Receiver<Batch>>, shared: &Bounds<'_>) -> Fingerprint {
     let mut print = Print::new(shared);
     let mut buffer = vec![0; 128 << 10];
@@ -36,7 +36,7 @@ pub(super) fn read_files(receiver: &Mutex<Receiver<Batch>>, shared: &Bounds<'_>)
         let Ok(batch) = batch else { return print.whole };
         for (name, path, stat) in batch.files {
             if !shared.on() {
-                // The rest is taken out of the channel unread, so that the walker does not block.
+                // The loop still empties the channel, so that the walker does not block.
                 break;
             }
             print.file(&batch.folder, &name, &path, &stat, &mut buffer);
@@ -70,7 +70,7 @@ impl<'a> Print<'a> {
         }
     }
 
-    /// Something could not be read that the agent may have changed.
+    /// Notes something that could not be read and that the agent may have changed.
     pub(super) fn blind(&mut self, path: &[u8], errno: Errno) {
         self.whole.blind.get_or_insert_with(|| format!("{}: {errno}", String::from_utf8_lossy(path)));
     }
@@ -80,7 +80,7 @@ impl<'a> Print<'a> {
         match FileType::from_raw_mode(mode) {
             FileType::RegularFile => match self.content(folder, name, buffer) {
                 Ok(Some(digest)) => self.add(path, "file", mode, &digest, true),
-                // Its place was taken by something else, or the time is over.
+                // The file was replaced by something else, or the walk was ended.
                 Ok(None) => self.blind(path, Errno::AGAIN),
                 Err(Errno::NOENT) => {}
                 Err(errno) => self.unreadable_file(folder, name, path, stat, errno),
@@ -119,7 +119,8 @@ impl<'a> Print<'a> {
         Ok(Some(hash.finalize().into()))
     }
 
-    /// Neither can the agent read it, who runs as the same user; but it might write it, or give itself the right to.
+    /// Adds a file that cannot be read. The agent runs as the same user and cannot read it either, but it might write
+    /// to it, or change its permissions.
     fn unreadable_file(&mut self, folder: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat, errno: Errno) {
         if !matches!(errno, Errno::ACCESS | Errno::PERM) {
             return self.blind(path, errno);
@@ -127,7 +128,7 @@ impl<'a> Print<'a> {
         self.add(path, "unreadable", stat.st_mode, &stat.st_size.to_le_bytes(), true);
         let writable = rustix::fs::accessat(folder, name, Access::WRITE_OK, AtFlags::empty()).is_ok();
         if writable || stat.st_uid == self.user {
-            // The time of its last change, which no program can set, is the same or tells nothing.
+            // The ctime, which no program can set. If it is equal, the file is unchanged; otherwise nothing is known.
             let time = [&stat.st_ctime.to_le_bytes()[..], &stat.st_ctime_nsec.to_le_bytes()[..]].concat();
             self.whole.doubts.add(&hash(path, "doubt", 0, &time));
         }
@@ -135,7 +136,7 @@ impl<'a> Print<'a> {
 
     pub(super) fn unreadable_folder(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], errno: Errno) {
         match errno {
-            // Removed, or replaced by something that is no folder.
+            // Removed since.
             Errno::NOENT => {}
             Errno::ACCESS | Errno::PERM => {
                 let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);

@@ -1,4 +1,4 @@
-//! Walks a workspace: one thread reads folders, others read files.
+//! Walks a workspace and takes its fingerprint. One thread reads folders, others read files.
 
 mod entries;
 mod scope;
@@ -31,13 +31,13 @@ use super::{
     join, kind, names, open_below, open_folder, read_file,
 };
 
-/// Folders within folders; each holds a descriptor while it is walked.
+/// How deep folders may be nested. Each holds a descriptor while it is walked.
 const DEPTH: usize = 400;
-/// Files handed to another thread at once.
+/// How many files are passed to another thread at once.
 const BATCH: usize = 32;
-/// Batches that may wait; each may hold a folder's descriptor.
+/// How many batches may wait. Each may hold a folder's descriptor.
 const WAITING: usize = 64;
-/// A larger `.gitignore` is no list of patterns.
+/// The maximum size of a `.gitignore`. A larger file is ignored.
 const PATTERNS: usize = 1 << 20;
 
 /// Takes the fingerprint of a workspace, which is mounted at `path`.
@@ -103,7 +103,8 @@ struct Pending {
     path: Vec<u8>,
     scope: Rc<PatternScope>,
     depth: usize,
-    /// Git ignores it: of its files only tracked ones count. So many levels below it are searched for repositories.
+    /// Set if git ignores the folder, so that only tracked files in it count: how many levels below it are searched for
+    /// repositories.
     ignored: Option<u8>,
 }
 
@@ -117,9 +118,10 @@ struct Walker<'a> {
     sender: SyncSender<Batch>,
     stack: Vec<Pending>,
     print: Print<'a>,
-    /// Linked worktrees and repositories' own folders that were met.
+    /// Linked worktrees and git directories that were visited.
     seen: BTreeSet<Vec<u8>>,
-    /// The same, known from what others say of them; they may lie where nobody looks, below an ignored folder.
+    /// The same, known only because another repository names them. They may be below an ignored folder, where the walk
+    /// does not go.
     others: BTreeSet<Vec<u8>>,
 }
 
@@ -142,7 +144,7 @@ impl Walker<'_> {
             if self.is_left_out(&path) || levels > DEPTH {
                 continue;
             }
-            // Removed by hand, or never there.
+            // Removed by hand, or never created.
             let Ok(folder) = open_below(self.root, &path) else { continue };
             if kind(&folder, b".git").is_none() && !git::is_git(&folder) {
                 continue;
@@ -152,7 +154,7 @@ impl Walker<'_> {
         }
     }
 
-    /// Whether a folder was met already, lies in one of git's own that was, or is not to be looked at.
+    /// Whether a folder was already visited, is in a git directory that was visited, or is ignored by the task.
     fn is_left_out(&self, path: &[u8]) -> bool {
         let ends = path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
         ends.chain([path.len()]).filter_map(|end| path.get(..end)).any(|above| {
@@ -162,7 +164,7 @@ impl Walker<'_> {
         })
     }
 
-    /// Whether a folder that was met is a repository's own.
+    /// Whether a folder that was visited is a git directory.
     fn is_own(&self, path: &[u8]) -> bool {
         open_below(self.root, path).is_ok_and(|folder| git::is_git(&folder))
     }
@@ -184,7 +186,7 @@ impl Walker<'_> {
         }
     }
 
-    /// Reads one folder: its files go to the readers, its folders onto the stack.
+    /// Reads one folder: passes its files to the readers and puts its folders on the stack.
     fn folder(
         &mut self,
         folder: &Arc<OwnedFd>,
@@ -211,7 +213,7 @@ impl Walker<'_> {
             }
             let stat = match rustix::fs::statat(&**folder, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
-                // Gone since the folder was read.
+                // Removed since the folder was read.
                 Err(Errno::NOENT) => continue,
                 Err(errno) => {
                     self.print.blind(&join(path, &name), errno);
@@ -227,7 +229,7 @@ impl Walker<'_> {
                 continue;
             }
             if name == b".git" && is_folder && open_folder(folder, &name).is_ok_and(|git| git::is_git(&git)) {
-                // Taken already, by `repository`.
+                // Already read by `repository`.
                 continue;
             }
             let hidden =
@@ -242,7 +244,7 @@ impl Walker<'_> {
                 if hidden && !tracked && !search {
                     continue;
                 }
-                // Git knows no folders, only files in them: one that holds nothing but ignored files is nothing.
+                // Git tracks only files, so a folder that contains only ignored files does not count.
                 if scope.repository.is_none() {
                     self.print.add(&child, "folder", stat.st_mode, b"", false);
                 }
@@ -277,7 +279,7 @@ impl Walker<'_> {
         }
     }
 
-    /// Where a repository begins in this folder, its state is taken, and its rules are the only ones from here on.
+    /// If a repository begins in this folder, reads its state. From here on, only its patterns apply.
     fn repository(
         &mut self,
         folder: &Arc<OwnedFd>,
@@ -309,7 +311,7 @@ impl Walker<'_> {
         Some(Rc::new(PatternScope { repository, ..PatternScope::default() }))
     }
 
-    /// Takes the state of the repository whose own folder lies at `at`; what it tracks in `base`.
+    /// Reads the state of the repository whose git directory is at `at`. Its files are in `base`.
     fn state(&mut self, git: &OwnedFd, at: &[u8], base: &[u8]) -> Option<Repository> {
         self.see(at);
         let ReadRepository { state, repository, others } =
@@ -341,8 +343,8 @@ impl Walker<'_> {
         }
     }
 
-    /// Whether a folder is a repository's own, such as a bare one; then its state is taken. One that the repository
-    /// around it tracks is a sample of such a folder, and its files are files.
+    /// Whether a folder is itself a git directory, such as a bare repository; if so, reads its state. If the repository
+    /// around it tracks the folder, it is a sample, and its files count as files.
     fn own_folder(&mut self, folder: &OwnedFd, path: &[u8], list: &[Vec<u8>], scope: &PatternScope) -> bool {
         let has = |name: &[u8]| list.iter().any(|own| own == name);
         let own = has(b"HEAD")
@@ -356,7 +358,7 @@ impl Walker<'_> {
         own
     }
 
-    /// The scope with the patterns of this folder.
+    /// The scope, extended by the patterns of this folder.
     fn patterns(
         &self,
         folder: &OwnedFd,
@@ -364,7 +366,7 @@ impl Walker<'_> {
         list: &[Vec<u8>],
         scope: Rc<PatternScope>,
     ) -> Rc<PatternScope> {
-        // Outside a repository, or where what is tracked is not known, nothing is ignored.
+        // Nothing is ignored outside a repository, or if it is not known what is tracked.
         if scope.repository.is_none() || !list.iter().any(|name| name == b".gitignore") {
             return scope;
         }

@@ -1,4 +1,4 @@
-//! Which paths git ignores and tracks, seen from one folder of the workspace.
+//! Decides which paths git ignores and tracks in one folder of the workspace.
 
 use std::rc::Rc;
 
@@ -7,7 +7,7 @@ use crate::workspace::{
     ignore::{Effort, Rules},
 };
 
-/// The patterns in force in a folder: its own, then those of the folders above it, up to the repository's.
+/// The patterns that apply in a folder: its own, then those of the folders above it, up to the repository.
 #[derive(Default)]
 pub(super) struct PatternScope {
     pub(super) rules: Option<Rules>,
@@ -38,7 +38,7 @@ impl PatternScope {
     }
 }
 
-/// A path relative to a folder that it lies in.
+/// A path relative to a folder that contains it.
 fn below<'a>(path: &'a [u8], folder: &[u8]) -> Option<&'a [u8]> {
     if folder.is_empty() { Some(path) } else { path.strip_prefix(folder)?.strip_prefix(b"/") }
 }
