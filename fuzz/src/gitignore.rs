@@ -1,12 +1,12 @@
-//! Gitignore patterns by their definition alone: nothing is compiled, every way is tried. Slow on purpose, so that it has
-//! no cleverness to be wrong in.
+//! Gitignore patterns directly by their definition: nothing is compiled, and every way is tried. It is slow on purpose, so
+//! that it contains nothing clever that could be wrong.
 
 use std::collections::HashMap;
 
-/// Ways that are tried before a comparison is given up.
+/// How many ways are tried before a comparison is given up.
 const MOST: usize = 200_000;
 
-/// What the last line that matches says of a path; `None` where it takes too many steps.
+/// The result of the last line that matches a path; `None` if it takes too many steps.
 #[must_use]
 pub fn verdict(text: &[u8], path: &[u8], folder: bool) -> Option<Option<bool>> {
     let mut steps = MOST;
@@ -21,14 +21,14 @@ pub fn verdict(text: &[u8], path: &[u8], folder: bool) -> Option<Option<bool>> {
     Some(None)
 }
 
-/// A line without what is around its pattern, and whether it takes back.
+/// The pattern of a line, and whether it negates earlier ones.
 fn pattern(line: &[u8]) -> Option<(bool, &[u8])> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     let line = &line[..line.iter().position(|byte| *byte == 0).unwrap_or(line.len())];
     if line.first() == Some(&b'#') {
         return None;
     }
-    // Without the spaces at its end that no backslash stands before.
+    // Without trailing spaces that no backslash precedes.
     let (mut at, mut end) = (0, 0);
     while let Some(byte) = line.get(at) {
         at += if *byte == b'\\' { 2 } else { 1 };
@@ -49,7 +49,7 @@ fn line_matches(line: &[u8], path: &[u8], folder: bool, steps: &mut usize) -> Op
     let (line, path) = if line.contains(&b'/') {
         (line.strip_prefix(b"/").unwrap_or(line), path)
     } else {
-        // Of a pattern without a slash the last name is asked.
+        // A pattern without a slash is matched against the last name.
         (line, path.rsplit(|byte| *byte == b'/').next().unwrap_or(path))
     };
     // Git compares the literal beginning by itself: what follows begins a pattern.
@@ -88,7 +88,7 @@ impl Ways<'_> {
                 let begins = p == self.begin || self.pattern[p - 1] == b'/';
                 if stars > 1 && begins && (after.is_empty() || after[0] == b'/' || after.starts_with(b"\\/"))
                 {
-                    // Any number of folders, or all that is left.
+                    // Any number of folders, or the rest of the path.
                     if after.is_empty() {
                         return Some(true);
                     }
@@ -139,7 +139,7 @@ fn set(set: &[u8], byte: u8) -> Option<usize> {
     let mut at = usize::from(negated);
     let first = at;
     let mut found = false;
-    // What a `-` would continue.
+    // The beginning of a range that a `-` would continue.
     let mut before = None;
     while at == first || *set.get(at)? != b']' {
         if set[at..].starts_with(b"[:")

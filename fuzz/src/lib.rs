@@ -1,4 +1,4 @@
-//! What the targets share: a measure of work that is no clock, and what is slow on purpose.
+//! Shared by the targets: a measure of work that needs no clock, and reference code that is slow on purpose.
 
 pub mod gitignore;
 
@@ -7,12 +7,12 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-/// Bytes asked for since the program began; what is given back is not taken off.
+/// Bytes allocated since the program started. Freed bytes still count.
 static ASKED: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
 
-// SAFETY: all is done by the system's allocator; counting touches no memory of its callers.
+// SAFETY: the system's allocator does all the work; counting touches no memory of the callers.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ASKED.fetch_add(layout.size(), Ordering::Relaxed);
@@ -35,11 +35,11 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Does something that must not copy its input over and over: for `length` bytes it may ask for `each` times as much
-/// memory, and for `once` more. What copies in a loop is quadratic, and shows here whatever the machine's speed.
+/// Runs a function that must not copy its input repeatedly: for `length` bytes it may allocate `each` times as much memory,
+/// and `once` more. Code that copies in a loop is quadratic, and fails here whatever the speed of the machine.
 ///
 /// # Panics
-/// It asked for more.
+/// It allocated more.
 pub fn within<T>(length: usize, each: usize, once: usize, act: impl FnOnce() -> T) -> T {
     let before = ASKED.load(Ordering::Relaxed);
     let result = act();

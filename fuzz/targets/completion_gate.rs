@@ -1,4 +1,4 @@
-//! The completion gate: an agent's words never make it ready unless a block says so.
+//! The completion gate: an agent's text is never ready unless a block says so.
 #![no_main]
 
 use agentloop_contract::completion_gate::{CLOSE, OPEN};
@@ -14,11 +14,11 @@ fuzz_target!(|data: &[u8]| {
             gate.blockers.iter().chain(&gate.reason).chain(&gate.progress).map(String::len).sum();
         assert!(said <= 2 * text.len(), "{said} bytes from {}", text.len());
     }
-    // Whatever came before, what is begun last decides.
+    // The last block that begins decides, whatever precedes it.
     assert!(find(&format!("{text}\n{OPEN}\nready: true\n")).is_err(), "an unclosed block is no gate");
     let taken_back = find(&format!("{text}\n{OPEN}\nready: false\n{CLOSE}\n"));
     assert!(!taken_back.is_ok_and(|gate| gate.ready), "the last block says false");
-    // A quotation, as long as nothing in it can end it.
+    // A quotation, if nothing in it can end it.
     if !text.contains(['`', '~']) {
         assert!(find(&format!("~~~\n{text}\n~~~\nThat is the format.\n")).is_err(), "a quotation is no gate");
     }

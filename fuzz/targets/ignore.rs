@@ -1,4 +1,4 @@
-//! Gitignore patterns: read within bounds, matched with bounded work, and as git's documentation defines them.
+//! Gitignore patterns: read within bounds, matched with bounded work, and in the way that git reads them.
 #![no_main]
 
 use std::cell::Cell;
@@ -7,7 +7,7 @@ use agentloop_fuzz::{gitignore, within};
 use agentloop_runner::workspace::ignore::{Effort, Rules};
 use libfuzzer_sys::fuzz_target;
 
-// Patterns, then paths, one a line; a folder's ends with a slash.
+// Patterns, then paths, one per line. The path of a folder ends with a slash.
 fuzz_target!(|data: &[u8]| {
     let at = data.windows(2).position(|two| two == b"\0\n").unwrap_or(data.len());
     let (text, paths) = (&data[..at], data.get(at + 2..).unwrap_or(b"a\na/b\nb/a/"));
@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
         if let Some(slow) = gitignore::verdict(text, &path, folder) {
             assert_eq!(verdict, slow, "{:?} for {:?}", text.escape_ascii(), path.escape_ascii());
         }
-        // Where it may not continue, nothing is ignored by accident.
+        // If it may not continue, nothing is ignored by accident.
         let off = || false;
         let never = Effort::while_on(&off);
         assert!([None, verdict].contains(&rules.verdict(&path, folder, &never)));

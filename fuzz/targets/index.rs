@@ -1,4 +1,4 @@
-//! Git's index: whatever its bytes say, it is read in bounded memory, and its hashes say the same of what is the same.
+//! Git's index: whatever its bytes are, it is read in bounded memory, and equal indexes have equal hashes.
 #![no_main]
 
 use std::cell::Cell;
@@ -7,7 +7,7 @@ use agentloop_fuzz::within;
 use agentloop_runner::workspace::git::index::{Index, IndexError};
 use libfuzzer_sys::fuzz_target;
 
-/// What the paths may take.
+/// How much memory the paths may take.
 const ROOM: usize = 4 << 10;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -19,7 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
         };
         let bounded = within(bytes.len(), 2, 4 * ROOM, || Index::parse(bytes, object, &hold));
         let whole = within(bytes.len(), 64, 4096, || Index::parse(bytes, object, &|_| true));
-        // These keep no path but the last.
+        // These keep only the last path.
         let digest = within(bytes.len(), 16, 1024, || Index::digest(bytes, object));
         let strict = within(bytes.len(), 16, 1024, || Index::strict(bytes, object));
         assert_eq!(digest.is_some(), strict.is_some());
@@ -29,7 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(index.paths.is_sorted_by(|one, next| one < next), "they are searched");
                 let length: usize = index.paths.iter().map(Vec::len).sum();
                 assert!(length <= 4 * bytes.len() + 4, "{length} bytes from {}", bytes.len());
-                // What git takes from the files to compare them faster says nothing here.
+                // What git caches about files to compare them faster does not count here.
                 if let Some(touched) = touched(bytes) {
                     assert_eq!(Index::digest(&touched, object), digest, "times");
                     assert_eq!(Index::strict(&touched, object), strict, "times");
@@ -44,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The same with another time in its first entry.
+/// The same index with another time in its first entry.
 fn touched(bytes: &[u8]) -> Option<Vec<u8>> {
     let count = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
     let mut touched = bytes.to_vec();

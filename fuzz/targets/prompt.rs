@@ -1,11 +1,11 @@
-//! The prompt: the user's words untouched, a bounded section after them, and no gate to be echoed.
+//! The prompt: the user's text unchanged, a bounded section after it, and no gate that could be echoed.
 #![no_main]
 
 use agentloop_contract::context::{LoopContext, Policy};
 use agentloop_runner::{completion_gate, inputs, prompt};
 use libfuzzer_sys::fuzz_target;
 
-// The first line is the context, the rest the user's prompt.
+// The first line is the context; the rest is the user's prompt.
 fuzz_target!(|data: &[u8]| {
     let (context, user) = match data.iter().position(|byte| *byte == b'\n') {
         Some(end) => (&data[..end], &data[end + 1..]),

@@ -1,4 +1,4 @@
-//! The runner's report: bounded, whole, and the same after the way through the termination message.
+//! The runner's report: bounded, complete, and the same after it is encoded and decoded.
 #![no_main]
 
 use agentloop_contract::report::{Error, MAX_BYTES, Report};
@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = str::from_utf8(data) else { return };
     let Ok(mut report) = Report::decode(text) else { return };
-    // As a runner makes them: it says nothing of cuts before it cuts, and signs errors itself.
+    // As a runner makes them: without cuts, and with signatures of errors that it computes itself.
     report.cut.clear();
     report.error = report.error.map(|error| Error::new(&error.summary));
     for limit in [500, 1024, MAX_BYTES, usize::MAX] {
@@ -21,7 +21,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// What the operator judges by.
+/// What the operator decides by.
 fn decides(report: &Report) -> impl PartialEq + std::fmt::Debug {
     (
         (report.version, report.end, report.exit_code, report.signal, report.changed),

@@ -1,4 +1,4 @@
-//! Masking: a credential never comes through, whatever stands around it, and nothing else grows out of hand.
+//! Masking: a credential never passes, whatever surrounds it, and the output stays bounded.
 #![no_main]
 
 use agentloop_runner::secrets::{MASK, Secrets};
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
-    // The value of a variable, then what was printed.
+    // The value of a variable, then the output.
     let (secret, text) = text.split_once('\0').unwrap_or(("swordfish", &text));
     let all = Secrets::of([("A_TOKEN".into(), secret.into())]);
     let masked = agentloop_fuzz::within(text.len(), 64, 8192, || all.mask(text));
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         {
             assert!(!text.contains(value), "{value:?} in {text:?}");
         }
-        // Where a tail begins within it.
+        // If a tail begins within it.
         let half: String = value.chars().skip(1).collect();
         assert!(half.len() < 8 || !all.mask_tail(&format!("{half} {text}")).starts_with(&half), "{half:?}");
     }

@@ -1,4 +1,4 @@
-//! When two errors are the same: bounded, and blind to what is volatile.
+//! Whether two errors are the same: bounded, and independent of what is volatile.
 #![no_main]
 
 use agentloop_contract::{
@@ -11,7 +11,7 @@ fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
     let own = signature(&text);
     assert!(own.len() == 16 && own.bytes().all(|byte| byte.is_ascii_hexdigit()), "{own}");
-    // Words that stand for what was taken out are at most five times as long.
+    // Placeholders are at most five times as long as what they replace.
     let normal = normalise(&text);
     assert!(normal.len() <= 5 * text.len().min(8000) + 16, "{} bytes: {normal:?}", normal.len());
     assert_eq!(normal, normal.trim());
@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(short.chars().count() <= chars);
         assert_eq!(cut(&short, chars), short);
     }
-    // What is volatile, after a short text: the same error each time.
+    // A short text with something volatile after it is always the same error.
     let text: String = text.chars().take(60).collect();
     let with = |end: &str| signature(&format!("{text}\n {end}"));
     assert_eq!(with("2026-11-22T10:00:00Z x"), with("1999-01-02 03:04:05.678 UTC x"));

@@ -1,4 +1,4 @@
-//! An agent's output: read the same however it is cut, bounded, and silent unless it says something.
+//! An agent's output: read in the same way however it is cut, bounded, and without a result out of nothing.
 #![no_main]
 
 use agentloop_contract::report::ProviderErrorKind;
@@ -15,7 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let now = Timestamp::from_second(1_795_341_600).expect("a time");
     let whole = agentloop_fuzz::within(data.len(), 256, 64 << 10, || read([data].into_iter(), now));
     assert_eq!(read(data.chunks(length), now), whole, "however the pipe cuts it");
-    // What is no UTF-8 becomes a character of three bytes.
+    // Invalid UTF-8 becomes a character of three bytes.
     assert!(whole.text.len() <= 3 * TAIL_BYTES);
     if let Some(refused) = &whole.provider_error {
         assert!(whole.failed.is_some(), "only a failed turn is a refusal");
@@ -27,7 +27,7 @@ fuzz_target!(|data: &[u8]| {
         let cost = usage.cost_usd.as_deref().map(str::parse::<f64>);
         assert!(cost.is_none_or(|cost| cost.is_ok_and(|cost| cost >= 0.0)), "{usage:?}");
     }
-    // Unless something is escaped, a gate's tag stands in the output as it is.
+    // Unless something is escaped, the tag of a gate is in the output as it is.
     let text = String::from_utf8_lossy(data);
     if !text.contains(['\\', '\u{1b}']) && !text.contains("COMPLETION_GATE") {
         assert!(completion_gate::find(&whole.text).is_err(), "a gate out of nothing");

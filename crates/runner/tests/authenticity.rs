@@ -1,6 +1,6 @@
-//! Whether a report can be believed: who can sign one, and who else could have had a hand in it.
+//! Whether a report can be trusted: which processes can sign one or influence it.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod common;
 
@@ -14,7 +14,7 @@ use common::{AS_PID_1, Pod, RunnerExit, containers, gate, give, is_root};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
-/// As the operator starts the runner: with the key as the last variable.
+/// Sets the key as the operator does.
 const KEYED: [&str; 2] = ["env", "AGENTLOOP_REPORT_KEY=0123456789abcdef0123456789abcdef"];
 
 fn signature(exit: &RunnerExit) -> Signature {
@@ -22,7 +22,7 @@ fn signature(exit: &RunnerExit) -> Signature {
 }
 
 #[test]
-fn a_report_is_signed_where_the_pod_has_a_key() {
+fn a_report_is_signed_if_the_pod_has_a_key() {
     let pod = Pod::new();
     let exit = pod.start_with(&KEYED, &["true"]).exit();
     assert_eq!((signature(&exit), exit.report().end), (Signature::Valid, End::Exited), "{exit:?}");
@@ -32,7 +32,7 @@ fn a_report_is_signed_where_the_pod_has_a_key() {
 }
 
 #[test]
-fn a_report_that_something_prevented_is_signed_too() {
+fn a_report_of_an_agent_that_did_not_run_is_signed_too() {
     for (pod, end) in [
         (Pod::new().with("workspace", "/nowhere"), End::RunnerFailed),
         (Pod::new().with("iteration", "x"), End::RunnerFailed),
@@ -67,11 +67,11 @@ fn neither_the_agent_nor_the_verify_command_has_the_key() {
 }
 
 #[test]
-fn an_agent_that_is_root_as_most_images_have_it_does_not_read_the_key_either() {
+fn an_agent_that_runs_as_root_cannot_read_the_key_either() {
     if !is_root() {
         return;
     }
-    // What container runtimes give by default.
+    // The default capabilities of container runtimes.
     let capabilities = "--bounding-set=-all,+chown,+dac_override,+fsetid,+fowner,+mknod,+net_raw,+setgid,+setuid,\
                         +setfcap,+setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write";
     let before = [&KEYED[..], &["setpriv", capabilities]].concat();
@@ -81,21 +81,21 @@ fn an_agent_that_is_root_as_most_images_have_it_does_not_read_the_key_either() {
 }
 
 #[test]
-fn a_runner_that_is_killed_has_signed_nothing() {
+fn a_killed_runner_has_signed_nothing() {
     let pod = Pod::new();
     let script = format!("{}; kill -s KILL $PPID", gate(true));
     let exit = pod.start_with(&KEYED, &["sh", "-c", &script]).exit();
     assert_eq!((exit.code, exit.message.as_str()), (None, ""), "{exit:?}");
-    // Nor while the verify command runs.
+    // The same while the verify command runs.
     let pod = Pod::new().with("policy", "ExitCode").verify("kill -s KILL $PPID");
     let exit = pod.start_with(&KEYED, &["true"]).exit();
     assert_eq!((exit.code, exit.message.as_str()), (None, ""), "{exit:?}");
 }
 
-/// A user without rights who may become root, as with sudo in many images.
+/// A user without privileges who may become root, as with sudo in many images.
 const AS_SUDOER: [&str; 4] = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
 
-/// A pod of that user, with a program in its folder that runs others as root.
+/// A pod of that user, with a program in its folder that runs commands as root.
 fn with_sudo() -> (Pod, String) {
     let pod = Pod::new();
     let sudo = pod.path("sudo");
@@ -109,7 +109,7 @@ fn with_sudo() -> (Pod, String) {
 }
 
 #[test]
-fn an_agent_gains_no_privileges_where_it_is_not_to() {
+fn an_agent_gains_no_privileges_if_its_container_forbids_it() {
     if !is_root() {
         return;
     }
@@ -124,7 +124,7 @@ fn an_agent_gains_no_privileges_where_it_is_not_to() {
         let exit = pod.start_with(&AS_SUDOER, &["sh", "-c", &script]).exit();
         (exit.stdout.replace(|c: char| !c.is_ascii_digit(), ""), pod.read("workspace/verify"))
     };
-    // The agent's own user, the agent's flag; never the verify command's. The runner's status is closed or without it.
+    // Only the agent has the flag, and the verify command does not. The runner's own status is unreadable or without it.
     let (denied, verify) = run(true);
     assert!(denied.starts_with('1'), "{denied}");
     assert_eq!(verify, "NoNewPrivs:\t0\n");
@@ -133,7 +133,7 @@ fn an_agent_gains_no_privileges_where_it_is_not_to() {
 }
 
 #[test]
-fn what_outlives_the_agent_as_another_user_completes_nothing_and_frees_nothing() {
+fn an_iteration_with_a_surviving_process_of_another_user_completes_nothing_and_is_charged() {
     if !containers() {
         return;
     }
@@ -146,7 +146,7 @@ fn what_outlives_the_agent_as_another_user_completes_nothing_and_frees_nothing()
     ] {
         let (pod, sudo) = with_sudo();
         let pod = pod.with("policy", policy).verify("touch asked");
-        // Not a child of the agent's when it ends, in a session of its own, and not to be reached by its user.
+        // Not a child of the agent when the agent ends, in its own session, and out of reach for the agent's user.
         let script = format!(
             "setsid sh -c '{sudo} sh -c \"touch $AGENTLOOP_WORKSPACE/up; exec sleep 20\" &' >/dev/null 2>&1 & \
              while ! test -f $AGENTLOOP_WORKSPACE/up; do sleep 0.02; done; {words}; exit {exit}"
@@ -175,7 +175,7 @@ fn what_outlives_the_agent_as_another_user_completes_nothing_and_frees_nothing()
 }
 
 #[test]
-fn what_outlives_the_verify_command_as_another_user_completes_nothing() {
+fn a_process_of_another_user_that_survives_the_verify_command_completes_nothing() {
     if !containers() {
         return;
     }
@@ -189,7 +189,7 @@ fn what_outlives_the_verify_command_as_another_user_completes_nothing() {
 }
 
 #[test]
-fn what_was_started_from_outside_the_container_counts_too() {
+fn a_process_that_was_started_from_outside_the_container_counts_too() {
     if !containers() {
         return;
     }
@@ -199,7 +199,7 @@ fn what_was_started_from_outside_the_container_counts_too() {
         "touch $AGENTLOOP_WORKSPACE/up; while ! test -f $AGENTLOOP_WORKSPACE/go; do sleep 0.02; done";
     let running = pod.start_with(&before, &["sh", "-c", script]);
     running.until("up");
-    // As `kubectl debug --target` does: another user joins.
+    // As with `kubectl debug --target`: another user joins.
     let inside = running.first_child();
     let mut joined = std::process::Command::new("nsenter")
         .args(["--target", &inside, "--pid", "sh", "-c"])

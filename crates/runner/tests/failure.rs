@@ -1,6 +1,6 @@
-//! A runner that fails itself still reports.
+//! A runner that panics still reports.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::{env, fs, process::Command};
 
@@ -13,10 +13,10 @@ use agentloop_runner::termination_message;
 
 const LOG: &str = "TEST_TERMINATION_LOG";
 
-/// The test's own name: it starts itself again, as the runner that fails.
-const NAME: &str = "an_internal_error_is_reported_without_its_words";
+/// The test's name: it starts itself again, as the runner that panics.
+const NAME: &str = "an_internal_error_is_reported_without_its_message";
 
-/// All that could complete a task or make an iteration free.
+/// Everything that could complete a task or make an iteration free.
 fn everything() -> Report {
     Report {
         exit_code: Some(0),
@@ -35,7 +35,7 @@ fn everything() -> Report {
 }
 
 #[test]
-fn an_internal_error_is_reported_without_its_words() {
+fn an_internal_error_is_reported_without_its_message() {
     if let Some(log) = env::var_os(LOG) {
         termination_message::prepare(log.as_ref(), Some(b"key")).expect("prepared");
         termination_message::note(&everything());
@@ -54,7 +54,7 @@ fn an_internal_error_is_reported_without_its_words() {
     let report = Report::decode(&message).expect("whole");
     let error = report.error.clone();
     let summary = error.as_ref().map(|error| error.summary.clone()).unwrap_or_default();
-    // When it began is known; nothing else of it says anything.
+    // Only the start time is kept.
     let rest = Report { error, started_at: everything().started_at, ..Report::of(End::RunnerFailed) };
     assert_eq!(report, rest);
     assert!(

@@ -1,6 +1,6 @@
-//! Agents that do their worst to the workspace. What they can do all the same: docs/threat-model.md.
+//! Agents that do their worst to the workspace. See docs/threat-model.md for what they can still do.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod common;
 
@@ -12,7 +12,7 @@ use std::{
 use agentloop_contract::report::{Change, End};
 use common::{AS_USER, Pod, RunnerExit, containers, gate, is_root};
 
-/// What became of the workspace.
+/// Whether the workspace changed.
 fn changed(exit: &RunnerExit) -> Change {
     let report = exit.report();
     assert_eq!((exit.code, report.end), (Some(0), End::Exited), "{exit:?}");
@@ -20,7 +20,7 @@ fn changed(exit: &RunnerExit) -> Change {
 }
 
 #[test]
-fn a_workspace_in_whose_place_something_else_stands_is_unknown() {
+fn a_workspace_that_was_replaced_is_unknown() {
     for place in [
         "ln -s / $W",
         "mkdir ../empty; ln -s ../empty $W",
@@ -48,7 +48,7 @@ fn a_workspace_whose_folder_was_moved_away_is_unknown() {
 }
 
 #[test]
-fn other_times_and_what_was_changed_back_are_no_change() {
+fn new_times_and_reverted_changes_are_no_change() {
     let pod = Pod::new();
     fs::write(pod.path("workspace/f"), "one").expect("write");
     let script = "cd $AGENTLOOP_WORKSPACE; touch -d 1999-01-01 f .; echo two > f; printf one > f; \
@@ -57,7 +57,7 @@ fn other_times_and_what_was_changed_back_are_no_change() {
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_looked_at_is_never_unchanged() {
+fn a_file_that_changes_while_it_is_read_is_never_unchanged() {
     let pod = Pod::new();
     let file = pod.path("workspace/n");
     fs::write(&file, "0").expect("write");
@@ -83,7 +83,7 @@ fn a_file_that_changes_while_it_is_looked_at_is_never_unchanged() {
 }
 
 #[test]
-fn things_that_are_no_files_hold_nothing_up() {
+fn special_files_do_not_block_the_runner() {
     let pod = Pod::new();
     let script = "cd $AGENTLOOP_WORKSPACE; mkfifo fifo .gitignore; mkdir -p a/.git/objects a/.git/refs b/.git/objects c; \
                   mkfifo a/.git/HEAD a/.git/index a/.git/refs/heads; ln -s /dev/zero b/.git/HEAD; \
@@ -93,12 +93,12 @@ fn things_that_are_no_files_hold_nothing_up() {
     let exit = pod.run(script);
     assert_eq!(changed(&exit), Change::Changed);
     assert!(exit.report().files_changed >= Some(6), "{exit:?}");
-    // The next attempt finds them all there before it.
+    // The next attempt finds all of them.
     assert_ne!(changed(&pod.with("attempt", 1).run("true")), Change::Changed);
 }
 
 #[test]
-fn folders_too_deep_for_any_path_are_unknown() {
+fn folders_that_are_too_deep_for_any_path_are_unknown() {
     let name = "d".repeat(200);
     let script = format!(
         "cd $AGENTLOOP_WORKSPACE; i=0; while [ $i -lt 450 ]; do mkdir {name}; cd -P {name}; i=$((i+1)); done; touch f"
@@ -106,13 +106,13 @@ fn folders_too_deep_for_any_path_are_unknown() {
     let pod = Pod::new();
     let exit = pod.exec(&["bash", "-c", &script]);
     assert_eq!(changed(&exit), Change::Unknown);
-    // Nothing but a tool that walks by descriptors removes it.
+    // Only a tool that walks by descriptors can remove it.
     let removed = std::process::Command::new("rm").arg("-rf").arg(pod.path("workspace")).status();
     assert!(removed.is_ok_and(|status| status.success()));
 }
 
 #[test]
-fn very_many_files_are_counted_within_a_bound_of_memory() {
+fn very_many_files_are_counted_in_bounded_memory() {
     let script = format!(
         "cd $AGENTLOOP_WORKSPACE; mkdir d; cd d; seq -f a-name-that-is-not-short-%.0f 1 30000 | xargs touch; {}",
         gate(true)
@@ -142,12 +142,12 @@ fn a_folder_that_the_agent_closed_is_never_unchanged() {
     assert_eq!(run(&pod, "true"), Change::Unknown);
 }
 
-/// Runs the rest on a workspace of one megabyte, after a script of the test's own.
+/// Runs the rest of the command on a workspace of one megabyte, after a script.
 const SMALL: &str =
     r#"mount -t tmpfs -o size=1m,nr_inodes=20,mode=777 none "$1" && eval "$2" && shift 2 && exec "$@""#;
 
 #[test]
-fn a_full_workspace_keeps_no_transcript_and_fails_nothing() {
+fn a_full_workspace_keeps_no_transcript_but_the_iteration_counts() {
     if !containers() {
         return;
     }
@@ -162,7 +162,7 @@ fn a_full_workspace_keeps_no_transcript_and_fails_nothing() {
 }
 
 #[test]
-fn on_a_workspace_that_was_full_before_nothing_is_run() {
+fn nothing_is_run_on_a_workspace_that_is_already_full() {
     if !containers() {
         return;
     }
@@ -175,14 +175,14 @@ fn on_a_workspace_that_was_full_before_nothing_is_run() {
 }
 
 #[test]
-fn what_stands_in_the_place_of_our_files_is_neither_followed_nor_written_through() {
+fn whatever_replaces_the_runners_files_is_neither_followed_nor_written_through() {
     for place in ["ln -s ../../outside", "mkfifo", "touch", "ln -s /dev/full"] {
         let pod = Pod::new();
         fs::create_dir(pod.path("outside")).expect("folder");
         fs::write(pod.path("workspace/f"), "1").expect("write");
         let own = "cd $AGENTLOOP_WORKSPACE/.agentloop";
         let task = "task-7c9e6679-7425-40de-944b-e07fc1f90ae7";
-        // Of this iteration's files.
+        // In the place of this iteration's files.
         let exit = pod.run(&format!(
             "{own}; mkdir -p {task}/iterations/0007; echo said; {place} {task}/iterations/0007/output.log"
         ));
@@ -194,11 +194,11 @@ fn what_stands_in_the_place_of_our_files_is_neither_followed_nor_written_through
             "said\n",
             "{place}"
         );
-        // Of the folder that holds them.
+        // In the place of the folder that contains them.
         let pod = pod.with("iteration", 8);
         let exit = pod.run(&format!("{own}; rm -rf {task}/iterations; {place} {task}/iterations; echo said"));
         assert_eq!(changed(&exit), Change::Unchanged, "{place}");
-        // Of the markers: the next iteration is not run, because nothing would keep it from running twice.
+        // In the place of the markers: the next iteration does not run, because nothing would keep it from running twice.
         let pod = pod.with("iteration", 9);
         assert_eq!(
             changed(&pod.run(&format!("{own}; rm -rf ran; {place} ran"))),
@@ -211,7 +211,7 @@ fn what_stands_in_the_place_of_our_files_is_neither_followed_nor_written_through
 }
 
 #[test]
-fn a_marker_of_a_coming_attempt_costs_that_attempt() {
+fn a_forged_marker_of_a_later_attempt_prevents_that_attempt() {
     let pod = Pod::new();
     fs::write(pod.path("workspace/f"), "1").expect("write");
     let script = "cd $AGENTLOOP_WORKSPACE/.agentloop/ran; for f in *-7-0; do mkdir ${f%-7-0}-8-0; done";
@@ -230,7 +230,7 @@ fn nothing_that_a_repository_names_is_executed() {
         .map(|folder| folder.join("git"))
         .find(|git| git.exists())
         .expect("git");
-    // A git that is found first tells on whoever calls it.
+    // A git that is first in the PATH records every call.
     fs::write(pod.path("bin/git"), format!("#!/bin/sh\ntouch {trap}\nexec {} \"$@\"\n", git.display()))
         .expect("git");
     fs::set_permissions(pod.path("bin/git"), std::os::unix::fs::PermissionsExt::from_mode(0o755))

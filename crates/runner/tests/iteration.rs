@@ -1,6 +1,6 @@
-//! What an iteration does and reports, with shell scripts in the agent's place.
+//! What an iteration does and reports, with shell scripts as agents.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod common;
 
@@ -14,7 +14,7 @@ use common::{Pod, RUNNER, gate};
 use serde_json::json;
 
 #[test]
-fn a_ready_agent_that_changed_files_is_reported_so() {
+fn a_ready_agent_that_changed_files_is_reported_as_such() {
     let pod = Pod::new();
     let exit = pod.run(&format!("echo hi > $AGENTLOOP_WORKSPACE/new; {}", gate(true)));
     let report = exit.report();
@@ -30,7 +30,7 @@ fn a_ready_agent_that_changed_files_is_reported_so() {
 }
 
 #[test]
-fn an_agent_that_changed_nothing_is_reported_so() {
+fn an_agent_that_changed_nothing_is_reported_as_such() {
     let report = Pod::new().run("true").report();
     assert_eq!((report.changed, report.files_changed), (Change::Unchanged, Some(0)));
     assert_eq!(report.fingerprint_before, report.fingerprint_after);
@@ -38,7 +38,7 @@ fn an_agent_that_changed_nothing_is_reported_so() {
 }
 
 #[test]
-fn the_agents_exit_code_and_its_last_words_are_passed_on() {
+fn the_agents_exit_code_and_its_last_line_are_reported() {
     let exit = Pod::new().run("echo out; echo 'cannot connect' >&2; exit 3");
     assert_eq!(exit.code, Some(3));
     assert_eq!((exit.stdout.as_str(), exit.stderr.as_str()), ("out\n", "cannot connect\n"));
@@ -46,7 +46,7 @@ fn the_agents_exit_code_and_its_last_words_are_passed_on() {
 }
 
 #[test]
-fn a_turn_that_failed_completes_nothing_though_the_agent_exits_well() {
+fn a_failed_turn_completes_nothing_even_if_the_agent_exits_with_0() {
     let gate = r#"{"type":"item.completed","item":{"type":"agent_message","text":"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>"}}"#;
     let failed = r#"{"type":"turn.failed","error":{"message":"the sandbox is gone"}}"#;
     let thread = r#"{"type":"thread.started","thread_id":"1"}"#;
@@ -67,7 +67,7 @@ fn a_turn_that_failed_completes_nothing_though_the_agent_exits_well() {
 }
 
 #[test]
-fn an_agent_killed_by_a_signal_is_reported_so() {
+fn an_agent_that_a_signal_killed_is_reported_as_such() {
     let exit = Pod::new().run("kill -9 $$");
     let report = exit.report();
     assert_eq!((exit.code, report.signal, report.exit_code), (Some(137), Some(9), None));
@@ -93,7 +93,7 @@ fn the_prompt_is_the_same_on_standard_input_and_in_its_file() {
 }
 
 #[test]
-fn an_agent_that_echoes_its_prompt_says_no_gate() {
+fn an_agent_that_echoes_its_prompt_prints_no_gate() {
     let report = Pod::new().prompt("Do it.").run("cat").report();
     assert_eq!((report.gate, report.no_gate), (None, Some(NoCompletionGate::NoReady)));
 }
@@ -105,13 +105,13 @@ fn without_a_prompt_standard_input_is_empty_and_no_file_is_named() {
 }
 
 #[test]
-fn the_environment_tells_task_and_iteration() {
+fn the_environment_names_task_and_iteration() {
     let pod = Pod::new();
     let exit = pod.run(
         "echo $AGENTLOOP_TASK $AGENTLOOP_ITERATION $AGENTLOOP_MAX_ITERATIONS; \
          test -r $AGENTLOOP_CONTEXT_FILE && test -d $AGENTLOOP_WORKSPACE && pwd",
     );
-    // The folder that the image or the template chose is left alone.
+    // The folder that the image or the template chose stays the same.
     let folder = fs::canonicalize(pod.path(".")).expect("folder");
     assert_eq!(exit.stdout, format!("default/task 7 10\n{}\n", folder.display()));
 }
@@ -131,14 +131,14 @@ fn an_attempt_runs_once_on_a_workspace_and_the_next_one_runs() {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_told() {
+fn a_command_that_does_not_exist_is_reported() {
     let exit = Pod::new().exec(&["no-such-agent"]);
     assert_eq!((exit.code, exit.report().end), (Some(127), End::CommandNotFound));
     assert_eq!(exit.error(), "CommandNotFound: no-such-agent is not in the agent's image");
 }
 
 #[test]
-fn a_command_whose_loader_is_missing_is_told_apart() {
+fn a_command_whose_loader_is_missing_is_reported_as_such() {
     let pod = Pod::new();
     let script = pod.path("agent");
     fs::write(&script, "#!/no/such/interpreter\n").expect("script");
@@ -149,13 +149,13 @@ fn a_command_whose_loader_is_missing_is_told_apart() {
 }
 
 #[test]
-fn a_command_that_cannot_be_executed_is_told() {
+fn a_command_that_cannot_be_executed_is_reported() {
     let exit = Pod::new().exec(&["/etc/passwd"]);
     assert_eq!((exit.code, exit.report().end), (Some(126), End::CommandNotFound));
 }
 
 #[test]
-fn inputs_that_cannot_be_read_are_the_runners_failure() {
+fn unreadable_inputs_are_a_failure_of_the_runner() {
     let exit = Pod::new().with("version", 2).run("true");
     assert_eq!((exit.code, exit.report().end), (Some(125), End::RunnerFailed));
     assert!(exit.error().contains("version 2"), "{exit:?}");
@@ -164,7 +164,7 @@ fn inputs_that_cannot_be_read_are_the_runners_failure() {
 }
 
 #[test]
-fn a_prompt_that_cannot_be_written_is_the_runners_failure() {
+fn a_prompt_that_cannot_be_written_is_a_failure_of_the_runner() {
     let pod = Pod::new().prompt("x");
     fs::remove_dir(pod.path("scratch")).expect("remove");
     let exit = pod.run("true");
@@ -173,7 +173,7 @@ fn a_prompt_that_cannot_be_written_is_the_runners_failure() {
 }
 
 #[test]
-fn a_link_in_the_place_of_our_folder_is_not_followed() {
+fn a_link_in_the_place_of_the_runners_folder_is_not_followed() {
     let pod = Pod::new();
     std::os::unix::fs::symlink(pod.path("scratch"), pod.path("workspace/.agentloop")).expect("link");
     let exit = pod.run("true");
@@ -194,7 +194,7 @@ fn verify_decides_when_the_gate_is_ready() {
     let pod = Pod::new().verify("pwd; test -f f && touch built");
     let report = pod.run(&script).report();
     assert!(report.verify.is_some_and(|verify| verify.passed));
-    // What the verify command leaves is not the agent's change.
+    // Changes by the verify command do not count as the agent's.
     assert_eq!(report.files, ["f"]);
     let exit = Pod::new().verify("echo 'one'; echo 'test b failed' >&2; exit 2").run(&script);
     let verify = exit.report().verify.expect("verify ran");
@@ -205,7 +205,7 @@ fn verify_decides_when_the_gate_is_ready() {
 }
 
 #[test]
-fn verify_is_not_asked_when_the_policys_own_condition_does_not_hold() {
+fn verify_does_not_run_if_the_policys_own_condition_does_not_hold() {
     for (policy, script) in
         [("Gate", gate(false)), ("Gate", format!("{}; exit 1", gate(true))), ("ExitCode", "exit 1".into())]
     {
@@ -219,7 +219,7 @@ fn verify_is_not_asked_when_the_policys_own_condition_does_not_hold() {
 }
 
 #[test]
-fn a_verify_command_that_takes_too_long_or_is_not_there_has_failed() {
+fn a_verify_command_that_takes_too_long_or_does_not_exist_has_failed() {
     let verify = |command: serde_json::Value| {
         let pod = Pod::new().with("policy", "Verify").with("graceSeconds", 1).with("verify", command);
         pod.run("true").report().verify.expect("verify ran")
@@ -231,7 +231,7 @@ fn a_verify_command_that_takes_too_long_or_is_not_there_has_failed() {
 }
 
 #[test]
-fn a_provider_that_refuses_is_told_by_the_stream() {
+fn a_provider_error_is_read_from_the_stream() {
     let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"Failed to authenticate. API Error: 401"}"#;
     let exit = Pod::new().run(&format!("echo '{line}'; exit 1"));
     assert_eq!(
@@ -249,7 +249,7 @@ fn an_exit_code_may_mean_not_now() {
 }
 
 #[test]
-fn what_the_agent_wrote_to_the_termination_log_is_overwritten() {
+fn text_that_the_agent_wrote_to_the_termination_log_is_overwritten() {
     let pod = Pod::new();
     let log = pod.path("termination-log");
     let exit = pod.run(&format!("(while :; do echo lie >> {}; sleep 0.01; done) & sleep 0.1", log.display()));
@@ -263,7 +263,7 @@ fn a_report_that_does_not_fit_is_not_written_at_all() {
 }
 
 #[test]
-fn the_output_and_the_whole_report_stay_in_the_workspace() {
+fn the_output_and_the_full_report_are_kept_in_the_workspace() {
     let pod = Pod::new().with("attempt", 2).verify("echo checked");
     pod.run(&format!("echo out; echo err >&2; {}", gate(true)));
     let kept = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007-2";
@@ -275,7 +275,7 @@ fn the_output_and_the_whole_report_stay_in_the_workspace() {
 }
 
 #[test]
-fn a_transcript_that_cannot_be_kept_fails_nothing() {
+fn an_iteration_counts_even_if_its_transcript_cannot_be_kept() {
     let pod = Pod::new();
     let exit =
         pod.run("rm -rf $AGENTLOOP_WORKSPACE/.agentloop; echo > $AGENTLOOP_WORKSPACE/.agentloop; echo x");
@@ -283,7 +283,7 @@ fn a_transcript_that_cannot_be_kept_fails_nothing() {
 }
 
 #[test]
-fn it_installs_itself_and_says_its_version() {
+fn it_installs_itself_and_prints_its_version() {
     let pod = Pod::new();
     let bin = pod.path("a/bin");
     for _ in 0..2 {
@@ -299,7 +299,7 @@ fn it_installs_itself_and_says_its_version() {
 }
 
 #[test]
-fn an_empty_workspace_stays_empty_until_something_is_in_it() {
+fn an_empty_workspace_stays_empty_until_the_agent_creates_a_file() {
     let pod = Pod::new();
     let running = pod.start(
         "cd $AGENTLOOP_WORKSPACE; ls -A; touch first; while ! [ -e .agentloop/ran ]; do sleep 0.01; done; ls .agentloop/ran",
@@ -310,7 +310,7 @@ fn an_empty_workspace_stays_empty_until_something_is_in_it() {
 }
 
 #[test]
-fn an_agent_that_leaves_an_empty_workspace_empty_is_marked_and_kept_when_it_has_ended() {
+fn an_attempt_that_leaves_the_workspace_empty_is_marked_after_it_has_ended() {
     let pod = Pod::new();
     pod.run("echo said");
     assert_eq!(
@@ -329,7 +329,7 @@ fn a_refused_attempt_leaves_an_empty_workspace_empty_for_the_next() {
 }
 
 #[test]
-fn an_agent_that_removes_our_folder_is_judged_and_marked_all_the_same() {
+fn an_attempt_whose_agent_removes_the_runners_folder_is_still_evaluated_and_marked() {
     for script in ["rm -rf .agentloop", "rm -rf ./* .[!.]*", "mv .agentloop gone"] {
         let pod = Pod::new();
         fs::write(pod.path("workspace/f"), "1").expect("write");
@@ -343,7 +343,7 @@ fn an_agent_that_removes_our_folder_is_judged_and_marked_all_the_same() {
 }
 
 #[test]
-fn two_tasks_keep_their_records_apart() {
+fn two_tasks_have_separate_records() {
     let task = |name: &str, uid: &str| json!({"namespace": "default", "name": name, "uid": uid});
     let mut pod = Pod::new();
     for (name, uid) in [("one", "u-1"), ("two", "u-2"), ("one", "u-3")] {
@@ -357,7 +357,7 @@ fn two_tasks_keep_their_records_apart() {
 }
 
 #[test]
-fn old_transcripts_and_markers_go_the_oldest_first_and_only_the_tasks_own() {
+fn the_oldest_transcripts_and_markers_of_the_same_task_are_removed() {
     let mut pod = Pod::new().with("transcripts", json!({"iterations": 3, "bytes": 1 << 20}));
     let records = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations";
     let names = |pod: &Pod, folder: &str| {
@@ -386,7 +386,7 @@ fn old_transcripts_and_markers_go_the_oldest_first_and_only_the_tasks_own() {
         names(&pod, "workspace/.agentloop/ran"),
         ["7c9e6679-7425-40de-944b-e07fc1f90ae7-11-0", "other-1-0"]
     );
-    // By size: the present one stays, however long it is.
+    // By size: the current one stays, whatever its size.
     let pod = pod.with("iteration", 12).with("transcripts", json!({"iterations": 50, "bytes": 10}));
     pod.run("echo said");
     assert_eq!(names(&pod, records), ["0012", "notes"]);
@@ -394,7 +394,7 @@ fn old_transcripts_and_markers_go_the_oldest_first_and_only_the_tasks_own() {
 }
 
 #[test]
-fn a_refused_attempt_is_untouched_unless_anything_was_touched() {
+fn a_refused_attempt_is_reported_untouched_only_if_nothing_was_touched() {
     let pod = Pod::new();
     fs::create_dir_all(pod.path("workspace/.git/objects")).expect("folder");
     fs::write(pod.path("workspace/.git/HEAD"), "ref: refs/heads/main\n").expect("write");
@@ -417,7 +417,7 @@ fn a_refused_attempt_is_untouched_unless_anything_was_touched() {
 }
 
 #[test]
-fn a_lock_that_git_left_is_named_in_prompt_and_log_and_stays() {
+fn a_lock_file_that_git_left_is_named_in_prompt_and_log_and_stays() {
     let pod = Pod::new().prompt("Do it.");
     fs::create_dir_all(pod.path("workspace/.git/objects")).expect("folder");
     fs::write(pod.path("workspace/.git/HEAD"), "ref: refs/heads/main\n").expect("write");

@@ -1,6 +1,6 @@
-//! Who may order the runner to stop: the kubelet, and not the agent.
+//! The kubelet may order the runner to stop, and the agent may not.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod common;
 
@@ -10,7 +10,7 @@ use agentloop_contract::report::End;
 use common::{AS_PID_1, Pod, containers};
 
 #[test]
-fn a_polite_stop_from_inside_is_no_order() {
+fn a_sigterm_from_inside_is_no_order_to_stop() {
     if !containers() {
         return;
     }
@@ -21,11 +21,11 @@ fn a_polite_stop_from_inside_is_no_order() {
 }
 
 #[test]
-fn a_polite_stop_from_inside_is_passed_on_like_any_other_signal() {
+fn a_sigterm_from_inside_is_passed_on_like_any_other_signal() {
     if !containers() {
         return;
     }
-    // As in a container without a runner, where it is the agent that this stops.
+    // As in a container without a runner, in which this stops the agent.
     for (signal, code) in [("TERM", 6), ("INT", 7)] {
         let script =
             "trap 'exit 6' TERM; trap 'exit 7' INT; sh -c \"kill -s $0 1\"; while :; do sleep 0.05; done";
@@ -37,7 +37,7 @@ fn a_polite_stop_from_inside_is_passed_on_like_any_other_signal() {
 }
 
 #[test]
-fn what_the_agent_signalled_before_its_end_does_not_hit_the_verify_command() {
+fn signals_that_the_agent_sent_before_its_end_do_not_reach_the_verify_command() {
     if !containers() {
         return;
     }
@@ -50,12 +50,12 @@ fn what_the_agent_signalled_before_its_end_does_not_hit_the_verify_command() {
 }
 
 #[test]
-fn where_the_runner_is_not_process_1_every_polite_stop_is_an_order() {
+fn every_sigterm_is_an_order_to_stop_if_the_runner_is_not_process_1() {
     let exit = Pod::new().run("trap 'exit 0' TERM; kill -s TERM $PPID; while :; do sleep 0.05; done");
     assert_eq!((exit.code, exit.report().end), (Some(143), End::Interrupted), "{exit:?}");
 }
 
-/// Sends signals that claim to come from outside, by every call that lets a sender claim anything.
+/// Sends signals that claim to come from outside, with every system call that lets the sender set its data.
 const FORGER: &str = r#"
 #define _GNU_SOURCE
 #include <errno.h>
@@ -104,7 +104,7 @@ int main(void) {
 "#;
 
 #[test]
-fn a_forged_sender_is_no_outside() {
+fn a_forged_sender_does_not_count_as_outside() {
     if !containers() {
         return;
     }
@@ -116,7 +116,7 @@ fn a_forged_sender_is_no_outside() {
     let program = program.display().to_string();
     let exit =
         pod.start_with(&AS_PID_1, &["sh", "-c", &format!("trap '' TERM INT; {program}; exit $?")]).exit();
-    // The kernel lets the first five codes pass, by three calls, for two signals; and no other.
+    // The kernel accepts only the first five codes, from three calls, for two signals.
     assert_eq!(exit.stdout, "30 sent, 24 refused\n", "{exit:?}");
     assert_eq!((exit.code, exit.report().end), (Some(3), End::Exited), "{exit:?}");
 }

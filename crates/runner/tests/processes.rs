@@ -1,6 +1,6 @@
-//! Signals, timeouts, orphans, floods, and the places that a runner finds itself in.
+//! Signals, timeouts, orphaned processes, floods of output, and the environments in which a runner may start.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod common;
 
@@ -10,7 +10,7 @@ use agentloop_contract::report::{Change, End};
 use common::{AS_PID_1, AS_USER, Pod, containers, gate, give, is_root, process_with, wait_for};
 
 #[test]
-fn told_to_stop_it_passes_the_signal_on_and_exits_143() {
+fn a_runner_that_is_told_to_stop_passes_the_signal_on_and_exits_with_143() {
     let pod = Pod::new();
     let running = pod.start(
         "cd $AGENTLOOP_WORKSPACE; trap 'touch told; exit 5' TERM; touch up; while :; do sleep 0.05; done",
@@ -23,7 +23,7 @@ fn told_to_stop_it_passes_the_signal_on_and_exits_143() {
 }
 
 #[test]
-fn an_agent_that_exits_0_when_told_to_stop_is_interrupted_all_the_same() {
+fn an_agent_that_exits_with_0_when_told_to_stop_is_still_interrupted() {
     let pod = Pod::new().with("policy", "ExitCode").verify("true");
     let running = pod.start(&format!(
         "trap '{}; exit 0' TERM; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done",
@@ -48,7 +48,7 @@ fn an_agent_that_does_not_stop_is_killed_after_the_grace_period() {
 }
 
 #[test]
-fn an_iteration_that_takes_too_long_is_stopped_and_its_changes_are_seen() {
+fn an_iteration_that_takes_too_long_is_stopped_and_its_changes_are_reported() {
     let pod = Pod::new().with("iterationTimeoutSeconds", 1).with("graceSeconds", 1);
     let exit = pod.run("touch $AGENTLOOP_WORKSPACE/f; trap '' TERM; while :; do sleep 0.05; done");
     let report = exit.report();
@@ -57,9 +57,9 @@ fn an_iteration_that_takes_too_long_is_stopped_and_its_changes_are_seen() {
 }
 
 #[test]
-fn told_to_stop_before_the_agent_was_started_it_starts_none() {
+fn a_runner_that_is_told_to_stop_early_does_not_start_the_agent() {
     let pod = Pod::new();
-    // Too large to be read before the signal comes; it takes no room.
+    // Too large to be read before the signal comes. It is sparse and takes no space.
     let large = fs::File::create(pod.path("workspace/large")).expect("file");
     large.set_len(1 << 40).expect("length");
     let running = pod.start("touch $AGENTLOOP_WORKSPACE/ran");
@@ -72,7 +72,7 @@ fn told_to_stop_before_the_agent_was_started_it_starts_none() {
 }
 
 #[test]
-fn other_signals_are_the_agents() {
+fn other_signals_are_passed_on_to_the_agent() {
     let pod = Pod::new();
     let running = pod
         .start("trap 'echo usr1; exit 0' USR1; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done");
@@ -82,7 +82,7 @@ fn other_signals_are_the_agents() {
 }
 
 #[test]
-fn told_to_stop_while_the_verify_command_runs_it_lets_that_finish() {
+fn a_running_verify_command_may_finish_after_an_order_to_stop() {
     let pod =
         Pod::new().with("policy", "ExitCode").verify("touch up; while ! test -f go; do sleep 0.05; done");
     let running = pod.start("true");
@@ -94,7 +94,7 @@ fn told_to_stop_while_the_verify_command_runs_it_lets_that_finish() {
 }
 
 #[test]
-fn a_verify_command_cut_short_by_a_stop_has_said_nothing() {
+fn a_verify_command_that_a_stop_killed_has_no_result() {
     let pod = Pod::new().with("policy", "ExitCode").with("graceSeconds", 1).verify("touch up; sleep 1000");
     let running = pod.start("true");
     running.until("up").signal("TERM");
@@ -102,7 +102,7 @@ fn a_verify_command_cut_short_by_a_stop_has_said_nothing() {
 }
 
 #[test]
-fn orphans_neither_hang_the_runner_nor_outlive_it() {
+fn orphaned_processes_neither_block_the_runner_nor_survive_it() {
     for (mark, script) in [
         ("98761", "sleep 98761 & echo done"),
         ("98762", "setsid sleep 98762 & echo done"),
@@ -118,7 +118,7 @@ fn orphans_neither_hang_the_runner_nor_outlive_it() {
 }
 
 #[test]
-fn an_orphan_that_writes_on_does_not_change_the_workspace_after_the_report() {
+fn an_orphaned_process_does_not_change_the_workspace_after_the_report() {
     let pod = Pod::new();
     let report = pod
         .run("cd $AGENTLOOP_WORKSPACE; (setsid sh -c 'touch up; sleep 3; touch late') >/dev/null 2>&1 & while ! test -f $AGENTLOOP_WORKSPACE/up; do sleep 0.02; done")
@@ -127,9 +127,9 @@ fn an_orphan_that_writes_on_does_not_change_the_workspace_after_the_report() {
 }
 
 #[test]
-fn a_flood_of_output_does_not_grow_memory() {
+fn a_flood_of_output_does_not_increase_memory() {
     let pod = Pod::new();
-    // A quarter of a gibibyte without a newline, as much that looks like one event, then many lines.
+    // A quarter of a GiB without a newline, the same amount that looks like one event, then many lines.
     let running = pod.start(
         "head -c 134217728 /dev/zero | tr '\\0' x; echo; printf '{\"type\":\"'; head -c 67108864 /dev/zero | tr '\\0' y; \
          echo; yes 'a line of a log' | head -c 67108864; echo; printf '<COMPLETION_GATE>\\nready: true\\n</COMPLETION_GATE>\\n'; \
@@ -159,7 +159,7 @@ fn a_flood_of_output_does_not_grow_memory() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_not_the_agents_concern() {
+fn an_agent_does_not_notice_that_the_reader_of_the_output_is_gone() {
     let pod = Pod::new();
     let mut running = pod.start("yes | head -c 1000000; touch $AGENTLOOP_WORKSPACE/f");
     drop(running.child.stdout.take());
@@ -169,12 +169,12 @@ fn a_reader_that_goes_away_is_not_the_agents_concern() {
 }
 
 #[test]
-fn any_user_can_run_it() {
+fn it_runs_as_any_user() {
     if !is_root() {
         return;
     }
     let pod = Pod::new().prompt("x").given();
-    // As a volume has it: nobody's concern, and not a reason to know nothing.
+    // As in a volume. The agent cannot have changed it, so the result is still known.
     fs::create_dir(pod.path("workspace/lost+found")).expect("folder");
     fs::set_permissions(
         pod.path("workspace/lost+found"),
@@ -187,7 +187,7 @@ fn any_user_can_run_it() {
 }
 
 #[test]
-fn what_cannot_be_read_is_unknown_where_the_agent_could_have_changed_it() {
+fn an_unreadable_file_that_the_agent_could_have_changed_is_unknown() {
     if !is_root() {
         return;
     }
@@ -211,7 +211,7 @@ fn what_cannot_be_read_is_unknown_where_the_agent_could_have_changed_it() {
 }
 
 #[test]
-fn a_workspace_that_cannot_be_written_is_told_with_its_cure() {
+fn the_error_for_a_workspace_that_cannot_be_written_says_how_to_fix_it() {
     if !is_root() {
         return;
     }
@@ -223,7 +223,7 @@ fn a_workspace_that_cannot_be_written_is_told_with_its_cure() {
     assert!(error.contains("uid 54321") && error.contains("fsGroup"), "{error}");
 }
 
-/// The runner as PID 1 of a PID namespace, on a root file system of which only the test's folder can be written.
+/// The runner as PID 1 of a PID namespace, on a root file system in which only the test's folder is writable.
 const CONTAINER: &str = r#"
     mount --make-rprivate / && mount -o remount,ro,bind / 2>/dev/null || mount --bind / / && mount -o remount,ro,bind /
     mount --bind "$1" "$1" && mount -o remount,rw,bind "$1"
@@ -232,7 +232,7 @@ const CONTAINER: &str = r#"
 "#;
 
 #[test]
-fn as_pid_1_it_reaps_passes_signals_on_and_leaves_nothing() {
+fn as_pid_1_it_reaps_processes_passes_signals_on_and_leaves_nothing_behind() {
     if !containers() {
         return;
     }

@@ -1,6 +1,6 @@
-//! Credentials do not leave the pod by the runner's words.
+//! Credentials do not leave the pod through what the runner writes.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod common;
 
@@ -22,7 +22,7 @@ fn run(pod: &Pod, agent: &[&str]) -> RunnerExit {
     pod.start_with(&before.each_ref().map(String::as_str), agent).exit()
 }
 
-/// Whether the secret, or a part of it that says something, is in a text.
+/// Whether a text contains the secret or a significant part of it.
 fn leaks(text: &str) -> bool {
     ["correct", "horse", "battery"].iter().any(|part| text.contains(part))
 }
@@ -32,7 +32,7 @@ fn an_error_does_not_carry_the_agents_credential() {
     let pod = Pod::new();
     let exit = run(&pod, &["sh", "-c", "echo \"> Authorization: $DEPLOY_TOKEN\" | tee /dev/stderr; exit 3"]);
     assert_eq!(exit.error(), "exit code 3: > Authorization: ***");
-    // The agent's own words are its own.
+    // The agent's own output stays unchanged.
     assert!(exit.stdout.contains(SECRET) && exit.stderr.contains(SECRET), "{exit:?}");
     assert!(
         pod.read("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log")
@@ -70,7 +70,7 @@ fn neither_gate_nor_files_nor_the_verify_command_carry_a_credential() {
 }
 
 #[test]
-fn a_credential_in_json_that_a_gate_unpacks_is_masked() {
+fn a_credential_in_a_json_gate_is_masked() {
     let unpacked = r#"printf '<COMPLETION_GATE>\n{"ready": false, "reason": "\\u0063orrect\\"horse/battery"}\n</COMPLETION_GATE>\n'"#;
     let exit = run(&Pod::new(), &["sh", "-c", unpacked]);
     assert_eq!(exit.report().gate.and_then(|gate| gate.reason).as_deref(), Some("***"));
@@ -85,7 +85,7 @@ fn the_runners_own_log_carries_no_credential() {
 }
 
 #[test]
-fn the_next_prompt_carries_no_credential_but_the_users_own_words() {
+fn the_next_prompt_carries_no_credential_except_in_the_users_own_prompt() {
     let past = json!([{
         "iteration": 6, "outcome": "Exited", "exitCode": 1, "changed": "Changed",
         "error": format!("refused: {SECRET}"),
@@ -98,8 +98,8 @@ fn the_next_prompt_carries_no_credential_but_the_users_own_words() {
 }
 
 #[test]
-fn a_credential_that_was_cut_within_is_masked_all_the_same() {
-    // All but its first bytes are in the last 256 KiB, in a line of that length.
+fn a_credential_that_the_tail_cuts_is_still_masked() {
+    // All except its first bytes are in the last 256 KiB, in a line of that length.
     let script =
         format!("printf '%s' \"$DEPLOY_TOKEN\"; head -c {} /dev/zero | tr '\\0' x; exit 1", (256 << 10) - 15);
     let error = run(&Pod::new(), &["sh", "-c", &script]).error();
@@ -121,7 +121,7 @@ fn an_error_is_the_same_when_its_credential_is_renewed() {
 }
 
 #[test]
-fn a_crowded_environment_holds_nothing_up() {
+fn a_large_environment_does_not_slow_the_runner_down() {
     let large: Vec<String> = (0..1000).map(|line| format!("line {line} of a large credential")).collect();
     let large = format!("A_SECRET={}", large.join("\n"));
     let pod = Pod::new();

@@ -1,6 +1,6 @@
-//! Where the agent starts.
+//! The folder in which the agent starts.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod common;
 
@@ -9,7 +9,7 @@ use std::{fs, os::unix::fs::PermissionsExt};
 use agentloop_contract::report::{Change, End};
 use common::Pod;
 
-/// As a container whose image and template name no folder.
+/// Like a container whose image and template name no folder.
 const AT_THE_ROOT: [&str; 3] = ["env", "--chdir=/", "PWD=/"];
 
 fn workspace(pod: &Pod) -> String {
@@ -17,7 +17,7 @@ fn workspace(pod: &Pod) -> String {
 }
 
 #[test]
-fn an_agent_starts_in_the_workspace_where_nothing_names_a_folder() {
+fn an_agent_starts_in_the_workspace_if_nothing_names_a_folder() {
     let pod = Pod::new().with("startInWorkspace", true);
     let exit = pod.start_with(&AT_THE_ROOT, &["sh", "-c", "pwd -P; printenv PWD"]).exit();
     assert_eq!(exit.stdout, format!("{0}\n{0}\n", workspace(&pod)));
@@ -25,18 +25,18 @@ fn an_agent_starts_in_the_workspace_where_nothing_names_a_folder() {
 }
 
 #[test]
-fn a_folder_that_the_image_or_the_template_names_stays() {
-    // The image's: the container does not start in the root.
+fn a_folder_that_the_image_or_the_template_names_is_used() {
+    // Of the image: the container does not start in `/`.
     let pod = Pod::new().with("startInWorkspace", true);
     let exit = pod.start_with(&["env", "--chdir=/usr"], &["pwd"]).exit();
     assert_eq!((exit.stdout.as_str(), exit.report().started_in.as_deref()), ("/usr\n", Some("/usr")));
-    // The template's, be it the root.
+    // Of the template, even if it is `/`.
     let exit = Pod::new().start_with(&AT_THE_ROOT, &["pwd"]).exit();
     assert_eq!((exit.stdout.as_str(), exit.report().started_in.as_deref()), ("/\n", Some("/")));
 }
 
 #[test]
-fn where_the_agent_started_is_told_only_where_it_matters() {
+fn the_folder_in_which_the_agent_started_is_reported_only_if_it_matters() {
     let started_in = |folder: &str, script: &str| {
         let pod = Pod::new();
         let folder = folder.replace("WORKSPACE", &workspace(&pod));
@@ -52,9 +52,9 @@ fn where_the_agent_started_is_told_only_where_it_matters() {
 }
 
 #[test]
-fn a_relative_command_is_looked_up_where_the_container_started() {
+fn a_relative_command_is_looked_up_in_the_folder_that_the_container_started_in() {
     let pod = Pod::new().with("startInWorkspace", true);
-    // The same name in the workspace is another program.
+    // A program of the same name in the workspace is not meant.
     let agent = pod.path("agent");
     for (path, words) in [(agent.clone(), "the image's"), (pod.path("workspace/agent"), "the workspace's")] {
         fs::write(&path, format!("#!/bin/sh\necho {words:?} $(pwd -P) \"$@\"\n")).expect("write");
@@ -71,7 +71,7 @@ fn a_relative_command_is_looked_up_where_the_container_started() {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_told_by_the_name_that_it_was_given() {
+fn a_command_that_does_not_exist_is_reported_by_the_name_in_the_template() {
     let pod = Pod::new().with("startInWorkspace", true);
     let exit = pod.start_with(&AT_THE_ROOT, &["./no/agent"]).exit();
     assert_eq!(exit.report().end, End::CommandNotFound);

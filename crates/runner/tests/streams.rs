@@ -1,6 +1,6 @@
-//! Streams that real agents printed: see `tests/streams/README.md`.
+//! Streams that real agents printed. See `tests/streams/README.md`.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::{fs, path::Path};
 
@@ -39,7 +39,8 @@ fn a_success_has_its_gate_its_usage_and_no_failure() {
         assert!(output.text.starts_with("The parser works now."), "{agent}: {:?}", output.text);
         assert_eq!((output.failed, output.provider_error), (None, None), "{agent}");
         assert_eq!(output.ended, Some(TurnEnd { failed: false }), "{agent}");
-        // Two requests of 90 tokens in, 40 of them cached, and 30 out. Anthropic counts cached ones apart.
+        // Two requests with 90 input tokens each, 40 of them cached, and 30 output tokens. Anthropic counts cached tokens
+        // separately.
         let usage = output.usage.expect("usage");
         let input = if agent == "claude" { 260 } else { 180 };
         assert_eq!(
@@ -51,7 +52,7 @@ fn a_success_has_its_gate_its_usage_and_no_failure() {
 }
 
 #[test]
-fn a_refused_credential_is_told_by_every_agent() {
+fn every_agents_stream_shows_a_refused_credential() {
     for agent in AGENTS {
         let output = summary(agent, "401");
         let refused = output.provider_error.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));
@@ -61,7 +62,7 @@ fn a_refused_credential_is_told_by_every_agent() {
 }
 
 #[test]
-fn a_rate_limit_is_told_by_every_agent_with_its_time_where_the_stream_has_it() {
+fn every_agents_stream_shows_a_rate_limit_and_its_time_if_there_is_one() {
     let seconds = [("claude", None), ("codex", None), ("opencode", Some(20)), ("gemini", Some(34))];
     for (agent, seconds) in seconds {
         let output = summary(agent, "429");
@@ -74,7 +75,7 @@ fn a_rate_limit_is_told_by_every_agent_with_its_time_where_the_stream_has_it() {
 }
 
 #[test]
-fn a_provider_that_fails_is_told_apart_from_a_limit() {
+fn a_failing_provider_is_distinguished_from_a_limit() {
     for agent in AGENTS {
         let output = summary(agent, "500");
         let refused = output.provider_error.unwrap_or_else(|| panic!("{agent}: {:?}", output.failed));

@@ -1,6 +1,6 @@
-//! Containers with `tty: true`: the agent may use its terminal.
+//! Containers with `tty: true`, in which the agent may use its terminal.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test may fail where it stands")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod common;
 
@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use agentloop_contract::report::{End, Report};
 use common::{Pod, RUNNER, gate, wait_for};
 
-/// Runs a shell script as the agent, with the runner as the leader of a terminal's session; what the terminal showed.
+/// Runs a shell script as the agent, with the runner as the leader of a terminal's session. Also returns what the
+/// terminal showed.
 #[track_caller]
 fn run(pod: &Pod, script: &str) -> (Report, String) {
     run_after("exec", pod, script)
@@ -46,8 +47,8 @@ fn an_agent_may_set_up_its_terminal() {
 }
 
 #[test]
-fn an_agent_that_touches_its_terminal_at_once_is_not_left_standing() {
-    // Before the foreground is the agent's it may be stopped, and just then: the runner wakes it.
+fn an_agent_that_uses_its_terminal_immediately_does_not_stay_stopped() {
+    // The agent may be stopped before it is in the foreground, or at that moment; the runner continues it.
     for script in ["exec stty sane </dev/tty", "kill -s TTOU $$; exit 0", "kill -s TTIN 0; exit 0"] {
         let (report, _) = run(&Pod::new().with("iterationTimeoutSeconds", 20), script);
         assert_eq!((report.end, report.exit_code), (End::Exited, Some(0)), "{script}");
@@ -55,7 +56,7 @@ fn an_agent_that_touches_its_terminal_at_once_is_not_left_standing() {
 }
 
 #[test]
-fn an_agent_that_keeps_others_from_writing_to_its_terminal_is_heard_all_the_same() {
+fn the_output_of_an_agent_that_locks_its_terminal_is_still_passed_through() {
     let (report, shown) =
         run(&Pod::new(), "stty tostop </dev/tty; echo =$((40+2))=; sleep 0.2; echo =$((50+3))= >&2; exit 3");
     assert_eq!((report.end, report.exit_code), (End::Exited, Some(3)));
@@ -70,19 +71,19 @@ fn the_verify_command_may_set_up_the_terminal_too() {
 }
 
 #[test]
-fn what_an_agent_starts_with_a_terminal_begins_with_no_signal_blocked() {
+fn processes_of_an_agent_with_a_terminal_start_with_no_signal_blocked() {
     let (_, shown) = run(&Pod::new(), "grep ^Sig''Blk /proc/self/status");
     assert!(shown.contains("SigBlk:\t0000000000000000"), "{shown}");
 }
 
 #[test]
-fn the_foreground_is_the_agents_only_where_the_runner_leads_the_session() {
+fn the_agent_gets_the_foreground_only_if_the_runner_leads_the_session() {
     // The group of a process, and the one in the foreground of its terminal.
     let agents = "set -- $(cat /proc/$$/stat); test $5 = $8";
     let runners = "set -- $(cat /proc/$PPID/stat); test $5 = $8";
     assert_eq!(run(&Pod::new(), agents).0.exit_code, Some(0));
     assert_eq!(run(&Pod::new(), runners).0.exit_code, Some(1));
-    // Started by hand, from a shell whose jobs are the shell's.
+    // Started by hand, from a shell that controls its jobs.
     assert_eq!(run_after("", &Pod::new(), agents).0.exit_code, Some(1));
     assert_eq!(run_after("", &Pod::new(), runners).0.exit_code, Some(0));
 }

@@ -26,7 +26,7 @@ fn none(text: &str, why: NoCompletionGate) {
 }
 
 #[test]
-fn the_gate_of_the_documentation_is_read_whole() {
+fn the_gate_in_the_documentation_is_read_completely() {
     let gate = not_ready(&format!(
         "I worked on it.\n\n{}\n",
         block(
@@ -40,7 +40,7 @@ fn the_gate_of_the_documentation_is_read_whole() {
 }
 
 #[test]
-fn what_yaml_would_refuse_is_read_line_by_line() {
+fn text_that_yaml_would_reject_is_read_line_by_line() {
     let gate = ready(&block("ready: true\nreason: All pass: 16/16\nprogress: [x] done: \"all\" of #12"));
     assert_eq!(gate.reason.as_deref(), Some("All pass: 16/16"));
     assert_eq!(gate.progress.as_deref(), Some("[x] done: \"all\" of #12"));
@@ -61,18 +61,18 @@ fn ready_is_a_boolean_in_any_case_quoted_or_not() {
 }
 
 #[test]
-fn an_echoed_prompt_says_nothing() {
+fn an_echoed_prompt_is_no_gate() {
     none(&block("ready: <true or false>\nreason: <one line>"), NoCompletionGate::NoReady);
 }
 
 #[test]
-fn ready_said_twice_and_differently_is_not_ready() {
+fn ready_given_twice_with_different_values_is_not_ready() {
     not_ready(&block("ready: true\nready: false"));
     not_ready(&block("ready: false\nreason: x\nready: true"));
 }
 
 #[test]
-fn a_ready_below_another_key_is_not_the_gates() {
+fn a_ready_below_another_key_does_not_count() {
     none(&block("checks:\n  ready: true"), NoCompletionGate::NoReady);
     not_ready(&block("ready: false\nchecks:\n  ready: true"));
     none(&block("reason: |\n  it is not\n  ready: true"), NoCompletionGate::NoReady);
@@ -80,7 +80,7 @@ fn a_ready_below_another_key_is_not_the_gates() {
 }
 
 #[test]
-fn texts_may_go_on_in_further_lines() {
+fn texts_may_continue_in_further_lines() {
     let gate = not_ready(&block(
         "ready: false\nreason: |\n  one: a\n  two\nprogress: >-\n  some\nblockers:\n- first\n  goes on\n- \"second\"",
     ));
@@ -90,7 +90,7 @@ fn texts_may_go_on_in_further_lines() {
 }
 
 #[test]
-fn prose_with_a_colon_goes_on_with_a_text_and_a_key_of_ones_own_ends_it() {
+fn prose_with_a_colon_continues_a_text_and_an_unknown_key_ends_it() {
     let gate = ready(&block("ready: true\nreason: one\ntwo words: 2\n-x: 3\n: 4\nnote: 5\nprogress: 6"));
     assert_eq!(gate.reason.as_deref(), Some("one two words: 2 -x: 3 : 4"));
     assert_eq!(gate.progress.as_deref(), Some("6"));
@@ -99,7 +99,7 @@ fn prose_with_a_colon_goes_on_with_a_text_and_a_key_of_ones_own_ends_it() {
 }
 
 #[test]
-fn quotes_around_all_of_a_text_go_and_those_within_it_stay() {
+fn quotes_around_a_whole_text_are_removed_and_quotes_within_it_stay() {
     for (written, read) in
         [(r#""a \"b\" c""#, "a \"b\" c"), ("'it''s'", "it's"), (r#""it''s""#, "it''s"), ("'a\"", "'a\"")]
     {
@@ -109,7 +109,7 @@ fn quotes_around_all_of_a_text_go_and_those_within_it_stay() {
 }
 
 #[test]
-fn lists_come_in_every_style() {
+fn lists_are_read_in_every_style() {
     for content in [
         "blockers: [\"a, b\", \"c\"]",
         "blockers: ['a, b', c]".replace("a, b", "a").as_str(),
@@ -143,13 +143,13 @@ fn keys_may_be_decorated_and_indented() {
 }
 
 #[test]
-fn what_yaml_has_around_a_document_is_no_part_of_a_text() {
+fn yaml_document_markers_and_comments_are_no_part_of_a_text() {
     let gate = ready(&block("---\n# the end\nready: true\nreason: x\n---"));
     assert_eq!(gate.reason.as_deref(), Some("x"));
 }
 
 #[test]
-fn a_gate_on_one_line_is_whole() {
+fn a_gate_on_one_line_is_complete() {
     ready(&format!("{OPEN}ready: true{CLOSE}"));
     ready(&format!("  {OPEN} ready: true {CLOSE}  "));
     ready(&format!("{OPEN} ready: true\nreason: x {CLOSE}"));
@@ -162,7 +162,7 @@ fn the_last_block_counts() {
 }
 
 #[test]
-fn a_last_block_that_says_nothing_takes_back_an_earlier_ready() {
+fn a_last_block_without_ready_revokes_an_earlier_ready() {
     none(&format!("{}\n{}", block("ready: true"), block("ready: perhaps")), NoCompletionGate::NoReady);
     none(&format!("{}\n{OPEN}\nready: fal", block("ready: true")), NoCompletionGate::Unclosed);
 }
@@ -175,7 +175,7 @@ fn an_unclosed_block_is_no_gate() {
 }
 
 #[test]
-fn a_block_begun_anew_is_the_second_one() {
+fn a_second_opening_tag_begins_a_new_block() {
     not_ready(&format!("{OPEN}\nready: true\n{OPEN}\nready: false\n{CLOSE}"));
 }
 
@@ -191,7 +191,7 @@ fn a_fence_that_ends_the_output_does_not_hide_its_block() {
 }
 
 #[test]
-fn statistics_of_the_agents_program_after_a_fence_are_no_text() {
+fn statistics_of_the_agents_program_after_a_fence_do_not_count_as_text() {
     for trailer in [
         "Tokens: 4.1k sent, 212 received. Cost: $0.02 message, $0.02 session.",
         "Tokens: 4.1k sent, 212 received.",
@@ -224,7 +224,7 @@ fn a_block_in_a_fence_with_text_after_it_is_a_quotation() {
 }
 
 #[test]
-fn a_line_of_code_or_of_prose_opens_no_fence() {
+fn a_line_of_code_or_prose_opens_no_fence() {
     for line in ["```x = 1```", "```x` y", "~ 5 min", "``", "`"] {
         ready(&format!("{line}\n{}\n{line}\nBye.", block("ready: true")));
     }
@@ -232,7 +232,7 @@ fn a_line_of_code_or_of_prose_opens_no_fence() {
 }
 
 #[test]
-fn a_mention_does_not_lift_the_fence_of_a_quotation() {
+fn a_mention_of_the_tag_does_not_cancel_the_fence_of_a_quotation() {
     none(
         &format!(
             "{OPEN} is the tag. Like so:\n```\n{}\n```\nI print it when I am done.",
@@ -251,7 +251,7 @@ fn a_tag_within_a_line_is_prose() {
 }
 
 #[test]
-fn ten_megabytes_are_read_or_not_but_never_hang() {
+fn ten_megabytes_never_hang_the_parser() {
     let long = "x".repeat(10 << 20);
     ready(&block(&format!("ready: true\nreason: {long}")));
     ready(&block(&format!("ready: true\nprogress: |\n{}", "  line\n".repeat(1 << 20))));

@@ -1,11 +1,6 @@
-//! Runs the real program on a workspace of its own. No test waits for a time; each waits for a condition, with a deadline.
+//! Runs the real program on a separate workspace. No test sleeps; each waits for a condition, with a deadline.
 #![allow(dead_code, unreachable_pub, missing_docs, reason = "each test program uses a part of this")]
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test may fail where it stands"
-)]
+#![allow(clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "a test may panic")]
 
 use std::{
     fs,
@@ -22,16 +17,16 @@ use serde_json::{Value, json};
 /// The program under test.
 pub const RUNNER: &str = env!("CARGO_BIN_EXE_agentloop-runner");
 
-/// No step of a test takes longer, even on a busy machine.
+/// The maximum time of a step of a test, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-/// One task's pod, so to say: inputs, scratch folder, workspace and termination log.
+/// Stands for a pod: inputs, scratch folder, workspace and termination log.
 pub struct Pod {
     folder: tempfile::TempDir,
     context: Value,
 }
 
-/// What the program left when it had ended.
+/// The exit of the program and what it left.
 #[derive(Debug)]
 pub struct RunnerExit {
     pub code: Option<i32>,
@@ -47,7 +42,7 @@ impl RunnerExit {
         Report::decode(&self.message).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 
-    /// The report's error in one line.
+    /// The summary of the report's error.
     #[track_caller]
     pub fn error(&self) -> String {
         self.report().error.map(|error| error.summary).unwrap_or_default()
@@ -81,24 +76,24 @@ impl Pod {
         Self { folder, context }
     }
 
-    /// With another value in the context.
+    /// Sets a value in the context.
     pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.context[key] = value.into();
         self
     }
 
-    /// With a prompt.
+    /// Sets the prompt.
     pub fn prompt(self, text: &str) -> Self {
         fs::write(self.path("input/prompt"), text).expect("prompt");
         self
     }
 
-    /// With a verify command, run by a shell.
+    /// Sets a verify command that a shell runs.
     pub fn verify(self, script: &str) -> Self {
         self.with("verify", json!({"command": ["sh", "-c", script], "timeoutSeconds": 60}))
     }
 
-    /// What a pod's user owns becomes that of [`AS_USER`].
+    /// Gives what a pod's user owns to the user of [`AS_USER`].
     pub fn given(self) -> Self {
         for name in ["workspace", "scratch", "termination-log"] {
             give(&self.path(name), "54321");
@@ -114,7 +109,7 @@ impl Pod {
         fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
-    /// The program with its arguments, for an agent's command.
+    /// The program's arguments for an agent's command.
     pub fn arguments(&self, agent: &[&str]) -> Vec<String> {
         let mut arguments = vec!["run".to_owned()];
         for (flag, name) in
@@ -127,7 +122,7 @@ impl Pod {
         arguments
     }
 
-    /// Starts an agent under `before`, such as `setpriv …`; empty for nothing.
+    /// Starts an agent under the command `before`, such as `setpriv …`. It may be empty.
     #[track_caller]
     pub fn start_with(&self, before: &[&str], agent: &[&str]) -> Running<'_> {
         self.write_context();
@@ -184,13 +179,13 @@ impl Running<'_> {
         self
     }
 
-    /// The runner as the tests see it, where it is process 1 of a namespace: the only child of what made that.
+    /// The runner's process id outside its PID namespace: the only child of the process that made the namespace.
     pub fn first_child(&self) -> String {
         let children = format!("/proc/{0}/task/{0}/children", self.child.id());
         fs::read_to_string(children).expect("children").trim().to_owned()
     }
 
-    /// Until the agent has made a file in the workspace.
+    /// Waits until the agent has created a file in the workspace.
     #[track_caller]
     pub fn until(&self, name: &str) -> &Self {
         let path = self.pod.path("workspace").join(name);
@@ -198,7 +193,7 @@ impl Running<'_> {
         self
     }
 
-    /// Until the runner has ended.
+    /// Waits until the runner has ended.
     #[track_caller]
     pub fn exit(mut self) -> RunnerExit {
         let read = |pipe: Option<Box<dyn Read + Send>>| {
@@ -211,7 +206,7 @@ impl Running<'_> {
         let stdout = read(self.child.stdout.take().map(|pipe| Box::new(pipe) as _));
         let stderr = read(self.child.stderr.take().map(|pipe| Box::new(pipe) as _));
         let mut status = None;
-        wait_for("the runner's end", || {
+        wait_for("the end of the runner", || {
             status = self.child.try_wait().expect("wait");
             status.is_some()
         });
@@ -249,25 +244,25 @@ pub fn process_with(word: &str) -> bool {
     })
 }
 
-/// Whether this test may become other users and make namespaces.
+/// Whether this test may become other users and create namespaces.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0)
 }
 
-/// Everything below a folder becomes another user's.
+/// Gives everything below a folder to another user.
 pub fn give(path: &Path, user: &str) {
     let status = Command::new("chown").args(["-R", user]).arg(path).status().expect("chown");
     assert!(status.success());
 }
 
-/// Runs what follows as a user without any right, as a restricted pod does.
+/// Runs the rest of the command as a user without privileges, as in a restricted pod.
 pub const AS_USER: [&str; 6] =
     ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "--no-new-privs", "--bounding-set=-all"];
 
-/// Runs what follows as process 1 of a PID namespace of its own, as a container does.
+/// Runs the rest of the command as process 1 of a new PID namespace, as in a container.
 pub const AS_PID_1: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
-/// Whether this test may make namespaces. Root that may not is told so: nothing would be tested unseen.
+/// Whether this test may create namespaces. Fails if root may not, so that tests are not skipped unnoticed.
 pub fn containers() -> bool {
     if !is_root() {
         return false;
@@ -278,12 +273,12 @@ pub fn containers() -> bool {
     let words = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "root makes no namespaces here ({words}): test on a machine that lets it"
+        "root cannot create namespaces here ({words}): run the tests on a machine that allows it"
     );
     true
 }
 
-/// A gate as an agent prints it, for a shell's `printf`.
+/// A shell command that prints a completion gate as an agent does.
 pub fn gate(ready: bool) -> String {
     format!("printf '<COMPLETION_GATE>\\nready: {ready}\\nreason: because\\n</COMPLETION_GATE>\\n'")
 }

@@ -14,7 +14,7 @@ use crate::workspace::{
     take_fingerprint,
 };
 
-/// A workspace that is removed at the end.
+/// A workspace that is removed at the end of the test.
 struct TestWorkspace {
     folder: tempfile::TempDir,
     ignore: Ignore,
@@ -46,7 +46,7 @@ impl TestWorkspace {
         self.print_within(Limits::default())
     }
 
-    /// What `act` changes, as a fingerprint sees it.
+    /// The difference that `act` makes to the fingerprint.
     fn after(&self, act: impl FnOnce(&Self)) -> Difference {
         let before = self.print();
         act(self);
@@ -94,7 +94,7 @@ impl TestWorkspace {
 }
 
 #[test]
-fn a_new_a_removed_and_another_file_are_changes_and_named() {
+fn new_removed_and_changed_files_are_changes_and_are_named() {
     let space = TestWorkspace::new();
     space.write("keep", "1").write("edit", "1").write("gone", "1");
     let difference = space.changes(|s| {
@@ -186,7 +186,7 @@ fn our_own_folder_and_ignored_patterns_do_not_count() {
 }
 
 #[test]
-fn outside_a_repository_a_gitignore_hides_nothing() {
+fn a_gitignore_outside_a_repository_has_no_effect() {
     let space = TestWorkspace::new();
     space.write(".gitignore", "*\n");
     space.changes(|s| {
@@ -289,7 +289,7 @@ fn a_push_is_a_change_and_a_fetch_is_not() {
 }
 
 #[test]
-fn several_repositories_are_all_seen_even_ignored_ones() {
+fn all_repositories_are_read_even_ignored_ones() {
     let space = TestWorkspace::new();
     space.repository(".").repository("repos/one").repository("repos/two");
     space.write(".gitignore", "repos/\n");
@@ -303,7 +303,7 @@ fn several_repositories_are_all_seen_even_ignored_ones() {
 }
 
 #[test]
-fn a_commit_in_a_linked_worktree_is_seen() {
+fn a_commit_in_a_linked_worktree_is_a_change() {
     let space = TestWorkspace::new();
     space.repository("r");
     space.changes(|s| s.git("r", &["worktree", "add", "-q", "../tree", "-b", "side"]));
@@ -319,7 +319,7 @@ fn a_commit_in_a_linked_worktree_is_seen() {
 }
 
 #[test]
-fn a_commit_in_a_submodule_is_seen() {
+fn a_commit_in_a_submodule_is_a_change() {
     let space = TestWorkspace::new();
     let other = TestWorkspace::new();
     other.repository("origin");
@@ -343,7 +343,7 @@ fn a_repository_with_long_object_names_is_read() {
 }
 
 #[test]
-fn what_cannot_be_told_of_a_split_index_is_unknown_and_hides_nothing() {
+fn a_split_index_hides_nothing() {
     let space = TestWorkspace::new();
     space.repository("r").write("r/.gitignore", "*.tmp\n");
     space.git("r", &["update-index", "--split-index"]);
@@ -373,7 +373,7 @@ fn a_fingerprint_that_gave_up_is_unknown() {
 }
 
 #[test]
-fn too_many_files_to_name_are_still_compared() {
+fn files_that_are_too_many_to_name_are_still_compared() {
     let space = TestWorkspace::new();
     let limits = Limits { kept: 2, ..Limits::default() };
     space.write("a", "1").write("b", "1").write("c", "1");
@@ -385,7 +385,7 @@ fn too_many_files_to_name_are_still_compared() {
 }
 
 #[test]
-fn very_deep_folders_are_given_up() {
+fn the_walk_gives_up_on_very_deep_folders() {
     let space = TestWorkspace::new();
     let mut path = space.folder.path().to_path_buf();
     for _ in 0..420 {
@@ -468,7 +468,7 @@ fn what_git_ignores_is_ignored_and_nothing_else() {
     }
 }
 
-/// Below an ignored folder everything is.
+/// Everything below an ignored folder is ignored.
 fn ignored_with_parents(rules: &Rules, path: &Path) -> bool {
     let mut ancestors: Vec<_> = path.ancestors().filter(|a| *a != Path::new("")).collect();
     ancestors.reverse();
@@ -495,7 +495,7 @@ fn ignored_by_git<'a>(space: &TestWorkspace, names: &'a [String]) -> Vec<&'a Str
 }
 
 #[test]
-fn names_patterns_and_tracked_files_that_take_too_much_memory_are_given_up() {
+fn the_walk_gives_up_if_names_patterns_or_tracked_files_take_too_much_memory() {
     let few = Limits { bytes: 10_000, ..Limits::default() };
     let given_up =
         |space: &TestWorkspace| space.print_within(few).incomplete().is_some_and(|why| why.contains("MiB"));
@@ -515,9 +515,9 @@ fn names_patterns_and_tracked_files_that_take_too_much_memory_are_given_up() {
     assert!(given_up(&tracked));
 }
 
-/// Reading them all would take minutes; only a bound that is looked at between them ends it.
+/// Reading all of them would take minutes; only a bound that is checked between them ends it.
 #[test]
-fn a_repository_with_too_many_worktrees_is_given_up_in_time() {
+fn the_walk_gives_up_in_time_on_a_repository_with_too_many_worktrees() {
     let space = TestWorkspace::new();
     space.repository(".");
     space.write("large", "");
@@ -532,7 +532,7 @@ fn a_repository_with_too_many_worktrees_is_given_up_in_time() {
 }
 
 #[test]
-fn work_in_linked_worktrees_below_ignored_folders_is_seen() {
+fn work_in_linked_worktrees_below_ignored_folders_is_a_change() {
     for (options, place) in [
         (&[][..], ".claude/worktrees/topic"),
         (&[], "ignored/a/b/c/d/e"),
@@ -551,14 +551,14 @@ fn work_in_linked_worktrees_below_ignored_folders_is_seen() {
             s.write(&format!("{place}/x.tmp"), "1").git(place, &["status"]);
             s.write(&format!("{place}/../beside"), "1");
         });
-        // What is left of it when its folder was removed by hand.
+        // What is left after its folder was removed by hand.
         fs::remove_dir_all(space.path(place)).expect("remove");
         space.changes_nothing(|_| ());
     }
 }
 
 #[test]
-fn worktrees_of_submodules_and_of_repositories_elsewhere_are_seen_wherever_they_lie() {
+fn worktrees_of_submodules_and_of_other_repositories_are_found_wherever_they_are() {
     let other = TestWorkspace::new();
     other.repository("origin");
     let space = TestWorkspace::new();
@@ -591,7 +591,7 @@ struct Layout {
 }
 
 fn layouts() -> Vec<Layout> {
-    // Beside the worktrees with a `.git` file, without one, as the workspace itself, and below an ignored folder.
+    // Beside the worktrees with and without a `.git` file, as the workspace itself, and below an ignored folder.
     [(".bare", true), ("store.git", false), (".", false), ("r/hidden/deep/down/x.git", false)]
         .into_iter()
         .map(|(bare, link)| {
@@ -631,7 +631,7 @@ fn a_bare_repository_is_read_as_a_repository() {
         space.changes(|s| s.git("main", &["commit", "-qam", "mine"]));
         space.changes(|s| s.git("main", &["push", "-qf", "origin", "main"]));
         space.changes(|s| s.git(bare, &["branch", "side"]));
-        // What is no part of a repository is a file like any other.
+        // A file that is no part of a repository counts like any other.
         space.changes(|s| _ = s.write(&format!("{bare}/notes.txt"), "1"));
     }
 }
@@ -658,7 +658,7 @@ fn a_fetch_after_a_push_of_ones_own_is_no_change_and_another_push_is() {
     others.git("seed", &["clone", "-q", "--bare", ".", "../up.git"]);
     let space = TestWorkspace::new();
     space.git("", &["clone", "-q", &others.path("up.git").display().to_string(), "r"]);
-    // The remote-tracking branch is where the local one is, and leaves it.
+    // The remote-tracking branch is at the commit of the local branch, and moves away.
     others.git("seed", &["commit", "-q", "--allow-empty", "-m", "theirs"]);
     others.git("seed", &["push", "-q", "../up.git", "main"]);
     space.changes_nothing(|s| s.git("r", &["fetch", "-q"]));
@@ -669,7 +669,7 @@ fn a_fetch_after_a_push_of_ones_own_is_no_change_and_another_push_is() {
 }
 
 #[test]
-fn locks_that_git_left_behind_are_named() {
+fn lock_files_that_git_left_behind_are_named() {
     let space = TestWorkspace::new();
     space.repository("r");
     space.git("r", &["worktree", "add", "-q", "-b", "side", "../tree"]);
@@ -691,9 +691,9 @@ fn locks_that_git_left_behind_are_named() {
     assert_eq!(space.print().locks().len(), 20);
 }
 
-/// Two million names of 255 bytes would be read before anybody asked.
+/// Otherwise two million names of 255 bytes would be read before the bound is checked.
 #[test]
-fn names_that_take_too_much_memory_are_given_up_while_they_are_read() {
+fn the_walk_gives_up_while_it_reads_names_that_take_too_much_memory() {
     let space = TestWorkspace::new();
     for number in 0..200 {
         space.write(&format!("{number:0>200}"), "");
@@ -702,9 +702,9 @@ fn names_that_take_too_much_memory_are_given_up_while_they_are_read() {
     assert_eq!(print.incomplete(), Some("a folder has too many names"));
 }
 
-/// A set of which every beginning looks like that of a class; each of very many patterns tries it at each byte.
+/// Sets in which every beginning looks like that of a class, in very many patterns that are tried at each byte.
 #[test]
-fn patterns_made_to_be_slow_are_given_up_in_time() {
+fn the_walk_gives_up_in_time_on_slow_patterns() {
     let space = TestWorkspace::new();
     space.repository(".").write(&"a".repeat(250), "");
     for pattern in [

@@ -131,7 +131,7 @@ fn read(path: &Path) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::expect_used, reason = "a test may fail where it stands")]
+    #![allow(clippy::expect_used, reason = "a test may panic")]
 
     use std::fs;
 
