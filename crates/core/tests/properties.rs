@@ -12,6 +12,7 @@ use agentloop_core::{
     api::{Phase, WaitReason},
     facts::Obstacle,
 };
+use agentloop_test_support::invariants::Invariant;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -254,12 +255,12 @@ proptest! {
             happen(&mut world, event);
         }
         recover(&mut world);
-        // L2: then nothing more is written.
+        // Then nothing more is written.
         let writes = world.writes;
         world.pass(30 * 24 * 3600);
         world.restart();
         world.go();
-        prop_assert_eq!(world.writes, writes);
+        prop_assert_eq!(world.writes, writes, "{}", Invariant::L2);
         prop_assert!(world.pods.len() <= 3 + usize::from(world.status().active.is_some()));
     }
 

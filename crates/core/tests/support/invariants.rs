@@ -6,6 +6,7 @@ use agentloop_core::{
     api::{ActiveIteration, AgentTaskStatus, Phase, StopReason},
     facts::PodFacts,
 };
+use agentloop_test_support::invariants::Invariant::{S1, S2, S3, S4, S5, S6};
 
 use super::World;
 
@@ -21,7 +22,7 @@ impl World {
         let after: AgentTaskStatus = serde_json::from_str(&json).unwrap();
         check_bounds(&after);
         let grown = after.iterations - before.iterations;
-        assert!(grown == 0 || grown == 1, "S4: iterations {} → {}", before.iterations, after.iterations);
+        assert!(grown == 0 || grown == 1, "{S4}: iterations {} → {}", before.iterations, after.iterations);
         assert!(
             before.phase != Some(Phase::Succeeded) || after.phase == Some(Phase::Succeeded),
             "Succeeded is final"
@@ -30,10 +31,10 @@ impl World {
             self.check_claim(&before, &after, active);
         }
         let is_settled = before.active.is_some() && after.active.as_ref() != before.active.as_ref();
-        assert!(grown == 0 || is_settled, "S4: only a settled claim is counted");
+        assert!(grown == 0 || is_settled, "{S4}: only a settled claim is counted");
         if is_settled {
             let claim = before.active.map(|active| (active.iteration, active.attempt)).unwrap();
-            assert_eq!(grown == 1, self.charged.contains(&claim), "S4: {claim:?} is charged as it must be");
+            assert_eq!(grown == 1, self.charged.contains(&claim), "{S4}: {claim:?} is charged as it must be");
         }
         self.check_limit_is_shown(&after);
         self.task.status = Some(after);
@@ -41,8 +42,8 @@ impl World {
     }
 
     fn check_claim(&self, before: &AgentTaskStatus, after: &AgentTaskStatus, active: &ActiveIteration) {
-        assert_eq!(active.iteration, after.iterations + 1, "S2: iterations are contiguous");
-        assert!(active.iteration <= after.max_iterations.unwrap(), "S3: the limit shown binds");
+        assert_eq!(active.iteration, after.iterations + 1, "{S2}: iterations are contiguous");
+        assert!(active.iteration <= after.max_iterations.unwrap(), "{S3}: the limit shown binds");
         // In force is the newest configuration that this operator or the task knows of: it never turns back.
         let version = |status: &AgentTaskStatus| {
             let version = status.thresholds.as_ref().and_then(|t| t.config_version.clone());
@@ -50,24 +51,24 @@ impl World {
         };
         let real = self.real.version.as_ref().map_or(0, |version| version.parse().unwrap());
         let used = version(after);
-        assert!(used >= version(before) || used == real, "S3: an older configuration was used");
+        assert!(used >= version(before) || used == real, "{S3}: an older configuration was used");
         if let Some(settings) = self.real.newest.as_ref().ok().filter(|_| used == real) {
             let asked = self.task.spec.max_iterations.unwrap_or(settings.default_max_iterations.value);
             let limit = asked.min(settings.hard_limit.value).max(1);
-            assert!(active.iteration <= limit, "S3: {} is above {limit}", active.iteration);
+            assert!(active.iteration <= limit, "{S3}: {} is above {limit}", active.iteration);
         }
         let next = (active.iteration, active.attempt);
-        assert!(self.created.iter().all(|earlier| *earlier < next), "S2: {next:?} was there already");
+        assert!(self.created.iter().all(|earlier| *earlier < next), "{S2}: {next:?} was there already");
         assert!(
             !self.task.spec.suspend && !self.cached.paused,
             "nothing is claimed while suspended or paused"
         );
-        assert_eq!(after.stop, None, "S5: nothing is claimed by a stopped loop");
+        assert_eq!(after.stop, None, "{S5}: nothing is claimed by a stopped loop");
         if let Some(stop) = &before.stop {
             let token = after.last_handled_reset_token != before.last_handled_reset_token;
-            assert!(stop.phase != Phase::Succeeded, "S5: Succeeded is final");
-            assert!(token || Some(stop.generation) != self.task.metadata.generation, "S5: {stop:?} held");
-            assert!(token || stop.phase != Phase::Failed, "S5: Failed yields to a token only");
+            assert!(stop.phase != Phase::Succeeded, "{S5}: Succeeded is final");
+            assert!(token || Some(stop.generation) != self.task.metadata.generation, "{S5}: {stop:?} held");
+            assert!(token || stop.phase != Phase::Failed, "{S5}: Failed yields to a token only");
         }
     }
 
@@ -89,20 +90,20 @@ impl World {
             && !self.task.spec.suspend
             && !circuit_or_final
             && status.iterations >= limit;
-        assert_eq!(status.phase == Some(Phase::IterationLimitReached), must, "S6: {status:?}");
+        assert_eq!(status.phase == Some(Phase::IterationLimitReached), must, "{S6}: {status:?}");
     }
 
     pub(super) fn check_pods(&self) {
         let live: Vec<PodFacts> =
             self.pods.iter().map(PodFacts::of).filter(|pod| !pod.gated && pod.ended().is_none()).collect();
-        assert!(live.len() <= 1, "S1: {live:?}");
+        assert!(live.len() <= 1, "{S1}: {live:?}");
         // A claim that an uninstall orphaned counts, whether or not its pod was ever made.
         let claims = self.created.iter().chain(&self.charged);
         let iterations: BTreeSet<i32> = claims.map(|(iteration, _)| *iteration).collect();
         let last = iterations.last().copied().unwrap_or(0);
-        assert_eq!(iterations.len(), usize::try_from(last).unwrap(), "S2: {iterations:?}");
+        assert_eq!(iterations.len(), usize::try_from(last).unwrap(), "{S2}: {iterations:?}");
         let charged: BTreeSet<i32> = self.charged.iter().map(|(iteration, _)| *iteration).collect();
-        assert_eq!(charged.len(), self.charged.len(), "S2: an iteration was charged twice");
+        assert_eq!(charged.len(), self.charged.len(), "{S2}: an iteration was charged twice");
     }
 }
 

@@ -2,6 +2,8 @@
 
 use agentloop_contract::report::Report;
 use agentloop_core::facts::{PodFacts, PodState};
+use agentloop_test_support::pods;
+pub use agentloop_test_support::pods::{running, waiting};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
@@ -22,14 +24,8 @@ fn containers(pod: &Pod, agent: &Value, others: &Value) -> Value {
         c.command.as_ref().is_some_and(|c| c[0] == "/agentloop/bin/agentloop-runner")
     };
     let status = |c: &k8s_openapi::api::core::v1::Container| {
-        json!({
-            "name": c.name,
-            "image": c.image.clone().unwrap_or_default(),
-            "imageID": "",
-            "ready": false,
-            "restartCount": 0,
-            "state": if is_agent(c) { agent } else { others },
-        })
+        let state = if is_agent(c) { agent } else { others };
+        pods::container_status(&c.name, c.image.as_deref().unwrap_or_default(), state)
     };
     containers.iter().map(status).collect()
 }
@@ -39,31 +35,16 @@ pub fn set_status(pod: &mut Pod, phase: &str, agent: &Value, others: &Value) {
     change(pod, &json!({ "status": { "phase": phase, "containerStatuses": statuses } }));
 }
 
-pub fn waiting() -> Value {
-    json!({ "waiting": { "reason": "PodInitializing" } })
-}
-
-pub fn running(at: Timestamp) -> Value {
-    json!({ "running": { "startedAt": at.to_string() } })
-}
-
 /// A terminated state with a termination message.
 pub fn terminated(code: i32, reason: &str, message: Option<&str>, at: Timestamp) -> Value {
-    let started = at - SignedDuration::from_secs(1);
-    let mut state = json!({ "terminated": {
-        "exitCode": code, "reason": reason, "startedAt": started.to_string(), "finishedAt": at.to_string(),
-    } });
-    if let Some(message) = message {
-        merge(&mut state, &json!({ "terminated": { "message": message } }));
-    }
-    state
+    pods::terminated(code, reason, message, at - SignedDuration::from_secs(1), at)
 }
 
 /// What a runner leaves that reported.
 pub fn reported(report: &Report, at: Timestamp) -> Value {
     let code = report.container_exit_code().unwrap();
     let message = report.encode(3072, Some(b"the-key")).unwrap();
-    terminated(code, if code == 0 { "Completed" } else { "Error" }, Some(&message), at)
+    terminated(code, pods::reason_for(code), Some(&message), at)
 }
 
 pub fn bind(pod: &mut Pod) {
