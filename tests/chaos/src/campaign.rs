@@ -32,7 +32,7 @@ pub struct Range {
 /// How they are carried out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
-    /// The operator is broken in this way.
+    /// Breaks the operator in this way.
     pub mutation: Option<Mutation>,
     /// The details of every plan are printed.
     pub details: bool,
@@ -40,12 +40,12 @@ pub struct Options {
     pub regressions: bool,
 }
 
-/// Most plans whose details are printed: what is broken thoroughly is broken in every plan.
+/// The most plans whose details are printed: a bad bug shows in every plan.
 const MOST_DETAILS: usize = 12;
-/// How often it is printed how far it has come.
+/// Progress is printed whenever this many plans are done.
 const PROGRESS_EVERY: u64 = 250;
 
-/// Carries them all out.
+/// Carries out all plans.
 pub async fn run(world: &World, program: &Program, range: &Range, options: &Options) -> Result<Report> {
     let started = Instant::now();
     let next = Arc::new(AtomicU64::new(range.from));
@@ -54,7 +54,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, options: &Opti
     let regressions = Arc::new(Mutex::new(regressions));
     let end = range.from + range.plans;
     let report = Arc::new(Mutex::new(Report::default()));
-    // Of this run alone: what a run leaves that was cut off is in nobody's way.
+    // With the process id, so that what an aborted run leaves is in no other run's way.
     let namespaces: Vec<String> =
         (0..range.jobs.min(most)).map(|worker| format!("chaos-{}-{worker}", std::process::id())).collect();
     for name in &namespaces {
@@ -103,7 +103,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, options: &Opti
                 }
                 if report.plans.is_multiple_of(PROGRESS_EVERY) {
                     eprintln!(
-                        "{} plans in {} s, {bad} of them bad",
+                        "{} plans in {} s, {bad} of them failed",
                         report.plans,
                         started.elapsed().as_secs()
                     );

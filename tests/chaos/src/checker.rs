@@ -1,7 +1,7 @@
-//! The invariants of docs/protocol.md, looked for in the API's own history.
+//! Checks the invariants of docs/protocol.md against the API's own history.
 //!
-//! Two sources and no third: what the API server has, write by write, and what the agents really did. From
-//! both together the judge counts for itself, and every status is held against its count.
+//! It has two sources and no third: what the API server recorded, write by write, and what the agents really did.
+//! From both it counts by itself, and compares every status with its count.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,45 +13,45 @@ use serde_json::Value;
 use crate::ground_truth::{AgentEnd, AgentRun};
 use crate::history::{ObjectKind, RecordedWrite};
 
-/// A promise that was broken.
+/// A violated invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which, such as `S2`.
+    /// The invariant.
     pub invariant: Invariant,
-    /// How.
+    /// How it was violated.
     pub what: String,
-    /// At which version, where it was one write.
+    /// The version of the write that violated it; 0 if there is no such write.
     pub version: u64,
 }
 
 impl Violation {
-    /// One that was found outside the history.
+    /// A violation that was found outside the history.
     pub fn new(invariant: Invariant, what: impl Into<String>) -> Self {
         Self { invariant, what: what.into(), version: 0 }
     }
 }
 
-/// The highest limit that a task can have: the operator's default, as no plan configures another.
+/// The highest limit that a task can have: the operator's default, because no plan configures another.
 const HARD_LIMIT: i64 = 50;
 /// The finalizer that keeps a pod until it is settled.
 const FINALIZER: &str = "agentloop.dev/settle";
-/// The gate that keeps a pod inert until its claim is confirmed.
+/// The scheduling gate that keeps a pod inert until its start is confirmed.
 const GATE: &str = "agentloop.dev/start";
 
-/// What the judge has counted for one task.
+/// What the checker has counted for one task.
 #[derive(Default)]
 struct Count {
-    /// As it was last written; nothing once it is gone.
+    /// The task as it was last written; nothing once it is gone.
     now: Option<Arc<Value>>,
     claims: BTreeSet<(i64, i64)>,
     no_change: i64,
     same_error: i64,
     error: Option<String>,
-    /// The last settled run calls for this stop.
+    /// The stop that the last settled iteration calls for.
     verdict: Option<&'static str>,
 }
 
-/// Judges one plan.
+/// Checks one plan.
 pub struct Checker<'a> {
     runs: &'a [AgentRun],
     tasks: BTreeMap<String, Count>,
@@ -60,7 +60,7 @@ pub struct Checker<'a> {
     at: u64,
 }
 
-/// All that the history of a plan shows to be broken.
+/// Every violation that the history of a plan shows.
 pub fn check(history: &[RecordedWrite], runs: &[AgentRun]) -> Vec<Violation> {
     let mut checker =
         Checker { runs, tasks: BTreeMap::new(), pods: BTreeMap::new(), violations: Vec::new(), at: 0 };
@@ -76,7 +76,7 @@ pub fn check(history: &[RecordedWrite], runs: &[AgentRun]) -> Vec<Violation> {
     checker.violations
 }
 
-/// Whether a task has come to rest: it is stopped, the stop answers its spec as it is now, and nothing runs.
+/// Whether a task is at rest: it has stopped, the status is that of the present spec, and nothing runs.
 pub fn is_at_rest(task: &Value) -> bool {
     let answered =
         json::number(task, "/status/observedGeneration") == json::number(task, "/metadata/generation");
@@ -150,7 +150,7 @@ impl Checker<'_> {
         if grown != 0 && grown != 1 {
             self.broken(
                 Invariant::S4,
-                format!("iterations went from {} to {}", iterations(before), iterations(after)),
+                format!("iterations changed from {} to {}", iterations(before), iterations(after)),
             );
         }
         let token = |task: &Value| json::text(task, "/status/lastHandledResetToken").to_owned();
@@ -162,7 +162,7 @@ impl Checker<'_> {
         let settled = claim(before).filter(|claimed| claim(after) != Some(*claimed));
         match settled {
             Some(claimed) => self.settled(uid, count, claimed, grown == 1),
-            None if grown != 0 => self.broken(Invariant::S4, "an iteration was counted without a claim"),
+            None if grown != 0 => self.broken(Invariant::S4, "an iteration was counted that was not active"),
             None => {}
         }
         self.streaks(count, after);
@@ -174,11 +174,11 @@ impl Checker<'_> {
         if json::text(before, "/status/phase") == "Succeeded"
             && json::text(after, "/status/phase") != "Succeeded"
         {
-            self.broken(Invariant::S5, "Succeeded was not final");
+            self.broken(Invariant::S5, "the task left Succeeded");
         }
     }
 
-    /// A claim was settled: was it charged as it must be, and had its pod ended?
+    /// An iteration was settled. It must be charged as its agent ended, and its pod must have ended.
     fn settled(&mut self, uid: &str, count: &mut Count, (iteration, attempt): (i64, i64), charged: bool) {
         let is_its = |run: &&AgentRun| {
             run.task == uid && i64::from(run.iteration) == iteration && i64::from(run.attempt) == attempt
@@ -198,7 +198,7 @@ impl Checker<'_> {
             if charged {
                 self.broken(
                     Invariant::S4,
-                    format!("iteration {iteration}, attempt {attempt} was charged and never ran"),
+                    format!("iteration {iteration}, attempt {attempt} was charged but never ran"),
                 );
             }
             return;
@@ -208,7 +208,7 @@ impl Checker<'_> {
             let how = if charged { "charged" } else { "not charged" };
             self.broken(
                 Invariant::S4,
-                format!("iteration {iteration}, attempt {attempt} was {how}, and it was {end:?}"),
+                format!("iteration {iteration}, attempt {attempt} was {how}, but its agent ended as {end:?}"),
             );
         }
         if !charged {
@@ -236,7 +236,7 @@ impl Checker<'_> {
         {
             let theirs = json::number(after, &format!("/status/breaker/{name}"));
             if theirs != ours {
-                self.broken(Invariant::S4, format!("{name} is {theirs}, and should be {ours}"));
+                self.broken(Invariant::S4, format!("{name} is {theirs} but should be {ours}"));
             }
         }
     }
@@ -250,13 +250,13 @@ impl Checker<'_> {
         new_token: bool,
     ) {
         let (iteration, attempt) = claimed;
-        let what = format!("iteration {iteration}, attempt {attempt} was claimed");
+        let what = format!("iteration {iteration}, attempt {attempt} became active");
         let done = json::number(after, "/status/iterations");
         if iteration != done + 1 {
             self.broken(Invariant::S2, format!("{what} after {done} iterations"));
         }
         if count.claims.iter().any(|earlier| *earlier >= claimed) {
-            self.broken(Invariant::S2, format!("{what}, and it, or a later one, was claimed before"));
+            self.broken(Invariant::S2, format!("{what}, but it or a later one was active before"));
         }
         count.claims.insert(claimed);
         if iteration > limit(after) {
@@ -266,22 +266,22 @@ impl Checker<'_> {
             self.broken(Invariant::S5, format!("{what} while the task is suspended"));
         }
         if json::has(after, "/status/stop") {
-            self.broken(Invariant::S5, format!("{what} by a task that is stopped"));
+            self.broken(Invariant::S5, format!("{what} although the task has stopped"));
         }
         if json::has(before, "/status/stop") && !new_token {
             let phase = json::text(before, "/status/stop/phase");
             let same = json::number(before, "/status/stop/generation")
                 == json::number(after, "/metadata/generation");
             if same || matches!(phase, "Succeeded" | "Failed") {
-                self.broken(Invariant::S5, format!("{what} after the stop {phase}, which nobody had lifted"));
+                self.broken(Invariant::S5, format!("{what} after the stop {phase}, which was not lifted"));
             }
         }
         if let Some(stop) = count.calls_for(after) {
-            self.broken(Invariant::S5, format!("{what}, and the task should have stopped as {stop}"));
+            self.broken(Invariant::S5, format!("{what}, but the task should have stopped as {stop}"));
         }
     }
 
-    /// A stop must be called for.
+    /// A stop must be the one that the rules call for.
     fn stop(&mut self, count: &Count, before: &Value, after: &Value) {
         if !json::has(after, "/status/stop")
             || before.pointer("/status/stop") == after.pointer("/status/stop")
@@ -295,7 +295,7 @@ impl Checker<'_> {
                 let expected = expected.unwrap_or("nothing");
                 self.broken(
                     Invariant::S5,
-                    format!("the task stopped as {phase}, and {expected} is called for"),
+                    format!("the task stopped as {phase}, but the rules call for {expected}"),
                 );
             }
         }
@@ -338,20 +338,20 @@ impl Checker<'_> {
         self.tasks.get(owner(pod)).and_then(|count| count.now.clone())
     }
 
-    /// A pod lost its gate: its claim must stand.
+    /// A pod lost the scheduling gate. Its iteration must be the active one.
     fn started(&mut self, pod: &Value) {
         let Some(task) = self.task_of(pod) else { return };
         if claim(&task) != Some(place(pod)) {
             let (iteration, attempt) = place(pod);
             let what = format!(
-                "the pod of iteration {iteration}, attempt {attempt} was let start, and the claim is {:?}",
+                "the pod of iteration {iteration}, attempt {attempt} lost its scheduling gate, but the active one is {:?}",
                 claim(&task)
             );
             self.broken(Invariant::S2, what);
         }
     }
 
-    /// A pod lost our finalizer: what became of it must stand in the status, unless its task is gone.
+    /// A pod lost the finalizer. Its iteration must be settled in the status by then, unless the task is gone.
     fn released(&mut self, pod: &Value) {
         let Some(task) = self.task_of(pod) else { return };
         let deleting = json::has(&task, "/metadata/deletionTimestamp");
@@ -360,7 +360,7 @@ impl Checker<'_> {
             self.broken(
                 Invariant::S4,
                 format!(
-                    "the pod of iteration {iteration}, attempt {attempt} was let go before it was settled"
+                    "the pod of iteration {iteration}, attempt {attempt} lost its finalizer before it was settled"
                 ),
             );
         }
@@ -381,7 +381,7 @@ impl Checker<'_> {
         }
     }
 
-    /// S1 and S2 by what was really executed.
+    /// S1 and S2 by the agents that were really executed.
     fn executions(&mut self) {
         let mut done: BTreeMap<(&str, i32), Vec<&AgentRun>> = BTreeMap::new();
         for run in self.runs.iter().filter(|run| run.executed) {
@@ -411,7 +411,7 @@ impl Checker<'_> {
         let mut last: BTreeMap<&str, i32> = BTreeMap::new();
         for (task, iteration) in done.keys() {
             let before = last.insert(task, *iteration).unwrap_or(0);
-            // One that never ran may have been charged: a node that was lost proves nothing.
+            // An iteration that never ran may have been charged: a lost node proves nothing.
             let charged = self.runs.iter().any(|run| run.task == *task && run.iteration == before + 1);
             if *iteration != before + 1 && !charged {
                 let what = format!("iteration {iteration} was executed after iteration {before}");
@@ -431,7 +431,7 @@ impl Count {
         self.error = error;
     }
 
-    /// The stop that the rules call for, the first that holds.
+    /// The stop that the rules call for; the first that applies.
     fn calls_for(&self, task: &Value) -> Option<&'static str> {
         let threshold = |name: &str, otherwise| {
             task.pointer(&format!("/spec/breaker/{name}")).and_then(Value::as_i64).unwrap_or(otherwise)

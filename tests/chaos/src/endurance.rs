@@ -1,8 +1,8 @@
-//! Many tasks through many iterations, with one operator: what grows that should not?
+//! Runs many tasks through many iterations with one operator, and looks for growth.
 //!
-//! In the first half the operator is killed now and then, and disturbed all the time. In the second half it is
-//! disturbed but never killed, so that its memory can be judged. At the end there must be the pods, Events and
-//! Leases that there should be, and no more, and silence.
+//! In the first half the operator is disturbed all the time and killed now and then. In the second half it is never
+//! killed, so that the memory of one process can be measured. At the end only the expected pods, Events and Leases may
+//! be left, and nothing may be written any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -28,23 +28,23 @@ use crate::{kubelet, launch, user};
 const TOGETHER: u32 = 50;
 /// Settled pods that each task keeps: the default.
 const KEPT: i32 = 10;
-/// Tasks that are created per second at most, so that the start is not one burst.
+/// The interval between creations, so that the start is not one burst.
 const EVERY: Duration = Duration::from_millis(20);
 /// How long nothing may be written at the end.
 const SILENCE: Duration = Duration::from_secs(20);
-/// How long no iteration may be counted before it is given up.
+/// How long it waits for an iteration to be counted before it gives up.
 const STANDSTILL: Duration = Duration::from_mins(5);
-/// Events that one task may have: started, a wait here and there, the stop.
+/// The most Events of one task: the start, a few waits, the stop.
 const MOST_EVENTS: usize = 12;
-/// How much more memory the operator may have at the end than in the middle, in hundredths.
+/// The most memory at the end, in percent of the memory in the middle.
 const MOST_GROWTH: u64 = 150;
-/// Kills in the first half; each costs the time in which a Lease runs out.
+/// Kills in the first half; each costs the time until a Lease expires.
 const KILLS: u32 = 4;
 
-/// How much of it.
+/// The size of the test.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
-    /// Where the faults come from.
+    /// The seed of the faults.
     pub seed: u64,
     /// Tasks.
     pub tasks: u32,
@@ -57,10 +57,10 @@ impl Size {
         u64::from(self.tasks) * u64::try_from(self.iterations).unwrap_or(0)
     }
 
-    /// Tasks with their faults, as a plan: what happens hangs on the number of the operator's write.
+    /// The task and its faults as a plan. Faults are tied to the number of the operator's writes.
     fn plan(self) -> Plan {
         let mut rng = Rng::with_seed(self.seed);
-        // Claim, create, start, release, and the deletion of an older pod.
+        // Status, creation, scheduling gate, finalizer, and the deletion of an older pod.
         let writes = u32::try_from(self.all() * 5).unwrap_or(u32::MAX);
         let (half, end) = (writes / 2, writes - writes / 10);
         let mut faults = Vec::new();
@@ -102,11 +102,11 @@ impl Size {
     }
 }
 
-/// What came of it.
+/// The result.
 pub struct EnduranceResult {
-    /// In words.
+    /// The figures.
     pub text: String,
-    /// What should not be.
+    /// The failures.
     pub wrong: Vec<String>,
 }
 
@@ -143,11 +143,12 @@ pub async fn run(world: &World, program: &Program, size: Size) -> Result<Enduran
     let mut wrong = Vec::new();
     silence(&namespaces_tested, &mut wrong).await;
     let mut text = String::new();
-    tell_memory(&marks, &mut text, &mut wrong);
-    tell_faults(&chief, &mut text);
-    judge(&namespaces_tested, size, &mut text, &mut wrong);
-    tell_leftovers(world, &names, size, &mut text, &mut wrong).await?;
-    let _ = writeln!(text, "{:>8}  writes of the operator, Events and Leases apart", chief.schedule.writes());
+    report_memory(&marks, &mut text, &mut wrong);
+    report_faults(&chief, &mut text);
+    check(&namespaces_tested, size, &mut text, &mut wrong);
+    report_leftovers(world, &names, size, &mut text, &mut wrong).await?;
+    let _ =
+        writeln!(text, "{:>8}  writes of the operator, without Events and Leases", chief.schedule.writes());
     for name in &names {
         let all = world.server.must(Method::DELETE, &tasks(name, ""), None).await;
         all.context("deleting the tasks")?;
@@ -181,14 +182,14 @@ async fn create(world: &World, names: &[String], size: Size) -> Result<()> {
     Ok(())
 }
 
-/// The operator's memory when so many iterations were counted.
+/// The operator's memory after this many iterations.
 struct Mark {
     done: u64,
     kilobytes: u64,
     starts: u32,
 }
 
-/// Follows it to its end; marks the operator's memory at every twentieth of the way.
+/// Waits until all tasks have ended, and measures the operator's memory twenty times on the way.
 async fn watch(
     chief: &Experiment,
     operator: &Operator,
@@ -203,7 +204,7 @@ async fn watch(
         let mut done = 0;
         let mut at_rest = 0;
         for field in namespaces_tested {
-            // What was seen is not judged here; kept, it would fill the memory.
+            // The writes are not checked here; kept, they would fill the memory.
             field.experiment.history.drain();
             for task in field.experiment.history.tasks() {
                 done += u64::try_from(json::number(&task, "/status/iterations")).unwrap_or(0);
@@ -236,7 +237,7 @@ async fn watch(
     }
 }
 
-/// What stands still, and what the kubelets could not do.
+/// The tasks that do not progress, and what the kubelets could not do.
 fn stragglers(namespaces_tested: &[TestedNamespace]) -> String {
     let mut text = String::new();
     for field in namespaces_tested {
@@ -263,7 +264,7 @@ async fn memory(operator: &Operator) -> Option<u64> {
     line.split_whitespace().nth(1)?.parse().ok()
 }
 
-fn tell_memory(marks: &[Mark], text: &mut String, wrong: &mut Vec<String>) {
+fn report_memory(marks: &[Mark], text: &mut String, wrong: &mut Vec<String>) {
     let _ = writeln!(text, "the operator's memory:");
     for mark in marks {
         let _ = writeln!(
@@ -272,7 +273,7 @@ fn tell_memory(marks: &[Mark], text: &mut String, wrong: &mut Vec<String>) {
             mark.kilobytes, mark.done, mark.starts
         );
     }
-    // Of one process only, and only once every task has been seen.
+    // Compare one process only, and only after it has seen every task.
     let Some(last) = marks.last() else { return };
     let of_last: Vec<&Mark> =
         marks.iter().filter(|mark| mark.starts == last.starts && mark.kilobytes > 0).collect();
@@ -288,7 +289,7 @@ fn tell_memory(marks: &[Mark], text: &mut String, wrong: &mut Vec<String>) {
     }
 }
 
-fn tell_faults(chief: &Experiment, text: &mut String) {
+fn report_faults(chief: &Experiment, text: &mut String) {
     let mut fired: BTreeMap<&str, u32> = BTreeMap::new();
     for (planned, _) in chief.plan.faults.iter().zip(chief.schedule.happened()).filter(|(_, fired)| *fired) {
         *fired.entry(planned.fault.word()).or_default() += 1;
@@ -301,7 +302,7 @@ fn tell_faults(chief: &Experiment, text: &mut String) {
 
 /// L2.
 async fn silence(namespaces_tested: &[TestedNamespace], wrong: &mut Vec<String>) {
-    // What was held back may still come, and is cleaned up.
+    // Deferred requests may still arrive, and are cleaned up.
     time::sleep(SILENCE).await;
     for field in namespaces_tested {
         field.experiment.history.drain();
@@ -314,7 +315,7 @@ async fn silence(namespaces_tested: &[TestedNamespace], wrong: &mut Vec<String>)
 }
 
 /// Every task at its limit, every iteration executed once.
-fn judge(namespaces_tested: &[TestedNamespace], size: Size, text: &mut String, wrong: &mut Vec<String>) {
+fn check(namespaces_tested: &[TestedNamespace], size: Size, text: &mut String, wrong: &mut Vec<String>) {
     let mut executed = 0;
     for field in namespaces_tested {
         let mut runs: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
@@ -339,8 +340,8 @@ fn judge(namespaces_tested: &[TestedNamespace], size: Size, text: &mut String, w
     let _ = writeln!(text, "{executed:>8}  agents executed, of {} iterations", size.all());
 }
 
-/// What is there at the end, and should not be.
-async fn tell_leftovers(
+/// Counts the objects that are left at the end.
+async fn report_leftovers(
     world: &World,
     names: &[String],
     size: Size,
@@ -369,9 +370,9 @@ async fn tell_leftovers(
     let _ = writeln!(text, "{leases:>8}  Leases");
     let kept = usize::try_from(size.tasks).unwrap_or(0) * usize::try_from(KEPT).unwrap_or(1);
     for (is_wrong, what) in [
-        (pods > kept, format!("{pods} pods are there, and {kept} should be")),
-        (held > 0, format!("{held} pods have a finalizer after the end")),
-        (leases != 1, format!("{leases} Leases are there")),
+        (pods > kept, format!("there are {pods} pods, but only {kept} should be left")),
+        (held > 0, format!("{held} pods still have a finalizer at the end")),
+        (leases != 1, format!("there are {leases} Leases, not one")),
         (most > MOST_EVENTS, format!("a task has {most} Events")),
     ] {
         if is_wrong {

@@ -1,32 +1,32 @@
-//! What the agents really did: the driver plays the kubelet, so it knows.
+//! What the agents really did. The campaign plays the kubelet, so it knows.
 
 use std::sync::Mutex;
 
 use crate::lock;
 
-/// What became of an agent.
+/// How an agent ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AgentEnd {
-    /// It ended by itself.
+    /// It exited by itself.
     Ended {
         /// It changed the workspace.
         changed: bool,
         /// Its error.
         error: Option<u8>,
-        /// It said that the work is done.
+        /// It reported that the work is done.
         ready: bool,
         /// It exited with the code that fails a task.
         fatal: bool,
     },
-    /// It was told to stop before it had ended.
+    /// It was stopped before it had exited.
     Interrupted,
-    /// It was ended from outside, and nothing is known of its work.
+    /// It was ended from outside, and nothing is known about its work.
     Cut,
-    /// Its container was killed and left no report, which is an error of its own.
+    /// Its container was killed without a report, which counts as an error of its own kind.
     Killed,
-    /// The provider refused, and it changed nothing: uncharged.
+    /// The provider refused, and it changed nothing: not charged.
     Refused,
-    /// It never started: uncharged.
+    /// It never started: not charged.
     NeverStarted,
 }
 
@@ -52,11 +52,11 @@ pub struct AgentRun {
     pub executed: bool,
     /// Another agent of a task of this name ran at that moment.
     pub beside: Option<String>,
-    /// What became of it; `None` while it runs.
+    /// How it ended; `None` while it runs.
     pub end: Option<AgentEnd>,
 }
 
-/// All runs of a plan.
+/// All agents of a plan.
 #[derive(Default)]
 pub struct GroundTruth(Mutex<Vec<AgentRun>>);
 
@@ -79,7 +79,7 @@ impl GroundTruth {
         self.lock().push(run);
     }
 
-    /// Its agent is executed now.
+    /// The pod's agent is executed now.
     pub fn executed(&self, pod: &str) {
         let mut runs = self.lock();
         let other = runs.iter().find(|run| run.executed && run.end.is_none() && run.pod != pod);
@@ -90,7 +90,7 @@ impl GroundTruth {
         }
     }
 
-    /// This became of it.
+    /// The pod's agent has ended like this.
     pub fn ended(&self, pod: &str, end: &AgentEnd) {
         for run in self.lock().iter_mut().filter(|run| run.pod == pod) {
             run.end = Some(end.clone());

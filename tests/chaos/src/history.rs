@@ -1,7 +1,7 @@
-//! What the API server has, write by write: two watches, open before any plan starts.
+//! What the API server recorded, write by write, from two watches that open before any plan starts.
 //!
-//! Nothing is judged by what the operator says or sees. Versions are counted by etcd through all kinds, so
-//! sorting by version puts tasks and pods into one order.
+//! Nothing that the operator says or sees is used. One counter of etcd covers all kinds, so versions put tasks and
+//! pods into one order.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ pub enum ObjectKind {
     Pod,
 }
 
-/// One write, as the API server tells it.
+/// One write as the API server reports it.
 #[derive(Clone, Debug)]
 pub struct RecordedWrite {
     /// Its place in the order of all writes.
@@ -120,7 +120,7 @@ impl NamespaceHistory {
         self.state().pods.get(uid).cloned()
     }
 
-    /// Has everybody who waits look again.
+    /// Wakes everything that waits for a change.
     pub fn wake(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
@@ -154,7 +154,7 @@ pub struct ServerHistory {
 }
 
 impl ServerHistory {
-    /// Opens the watches and waits until they stand.
+    /// Opens the watches and waits until they are open.
     pub async fn open(server: &Server) -> Result<Arc<Self>> {
         let (broken, _) = watch::channel(None);
         let history = Arc::new(Self { namespaces: Mutex::default(), broken });
@@ -175,7 +175,7 @@ impl ServerHistory {
         Ok(history)
     }
 
-    /// Ends with the reason once a watch is broken for good: then nothing can be judged any more.
+    /// Waits until a watch is broken for good, and returns the reason. Then no plan can be checked any more.
     pub async fn broken(&self) -> String {
         let mut broken = self.broken.subscribe();
         match broken.wait_for(Option::is_some).await {
@@ -194,7 +194,7 @@ impl ServerHistory {
         let mut failures = 0;
         loop {
             match self.watch(server, kind, path, &mut from).await {
-                // The server ends a watch after some minutes; it goes on where it ended.
+                // The server ends a watch after some minutes. The next one continues from there.
                 Ok(()) => failures = 0,
                 Err(error) if failures < 10 && error.downcast_ref::<Lost>().is_none() => {
                     failures += 1;
@@ -249,7 +249,7 @@ impl ServerHistory {
     }
 }
 
-/// A watch that cannot go on where it ended: something may have been missed.
+/// A watch that cannot continue where the last one ended: events may be missing.
 #[derive(Debug)]
 struct Lost(String);
 

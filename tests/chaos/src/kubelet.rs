@@ -1,7 +1,7 @@
 //! Scheduler, kubelet and garbage collector of the plan's pods.
 //!
-//! Every pod that may run is bound and run, as a cluster does: this driver never asks whether it should. What
-//! an agent did is noted before its pod says so.
+//! It binds and runs every pod that may run, as a cluster does, and never asks whether it should. It notes what an
+//! agent did before the pod's status reports it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use crate::nemesis;
 use crate::plan::{FATAL, PodFault, Work};
 use crate::server::{self, Format};
 
-/// The node that all pods are bound to. It exists, so that nobody else collects its pods.
+/// The node that all pods are bound to. It exists, so that the garbage collector leaves its pods alone.
 pub const NODE: &str = "agentloop-chaos";
-/// How long an agent goes on that is about to be told to stop.
+/// How long an agent that is about to be stopped keeps running.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long a slow agent takes to end.
+/// How long a slow agent takes to stop.
 const SLOWNESS: Duration = Duration::from_millis(1500);
-/// How often a request is sent before it is given up, and how long after each.
+/// How often a request is retried, and how long it waits between.
 const TRIES: u32 = 100;
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
 /// Longer than any plan.
@@ -69,7 +69,7 @@ fn label(pod: &Value, name: &str) -> i32 {
     json::text(pod, &format!("/metadata/labels/agentloop.dev~1{name}")).parse().unwrap_or(0)
 }
 
-/// What is written about a pod.
+/// A pod that was bound.
 struct Pod<'a> {
     experiment: &'a Arc<Experiment>,
     path: String,
@@ -77,7 +77,7 @@ struct Pod<'a> {
     started: Timestamp,
 }
 
-/// The life of one pod, from its creation to its end.
+/// Plays one pod from its creation to its end.
 async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
     let uid = json::uid(pod);
     let history = &experiment.history;
@@ -146,7 +146,7 @@ async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
     this.leave().await
 }
 
-/// What an agent's work comes to, and what its runner reports.
+/// How an agent ends that does this, and what its runner reports.
 fn done(work: Work) -> (AgentEnd, Report) {
     let report = Report { exit_code: Some(0), changed: Change::Changed, ..Report::of(End::Exited) };
     let ended = |changed, error, ready, fatal| AgentEnd::Ended { changed, error, ready, fatal };
@@ -192,7 +192,7 @@ impl Pod<'_> {
         pods::terminated(code, reason, message, self.started, Timestamp::now())
     }
 
-    /// False where the pod cannot be bound any more.
+    /// Returns false if the pod can no longer be bound.
     async fn bind(&self, name: &str) -> Result<bool> {
         let binding = json!({
             "apiVersion": "v1", "kind": "Binding", "metadata": { "name": name, "uid": self.uid },
@@ -207,13 +207,13 @@ impl Pod<'_> {
 
     async fn status(&self, status: Value) -> Result<()> {
         let body = json!({ "metadata": { "uid": self.uid }, "status": status });
-        // Nothing refuses it for good while the pod is there.
+        // As long as the pod exists, nothing refuses it for good.
         self.insist(Method::PATCH, "status", (Format::Merge, &body), |_| None).await.map(drop)
     }
 
-    /// Sends it until the server takes it, as schedulers and kubelets do; false where the pod is gone. After a
-    /// conflict `refused` says what the pod as it is now makes of it: the server may only have given up because
-    /// others were faster.
+    /// Sends a request until the server accepts it, as schedulers and kubelets do. Returns false if the pod is gone.
+    /// After a conflict `refused` decides by the pod as it is now: the server may have given up only because others
+    /// were faster.
     async fn insist(
         &self,
         method: Method,
@@ -242,7 +242,7 @@ impl Pod<'_> {
         anyhow::bail!("{method} {path} failed {TRIES} times, at last: {last}")
     }
 
-    /// The end of the agent, noted before it is told.
+    /// Notes how the agent ended, then reports it.
     async fn ends(&self, end: AgentEnd, state: &Value, more: Value) -> Result<()> {
         self.experiment.ground_truth.ended(self.uid, &end);
         let code = json::number(state, "/terminated/exitCode");
@@ -254,8 +254,8 @@ impl Pod<'_> {
         self.status(status).await
     }
 
-    /// The node is silent: somebody deletes the pod, nobody stops the agent, and the garbage collector ends
-    /// the pod once the machine is known to be off.
+    /// The node is unreachable: the user deletes the pod, the agent keeps running, and the garbage collector ends the
+    /// pod once the machine is known to be off.
     async fn is_lost(&self) -> Result<()> {
         self.experiment.server.delete(&self.path, self.uid, None).await?;
         let gone = |history: &NamespaceHistory| {
@@ -266,7 +266,7 @@ impl Pod<'_> {
         self.status(json!({ "phase": "Failed", "conditions": [disruption("DeletionByPodGC")] })).await
     }
 
-    /// The kubelet lets a pod go that has ended, once somebody deletes it.
+    /// Removes an ended pod once it is deleted, as a kubelet does.
     async fn leave(&self) -> Result<()> {
         let goes = |history: &NamespaceHistory| match history.pod(self.uid) {
             None => Some(false),

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Planned disasters for the operator, judged by the API server's own history.
+/// Runs the operator through fault plans and checks the API server's own history.
 #[derive(Debug, Parser)]
 struct Cli {
     #[command(subcommand)]
@@ -26,27 +26,27 @@ struct Cli {
 enum Command {
     /// Carry out plans.
     Plans(Plans),
-    /// Print plans in words.
+    /// Print plans.
     Show(Which),
-    /// Break the operator on purpose, in every way that is known, and see that it is seen.
+    /// Break the operator on purpose in every known way, and verify that the checker detects it.
     SelfTest(SelfTest),
-    /// Bring many tasks through many iterations with one operator, and see what grows.
+    /// Run many tasks through many iterations with one operator, and report what grows.
     Endurance(Endurance),
 }
 
-/// Where, and with what.
+/// The server and the programs.
 #[derive(Debug, Args)]
 struct Ground {
-    /// Kubeconfig of an API server that may be used up: hack/cluster up --api-only prints one.
+    /// Kubeconfig of a disposable API server: hack/cluster up --api-only prints one.
     #[arg(long, global = true, env = "AGENTLOOP_TEST_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
-    /// The operator's program [default: agentloop beside this program].
+    /// The operator's program [default: agentloop next to this program].
     #[arg(long, global = true, env = "AGENTLOOP_BINARY")]
     operator: Option<PathBuf>,
-    /// A folder for the operators' logs; without it they are thrown away.
+    /// A folder for the operators' logs [default: no logs].
     #[arg(long, global = true)]
     logs: Option<PathBuf>,
-    /// How many plans at the same time.
+    /// How many plans to run at the same time.
     #[arg(long, global = true, default_value_t = 32)]
     jobs: u64,
 }
@@ -54,16 +54,16 @@ struct Ground {
 /// Which plans.
 #[derive(Debug, Args)]
 struct Which {
-    /// Where the plans' choices come from.
+    /// The seed of the plans' random choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The first plan's number.
+    /// The number of the first plan.
     #[arg(long, default_value_t = 0)]
     from: u64,
     /// How many plans.
     #[arg(long, default_value_t = 10_000)]
     plans: u64,
-    /// This plan alone.
+    /// Only this plan.
     #[arg(long, conflicts_with_all = ["from", "plans"])]
     plan: Option<u64>,
 }
@@ -72,7 +72,7 @@ struct Which {
 struct Plans {
     #[command(flatten)]
     which: Which,
-    /// Where the report goes as JSON.
+    /// Write the report to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
     /// Also carry out the plans that found a bug in the past.
@@ -88,20 +88,20 @@ struct Plans {
 
 #[derive(Debug, Args)]
 struct Endurance {
-    /// Where the faults come from.
+    /// The seed of the faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How many tasks.
     #[arg(long, default_value_t = 1000)]
     tasks: u32,
-    /// How many iterations each has.
+    /// How many iterations each task has.
     #[arg(long, default_value_t = 20)]
     iterations: i32,
 }
 
 #[derive(Debug, Args)]
 struct SelfTest {
-    /// This one alone.
+    /// Only this mutation.
     #[arg(long)]
     only: Option<String>,
 }
@@ -119,13 +119,17 @@ impl Ground {
             Some(path) => path.clone(),
             None => std::env::current_exe()?.with_file_name("agentloop"),
         };
-        anyhow::ensure!(path.exists(), "{} is not there: cargo build --package agentloop", path.display());
+        anyhow::ensure!(
+            path.exists(),
+            "{} does not exist; run: cargo build --package agentloop",
+            path.display()
+        );
         Ok(Program { path, logs: self.logs.clone() })
     }
 
     async fn world(&self) -> Result<World> {
         let kubeconfig = self.kubeconfig.as_ref().context(
-            "--kubeconfig, or AGENTLOOP_TEST_KUBECONFIG, names the API server: hack/cluster up --api-only",
+            "set --kubeconfig or AGENTLOOP_TEST_KUBECONFIG; to start an API server, run: hack/cluster up --api-only",
         )?;
         World::open(kubeconfig).await
     }
@@ -142,8 +146,8 @@ fn main() -> Result<ExitCode> {
             }
             true
         }
-        Command::Plans(args) => runtime.block_on(unless_told_to_stop(plans(&args, &ground)))?,
-        Command::Endurance(args) => runtime.block_on(unless_told_to_stop(endure(&args, &ground)))?,
+        Command::Plans(args) => runtime.block_on(until_signal(plans(&args, &ground)))?,
+        Command::Endurance(args) => runtime.block_on(until_signal(endure(&args, &ground)))?,
         Command::SelfTest(args) => {
             let (program, only) = (ground.program()?, args.only.as_deref());
             runtime.block_on(async {
@@ -154,14 +158,14 @@ fn main() -> Result<ExitCode> {
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A signal ends it in an orderly way: its operators are killed with it.
-async fn unless_told_to_stop(work: impl Future<Output = Result<bool>>) -> Result<bool> {
+/// A signal ends the work in an orderly way, so that its operators are killed.
+async fn until_signal(work: impl Future<Output = Result<bool>>) -> Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         done = work => done,
-        _ = terminate.recv() => bail!("told to stop"),
-        _ = interrupt.recv() => bail!("told to stop"),
+        _ = terminate.recv() => bail!("stopped by SIGTERM"),
+        _ = interrupt.recv() => bail!("stopped by SIGINT"),
     }
 }
 
@@ -183,7 +187,7 @@ async fn endure(args: &Endurance, ground: &Ground) -> Result<bool> {
     let endured = endurance::run(&ground.world().await?, &ground.program()?, size).await?;
     println!("{}", endured.text);
     for wrong in &endured.wrong {
-        println!("WRONG {wrong}");
+        println!("FAILED {wrong}");
     }
     Ok(endured.wrong.is_empty())
 }

@@ -1,4 +1,4 @@
-//! The shipped program as a child process, with an address of its own to speak to.
+//! The shipped program as a child process that connects to an address of its own.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,47 +10,49 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 
-/// Where Debian keeps libfaketime.
+/// Where Debian installs libfaketime.
 const FAKETIME: &[&str] = &[
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
 ];
 
-/// What all operators of a run have in common.
+/// What all operators of a campaign have in common.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The program.
     pub path: PathBuf,
-    /// Where what it writes to standard error is kept; `None`: nowhere.
+    /// The folder for its logs; `None`: no logs.
     pub logs: Option<PathBuf>,
 }
 
-/// Where the library is that steps clocks.
+/// The path of the library that steps clocks.
 pub fn faketime() -> Result<&'static str> {
     match FAKETIME.iter().find(|path| Path::new(path).exists()) {
         Some(path) => Ok(path),
         None => {
-            bail!("libfaketime is missing, which steps the operator's clock: apt-get install libfaketime")
+            bail!(
+                "libfaketime is missing, which steps the operator's clock; run: apt-get install libfaketime"
+            )
         }
     }
 }
 
-/// One operator: killed and started again, it keeps its address and its clock.
+/// One operator. It keeps its address and its clock when it is killed and started again.
 pub struct Operator {
     program: Program,
     name: String,
-    /// Its own namespace comes first.
+    /// The watched namespaces; its own comes first.
     namespaces: String,
     lease: bool,
     folder: PathBuf,
-    /// Its clock is another than the machine's, now or later.
+    /// Its clock differs from the machine's, now or later.
     own_clock: bool,
     child: Mutex<Option<Child>>,
     starts: AtomicU32,
 }
 
 impl Operator {
-    /// An operator of this name that is not started yet; `address` is what it takes for the API server.
+    /// An operator that is not started yet. `address` is that of its proxy.
     pub async fn new(
         program: &Program,
         name: &str,
@@ -97,16 +99,16 @@ impl Operator {
         self.starts.load(Ordering::Relaxed)
     }
 
-    /// Sets its clock so many seconds ahead, whether it runs or not.
+    /// Sets its clock `ahead` seconds ahead, whether it runs or not.
     pub async fn set_clock(&self, ahead: i64) -> Result<()> {
-        // Written whole and then put in place: the library reads it at every look at the clock.
+        // Replaced atomically, because the library reads it whenever the program reads the clock.
         let draft = self.clock().with_extension("draft");
         tokio::fs::write(&draft, format!("{ahead:+}s\n")).await?;
         tokio::fs::rename(&draft, self.clock()).await?;
         Ok(())
     }
 
-    /// Starts it, unless it runs.
+    /// Starts it unless it runs.
     pub async fn start(&self) -> Result<()> {
         let mut child = self.child.lock().await;
         if child.is_some() {
@@ -116,7 +118,7 @@ impl Operator {
         let mut command = Command::new(&self.program.path);
         command.env_clear().env("KUBECONFIG", self.kubeconfig()).kill_on_drop(true);
         if self.own_clock {
-            // Read anew at every call; the monotonic clock goes on as it does, as it does where NTP steps a clock.
+            // Read again at every call. The monotonic clock is not changed, as when NTP steps a clock.
             command.env("LD_PRELOAD", faketime()?).env("FAKETIME_TIMESTAMP_FILE", self.clock());
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
@@ -149,7 +151,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Starts it again where it has ended by itself, as its Deployment would.
+    /// Starts it again if it has exited, as its Deployment would.
     pub async fn restart_if_exited(&self) -> Result<()> {
         let mut child = self.child.lock().await;
         if let Some(running) = child.as_mut()
@@ -162,12 +164,12 @@ impl Operator {
         Ok(())
     }
 
-    /// Stops the process where it is.
+    /// Freezes the process.
     pub async fn freeze(&self) -> Result<()> {
         self.signal(Signal::STOP).await
     }
 
-    /// Lets it go on.
+    /// Resumes the process.
     pub async fn thaw(&self) -> Result<()> {
         self.signal(Signal::CONT).await
     }
@@ -181,7 +183,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Its process, for whoever reads of it in /proc.
+    /// The id of its process.
     pub async fn pid(&self) -> Option<u32> {
         self.child.lock().await.as_ref().and_then(Child::id)
     }

@@ -1,26 +1,25 @@
 //! A plan: one task, what its agents do, and everything that goes wrong meanwhile.
 //!
-//! A plan is a function of a seed and a number and of nothing else: [`Plan::of`](crate::generate). What is to
-//! happen hangs on moments that the operator or the kubelet reaches, never on a time, so that a plan that
-//! found something finds it again.
+//! A plan depends on a seed and a number alone; `Plan::of` generates it. Faults are tied to moments that the operator
+//! or the kubelet reaches, never to a time, so that a plan that found a bug finds it again.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// A task, its surroundings, and what befalls them.
+/// A task, its surroundings, and their faults.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Where its choices come from.
+    /// The seed of its random choices.
     pub seed: u64,
     /// Which of the seed's plans it is.
     pub number: u64,
-    /// What it tries.
+    /// What it tests.
     pub kind: PlanKind,
     /// What the user asks for.
     pub task: Task,
-    /// What the agent of each iteration does, from the first; those behind the last one change something.
+    /// What the agent of each iteration does. Later ones change something.
     pub works: Vec<Work>,
-    /// What befalls the pod of an iteration's first attempt.
+    /// The fault of the pod of an iteration's first attempt.
     pub pod_faults: BTreeMap<i32, PodFault>,
     /// How many operators work from the start.
     pub operators: usize,
@@ -28,7 +27,7 @@ pub struct Plan {
     pub lease: bool,
     /// How many seconds the first operator's clock is ahead.
     pub clock: i64,
-    /// What happens when.
+    /// The faults, and when each happens.
     pub faults: Vec<PlannedFault>,
 }
 
@@ -45,7 +44,7 @@ pub struct Task {
     pub history_limit: i32,
 }
 
-/// The exit code that `spec.failOnExitCodes` names in every plan.
+/// The exit code in `spec.failOnExitCodes` of every plan.
 pub const FATAL: i32 = 42;
 
 /// What an agent does.
@@ -57,7 +56,7 @@ pub enum Work {
     Unchanged,
     /// Changes the workspace and ends in this error.
     Error(u8),
-    /// Changes the workspace and says that the work is done.
+    /// Changes the workspace and reports that the work is done.
     Ready,
     /// Is refused by the provider at its first attempt, and changes the workspace at the next.
     Refused,
@@ -65,12 +64,12 @@ pub enum Work {
     Fatal,
 }
 
-/// What befalls a pod.
+/// A fault of a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodFault {
-    /// The kubelet tells nothing before the end.
+    /// The kubelet reports nothing before the end.
     Late,
-    /// The agent takes a while to end when it is told to.
+    /// The agent takes a while to stop.
     Slow,
     /// An init container fails: the agent never starts.
     NeverStarted,
@@ -78,11 +77,11 @@ pub enum PodFault {
     Evicted,
     /// The container is killed for memory and leaves no report.
     Killed,
-    /// The node falls silent while the agent runs, the pod is deleted, and later collected as garbage.
+    /// The node becomes unreachable while the agent runs; the pod is deleted and later collected as garbage.
     NodeLost,
 }
 
-/// Something that happens at a moment.
+/// A fault and its moment.
 #[derive(Clone, Debug)]
 pub struct PlannedFault {
     /// When.
@@ -91,33 +90,33 @@ pub struct PlannedFault {
     pub fault: Fault,
 }
 
-/// A request of the operator's. Leases and Events are none.
+/// A kind of request. Leases and Events do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RequestKind {
     /// Any write.
     Write,
-    /// Any read of an object or a list; no watch.
+    /// Any read of an object or a list, but not a watch.
     Read,
-    /// A status.
+    /// A status write.
     Status,
     /// The creation of a pod.
     Create,
-    /// The patch that takes the gate away.
+    /// The patch that removes the scheduling gate.
     RemoveSchedulingGate,
-    /// The patch that drops the finalizer.
+    /// The patch that removes the finalizer.
     RemoveFinalizer,
 }
 
-/// A moment that is reached.
+/// A moment in the life of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {
-    /// The n-th request of this sort has come to the proxy and is not passed on yet.
+    /// The n-th request of this kind has arrived at the proxy and is not passed on yet.
     Before(RequestKind, u32),
-    /// It was carried out, and the answer is on its way.
+    /// The request was carried out, and the response is on its way.
     After(RequestKind, u32),
     /// The agent of this iteration runs.
     Running(i32),
-    /// The task has stopped for the n-th time, and nothing else is to come.
+    /// The task has stopped for the n-th time, and no fault is in progress.
     Stopped(u32),
 }
 
@@ -126,26 +125,26 @@ pub enum Moment {
 pub enum Fault {
     /// The operator that sent the request is killed and started again.
     Kill,
-    /// The same; its first lists of tasks and pods are those of the last [`Fault::KeepLists`], and its watches
+    /// The same, but its first lists of tasks and pods are those of the last [`Fault::KeepLists`], and its watches
     /// are late by a second.
     KillAndServeStaleLists,
-    /// The lists of tasks and pods are kept, as a server has them that falls behind from now on.
+    /// The present lists of tasks and pods are kept, as in a server that falls behind from now on.
     KeepLists,
-    /// The answer is lost.
+    /// The response is lost.
     Lose,
     /// The request is refused with this code and not carried out.
     Refuse(u16),
-    /// From now on every status is refused with this code, for so many milliseconds; what the operator sends
-    /// meanwhile is counted.
+    /// Every status write is refused with this code for this many milliseconds, and the operator's requests are
+    /// counted.
     RefuseStatuses(u16, u64),
-    /// The request is never answered and not carried out.
+    /// The request gets no response and is not carried out.
     Stall,
-    /// The request is carried out much later; the operator learns nothing of it.
+    /// The request is carried out much later, and the operator does not learn of it.
     Defer(Until, Meanwhile),
     /// The creation is carried out when its iteration is over and its pod is gone, and an operator that starts
     /// just then is served lists from before.
     DelayCreate,
-    /// The request, or its answer, is held back for a while.
+    /// The request or its response is held back for a while.
     Pause(Until),
     /// The operator's process is stopped for a while.
     Freeze(Until),
@@ -153,33 +152,33 @@ pub enum Fault {
     CutWatches,
     /// All watches end with 410 Gone.
     ExpireWatches,
-    /// All watches are late by so many milliseconds from now on.
+    /// All watches are late by this many milliseconds from now on.
     DelayWatches(u64),
-    /// Nothing comes through for so many milliseconds.
+    /// Nothing gets through for this many milliseconds.
     CutNetwork(u64),
     /// A second operator starts.
     StartSecondOperator,
-    /// The operator's clock steps: it is so many seconds ahead from now on.
+    /// The operator's clock steps to this many seconds ahead.
     Clock(i64),
-    /// A person does something.
+    /// The user does something.
     User(UserAction),
 }
 
-/// How long something is held back. Nothing is for more than ten seconds, a [`Fault::Defer`] for more than two
-/// minutes.
+/// How long something is held back. Ten seconds at most, or two minutes for
+/// [`Fault::Defer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
-    /// So many milliseconds.
+    /// For this many milliseconds.
     Millis(u64),
-    /// The task has moved on by an iteration, an attempt or a stop.
+    /// Until the task has moved on by an iteration, an attempt or a stop.
     MovedOn,
-    /// The task has stopped.
+    /// Until the task has stopped.
     Stopped,
-    /// So many more writes have come.
+    /// Until this many more writes have arrived.
     Writes(u32),
 }
 
-/// What becomes of the operator whose request is held.
+/// What happens to the operator whose request is deferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meanwhile {
     /// Its connection breaks at once.
@@ -190,12 +189,12 @@ pub enum Meanwhile {
     Kill,
 }
 
-/// What a person does.
+/// What the user does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UserAction {
     /// Sets `maxIterations`.
     Limit(i32),
-    /// Suspends the task, and lets it go on once it is suspended.
+    /// Suspends the task, and resumes it once it is suspended.
     Suspend,
     /// Sets a new `resetToken`.
     Token,
@@ -203,13 +202,13 @@ pub enum UserAction {
     Delete,
     /// Deletes the task and creates it again.
     Recreate,
-    /// Deletes the newest pod; by force where true.
+    /// Deletes the newest pod, by force if true.
     DeletePod(bool),
-    /// Creates a pod of its own under the name that the operator is about to use, and deletes it later.
+    /// Creates a foreign pod with the name that the operator is about to use, and deletes it later.
     ForeignPod,
 }
 
-/// What a plan tries; the report counts by it.
+/// What a plan tests; the report counts plans by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "the words that are printed are the documentation")]
 pub enum PlanKind {
@@ -245,14 +244,14 @@ pub enum PlanKind {
 }
 
 impl PlanKind {
-    /// In words.
+    /// Its name in reports.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Calm => "nothing goes wrong",
+            Self::Calm => "no fault",
             Self::KillBefore => "killed before a write",
             Self::KillAfter => "killed after a write",
             Self::KillTwice => "killed at two writes",
-            Self::LostAnswer => "answer lost",
+            Self::LostAnswer => "response lost",
             Self::RefusedWrite => "write refused or timed out",
             Self::RefusedForLong => "status refused for a while",
             Self::RefusedRead => "read refused or timed out",
@@ -275,20 +274,20 @@ impl PlanKind {
             Self::Recreate => "task deleted and created again",
             Self::DeletedPod => "pod deleted by hand",
             Self::Kubelet => "kubelet and node",
-            Self::ForeignPod => "somebody else's pod",
+            Self::ForeignPod => "foreign pod",
             Self::Mixed => "several at once",
         }
     }
 }
 
 impl Fault {
-    /// The word that the report counts by.
+    /// Its name in reports.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Kill => "kill",
             Self::KillAndServeStaleLists => "kill, stale lists",
             Self::KeepLists => "lists kept",
-            Self::Lose => "answer lost",
+            Self::Lose => "response lost",
             Self::Refuse(409) => "refused with 409",
             Self::Refuse(429) => "refused with 429",
             Self::Refuse(500) => "refused with 500",
@@ -318,7 +317,7 @@ impl Fault {
         }
     }
 
-    /// Whether the running pod is told to stop by this.
+    /// Whether it stops the running pod.
     pub fn stops_the_pod(&self) -> bool {
         matches!(
             self,
@@ -330,7 +329,7 @@ impl Fault {
 }
 
 impl PodFault {
-    /// The word that the report counts by.
+    /// Its name in reports.
     pub fn word(self) -> &'static str {
         match self {
             Self::Late => "kubelet: late status",
@@ -353,12 +352,12 @@ impl Plan {
         }
     }
 
-    /// What befalls the pod of an attempt.
+    /// The fault of an attempt's pod.
     pub fn pod_fault(&self, iteration: i32, attempt: i32) -> Option<PodFault> {
         self.pod_faults.get(&iteration).copied().filter(|_| attempt == 0)
     }
 
-    /// A user deletes the task for good in the middle of it.
+    /// Whether the user deletes the task for good.
     pub fn ends_in_deletion(&self) -> bool {
         self.faults.iter().any(|planned| planned.fault == Fault::User(UserAction::Delete))
     }

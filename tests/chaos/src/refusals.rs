@@ -1,4 +1,4 @@
-//! A while in which the API server refuses every status, and how much an operator may send meanwhile.
+//! A period in which the API server refuses every status write, and how much an operator may send meanwhile.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -13,36 +13,36 @@ const MOST_STATUSES: u32 = 16;
 /// All requests of that time, for a conflict is read up on and a new operator fills its caches.
 const MOST_REQUESTS: u32 = 60;
 
-/// The while that was planned, once it has begun.
+/// The planned period, once it has begun.
 #[derive(Default)]
-pub struct Refusals(Mutex<Option<While>>);
+pub struct Refusals(Mutex<Option<Period>>);
 
-struct While {
+struct Period {
     code: u16,
     end: Instant,
     statuses: u32,
     requests: u32,
-    accused: bool,
+    reported: bool,
 }
 
 impl Refusals {
     /// Begins now.
     pub fn begin(&self, code: u16, length: Duration) {
         let end = Instant::now() + length;
-        *lock(&self.0) = Some(While { code, end, statuses: 0, requests: 0, accused: false });
+        *lock(&self.0) = Some(Period { code, end, statuses: 0, requests: 0, reported: false });
     }
 
-    /// Counts a request: the code that refuses it, if one does, or once what is wrong about so many.
+    /// Counts a request. Returns the status code that refuses it, if any. Returns an error once if there are too many.
     pub fn meet(&self, is_status: bool) -> Result<Option<u16>, String> {
         let mut planned = lock(&self.0);
         let Some(now) = planned.as_mut().filter(|now| Instant::now() < now.end) else { return Ok(None) };
         now.requests += 1;
         now.statuses += u32::from(is_status);
-        if !now.accused && (now.statuses > MOST_STATUSES || now.requests > MOST_REQUESTS) {
-            now.accused = true;
+        if !now.reported && (now.statuses > MOST_STATUSES || now.requests > MOST_REQUESTS) {
+            now.reported = true;
             let (statuses, requests, code) = (now.statuses, now.requests, now.code);
             return Err(format!(
-                "{statuses} statuses and {requests} requests in all were sent while every status was answered with {code}"
+                "the operator sent {statuses} statuses and {requests} requests in all while every status was refused with {code}"
             ));
         }
         Ok(is_status.then_some(now.code))
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn statuses_are_refused_until_the_end_and_too_many_are_told_once() {
+    async fn statuses_are_refused_until_the_end_and_too_many_are_reported_once() {
         let refusals = Refusals::default();
         assert_eq!(refusals.meet(true), Ok(None));
         refusals.begin(500, Duration::from_secs(10));

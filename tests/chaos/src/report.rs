@@ -1,4 +1,4 @@
-//! What a run of the campaign says at its end, for people and for programs.
+//! The report at the end of a campaign, as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,13 +16,13 @@ use crate::runner::PlanResult;
 pub struct Report {
     /// Plans of each kind.
     pub kinds: BTreeMap<PlanKind, u64>,
-    /// Plans of each kind of which nothing happened that was planned.
+    /// Plans of each kind of which no fault happened.
     pub unfired: BTreeMap<PlanKind, u64>,
-    /// Faults that happened, by their word.
+    /// Faults that happened, by name.
     pub fired: BTreeMap<&'static str, u64>,
     /// Plans.
     pub plans: u64,
-    /// The operators' writes, Events and Leases apart.
+    /// The operators' writes, without Events and Leases.
     pub writes: u64,
     /// How often an operator was started.
     pub starts: u64,
@@ -30,7 +30,7 @@ pub struct Report {
     pub executions: u64,
     /// Iterations that were counted.
     pub iterations: u64,
-    /// Writes that the watches saw.
+    /// Writes in the recorded history.
     pub seen: u64,
     /// Plans with a violation.
     pub violated: Vec<Value>,
@@ -84,13 +84,13 @@ impl Report {
         }
     }
 
-    /// Notes a plan that could not be carried out at all.
+    /// Counts a plan that could not be carried out at all.
     pub fn trouble(&mut self, seed: u64, number: u64, error: &anyhow::Error) {
         self.plans += 1;
         self.troubled.push(json!({ "seed": seed, "plan": number, "problems": [format!("{error:#}")] }));
     }
 
-    /// For programs.
+    /// The report as JSON.
     pub fn to_json(&self) -> Value {
         let kinds = |counts: &BTreeMap<PlanKind, u64>| -> Value {
             counts
@@ -121,7 +121,7 @@ impl fmt::Display for Report {
         writeln!(out, "{:>7}  plans, in {} s", self.plans, self.took.as_secs())?;
         for (kind, count) in &self.kinds {
             let unfired = match self.unfired.get(kind) {
-                Some(unfired) => format!(" (in {unfired} of them the moment never came)"),
+                Some(unfired) => format!(" (in {unfired} of them the moment was never reached)"),
                 None => String::new(),
             };
             writeln!(out, "{count:>15}  {}{unfired}", kind.as_str())?;
@@ -131,8 +131,8 @@ impl fmt::Display for Report {
             writeln!(out, "{count:>15}  {word}")?;
         }
         writeln!(out, "{:>7}  starts of the operator", self.starts)?;
-        writeln!(out, "{:>7}  writes of the operator, Events and Leases apart", self.writes)?;
-        writeln!(out, "{:>7}  writes in the history that was judged", self.seen)?;
+        writeln!(out, "{:>7}  writes of the operator, without Events and Leases", self.writes)?;
+        writeln!(out, "{:>7}  recorded writes that were checked", self.seen)?;
         writeln!(out, "{:>7}  agents executed", self.executions)?;
         writeln!(out, "{:>7}  iterations that count", self.iterations)?;
         writeln!(out, "{:>7}  plans that could not be carried out", self.troubled.len())?;
@@ -140,7 +140,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// All that is known of a plan that went wrong.
+/// Everything that is known about a plan.
 pub fn details(result: &PlanResult) -> String {
     use fmt::Write;
     let mut text = String::new();
@@ -161,17 +161,21 @@ pub fn details(result: &PlanResult) -> String {
     let fired = result.fired.iter().filter(|fired| **fired).count();
     let _ = writeln!(
         text,
-        "  {fired} of {} steps happened; {} writes of the operator",
+        "  {fired} of {} faults happened; {} writes of the operator",
         result.fired.len(),
         result.writes
     );
     for problem in &result.problems {
-        let _ = writeln!(text, "TROUBLE {problem}");
+        let _ = writeln!(text, "PROBLEM {problem}");
     }
     for found in &result.violations {
         let _ = writeln!(text, "VIOLATION {}: {}", found.invariant, found.what);
     }
-    let _ = writeln!(text, "again: make chaos SEED={} FROM={} PLANS=1", result.plan.seed, result.plan.number);
+    let _ = writeln!(
+        text,
+        "to repeat it: make chaos SEED={} FROM={} PLANS=1",
+        result.plan.seed, result.plan.number
+    );
     text
 }
 
@@ -195,7 +199,7 @@ fn line(seen: &RecordedWrite) -> String {
                 json::number(object, "/status/maxIterations"),
                 active.unwrap_or_default(),
                 if stop.is_empty() { "" } else { " stopped" },
-                if json::has(object, "/status/waiting") { " waits" } else { "" },
+                if json::has(object, "/status/waiting") { " waiting" } else { "" },
                 json::number(object, "/spec/maxIterations"),
                 if json::has(object, "/spec/suspend") { " suspend" } else { "" },
             )
@@ -206,7 +210,7 @@ fn line(seen: &RecordedWrite) -> String {
                 ("/spec/schedulingGates/0", "gated"),
                 ("/spec/nodeName", "bound"),
                 ("/metadata/deletionTimestamp", "deleting"),
-                ("/metadata/finalizers/0", "held"),
+                ("/metadata/finalizers/0", "finalizer"),
                 ("/status/containerStatuses/0/state/running", "runs"),
                 ("/status/containerStatuses/0/state/terminated", "terminated"),
             ] {

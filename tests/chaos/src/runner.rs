@@ -20,39 +20,39 @@ use crate::server::{pods, tasks};
 use crate::world::World;
 use crate::{kubelet, launch, nemesis, user};
 
-/// How long nothing may be done and nothing written before a task is at rest: retries of the operator's are at
-/// most 30 s apart. A busy machine is slow, which breaks no promise.
+/// How long a task may stay without any write before it is at rest: the operator's retries are at most 30 s apart.
+/// A busy machine is slow, which violates nothing.
 const REST: Duration = Duration::from_secs(90);
-/// After the last fault it must come to rest in this time, however busy it looks.
+/// The task must come to rest within this time after the last fault, however many writes there are.
 const LIVELOCK: Duration = Duration::from_mins(10);
-/// How long nothing may be written to be called quiet.
+/// A task is quiet if nothing is written for this long.
 const QUIET: Duration = Duration::from_millis(900);
-/// How long it may take until it is.
+/// How long it may take until the task is quiet.
 const QUIETEN: Duration = Duration::from_secs(20);
-/// How long after its deletion a task's pods may be there.
+/// How long a task's pods may exist after its deletion.
 const LEFT: Duration = Duration::from_mins(1);
-/// The same where the operator is broken on purpose: nobody waits long for what is not to come.
+/// The same if the operator is broken on purpose, when there is no point in a long wait.
 const BROKEN_REST: Duration = Duration::from_secs(30);
 const BROKEN_LEFT: Duration = Duration::from_secs(10);
 const BROKEN_QUIETEN: Duration = Duration::from_secs(6);
-/// How often operators that have ended by themselves are looked for.
+/// How often it looks for operators that have exited.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What came of a plan.
+/// The result of a plan.
 pub struct PlanResult {
     /// The plan.
     pub plan: Plan,
-    /// What was broken; empty where all is well.
+    /// The violations; empty if all is well.
     pub violations: Vec<Violation>,
-    /// What of the plan could not be carried out, through no fault of the operator's.
+    /// What could not be carried out for reasons other than the operator.
     pub problems: Vec<String>,
-    /// Which of its steps happened.
+    /// Which of its faults happened.
     pub fired: Vec<bool>,
     /// The operators' writes.
     pub writes: u32,
     /// How often operators were started.
     pub starts: u32,
-    /// Every write that the API server saw.
+    /// Every write that the API server recorded.
     pub recorded: Vec<RecordedWrite>,
     /// Every agent that ran.
     pub runs: Vec<AgentRun>,
@@ -60,7 +60,7 @@ pub struct PlanResult {
     pub took: Duration,
 }
 
-/// Carries out a plan in a namespace that is its own meanwhile.
+/// Carries out a plan in a namespace that no other plan uses meanwhile.
 pub async fn run(
     world: &World,
     program: &Program,
@@ -122,12 +122,12 @@ async fn life(experiment: &Arc<Experiment>) -> Result<()> {
     Ok(())
 }
 
-/// The longest that something is waited for: where the operator is whole, and where it is broken.
+/// The longest wait with a whole operator, or with a broken one.
 fn bound(experiment: &Experiment, whole: Duration, broken: Duration) -> Duration {
     if experiment.mutator.is_some() { broken } else { whole }
 }
 
-/// L1: false where it does not.
+/// L1. Returns false if the task does not come to rest.
 async fn comes_to_rest(experiment: &Arc<Experiment>) -> Result<bool> {
     let history = &experiment.history;
     let rest = bound(experiment, REST, BROKEN_REST);
@@ -151,7 +151,7 @@ async fn comes_to_rest(experiment: &Arc<Experiment>) -> Result<bool> {
             if version.is_none() || !nemesis::task_stopped(experiment, stops).await? {
                 return Ok(true);
             }
-            // What the user changed just now is yet to be seen.
+            // The history does not show yet what the user changed.
             let changed = |history: &NamespaceHistory| {
                 let now = history.task_named(&experiment.task).map(|task| json::version(&task));
                 (now != version).then_some(())
@@ -185,7 +185,7 @@ async fn comes_to_rest(experiment: &Arc<Experiment>) -> Result<bool> {
     }
 }
 
-/// L2, for a moment: false where it does not.
+/// L2, over a short time. Returns false if the task is not quiet.
 async fn falls_quiet(experiment: &Experiment) -> bool {
     let deadline = Instant::now() + bound(experiment, QUIETEN, BROKEN_QUIETEN);
     while Instant::now() < deadline {
@@ -205,7 +205,7 @@ async fn leaves_nothing(experiment: &Experiment) {
     let left = bound(experiment, LEFT, BROKEN_LEFT);
     if experiment.history.until(left, empty).await.is_none() {
         if let Some(task) = experiment.history.task() {
-            // The operator has no part in this: tasks bear no finalizer.
+            // This is not the operator's doing: tasks have no finalizer.
             let path = tasks(&experiment.history.namespace, json::name(&task));
             let there = experiment.server.get(&path).await.map(|found| found.is_some());
             experiment.report_problem(&format!(
@@ -231,7 +231,7 @@ async fn leaves_nothing(experiment: &Experiment) {
     }
 }
 
-/// Removes what a plan left that went wrong, so that the next one finds the namespace empty.
+/// Removes what a failed plan left, so that the next plan finds the namespace empty.
 async fn sweep(experiment: &Experiment) -> Result<()> {
     let (server, history) = (&experiment.server, &experiment.history);
     let none = json!({ "metadata": { "finalizers": null } });

@@ -1,4 +1,4 @@
-//! That the campaign sees: every way to break the operator, with plans that show it.
+//! Tests the checker: every mutation of the operator, with plans that show it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::world::World;
 /// The seed of the plans below.
 const SEED: u64 = 1;
 
-/// Plans that show a break.
+/// The plans that show each mutation.
 const SHOWN_BY: &[(Mutation, &[u64])] = &[
     (Mutation::NoSchedulingGate, &[31, 131, 80]),
     (Mutation::NoFinalizer, &[FORGOTTEN]),
@@ -35,8 +35,8 @@ const SHOWN_BY: &[(Mutation, &[u64])] = &[
     (Mutation::KeepWriting, &[62]),
 ];
 
-/// No number has this plan: a pod is deleted by force while its agent runs, and the operator dies before it
-/// has heard of that.
+/// Stands for a hand-written plan: a pod is deleted by force while its agent runs, and the operator is killed before
+/// it learns of that.
 const FORGOTTEN: u64 = u64::MAX;
 
 fn plan(number: u64) -> Plan {
@@ -51,7 +51,7 @@ fn plan(number: u64) -> Plan {
     plan
 }
 
-/// A mutation by its word.
+/// Parses the name of a mutation.
 pub fn mutation(word: &str) -> Result<Mutation, String> {
     let known = ALL.iter().find(|(_, name, _)| *name == word);
     known.map(|(mutation, ..)| *mutation).ok_or_else(|| {
@@ -60,8 +60,8 @@ pub fn mutation(word: &str) -> Result<Mutation, String> {
     })
 }
 
-/// Breaks the operator in each way, or in one, and tells which invariants were seen broken by which plan;
-/// false where a break was not seen.
+/// Breaks the operator in each way, or in one, and prints which plan violated which invariants. Returns false if a
+/// mutation was not detected.
 pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>) -> Result<bool> {
     let slots = Arc::new(Semaphore::new(usize::try_from(jobs).unwrap_or(8)));
     let mut running = JoinSet::new();
@@ -95,12 +95,12 @@ pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>
         for (_, _, number, kind, found) in lines.iter().filter(|(of, ..)| of == word) {
             let broken: Vec<&str> = found.iter().map(|invariant| invariant.name()).collect();
             seen |= wanted.iter().any(|wanted| found.contains(wanted));
-            let number = if *number == FORGOTTEN { "by hand".to_owned() } else { format!("plan {number}") };
+            let number = if *number == FORGOTTEN { "hand-made".to_owned() } else { format!("plan {number}") };
             println!("{word:<20} {number:>9} ({}): {}", kind.as_str(), broken.join(", "));
         }
         if !seen {
             println!(
-                "{word:<20} NOT SEEN: none of {} was found broken",
+                "{word:<20} NOT DETECTED: no violation of {} was reported",
                 wanted.iter().map(|invariant| invariant.name()).collect::<Vec<_>>().join(", ")
             );
             is_good = false;

@@ -1,4 +1,4 @@
-//! The API server, as an administrator speaks to it: raw requests, JSON in and out.
+//! A client of the API server with an administrator's rights: raw requests, JSON in and out.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
 
-/// Where our tasks are.
+/// The path of the API group.
 const TASKS: &str = "/apis/agentloop.dev/v1alpha1";
 
 /// The path of a namespace's tasks, or of one of them.
@@ -28,7 +28,7 @@ fn join(collection: String, name: &str) -> String {
     if name.is_empty() { collection } else { format!("{collection}/{name}") }
 }
 
-/// What a body is.
+/// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// A whole object.
@@ -70,7 +70,7 @@ impl Server {
         Ok(self.client.send(request).await?)
     }
 
-    /// Sends one request; the answer is the status code with the body, whatever they say.
+    /// Sends one request and returns the status code and the body, whatever they are.
     pub async fn send(
         &self,
         method: Method,
@@ -101,7 +101,7 @@ impl Server {
         Ok(answer)
     }
 
-    /// Reads an object; `None` where there is none.
+    /// Reads an object; `None` if there is none.
     pub async fn get(&self, path: &str) -> Result<Option<Value>> {
         let (status, answer) = self.send(Method::GET, path, None).await?;
         match status {
@@ -111,7 +111,7 @@ impl Server {
         }
     }
 
-    /// Merges a patch into an object that may be gone by now: then false.
+    /// Merges a patch into an object. Returns false if it is gone.
     pub async fn merge(&self, path: &str, change: &Value) -> Result<bool> {
         let (status, answer) = self.send(Method::PATCH, path, Some((Format::Merge, change))).await?;
         match status {
@@ -121,7 +121,7 @@ impl Server {
         }
     }
 
-    /// Deletes an object that may be gone by now. `grace` in seconds; `None` leaves it to the object.
+    /// Deletes an object, unless it is gone. `grace` is in seconds; `None` leaves it to the object.
     pub async fn delete(&self, path: &str, uid: &str, grace: Option<u32>) -> Result<()> {
         let mut options =
             json!({ "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background" });
@@ -136,7 +136,7 @@ impl Server {
         let (status, answer) = self.send(Method::DELETE, path, Some((Format::Json, &options))).await?;
         match status {
             StatusCode::NOT_FOUND => Ok(()),
-            // Another object has the name by now.
+            // By now another object has the name.
             StatusCode::CONFLICT if !uid.is_empty() => Ok(()),
             status if status.is_success() => Ok(()),
             status => bail!("DELETE {path}: {status}: {}", json::text(&answer, "/message")),

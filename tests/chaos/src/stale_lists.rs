@@ -1,4 +1,4 @@
-//! Old lists: what a stale API server would say.
+//! Lists that are out of date, as a stale API server would return them.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::lock;
 use crate::server::{self, Server};
 
-/// The lists that were kept, and those that operators are to be served in their stead.
+/// The lists that were kept, and those that are due to be served to each operator.
 #[derive(Default)]
 pub struct StaleLists {
     kept: Mutex<HashMap<String, Bytes>>,
@@ -32,28 +32,28 @@ impl StaleLists {
         Ok(())
     }
 
-    /// What was kept is what the operator at this place is served, once each.
+    /// The operator with this index is served each kept list once.
     pub fn serve_to(&self, place: usize) {
         let kept = lock(&self.kept).clone();
         lock(&self.to_serve).extend(kept.into_iter().map(|(path, body)| ((place, path), body)));
     }
 
-    /// Whether this operator is to be served an old list at this path.
+    /// Whether this operator's next list at this path is a stale one.
     pub fn has(&self, place: usize, path: &str) -> bool {
         lock(&self.to_serve).contains_key(&(place, path.to_owned()))
     }
 
-    /// The list that this operator is to be served at this path.
+    /// The stale list that this operator gets at this path, once.
     pub fn take(&self, place: usize, path: &str) -> Option<Bytes> {
         lock(&self.to_serve).remove(&(place, path.to_owned()))
     }
 
-    /// The task at this path as it was kept.
+    /// The task at this path in the kept list.
     pub fn task(&self, path: &str) -> Option<Value> {
         let (collection, name) = path.rsplit_once('/')?;
         let list: Value = serde_json::from_slice(lock(&self.kept).get(collection)?).ok()?;
         let mut task = json::list(&list, "/items").iter().find(|task| json::name(task) == name)?.clone();
-        // Items of a list do not say what they are.
+        // Items of a list have no kind.
         let map = task.as_object_mut()?;
         map.insert("apiVersion".to_owned(), "agentloop.dev/v1alpha1".into());
         map.insert("kind".to_owned(), "AgentTask".into());

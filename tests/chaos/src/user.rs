@@ -109,8 +109,8 @@ fn resume_later(experiment: &Arc<Experiment>) {
             let is = json::text(&task, "/status/phase") == "Suspended" && !json::has(&task, "/status/active");
             is.then_some(())
         };
-        // An active iteration whose pod was never created stays active while the task is suspended: then this
-        // waits in vain.
+        // An active iteration whose pod was never created stays active while the task is suspended: this
+        // wait times out.
         experiment.history.until(SUSPENSION, suspended).await;
         let path = tasks(&experiment.history.namespace, &experiment.task);
         if let Err(error) = experiment.server.merge(&path, &json!({ "spec": { "suspend": false } })).await {

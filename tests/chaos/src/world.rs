@@ -1,4 +1,4 @@
-//! The API server under test: our definition, a node, and namespaces that are used again and again.
+//! The API server under test: the CRD, a node, and namespaces that are used again and again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,27 +17,27 @@ use crate::server::{Format, Server};
 /// The server and what happens on it.
 #[derive(Clone)]
 pub struct World {
-    /// The administrator's connection.
+    /// A connection with an administrator's rights.
     pub server: Server,
     /// The watches.
     pub history: Arc<ServerHistory>,
 }
 
-/// How long the server may take for what it does by itself.
+/// The longest wait for the server's own controllers.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 impl World {
     /// Prepares the server at this kubeconfig.
     pub async fn open(kubeconfig: &Path) -> Result<Self> {
         let server = Server::connect(kubeconfig).await?;
-        let mut definition = serde_json::to_value(agentloop_core::api::crd())?;
-        if let Some(definition) = definition.as_object_mut() {
-            definition.insert("apiVersion".to_owned(), json!("apiextensions.k8s.io/v1"));
-            definition.insert("kind".to_owned(), json!("CustomResourceDefinition"));
+        let mut crd = serde_json::to_value(agentloop_core::api::crd())?;
+        if let Some(crd) = crd.as_object_mut() {
+            crd.insert("apiVersion".to_owned(), json!("apiextensions.k8s.io/v1"));
+            crd.insert("kind".to_owned(), json!("CustomResourceDefinition"));
         }
-        let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-        let path = format!("{definitions}/{}?fieldManager=chaos&force=true", json::name(&definition));
-        server.must(Method::PATCH, &path, Some((Format::Apply, &definition))).await?;
+        let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+        let path = format!("{crds}/{}?fieldManager=chaos&force=true", json::name(&crd));
+        server.must(Method::PATCH, &path, Some((Format::Apply, &crd))).await?;
         exists(&server, "/apis/agentloop.dev/v1alpha1/agenttasks?limit=1").await?;
         let node = json!({ "metadata": { "name": NODE } });
         let (status, _) = server.send(Method::POST, "/api/v1/nodes", Some((Format::Json, &node))).await?;
@@ -48,7 +48,7 @@ impl World {
         Ok(Self { server, history })
     }
 
-    /// A namespace of this name, with delays that are short enough to be waited for.
+    /// Creates a namespace whose settings make delays short.
     pub async fn namespace(&self, name: &str) -> Result<()> {
         let body = json!({ "metadata": { "name": name } });
         let (status, _) =
@@ -66,7 +66,7 @@ impl World {
         let path =
             format!("/api/v1/namespaces/{name}/configmaps/agentloop-config?fieldManager=chaos&force=true");
         self.server.must(Method::PATCH, &path, Some((Format::Apply, &map))).await.context("the settings")?;
-        // Until it exists the server refuses every pod.
+        // The server refuses every pod until it exists.
         let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
         exists(&self.server, &account).await
     }

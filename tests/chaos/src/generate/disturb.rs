@@ -1,11 +1,12 @@
-//! What befalls the task of a plan, by the plan's kind.
+//! Chooses the faults of a plan by its kind.
 
 use fastrand::Rng;
 
 use crate::plan::{Fault, Meanwhile, Moment, Plan, PlanKind, PodFault, RequestKind, Until, UserAction, Work};
 
-/// Writes of the operator in a quiet life of so many iterations: claim, create and start, then settle,
-/// release, create and start for each further one, and the last settle and release.
+/// The operator's writes in a plan of this many iterations without faults. The first iteration takes a status
+/// write, the creation and the removal of the scheduling gate; each later one also takes the removal of the
+/// previous pod's finalizer; and at the end come a status write and the last finalizer.
 pub(super) fn writes(iterations: i32) -> u32 {
     u32::try_from(iterations).unwrap_or(1) * 4 + 1
 }
@@ -18,7 +19,7 @@ fn one_of<T: Clone>(rng: &mut Rng, choices: &[T], other: T) -> T {
     rng.choice(choices.iter()).cloned().unwrap_or(other)
 }
 
-/// A request of a quiet life by its place: each in turn, before and after.
+/// One request after the other, so that every one gets its turn.
 fn every(place: u64, most: u32) -> u32 {
     u32::try_from(place % u64::from(most.max(1))).unwrap_or(0) + 1
 }
@@ -55,7 +56,7 @@ pub(super) fn disturb(plan: &mut Plan, rng: &mut Rng, place: u64) {
         PlanKind::RefusedWrite => refuse(plan, rng, RequestKind::Write, every(place / 5, most), place),
         PlanKind::RefusedForLong => {
             let code = one_of(rng, &[409, 429, 500, 503], 500);
-            // A claim, and what becomes of it: two writes an iteration make one status write, and one more.
+            // Each iteration has one status write, and the last one has another at its end.
             let n = every(place, u32::try_from(count).unwrap_or(1) + 1);
             plan.at(Moment::Before(RequestKind::Status, n), Fault::RefuseStatuses(code, 10_000));
         }
@@ -253,7 +254,7 @@ fn nth_iteration(rng: &mut Rng, count: i32) -> i32 {
     rng.i32(1..=count.max(1))
 }
 
-/// When a person does something: around any write, or while an agent runs.
+/// When the user does something: around any write, or while an agent runs.
 fn user_moment(rng: &mut Rng, count: i32, most: u32) -> Moment {
     match rng.u32(..3) {
         0 => Moment::Running(nth_iteration(rng, count)),
@@ -262,7 +263,7 @@ fn user_moment(rng: &mut Rng, count: i32, most: u32) -> Moment {
     }
 }
 
-/// In every other plan the operator is killed as well.
+/// In half of the plans the operator is killed as well.
 fn and_a_kill(plan: &mut Plan, rng: &mut Rng) {
     if rng.bool() {
         let n = nth(rng, writes(plan.iterations()) + 2);
@@ -286,7 +287,7 @@ fn refuse(plan: &mut Plan, rng: &mut Rng, what: RequestKind, n: u32, place: u64)
 }
 
 /// A creation arrives when its iteration is long over, and an operator that starts just then is served lists
-/// from the time at which it was claimed: only a consistent read tells it that the pod must not start.
+/// from the iteration's start: only a consistent read shows that the pod must not run.
 fn delayed_create(plan: &mut Plan, rng: &mut Rng) {
     plan.task.history_limit = 0;
     let create = nth(rng, u32::try_from(plan.iterations()).unwrap_or(1));
@@ -294,8 +295,8 @@ fn delayed_create(plan: &mut Plan, rng: &mut Rng) {
 }
 
 fn clock(plan: &mut Plan, rng: &mut Rng) {
-    // Far enough for every timer, near enough that what waits for a time does not wait for long: with times
-    // of its own writing in the status, a clock that goes back by an hour makes a task wait for an hour.
+    // Far enough for every timer, but not so far that a task waits for long: the operator compares the clock with
+    // times that it wrote into the status, so a clock that is set back by an hour makes a task wait for an hour.
     let step = |rng: &mut Rng| one_of(rng, &[-15, -3, 4, 10, 3600, 86_400], 10);
     let patient = plan.works.contains(&Work::Refused);
     let step = |rng: &mut Rng| if patient { step(rng).min(10) } else { step(rng) };

@@ -1,4 +1,4 @@
-//! A task and its agents, before anything befalls them.
+//! A task and its agents, without faults.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub(super) fn life(rng: &mut Rng, seed: u64, number: u64, kind: PlanKind) -> Pla
         }
         _ => {}
     }
-    // What does not end the loop, before what does.
+    // The iterations before the last ones must not end the loop.
     for work in works.iter_mut().take(last.saturating_sub(1)) {
         *work = match rng.u32(..12) {
             0 => Work::Unchanged,

@@ -1,4 +1,4 @@
-//! Plans from a seed and a number.
+//! Generates plans from a seed and a number.
 
 mod disturb;
 mod life;
@@ -9,8 +9,8 @@ use crate::plan::{Fault, Moment, Plan, PlanKind, PlannedFault, PodFault};
 use disturb::disturb;
 use life::life;
 
-/// How many plans in a hundred are of each kind. The number of a plan says its kind and its place among its
-/// kind: so every write is hit, and not only those that chance picks.
+/// How many plans in a hundred are of each kind. The number of a plan determines its kind and its index within the
+/// kind, so that every write gets its fault, not only those that chance picks.
 const SHARES: &[(PlanKind, u64)] = &[
     (PlanKind::Calm, 1),
     (PlanKind::KillBefore, 9),
@@ -41,10 +41,10 @@ const SHARES: &[(PlanKind, u64)] = &[
     (PlanKind::RefusedForLong, 1),
 ];
 
-/// Every so many plans one is of a kind that takes long: the two by turns.
+/// One plan in this many is of one of the two kinds that take long.
 const RARE: u64 = 97;
 
-/// A hundred places; each kind's are spread, so that any run of plans has of everything.
+/// The kind of a plan and its index within the kind. Kinds are spread evenly, so that any range of plans has all.
 fn kind_of(number: u64) -> (PlanKind, u64) {
     if number % RARE == RARE - 1 {
         let place = number / RARE;
@@ -53,7 +53,7 @@ fn kind_of(number: u64) -> (PlanKind, u64) {
             place,
         );
     }
-    // 37 and 100 have no common divisor: each place is visited once in a hundred.
+    // 37 and 100 have no common divisor, so each slot comes once in a hundred plans.
     let slot = number * 37 % 100;
     let mut first = 0;
     for (kind, share) in SHARES {
@@ -72,7 +72,7 @@ impl Plan {
         let mut rng = Rng::with_seed(
             seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ number.wrapping_mul(0xd134_2543_de82_ef95),
         );
-        // The first numbers of neighbouring seeds resemble each other.
+        // The first random numbers of neighbouring seeds are similar.
         for _ in 0..4 {
             rng.u64(..);
         }
@@ -88,7 +88,7 @@ impl Plan {
         self.faults.push(PlannedFault { at, fault });
     }
 
-    /// An agent that is told to stop takes its time.
+    /// Makes agents slow that are stopped while they run.
     fn slow_down(&mut self) {
         let stopped = self.faults.iter().filter(|planned| planned.fault.stops_the_pod());
         let iterations: Vec<i32> = stopped
@@ -100,7 +100,7 @@ impl Plan {
         self.pod_faults.extend(iterations.into_iter().map(|iteration| (iteration, PodFault::Slow)));
     }
 
-    /// How many iterations the plan has when nothing is changed by hand.
+    /// How many iterations the plan has unless the user changes the task.
     pub fn iterations(&self) -> i32 {
         i32::try_from(self.works.len()).unwrap_or(1)
     }
