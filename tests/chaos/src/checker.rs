@@ -43,7 +43,7 @@ const GATE: &str = "agentloop.dev/start";
 struct Count {
     /// The task as it was last written; nothing once it is gone.
     now: Option<Arc<Value>>,
-    claims: BTreeSet<(i64, i64)>,
+    activated: BTreeSet<(i64, i64)>,
     no_change: i64,
     same_error: i64,
     error: Option<String>,
@@ -97,7 +97,7 @@ fn is_gated(pod: &Value) -> bool {
     json::list(pod, "/spec/schedulingGates").iter().any(|gate| json::text(gate, "/name") == GATE)
 }
 
-fn is_held(pod: &Value) -> bool {
+fn has_finalizer(pod: &Value) -> bool {
     json::list(pod, "/metadata/finalizers").iter().any(|name| name == FINALIZER)
 }
 
@@ -113,7 +113,7 @@ fn place(pod: &Value) -> (i64, i64) {
     (label(pod, "iteration"), label(pod, "attempt"))
 }
 
-fn claim(task: &Value) -> Option<(i64, i64)> {
+fn active(task: &Value) -> Option<(i64, i64)> {
     json::has(task, "/status/active").then(|| {
         (json::number(task, "/status/active/iteration"), json::number(task, "/status/active/attempt"))
     })
@@ -159,15 +159,15 @@ impl Checker<'_> {
             (count.no_change, count.same_error, count.error) = (0, 0, None);
             count.verdict = count.verdict.filter(|verdict| *verdict == "Succeeded");
         }
-        let settled = claim(before).filter(|claimed| claim(after) != Some(*claimed));
+        let settled = active(before).filter(|current| active(after) != Some(*current));
         match settled {
-            Some(claimed) => self.settled(uid, count, claimed, grown == 1),
+            Some(current) => self.settled(uid, count, current, grown == 1),
             None if grown != 0 => self.broken(Invariant::S4, "an iteration was counted that was not active"),
             None => {}
         }
         self.streaks(count, after);
-        if let Some(claimed) = claim(after).filter(|claimed| claim(before) != Some(*claimed)) {
-            self.claimed(count, before, after, claimed, new_token);
+        if let Some(current) = active(after).filter(|current| active(before) != Some(*current)) {
+            self.became_active(count, before, after, current, new_token);
         }
         self.stop(count, before, after);
         self.limit_is_shown(after);
@@ -241,24 +241,24 @@ impl Checker<'_> {
         }
     }
 
-    fn claimed(
+    fn became_active(
         &mut self,
         count: &mut Count,
         before: &Value,
         after: &Value,
-        claimed: (i64, i64),
+        current: (i64, i64),
         new_token: bool,
     ) {
-        let (iteration, attempt) = claimed;
+        let (iteration, attempt) = current;
         let what = format!("iteration {iteration}, attempt {attempt} became active");
         let done = json::number(after, "/status/iterations");
         if iteration != done + 1 {
             self.broken(Invariant::S2, format!("{what} after {done} iterations"));
         }
-        if count.claims.iter().any(|earlier| *earlier >= claimed) {
+        if count.activated.iter().any(|earlier| *earlier >= current) {
             self.broken(Invariant::S2, format!("{what}, but it or a later one was active before"));
         }
-        count.claims.insert(claimed);
+        count.activated.insert(current);
         if iteration > limit(after) {
             self.broken(Invariant::S3, format!("{what} with a limit of {}", limit(after)));
         }
@@ -306,7 +306,7 @@ impl Checker<'_> {
         let Some(most) = after.pointer("/status/maxIterations").and_then(Value::as_i64) else { return };
         let other = matches!(json::text(after, "/status/stop/phase"), "CircuitOpen" | "Failed" | "Succeeded");
         let reached = json::number(after, "/status/iterations") >= most;
-        let is_due = reached && !other && !is_suspended(after) && claim(after).is_none();
+        let is_due = reached && !other && !is_suspended(after) && active(after).is_none();
         let shown = json::text(after, "/status/phase");
         if (shown == "IterationLimitReached") != is_due {
             self.broken(
@@ -324,12 +324,12 @@ impl Checker<'_> {
             self.pods.insert(json::uid(pod).to_owned(), pod.clone());
             let was_gated = before.as_deref().is_none_or(is_gated);
             if was_gated && !is_gated(pod) && (!has_ended(pod) || !is_new) {
-                self.started(pod);
+                self.gate_removed(pod);
             }
         }
-        let was_held = before.as_deref().is_some_and(is_held);
-        if was_held && (seen.gone || !is_held(pod)) {
-            self.released(before.as_deref().unwrap_or(pod));
+        let had_finalizer = before.as_deref().is_some_and(has_finalizer);
+        if had_finalizer && (seen.gone || !has_finalizer(pod)) {
+            self.finalizer_removed(before.as_deref().unwrap_or(pod));
         }
         self.only_one_runs(pod);
     }
@@ -339,23 +339,23 @@ impl Checker<'_> {
     }
 
     /// A pod lost the scheduling gate. Its iteration must be the active one.
-    fn started(&mut self, pod: &Value) {
+    fn gate_removed(&mut self, pod: &Value) {
         let Some(task) = self.task_of(pod) else { return };
-        if claim(&task) != Some(place(pod)) {
+        if active(&task) != Some(place(pod)) {
             let (iteration, attempt) = place(pod);
             let what = format!(
                 "the pod of iteration {iteration}, attempt {attempt} lost its scheduling gate, but the active one is {:?}",
-                claim(&task)
+                active(&task)
             );
             self.broken(Invariant::S2, what);
         }
     }
 
     /// A pod lost the finalizer. Its iteration must be settled in the status by then, unless the task is gone.
-    fn released(&mut self, pod: &Value) {
+    fn finalizer_removed(&mut self, pod: &Value) {
         let Some(task) = self.task_of(pod) else { return };
         let deleting = json::has(&task, "/metadata/deletionTimestamp");
-        if !deleting && claim(&task) == Some(place(pod)) {
+        if !deleting && active(&task) == Some(place(pod)) {
             let (iteration, attempt) = place(pod);
             self.broken(
                 Invariant::S4,

@@ -348,12 +348,12 @@ async fn report_leftovers(
     text: &mut String,
     wrong: &mut Vec<String>,
 ) -> Result<()> {
-    let (mut pods, mut held, mut leases) = (0, 0, 0);
+    let (mut pods, mut finalizers, mut leases) = (0, 0, 0);
     let mut events: BTreeMap<String, usize> = BTreeMap::new();
     for name in names {
         for pod in world.history.namespace(name).pods() {
             pods += 1;
-            held += usize::from(json::has(&pod, "/metadata/finalizers/0"));
+            finalizers += usize::from(json::has(&pod, "/metadata/finalizers/0"));
         }
         let path = format!("/apis/events.k8s.io/v1/namespaces/{name}/events");
         for event in json::list(&world.server.must(Method::GET, &path, None).await?, "/items") {
@@ -365,13 +365,13 @@ async fn report_leftovers(
         leases += json::list(&world.server.must(Method::GET, &path, None).await?, "/items").len();
     }
     let most = events.values().max().copied().unwrap_or(0);
-    let _ = writeln!(text, "{pods:>8}  pods, {held} of them with a finalizer");
+    let _ = writeln!(text, "{pods:>8}  pods, {finalizers} of them with a finalizer");
     let _ = writeln!(text, "{:>8}  Events, at most {most} of one task", events.values().sum::<usize>());
     let _ = writeln!(text, "{leases:>8}  Leases");
     let kept = usize::try_from(size.tasks).unwrap_or(0) * usize::try_from(KEPT).unwrap_or(1);
     for (is_wrong, what) in [
         (pods > kept, format!("there are {pods} pods, but only {kept} should be left")),
-        (held > 0, format!("{held} pods still have a finalizer at the end")),
+        (finalizers > 0, format!("{finalizers} pods still have a finalizer at the end")),
         (leases != 1, format!("there are {leases} Leases, not one")),
         (most > MOST_EVENTS, format!("a task has {most} Events")),
     ] {
