@@ -1,6 +1,6 @@
 # One command for everything that a developer does; "make" alone lists them.
 
-# The local cluster that the targets below mean, and what it is started with (--api-only).
+# The local cluster of the targets below, and the arguments that start it (--api-only).
 CLUSTER      ?= agentloop
 CLUSTER_ARGS ?=
 
@@ -11,7 +11,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## show two loops on a local cluster, from nothing (root; CLUSTER=current: on your own cluster)
+demo: ## run two loops on a new local cluster (root; CLUSTER=current: on your own cluster)
 	@CLUSTER=$(CLUSTER) hack/demo
 
 .PHONY: images
@@ -19,7 +19,7 @@ images: ## build the operator's and the runner's image as OCI archives in dist/
 	@hack/build-images
 
 .PHONY: prerequisites
-prerequisites: ## check what this machine must have, and install it where that is allowed
+prerequisites: ## check this machine's prerequisites, and install them if that is allowed
 	@hack/prerequisites
 
 .PHONY: tools
@@ -31,11 +31,11 @@ cluster: ## start the local cluster (root; CLUSTER_ARGS=--api-only needs none) a
 	@kubeconfig=$$(hack/cluster up --name $(CLUSTER) $(CLUSTER_ARGS)) && echo "export KUBECONFIG=$$kubeconfig"
 
 .PHONY: cluster-down
-cluster-down: ## end the local cluster and remove all that it left
+cluster-down: ## stop the local cluster and remove everything it left
 	@hack/cluster down --name $(CLUSTER)
 
 .PHONY: generate
-generate: ## write what is generated from the API's types: the CRD, its schema for editors and its reference
+generate: ## generate the CRD, its JSON schema for editors and its reference from the API's types
 	@hack/generate
 
 .PHONY: lint
@@ -47,7 +47,7 @@ audit: ## check the dependencies against the advisory database (needs the intern
 	@hack/lint audit
 
 .PHONY: test
-test: ## run all tests; everything that they need is built and started
+test: ## run all tests; builds and starts everything they need
 	@hack/test
 
 # Seconds for each target.
@@ -59,38 +59,38 @@ fuzz: ## search for inputs that break the parsers, FUZZ_SECONDS (60) for each of
 	@hack/fuzz --seconds $(FUZZ_SECONDS)
 
 .PHONY: model
-model: ## search all that can happen to the rules, within bounds
+model: ## search everything that can happen to the rules, within bounds
 	@cargo run --quiet --locked --package agentloop-model
 
 .PHONY: chaos
-chaos: ## put the shipped operator through 10,000 planned disasters (PLANS=, FROM=, SEED=, JOBS=)
+chaos: ## run the shipped operator through 10,000 fault plans (PLANS=, FROM=, SEED=, JOBS=)
 	@hack/chaos plans
 
 .PHONY: endurance
-endurance: ## bring 1,000 tasks through 20 iterations each with one operator (TASKS=, ITERATIONS=, SEED=)
+endurance: ## run 1,000 tasks through 20 iterations each with one operator (TASKS=, ITERATIONS=, SEED=)
 	@hack/chaos endurance
 
 .PHONY: test-unit test-fuzz test-model test-api test-chaos test-chart test-examples test-e2e test-demo
 test-unit: ## run the tests that need no server
 test-fuzz: ## search for inputs that break the parsers, for a short time
-test-model: ## search what can happen to the rules, briefly, and that the search sees what is broken
+test-model: ## search what can happen to the rules, briefly, and verify that the search finds broken rules
 test-api: ## run the operator's tests against a real API server
-test-chaos: ## run a sample of planned disasters, and see that breaks are seen
+test-chaos: ## run a sample of fault plans, and verify that the checker detects broken operators
 test-chart: ## run the chart's tests
-test-examples: ## try every example against a real API server
+test-examples: ## apply every example to a real API server
 test-e2e: ## run the tests in a cluster with a real kubelet (root)
 test-demo: ## run the demo from an empty cluster to its end (root)
 test-unit test-fuzz test-model test-api test-chaos test-chart test-examples test-e2e test-demo:
 	@hack/test $(@:test-%=%)
 
 .PHONY: transitions
-transitions: ## edit 1,000 tasks in the middle of their loops: do they end as fresh ones do?
+transitions: ## edit 1,000 tasks in the middle of their loops, and verify that they end as new ones do
 	@hack/test transitions
 
 .PHONY: memory
-memory: ## measure the operator's memory with 1,000 tasks, 10,000 pods and objects that are made to take much
+memory: ## measure the operator's memory with 1,000 tasks, 10,000 pods and objects crafted to take much
 	@hack/test memory
 
 .PHONY: mutants
-mutants: ## break the rules and the parsers one place at a time: does a test notice? (1 h on two cores)
+mutants: ## break the rules and the parsers one place at a time, and list what no test notices (1 h on two cores)
 	@hack/mutants

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # Programs from Rust's registry, each built once into the cache.
 
-# cargo_tool NAME VERSION MINUTES : prints where the program is; says how long it takes where it must be built.
+# cargo_tool NAME VERSION MINUTES : prints the path of the program; says how long it takes if it must be built.
 cargo_tool() {
   local name=$1 version=$2 minutes=$3
   local root=$AGENTLOOP_CACHE/cargo/$name-$version

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What every script below hack/ shares: where things live, how they speak, how they wait.
+# Shared by every script in hack/: paths, messages and waiting.
 
 if [ -n "${AGENTLOOP_HACK_DIR:-}" ]; then return 0; fi
 AGENTLOOP_HACK_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -39,7 +39,7 @@ start_apiserver() {
 # The default request rate makes it take five seconds to start.
 start_controllers() {
   local controllers='*'
-  # Where tests play the kubelet nobody renews a node's lease, and their nodes shall stay as they set them.
+  # If tests play the kubelet, nothing renews a node's lease, and nodes must stay as the tests set them.
   if [ "$CLUSTER_MODE" = api ]; then controllers='*,-node-lifecycle-controller'; fi
   if [ -n "$CLUSTER_LEAN" ]; then
     controllers='garbage-collector-controller,namespace-controller,serviceaccount-controller,root-ca-certificate-publisher-controller'

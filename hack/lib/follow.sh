@@ -57,7 +57,7 @@ print_line() { printf '%6s  %-22s %s\n' "$((SECONDS - follow_since)) s" "$1" "$2
 
 is_stop() { [[ $1 =~ ^(IterationLimitReached|CircuitOpen|Failed|Succeeded)$ ]]; }
 
-# follow TASK SECONDS PHASE : shows the task's status until it is in PHASE. False where it stops in
+# follow TASK SECONDS PHASE : shows the task's status until it is in PHASE. False if it stops in
 # another one, or the time is up; follow_problem then says so.
 # Sets first_active: the first iteration in flight that was seen.
 follow() {

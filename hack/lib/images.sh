@@ -71,6 +71,6 @@ load_archives() {
   done
 }
 
-# images_annotation ARCHIVE… : for helm --set-string. The tag is the same for every build, so this is what tells the
+# images_annotation ARCHIVE… : for helm --set-string. The tag is the same for every build, so this is what shows the
 # Deployment of new images.
 images_annotation() { echo "podAnnotations.images=$(cat "$@" | sha256sum | cut -c -16)"; }

@@ -27,7 +27,7 @@ create_network() {
   open_way_out
 }
 
-# Pods and image pulls reach what the machine reaches, where its firewall lets them: a convenience
+# Pods and image pulls reach what the machine reaches, if its firewall allows it: a convenience
 # for people who run real agents, so its failure is no error.
 open_way_out() {
   nft -f - 2>>"$CLUSTER_DIR/logs/network.log" <<NFT || say "cluster $CLUSTER_NAME: without a way out to the internet (see logs/network.log)"

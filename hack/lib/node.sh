@@ -151,7 +151,7 @@ node_start() {
 
 # === what is left of containers ===
 
-# container_ids : from containerd's folders, and from the children of shims in case somebody removed those.
+# container_ids : from containerd's folders, and from the children of shims in case a user removed those.
 container_ids() {
   local folder shim child
   for folder in "$CLUSTER_DIR"/containerd/run/io.containerd.runtime.v2.task/k8s.io/*/; do

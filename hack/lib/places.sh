@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034 # what is set here is read by the other files
-# A cluster's name decides where everything of it lives; a slot keeps clusters apart on one machine.
+# A cluster's name determines the paths of its files; a slot keeps clusters apart on one machine.
 
 readonly CLUSTERS_DIR=$AGENTLOOP_STATE/clusters
-# Networks are the machine's, whoever's state folder a cluster lives in, and are gone after a reboot: so are slots.
+# Networks belong to the machine, whichever state folder a cluster is in, and are gone after a reboot: so are slots.
 readonly SLOTS_DIR=/run/agentloop/slots
 readonly LAST_SLOT=99
 
@@ -25,7 +25,7 @@ lock_cluster() {
 
 unlock_cluster() { exec 9>&-; }
 
-# The mode (api or full) of the selected cluster; nothing where there is none.
+# The mode (api or full) of the selected cluster; empty if there is none.
 mode_of_cluster() { cat "$CLUSTER_DIR/mode" 2>/dev/null || true; }
 
 cluster_names() {
@@ -36,7 +36,7 @@ cluster_names() {
 }
 
 # find_slot : the slot that the selected cluster holds, if any. Asks the machine and not the
-# state folder, which somebody may have removed under a running cluster.
+# state folder, which a user may have removed under a running cluster.
 find_slot() {
   local entry
   for entry in "$SLOTS_DIR"/*; do

@@ -62,7 +62,7 @@ wait_for_daemon() {
   until "$@" >/dev/null 2>&1; do
     if ! kill -0 "${STARTED_PID[$program]}" 2>/dev/null; then
       tail_of "$(log_of "$program")"
-      die "cluster $CLUSTER_NAME: $program ended before $what" "its log above tells why; then try again: hack/cluster up --name $CLUSTER_NAME"
+      die "cluster $CLUSTER_NAME: $program ended before $what" "see its log above; then try again: hack/cluster up --name $CLUSTER_NAME"
     fi
     if [ "$SECONDS" -ge "$deadline" ]; then
       tail_of "$(log_of "$program")"
@@ -90,7 +90,7 @@ find_tools() {
   DAEMON_PATH=$TOOLS_PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 }
 
-# kube ARGUMENT… : kubectl on the selected cluster, and nowhere near the person's own settings.
+# kube ARGUMENT… : kubectl on the selected cluster, without the user's own kubeconfig.
 kube() {
   KUBECACHEDIR=$CLUSTER_DIR/kubectl-cache KUBERC=off "$(tool kubectl)" --kubeconfig "$KUBECONFIG_FILE" --request-timeout=10s "$@"
 }

@@ -10,7 +10,7 @@ JSON
 }
 
 # The provisioner reads config.json from a file and the rest from the ConfigMap. Volumes are made
-# with mode 0777, because nobody knows yet which user a pod will run as.
+# with mode 0777, because it is not known yet which user a pod will run as.
 storage_manifest() {
   cat <<YAML
 apiVersion: v1

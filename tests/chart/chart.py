@@ -54,7 +54,7 @@ def command(*args, given=None):
 
 
 def helm(*args, values=None):
-    """Helm with these values, or without any where the command takes none."""
+    """Helm with these values, or without any if the command takes none."""
     if values is None:
         return command(os.environ["HELM"], *args)
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
@@ -64,7 +64,7 @@ def helm(*args, values=None):
 
 
 def render(values=None, has=("apiregistration.k8s.io/v1",)):
-    """The objects that Helm makes where the cluster has these APIs, hooks included; each call returns its own."""
+    """The objects that Helm renders if the cluster has these APIs, including hooks; each call returns new ones."""
     return json.loads(_render(json.dumps(values or {}), tuple(has)))
 
 
@@ -96,7 +96,7 @@ def pod_specs(objects):
 
 
 def argument(container, flag):
-    """The value of --flag=value; None where it is not given."""
+    """The value of --flag=value; None if it is not given."""
     return next((a.split("=", 1)[1] for a in container["args"] if a.startswith(f"--{flag}=")), None)
 
 

@@ -190,8 +190,8 @@ class Settings(unittest.TestCase):
 
     @every_case
     def test_come_from_the_config_map_that_the_operator_is_told(self, _, objects):
-        told = argument(pod_template(one(objects, "Deployment"))["spec"]["containers"][0], "config-map")
-        self.assertIn(told, [o["metadata"]["name"] for o in of_kind(objects, "ConfigMap")] + ["our-settings"])
+        name = argument(pod_template(one(objects, "Deployment"))["spec"]["containers"][0], "config-map")
+        self.assertIn(name, [o["metadata"]["name"] for o in of_kind(objects, "ConfigMap")] + ["our-settings"])
 
     def test_of_ones_own_replace_the_charts(self):
         objects = render(CASES["own ConfigMap"])

@@ -1,6 +1,6 @@
 """What a real API server says of the chart: it takes the objects, and the roles suffice and no more.
 
-No pod runs there: what the Job before an uninstall does is tested where pods run.
+No pod runs there. The end-to-end tests cover what the Job before an uninstall does.
 """
 
 import json
