@@ -23,7 +23,7 @@ async fn running(world: &World, name: &str) -> String {
 
 async fn is_deleted(world: &World, pod: &str) {
     let pods = world.api::<Pod>();
-    eventually("the pod is told to stop", || async {
+    eventually("the pod is being deleted", || async {
         pods.get_opt(pod).await.expect("an answer")?.metadata.deletion_timestamp
     })
     .await;
@@ -71,7 +71,7 @@ async fn suspending_before_the_agent_started_charges_nothing() {
 }
 
 #[tokio::test]
-async fn a_pod_that_somebody_deletes_while_its_agent_runs_is_charged_once() {
+async fn a_pod_that_a_user_deletes_while_its_agent_runs_is_charged_once() {
     let world = World::with_tasks().await;
     let _operator = Operator::start(&world);
     let pod = running(&world, "cut").await;
@@ -121,7 +121,7 @@ async fn a_refused_credential_fails_the_task_until_a_new_token() {
     world.patch("key", json!({ "maxIterations": 20 })).await;
     world.until("key", "the edit is seen", |s| s.observed_generation == Some(2)).await;
     assert_eq!(world.status("key").await.phase, Some(Phase::Failed));
-    world.patch("key", json!({ "resetToken": "mended" })).await;
+    world.patch("key", json!({ "resetToken": "fixed" })).await;
     world.started_pod("key").await;
     world.end().await;
 }

@@ -96,7 +96,7 @@ async fn a_status_is_written_only_over_the_version_that_was_read() {
 }
 
 #[tokio::test]
-async fn errors_are_told_apart() {
+async fn errors_are_distinguished() {
     let world = World::with_tasks().await;
     let pod = world.pod(json!({ "name": "p" }), &[]).await;
     let mut again = pod.clone();
@@ -105,7 +105,7 @@ async fn errors_are_told_apart() {
     let exists = world.writer.create(&world.namespace, &again).await.expect_err("the name is taken");
     assert!(exists.already_exists(), "{exists}");
     let missing =
-        world.writer.delete_pod(&world.namespace, "nobody", OTHER_UID).await.expect_err("no such pod");
+        world.writer.delete_pod(&world.namespace, "no-such-pod", OTHER_UID).await.expect_err("no such pod");
     assert!(missing.is_not_found(), "{missing}");
     let task = world.task("t", json!({ "iterations": 5 })).await;
     let version = task.resource_version().expect("a version");

@@ -54,10 +54,10 @@ async fn stuck(world: &World, task: &str) -> Pod {
     pod
 }
 
-/// Waits until the pod is told to stop, and ends it unstarted, as a kubelet does.
+/// Waits until the pod is being deleted, and ends it unstarted, as a kubelet does.
 async fn is_replaced(world: &World, task: &str, pod: &Pod) -> AgentTaskStatus {
     let (pods, name) = (world.api::<Pod>(), pod.name_any());
-    eventually("the pod is told to stop", || async {
+    eventually("the pod is being deleted", || async {
         pods.get_opt(&name).await.expect("an answer")?.metadata.deletion_timestamp
     })
     .await;
@@ -119,7 +119,7 @@ impl Nodes {
         Self { api: Api::all(world.clients.read.clone()), label: world.namespace.clone() }
     }
 
-    /// A client that asks the API server for these nodes where it is told to list all.
+    /// A client that lists these nodes only, even if asked for all.
     async fn client(&self) -> Client {
         let selector = format!("&labelSelector={LABEL}%3D{}", self.label);
         let narrow = MapRequestLayer::new(move |mut request: http::Request<Body>| {

@@ -1,4 +1,4 @@
-//! An operator in this process, and somebody who does to its pods what a kubelet does.
+//! An operator in this process, and a kubelet for its pods.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::world::{World, eventually, object};
 
-/// The node that all pods of these tests are bound to. It exists, so that nobody collects its pods.
+/// The node that all pods of these tests are bound to. It exists, so that the garbage collector leaves its pods alone.
 const NODE: &str = "agentloop-test";
 
 /// An operator for the world's namespace alone.
@@ -148,7 +148,7 @@ fn number(pod: &Pod, label: &str) -> i32 {
 }
 
 impl Kubelet {
-    /// `work` tells what the agent of an iteration does.
+    /// `work` returns what the agent of an iteration does.
     pub fn start(world: &World, work: impl Fn(i32) -> Work + Send + Sync + 'static) -> Self {
         let (ran, created) = (Arc::default(), Arc::default());
         let pods = world.api::<Pod>();
@@ -188,10 +188,10 @@ async fn follow(
             Ok(())
         }
     });
-    seen.await.expect("the watch goes on");
+    seen.await.expect("the watch continues");
 }
 
-/// No gate holds the pod, nobody deletes it, and no node has it.
+/// The pod has no scheduling gate, is not being deleted, and is on no node.
 fn is_free(pod: &Pod) -> bool {
     let spec = pod.spec.as_ref().expect("a spec");
     spec.scheduling_gates.iter().flatten().count() == 0

@@ -17,7 +17,7 @@ use crate::world::{PATIENCE, World, config, eventually};
 
 const LEASE: &str = "operator";
 
-/// Quick, except for the duration: whoever waits for an expiry is told from one who does not.
+/// Quick, except for the duration: an operator that waits for an expiry is distinguished from one that does not.
 fn timings(duration: u64) -> Timings {
     Timings {
         duration: Duration::from_secs(duration),
@@ -97,7 +97,7 @@ async fn a_leader_that_vanished_is_followed_after_its_time_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_leader_stops_when_somebody_else_writes_itself_in() {
+async fn a_leader_stops_when_another_holder_takes_the_lease() {
     let world = World::new().await;
     let mut first = candidate(&world, &world.clients.write, "first", 600);
     acquired(&mut first).await;
@@ -111,7 +111,7 @@ async fn a_leader_stops_when_somebody_else_writes_itself_in() {
 }
 
 #[tokio::test]
-async fn a_leader_goes_on_over_strangers_edits_and_a_deleted_lease() {
+async fn a_leader_continues_after_foreign_edits_and_a_deleted_lease() {
     let world = World::new().await;
     let mut first = candidate(&world, &world.clients.write, "first", 600);
     acquired(&mut first).await;

@@ -1,4 +1,4 @@
-//! What the operator costs the API server, and what it does where it may not see everything.
+//! What the operator costs the API server, and what it does if it may not see everything.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -107,20 +107,20 @@ async fn the_events_of_all_slow_pods_of_a_namespace_are_listed_together() {
         set_status(&pods, &pod.name_any(), json!({ "phase": "Pending", "containerStatuses": [agent] })).await;
         slow.push(pod);
     }
-    let told = |pod: &Pod, reason: &str, message: &str| {
+    let warn = |pod: &Pod, reason: &str, message: &str| {
         object::<Event>(json!({
-            "metadata": { "generateName": "told-" },
+            "metadata": { "generateName": "warning-" },
             "involvedObject": { "kind": "Pod", "namespace": world.namespace, "name": pod.name_any(), "uid": pod.uid() },
             "type": "Warning", "reason": reason, "message": message, "lastTimestamp": jiff::Timestamp::now().to_string(),
         }))
     };
     let events = world.api::<Event>();
-    let mount = told(&slow[0], "FailedMount", "MountVolume.SetUp failed for volume \"data\": no such disk");
+    let mount = warn(&slow[0], "FailedMount", "MountVolume.SetUp failed for volume \"data\": no such disk");
     events.create(&PostParams::default(), &mount).await.expect("an Event");
     let status = world.until("a", "VolumePending", |s| s.reason.as_deref() == Some("VolumePending")).await;
     assert!(status.message.expect("words").contains("no such disk"));
     // One that comes later is seen as well.
-    let sandbox = told(&slow[5], "FailedCreatePodSandBox", "no network");
+    let sandbox = warn(&slow[5], "FailedCreatePodSandBox", "no network");
     events.create(&PostParams::default(), &sandbox).await.expect("an Event");
     world.until("f", "StartFailed", |s| s.reason.as_deref() == Some("StartFailed")).await;
     let lists = asked.count(|request| request.contains("/events?"));
@@ -193,7 +193,7 @@ async fn grant(world: &World, user: &str, without: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_namespace_that_may_not_be_listed_is_named_and_keeps_nobody_else_waiting() {
+async fn a_namespace_that_may_not_be_listed_is_reported_and_keeps_no_other_waiting() {
     let (open, closed) = (World::with_tasks().await, World::new().await);
     let user = format!("operator-of-{}", open.namespace);
     grant(&open, &user, &[]).await;

@@ -181,7 +181,7 @@ async fn a_deleted_task_leaves_no_pod_behind_and_its_successor_counts_from_one()
 
     let tasks = world.api::<AgentTask>();
     tasks.delete("gone", &DeleteParams::background()).await.expect("deleted");
-    eventually("the pod is told to stop", || async {
+    eventually("the pod is being deleted", || async {
         let pod = pods.get_opt(&name).await.expect("an answer")?;
         pod.metadata.deletion_timestamp
     })
@@ -194,7 +194,7 @@ async fn a_deleted_task_leaves_no_pod_behind_and_its_successor_counts_from_one()
     work.0.end = agentloop_contract::report::End::Interrupted;
     end(&pods, &name, &work).await;
     world.force_delete(&name).await;
-    eventually("the pod is let go", || async {
+    eventually("the finalizer is removed", || async {
         pods.get_opt(&name).await.expect("an answer").is_none().then_some(())
     })
     .await;
@@ -211,7 +211,7 @@ async fn nothing_is_written_once_a_loop_has_stopped() {
     world.create("quiet", json!({})).await;
     world.until_phase("quiet", Phase::Succeeded).await;
     let pods = world.api::<Pod>();
-    eventually("the pod is let go", || async {
+    eventually("the finalizer is removed", || async {
         let list = pods.list(&ListParams::default()).await.expect("a list");
         list.iter().all(|pod| pod.finalizers().is_empty()).then_some(())
     })
@@ -269,7 +269,7 @@ async fn the_server_refuses_a_status_that_would_break_the_count() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_restored_with_its_status_goes_on_from_its_count() {
+async fn a_task_that_is_restored_with_its_status_continues_from_its_count() {
     let world = World::with_tasks().await;
     let operator = Operator::start(&world);
     let kubelet = Kubelet::start(&world, |_| Work::changed());
@@ -282,7 +282,7 @@ async fn a_task_that_is_restored_with_its_status_goes_on_from_its_count() {
     tasks.patch_status("restored", &PatchParams::default(), &patch).await.expect("the status is taken");
     let _operator = Operator::start(&world);
     // Its stop is of the first spec's generation, as the restored spec is.
-    world.patch("restored", json!({ "prompt": "go on" })).await;
+    world.patch("restored", json!({ "prompt": "continue" })).await;
     let status = world.until("restored", "3 iterations", |s| s.iterations == 3 && s.stop.is_some()).await;
     assert_eq!(status.phase, Some(Phase::IterationLimitReached));
     assert_eq!(kubelet.ran(), [(1, 0), (2, 0), (3, 0)]);
@@ -292,13 +292,13 @@ async fn a_task_that_is_restored_with_its_status_goes_on_from_its_count() {
 #[tokio::test]
 async fn a_pod_that_only_bears_the_labels_of_a_task_that_is_gone_is_left_alone() {
     let world = World::with_tasks().await;
-    let labels = json!({ "agentloop.dev/task": "gone", "agentloop.dev/task-uid": "nobody" });
+    let labels = json!({ "agentloop.dev/task": "gone", "agentloop.dev/task-uid": "no-such-uid" });
     world.pod(json!({ "name": "copy", "labels": labels }), &[]).await;
     let _operator = Operator::start(&world);
     let held = json!({ "name": "ours", "labels": labels, "finalizers": ["agentloop.dev/settle"] });
     world.pod(held, &[]).await;
     let pods = world.api::<Pod>();
-    eventually("our own pod is let go", || async {
+    eventually("our own pod loses its finalizer", || async {
         pods.get_opt("ours").await.expect("an answer").is_none().then_some(())
     })
     .await;
@@ -322,6 +322,6 @@ async fn of_many_busy_tasks_none_is_left_behind() {
         counts.contains(&6).then(|| counts.into_iter().min())?
     })
     .await;
-    assert!(slowest >= 2, "one task has {slowest} iterations where another has 6");
+    assert!(slowest >= 2, "one task has {slowest} iterations while another has 6");
     world.end().await;
 }

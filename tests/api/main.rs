@@ -1,7 +1,7 @@
-//! The operator's periphery against a real API server.
+//! Tests of the operator against a real API server.
 //!
 //! Run by `make test-api`, or `cargo test -p agentloop --test api` with a server at hand:
-//! `AGENTLOOP_TEST_KUBECONFIG` names the cluster, never the one that a person's own context points at.
+//! `AGENTLOOP_TEST_KUBECONFIG` names the cluster, never that of the user's own context.
 
 #![allow(
     clippy::expect_used,

@@ -69,7 +69,7 @@ async fn all<F: Future<Output = ()>>(count: usize, make: impl Fn(usize) -> F) {
     stream::iter(0..count).map(make).buffer_unordered(TOGETHER).collect::<()>().await;
 }
 
-/// A loop that nobody brings on, with the pods of its last iterations.
+/// A loop that no operator advances, with the pods of its last iterations.
 async fn task_with_pods(world: &World, number: usize) {
     let name = format!("ordinary-{number}");
     let prompt = "p".repeat(PROMPT);
@@ -121,11 +121,11 @@ async fn create(world: &World, name: &str, template: &Value) {
     .await;
 }
 
-/// Objects that take many times their size where they are decoded to trees.
+/// Objects that take many times their size when they are decoded to trees.
 async fn crafted(world: &World, number: usize) {
     let values = |each: &str| vec![json!({ "": 0 }); CRAFTED / each.len()];
     let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
-    // In a field of the template that nobody knows.
+    // In an unknown field of the template.
     let template = json!({ "spec": { "containers": [agent], "x": values("{\"\":0},") } });
     create(world, &format!("crafted-{number}"), &template).await;
     // In who owns which field: the API server writes an entry for each.
@@ -133,7 +133,7 @@ async fn crafted(world: &World, number: usize) {
         (0..FIELDS).map(|number| (format!("{number:060}"), json!(0))).collect();
     let template = json!({ "spec": { "containers": [agent], "x": fields } });
     create(world, &format!("fields-{number}"), &template).await;
-    // Anybody who may create pods may label them so.
+    // Every client that may create pods may set these labels.
     let variables = vec![json!({ "name": "A" }); CRAFTED / "{\"name\":\"A\"},".len()];
     let pod = json!({
         "metadata": { "name": format!("crafted-{number}"), "labels": { "agentloop.dev/task-uid": "none" } },

@@ -130,7 +130,7 @@ async fn a_default_account_that_comes_late_is_tried_for_at_once_and_without_a_wo
 }
 
 #[tokio::test]
-async fn an_account_that_the_template_names_and_nobody_made_is_told_at_once() {
+async fn an_account_that_the_template_names_and_that_does_not_exist_is_reported_at_once() {
     let world = World::with_tasks().await;
     let _operator = Operator::start(&world);
     let template = json!({ "spec": { "serviceAccountName": "bot",

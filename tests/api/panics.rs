@@ -51,14 +51,11 @@ async fn a_task_that_makes_the_rules_panic_is_reported_and_stops_no_other() {
         setup.concurrency = 1;
     });
     let _kubelet = Kubelet::start(&world, |_| Work::ready());
-    let told = eventually("a Warning", || async {
-        warnings(&world, "bad")
-            .await
-            .into_iter()
-            .find(|event| event.reason.as_deref() == Some("OperatorPanicked"))
+    let warning = eventually("a Warning", || async {
+        warnings(&world, "bad").await.into_iter().find(|event| event.reason.as_deref() == Some("OperatorPanicked"))
     })
     .await;
-    let note = told.note.expect("words");
+    let note = warning.note.expect("words");
     assert!(note.contains("this task is too much"), "{note}");
     world.create("good", json!({})).await;
     world.until_phase("good", Phase::Succeeded).await;

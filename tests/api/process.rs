@@ -53,7 +53,7 @@ impl Running {
         let logs = BufReader::new(child.stderr.take().expect("its logs"));
         let (found, address) = mpsc::channel();
         std::thread::spawn(move || {
-            // Read to the end, or the program would wait for somebody to do so.
+            // Read to the end, or the program would block on a full pipe.
             for line in logs.lines().map_while(Result::ok) {
                 let line: Value = serde_json::from_str(&line).unwrap_or_default();
                 if let Some(address) = line.get("address").and_then(Value::as_str) {
@@ -110,7 +110,7 @@ fn output(command: &mut Command) -> Output {
 }
 
 #[tokio::test]
-async fn a_second_operator_stands_by_and_takes_over_when_the_first_is_told_to_stop() {
+async fn a_second_operator_stands_by_and_takes_over_when_the_first_is_stopped() {
     let world = World::with_tasks().await;
     let first = Running::controller(&world);
     first.ready("working").await;
@@ -164,7 +164,7 @@ async fn one_that_cannot_see_who_leads_says_so_and_is_not_ready() {
     relay.cut();
     follower.ready("the lease can be neither read nor taken").await;
     assert!(follower.get("/readyz").starts_with("HTTP/1.1 503"));
-    // Nobody leads, and nothing is seen from the start: it does not say that somebody does.
+    // There is no leader, and nothing is known at the start: it must not report a leader.
     let blind = Running::with_kubeconfig(&world, &path);
     blind.ready("the lease can be neither read nor taken").await;
     assert!(blind.get("/livez").starts_with("HTTP/1.1 200"), "a restart would help nothing");
@@ -183,7 +183,7 @@ fn the_definition_is_printed_the_same_each_time_and_says_what_the_types_say() {
 }
 
 #[test]
-fn a_broken_kubeconfig_is_told_and_nothing_else_is_tried() {
+fn a_broken_kubeconfig_is_reported_and_nothing_else_is_tried() {
     let failed = output(agentloop().env("KUBECONFIG", "/nowhere/config").args([
         "controller",
         "--runner-image",

@@ -104,7 +104,7 @@ async fn refusal(world: &World, task: &AgentTask) -> Option<String> {
     world.api::<AgentTask>().create(&dry, &task).await.err().map(|error| error.to_string())
 }
 
-/// What the core says of it where it builds its pod.
+/// What the core reports when it builds the pod.
 fn built(task: &AgentTask) -> Result<Value, String> {
     let active = ActiveIteration { iteration: 1, pod_name: "p".to_owned(), ..ActiveIteration::default() };
     let settings = Settings::default();

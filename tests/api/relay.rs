@@ -1,4 +1,4 @@
-//! A wire to the API server that can be cut: bytes stop in both directions, and nobody is told.
+//! A wire to the API server that can be cut: bytes stop in both directions, and neither side is notified.
 
 use std::net::SocketAddr;
 
@@ -54,7 +54,7 @@ async fn pump(
     let mut buffer = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if *cut.borrow() {
-            // Held back until the wire is mended, which is never, or until the test ends.
+            // Held back until the test ends.
             let _ = cut.changed().await;
             return;
         }

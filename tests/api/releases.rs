@@ -88,7 +88,7 @@ async fn of_two_at_once_one_serves_the_task_and_the_other_writes_nothing() {
     eventually("the other counts it", || async { elsewhere(of_loser).then_some(()) }).await;
     assert!(!of_loser.encode().expect("text").contains("agentloop_writes_total{verb=\"create\""));
 
-    // Nobody writes any more: neither answers what the other wrote.
+    // No writes any more: neither operator reacts to the other's.
     let before = version(&world, "shared").await;
     let marker = world.create("marker", json!({ "suspend": true })).await;
     world.until_phase(&marker.name_any(), Phase::Suspended).await;
@@ -118,7 +118,7 @@ async fn a_release_that_disappeared_keeps_its_tasks_until_the_value_of_the_event
     let _kubelet = Kubelet::start(&world, |_| Work::ready());
     let status = world.until_phase("orphan", Phase::Succeeded).await;
     assert_eq!(served_by(&status), Some("b/agentloop"));
-    assert_eq!(status.iterations, 2, "the first one was counted, and went on");
+    assert_eq!(status.iterations, 2, "the first one was counted, and the loop continued");
 
     // Should the first one come back, the task is not its own any more.
     let before = version(&world, "orphan").await;
@@ -144,10 +144,10 @@ async fn an_uninstall_takes_the_name_out_and_another_release_needs_no_value() {
     let labels = json!({ "agentloop.dev/task-uid": theirs.uid() });
     world.pod(json!({ "name": "theirs-3-0", "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
 
-    let told = uninstalled(&world, release("a", &[])).await;
+    let lines = uninstalled(&world, release("a", &[])).await;
     assert!(
-        told.iter().any(|line| line.contains("release z/agentloop") && line.starts_with("1 AgentTask")),
-        "{told:#?}"
+        lines.iter().any(|line| line.contains("release z/agentloop") && line.starts_with("1 AgentTask")),
+        "{lines:#?}"
     );
     let status = world.status("moved").await;
     assert_eq!(served_by(&status), None);

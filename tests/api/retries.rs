@@ -101,7 +101,7 @@ async fn a_pod_without_a_task_whose_release_always_meets_a_conflict_is_tried_eve
     let hits = server.count(is_release);
     assert!((2..=MOST_FAILURES).contains(&hits), "{hits} tries");
     server.heal();
-    eventually("the pod is let go", || async {
+    eventually("the finalizer is removed", || async {
         world.api::<Pod>().get_opt("left").await.expect("an answer").is_none().then_some(())
     })
     .await;

@@ -139,7 +139,7 @@ async fn the_operator_uses_every_right_that_the_chart_grants_and_no_other() {
     {
         let _kubelet = Kubelet::start(&world, |n| if n == 3 { Work::ready() } else { Work::changed() });
         live(&world).await;
-        // Somebody else's pod has the name.
+        // A foreign pod has the name.
         let task = world.create("named", json!({ "suspend": true })).await;
         let name = pod_name("named", &task.uid().expect("a uid"), 1, 0);
         world.pod(json!({ "name": name }), &[]).await;
@@ -153,7 +153,7 @@ async fn the_operator_uses_every_right_that_the_chart_grants_and_no_other() {
     world.until("newer", "its thresholds", |s| s.thresholds.is_some()).await;
     world.api::<AgentTask>().patch_status("newer", &PatchParams::default(), &newer).await.expect("written");
     world.patch("newer", json!({ "suspend": false })).await;
-    // A pod of which only Events could tell more.
+    // A pod about which only Events could say more.
     world.create("slow", json!({})).await;
     let pod = world.started_pod("slow").await.name_any();
     bind(&world.api(), &pod).await;
@@ -193,7 +193,7 @@ async fn the_job_before_an_uninstall_uses_every_right_that_the_chart_grants_and_
         bind(&world.api(), &pod).await;
         run(&world.api(), &pod).await;
     }
-    // As an operator leaves it that was told to stop.
+    // As an operator leaves it that was stopped.
     let mut election =
         Election::new(world.clients.write.clone(), &world.namespace, "agentloop", "gone", Timings::default());
     assert!(election.acquire(&CancellationToken::new(), |_| {}).await);

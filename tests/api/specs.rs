@@ -1,4 +1,4 @@
-//! Specs of tasks, drawn from the schema of the definition itself.
+//! Specs of tasks, drawn from the schema of the CRD itself.
 
 use agentloop_core::api::crd;
 use fastrand::Rng;
@@ -83,7 +83,7 @@ fn integer(schema: &Value, rng: &mut Rng) -> Value {
     })
 }
 
-/// What a schema cannot tell: what a pod or a volume claim is, and which numbers make a loop of a few
+/// What a schema cannot express: what a pod or a volume claim is, and which numbers make a loop of a few
 /// iterations take another way.
 fn hint(path: &str, rng: &mut Rng) -> Option<Value> {
     let agent = || json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });

@@ -1,7 +1,7 @@
 //! A task that is edited into another in the middle of its loop ends where a fresh one would have ended,
 //! or the edit is refused with a message.
 //!
-//! Both specs of a pair are drawn from the definition's own schema. `AGENTLOOP_TRANSITIONS` says how many
+//! Both specs of a pair are drawn from the CRD's own schema. `AGENTLOOP_TRANSITIONS` says how many
 //! pairs are tried, `AGENTLOOP_SEED` which: a pair is a function of the seed and its number.
 
 use agentloop_contract::completion_gate::CompletionGate;
@@ -89,11 +89,11 @@ fn ends(spec: &AgentTaskSpec, script: Script, from: i32, clear: i32, asked: bool
     let mut next = from;
     loop {
         let must_pass = spec.verify().is_some();
-        let told = next != from || asked;
+        let informed = next != from || asked;
         let exits_well = script.way != Way::Fails || script.is_done(next);
         let done = match spec.policy() {
-            CompletionPolicy::Gate | CompletionPolicy::Verify => script.is_done(next) && told,
-            CompletionPolicy::ExitCode => exits_well && told && (!must_pass || script.is_done(next)),
+            CompletionPolicy::Gate | CompletionPolicy::Verify => script.is_done(next) && informed,
+            CompletionPolicy::ExitCode => exits_well && informed && (!must_pass || script.is_done(next)),
         };
         if done {
             return (Phase::Succeeded, next);
@@ -160,7 +160,7 @@ async fn a_task_edited_into_another_ends_where_a_fresh_one_does_or_the_edit_is_r
     let carried = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Carried)).count();
     let refused = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Refused)).count();
     println!("{pairs} pairs: {same} end as a fresh task, {carried} beyond its bounds, {refused} refused");
-    assert!(same > 0 && carried > 0 && refused > 0, "the pairs are too much alike to tell anything");
+    assert!(same > 0 && carried > 0 && refused > 0, "the pairs are too similar to show anything");
     world.end().await;
 }
 
@@ -233,7 +233,7 @@ async fn pair_of(world: &World, schema: &Value, seed: u64, pair: u64) -> Outcome
         // Stopped in the middle, and counted.
         vec![(Phase::Suspended, from)]
     } else {
-        // A pod that had not started is made anew where its template changed, and the bounds are looked
+        // A pod that had not started is created again if its template changed, and the bounds are looked
         // at again before that.
         let again = stops(&second.spec, script, from - 1, clear).map(|phase| (phase, from - 1));
         let again = again.filter(|_| !runs && from > 1 && !second.spec.suspend);
@@ -253,7 +253,7 @@ fn context_of(pod: &Pod) -> Context {
     serde_json::from_str(context).expect("a context")
 }
 
-/// All that a person sees of an end but times, names, words and versions.
+/// Everything that the status shows of an end, without times, names, texts and versions.
 fn seen(status: &AgentTaskStatus) -> Value {
     let conditions: Vec<_> =
         status.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect();
@@ -337,7 +337,7 @@ async fn run_to(world: &World, name: &str, script: Script, iteration: i32) -> Po
     }
 }
 
-/// Runs the loop until it rests; `None` where its task is gone.
+/// Runs the loop until it rests; `None` if its task is gone.
 async fn run_to_end(world: &World, name: &str, script: Script) -> Option<AgentTaskStatus> {
     /// What was seen last.
     enum Seen {
@@ -369,7 +369,7 @@ async fn run_to_end(world: &World, name: &str, script: Script) -> Option<AgentTa
     }
 }
 
-/// Does what a kubelet does next to a pod that may start; false where there is nothing to do.
+/// Does what a kubelet does next to a pod that may start. Returns false if there is nothing to do.
 async fn bring_on(world: &World, pod: &Pod, script: Script) -> bool {
     let name = pod.name_any();
     let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());

@@ -43,17 +43,17 @@ fn hook(world: &World, timeout: Duration) -> Hook {
 }
 
 async fn run(world: &World, timeout: Duration) -> (Vec<String>, Result<(), Error>) {
-    let mut told = Vec::new();
-    let result = hook(world, timeout).run(&mut |line| told.push(line)).await;
-    (told, result)
+    let mut lines = Vec::new();
+    let result = hook(world, timeout).run(&mut |line| lines.push(line)).await;
+    (lines, result)
 }
 
 /// Uninstalls this release, whose operator is gone already, and gives back what the hook printed.
 pub async fn uninstalled(world: &World, serving: Serving) -> Vec<String> {
-    let mut told = Vec::new();
+    let mut lines = Vec::new();
     let hook = Hook { serving, ..hook(world, PATIENCE) };
-    hook.run(&mut |line| told.push(line)).await.unwrap_or_else(|error| panic!("{error}"));
-    told
+    hook.run(&mut |line| lines.push(line)).await.unwrap_or_else(|error| panic!("{error}"));
+    lines
 }
 
 /// Uninstalls an operator that is at work, through these clients.
@@ -111,7 +111,7 @@ fn claim(pod: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn everything_is_let_go_and_doing_it_again_changes_nothing() {
+async fn every_finalizer_is_removed_and_doing_it_again_changes_nothing() {
     let world = World::with_tasks().await;
     deployment_with_a_pod(&world).await;
     // The hook's own pod bears the release's labels, and must not wait for itself.
@@ -124,13 +124,13 @@ async fn everything_is_let_go_and_doing_it_again_changes_nothing() {
     let foreign = json!({ "name": "foreign", "finalizers": [OTHER_FINALIZER] });
     world.pod(foreign, &[]).await;
 
-    let (told, result) = run(&world, PATIENCE).await;
+    let (lines, result) = run(&world, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
     let sentence =
         format!("AgentTask {}/busy has iteration 3 (attempt 1) in flight: its pod busy-1", world.namespace);
-    assert!(told.iter().any(|line| line.starts_with(&sentence)), "{told:#?}");
-    assert!(!told.iter().any(|line| line.contains("idle") || line.contains("fresh")), "{told:#?}");
-    assert!(told.iter().any(|line| line.starts_with("2 pod(s) without our finalizer")), "{told:#?}");
+    assert!(lines.iter().any(|line| line.starts_with(&sentence)), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("idle") || line.contains("fresh")), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("2 pod(s) without our finalizer")), "{lines:#?}");
 
     assert_eq!(orphaned(&world, "busy").await, Some(true));
     assert_eq!(finalizers(&world, "busy-1").await, [OTHER_FINALIZER]);
@@ -145,9 +145,9 @@ async fn everything_is_let_go_and_doing_it_again_changes_nothing() {
     );
 
     let before = world.api::<AgentTask>().get("busy").await.expect("the task").resource_version();
-    let (told, result) = run(&world, PATIENCE).await;
+    let (lines, result) = run(&world, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
-    assert!(told.iter().any(|line| line.starts_with("0 pod(s) without our finalizer")), "{told:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("0 pod(s) without our finalizer")), "{lines:#?}");
     assert_eq!(world.api::<AgentTask>().get("busy").await.expect("the task").resource_version(), before);
 
     for pod in ["busy-1", "foreign"] {
@@ -158,13 +158,13 @@ async fn everything_is_let_go_and_doing_it_again_changes_nothing() {
 }
 
 #[tokio::test]
-async fn where_the_deployment_is_gone_already_tasks_are_let_go_all_the_same() {
+async fn finalizers_are_removed_even_if_the_deployment_is_already_gone() {
     let world = World::with_tasks().await;
     let busy = world.task("busy", claim("busy-1")).await;
     pod_of(&world, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
-    let (told, result) = run(&world, PATIENCE).await;
+    let (lines, result) = run(&world, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
-    assert!(told.iter().any(|line| line.contains("no operator to stop")), "{told:#?}");
+    assert!(lines.iter().any(|line| line.contains("no operator to stop")), "{lines:#?}");
     assert_eq!(orphaned(&world, "busy").await, Some(true));
     assert!(finalizers(&world, "busy-1").await.is_empty());
     world.end().await;
@@ -185,21 +185,21 @@ async fn a_job_that_was_applied_with_everything_else_does_nothing() {
             "meta.helm.sh/release-name": release, "meta.helm.sh/release-namespace": namespace } } }))
     };
     let as_helms = async || {
-        let mut told = Vec::new();
+        let mut lines = Vec::new();
         let hook = Hook { helm_release: Some("loops".to_owned()), ..hook(&world, PATIENCE) };
-        hook.run(&mut |line| told.push(line)).await.unwrap_or_else(|error| panic!("{error}"));
-        told
+        hook.run(&mut |line| lines.push(line)).await.unwrap_or_else(|error| panic!("{error}"));
+        lines
     };
-    // Nobody's, another release's, and the same name in another namespace.
+    // Of no release, of another release, and of the same name in another namespace.
     let marks = [("", ""), ("other", world.namespace.as_str()), ("loops", "elsewhere")];
     for (release, namespace) in marks {
         if !release.is_empty() {
             let patch = marked(release, namespace);
             world.api::<Deployment>().patch(OPERATOR, &PatchParams::default(), &patch).await.expect("marked");
         }
-        let told = as_helms().await;
-        assert!(told.len() == 1 && told[0].starts_with("Nothing is done"), "{told:#?}");
-        assert!(told[0].contains("--set uninstallJob=always"), "{told:#?}");
+        let lines = as_helms().await;
+        assert!(lines.len() == 1 && lines[0].starts_with("Nothing is done"), "{lines:#?}");
+        assert!(lines[0].contains("--set uninstallJob=always"), "{lines:#?}");
         assert_eq!(replicas().await, Some(1));
         assert_eq!(orphaned(&world, "busy").await, Some(false));
         assert_eq!(finalizers(&world, "busy-1").await, [FINALIZER_SETTLE]);
@@ -212,17 +212,17 @@ async fn a_job_that_was_applied_with_everything_else_does_nothing() {
     assert_eq!(orphaned(&world, "busy").await, Some(true));
     assert!(finalizers(&world, "busy-1").await.is_empty());
 
-    // Somebody deleted the Deployment by hand before the uninstall.
+    // A user deleted the Deployment by hand before the uninstall.
     world.api::<Deployment>().delete(OPERATOR, &DeleteParams::default()).await.expect("deleted");
     assert!(as_helms().await.iter().any(|line| line.contains("no operator to stop")));
     world.end().await;
 }
 
 #[tokio::test]
-async fn an_operator_that_does_not_end_stops_the_hook_before_anything_is_let_go() {
+async fn an_operator_that_does_not_end_stops_the_hook_before_any_finalizer_is_removed() {
     let world = World::with_tasks().await;
     deployment_with_a_pod(&world).await;
-    // As on a lost node: the pod is told to go, and stays.
+    // As on a lost node: the pod is being deleted, and stays.
     let of_it = ListParams::default().labels("app=agentloop");
     let pod = world.api::<Pod>().list(&of_it).await.expect("pods").items.remove(0).name_any();
     // Else the pod garbage collector ends it at its next round.
@@ -239,7 +239,7 @@ async fn an_operator_that_does_not_end_stops_the_hook_before_anything_is_let_go(
     assert_eq!(finalizers(&world, "busy-1").await, [FINALIZER_SETTLE]);
 
     let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    world.api::<Pod>().patch(&pod, &PatchParams::default(), &none).await.expect("let go");
+    world.api::<Pod>().patch(&pod, &PatchParams::default(), &none).await.expect("the finalizer is removed");
     world.force_delete(&pod).await;
     let (_, result) = run(&world, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
@@ -271,9 +271,9 @@ async fn an_operator_outside_the_deployment_stops_the_hook_by_its_lease() {
 #[tokio::test]
 async fn without_the_definition_or_any_task_there_is_nothing_to_do() {
     let world = World::new().await;
-    let (told, result) = run(&world, PATIENCE).await;
+    let (lines, result) = run(&world, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
-    assert!(told.iter().any(|line| line.starts_with("0 pod(s) without our finalizer")), "{told:#?}");
+    assert!(lines.iter().any(|line| line.starts_with("0 pod(s) without our finalizer")), "{lines:#?}");
     world
         .api::<Pod>()
         .delete_collection(&DeleteParams::default(), &ListParams::default())

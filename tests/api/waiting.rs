@@ -1,4 +1,4 @@
-//! What holds an iteration, and that it goes on once that is gone, uncharged.
+//! What blocks an iteration, and that it resumes uncharged once that is gone.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn a_quota_that_is_full_is_waited_for_and_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_pod_that_the_server_refuses_is_told_in_its_words_and_mended_by_another_template() {
+async fn a_pod_that_the_server_refuses_is_reported_in_its_words_and_fixed_by_another_template() {
     let world = World::with_tasks().await;
     let _operator = Operator::start(&world);
     let kubelet = Kubelet::start(&world, |_| Work::ready());
@@ -64,7 +64,7 @@ async fn a_pod_that_the_server_refuses_is_told_in_its_words_and_mended_by_anothe
     world.end().await;
 }
 
-/// A webhook that takes calls and never answers, which has so many seconds: the task must say so, and go on
+/// A webhook that accepts calls and never answers within its timeout: the task must report it, and resume
 /// once it is taken away.
 async fn waits_for_a_webhook(seconds: i32, words: &str) {
     let world = World::with_tasks().await;
@@ -84,7 +84,7 @@ async fn waits_for_a_webhook(seconds: i32, words: &str) {
         }],
     }));
     webhooks.create(&PostParams::default(), &webhook).await.expect("a webhook");
-    // A webhook takes effect a moment later: a dry run tells when.
+    // A webhook takes effect a moment later: a dry run shows when.
     let probe = object::<Pod>(json!({
         "metadata": { "name": "probe" }, "spec": { "containers": [{ "name": "agent", "image": "none" }] },
     }));
@@ -187,7 +187,7 @@ async fn a_configuration_that_is_refused_holds_new_tasks_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_configuration_with_many_mistakes_is_told_in_an_event_that_the_server_takes() {
+async fn a_configuration_with_many_mistakes_is_reported_in_an_event_that_the_server_accepts() {
     let world = World::with_tasks().await;
     let mistakes: serde_json::Map<String, Value> =
         (0..60).map(|n| (format!("notASetting{n:02}"), json!("x".repeat(300)))).collect();

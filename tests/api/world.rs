@@ -18,7 +18,7 @@ use kube::{Config, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time;
 
-/// The longest that anything is waited for.
+/// The longest wait for anything.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 pub struct World {
@@ -54,16 +54,16 @@ impl World {
         Self { clients, writer, namespace: made.name_any() }
     }
 
-    /// With the definition of `AgentTask` as the code has it.
+    /// With the CRD of the code.
     pub async fn with_tasks() -> Self {
         let world = Self::new().await;
         let api: Api<CustomResourceDefinition> = Api::all(world.clients.read.clone());
         let crd = agentloop_core::api::crd();
         let params = PatchParams::apply("agentloop-test").force();
-        api.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.expect("the definition is taken");
+        api.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.expect("the CRD is accepted");
         let name = crd.name_any();
         let established = await_condition(api, &name, conditions::is_crd_established());
-        time::timeout(PATIENCE, established).await.expect("the definition is established").expect("a watch");
+        time::timeout(PATIENCE, established).await.expect("the CRD is established").expect("a watch");
         world
     }
 
@@ -74,7 +74,7 @@ impl World {
         Api::namespaced(self.clients.read.clone(), &self.namespace)
     }
 
-    /// A pod that no node takes: it stays Pending, as the cluster has no scheduler.
+    /// A pod that stays Pending, because the cluster has no scheduler.
     pub async fn pod(&self, metadata: Value, gates: &[&str]) -> Pod {
         let gates: Vec<Value> = gates.iter().map(|name| json!({ "name": name })).collect();
         let pod = object(json!({
@@ -108,7 +108,7 @@ impl World {
 }
 
 pub fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
-    // A namespace's spec and the like are required by the types where the API takes their absence.
+    // A namespace's spec and the like are required by the types although they are optional in the API.
     serde_json::from_value(value).expect("an object of this kind")
 }
 

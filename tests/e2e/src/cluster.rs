@@ -1,4 +1,4 @@
-//! The cluster that the tests run in, never the one of somebody's own kubeconfig.
+//! The cluster that the tests run in, never that of the user's own kubeconfig.
 
 use std::{env, path::PathBuf, process::Stdio};
 
@@ -11,7 +11,7 @@ use tokio::{io::AsyncWriteExt, process::Command};
 
 const HACK_CLUSTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../hack/cluster");
 
-/// A client of the cluster, and the programs that people use with it.
+/// A client of the cluster, and the command-line tools for it.
 #[derive(Clone)]
 pub struct Cluster {
     /// A client with an administrator's rights.
@@ -21,7 +21,7 @@ pub struct Cluster {
     helm: PathBuf,
 }
 
-/// What a program said.
+/// The output of a program.
 #[derive(Clone, Debug)]
 pub struct Output {
     /// It exited with 0.
@@ -93,7 +93,7 @@ impl Cluster {
         Self::run(command).await
     }
 
-    /// Runs a line that was written for people, with kubectl in the path.
+    /// Runs a command line from a message, with kubectl in the path.
     pub async fn shell(&self, line: &str) -> Result<Output> {
         let folder = self.kubectl.parent().context("AGENTLOOP_KUBECTL has no folder")?;
         let path = env::join_paths(

@@ -16,7 +16,7 @@ pub struct History {
     watch: JoinHandle<()>,
 }
 
-/// A pod of a task, as it was last seen.
+/// A pod of a task as last reported.
 #[derive(Clone, Debug)]
 pub struct PodRecord {
     /// Its name.
@@ -27,11 +27,11 @@ pub struct PodRecord {
     pub iteration: i32,
     /// Its attempt.
     pub attempt: i32,
-    /// The agent's container was seen running, or ended after a start.
+    /// The agent's container ran, or has ended after a start.
     pub started: bool,
     /// The object is gone.
     pub gone: bool,
-    /// As last seen.
+    /// The object as last reported.
     pub pod: Pod,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! [`TestNamespace`] is where a test works: a namespace of its own under the restricted pod security standard, removed
 //! after success and kept, with a report, after failure. A test writes a [`Task`] with a scripted agent,
-//! waits for what the API shows of it ([`TaskSnapshot`]), and counts pods from [`History`], a watch that was open
-//! before the task existed. Nothing here uses the operator's own code: the API is judged from outside.
+//! waits for what the API shows ([`TaskSnapshot`]), and counts pods from [`History`], a watch that was open
+//! before the task existed. Nothing here uses the operator's own code: the tests observe the API from outside.
 
 mod cluster;
 mod history;

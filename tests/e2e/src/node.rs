@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Output};
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
-/// The node. Everybody's, so a test that holds it must run alone, and put it right again.
+/// The node. All tests share it, so a test that uses it must run alone, and repair it afterwards.
 pub struct Node {
     cluster: Cluster,
     name: String,
@@ -18,11 +18,11 @@ impl Node {
     pub async fn of(cluster: &Cluster) -> Result<Self> {
         let said = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]).await?;
         let name = said.good()?;
-        ensure!(!name.is_empty() && !name.contains(' '), "one node is wanted, not {name:?}");
+        ensure!(!name.is_empty() && !name.contains(' '), "the cluster must have one node, not {name:?}");
         Ok(Self { cluster: cluster.clone(), name })
     }
 
-    /// Kills its kubelet: nobody hears of it any more, and its containers live on.
+    /// Kills its kubelet: the node becomes unreachable, and its containers keep running.
     pub async fn stop(&self) -> Result<()> {
         self.cluster.hack(&["node", "stop"]).await?.good()?;
         Ok(())
@@ -34,20 +34,20 @@ impl Node {
         Ok(())
     }
 
-    /// Marks a stopped node as silent, as the node controller does after a minute.
+    /// Marks a stopped node as unreachable, as the node controller does after a minute.
     pub async fn mark_silent(&self) -> Result<()> {
         let condition = json!({ "type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown" });
         let patch = json!({ "status": { "conditions": [condition] } }).to_string();
         self.kubectl(&["patch", "node", &self.name, "--subresource=status", "-p", &patch]).await
     }
 
-    /// Says that the machine is off.
+    /// Declares that the machine is off.
     pub async fn take_out_of_service(&self) -> Result<()> {
         let taint = format!("{OUT_OF_SERVICE}=nodeshutdown:NoExecute");
         self.kubectl(&["taint", "node", &self.name, &taint]).await
     }
 
-    /// Drains it as people do.
+    /// Drains it with kubectl.
     pub async fn drain(&self, arguments: &[&str]) -> Result<Output> {
         let drain = ["drain", &self.name, "--timeout=90s"];
         let all: Vec<&str> = drain.into_iter().chain(arguments.iter().copied()).collect();
@@ -59,9 +59,9 @@ impl Node {
         self.kubectl(&["uncordon", &self.name]).await
     }
 
-    /// Puts right whatever was done to it.
+    /// Undoes whatever a test did to it.
     pub async fn repair(&self) -> Result<()> {
-        // There may be no such taint.
+        // The taint may not exist.
         let _ = self.cluster.kubectl(&["taint", "node", &self.name, &format!("{OUT_OF_SERVICE}-")]).await?;
         self.start().await?;
         self.uncordon().await

@@ -1,4 +1,4 @@
-//! The operator as Helm installs it: one for all, or one of a test's own that it may kill and uninstall.
+//! The operator as Helm installs it: a shared one, or a test's own that the test may kill and uninstall.
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
@@ -28,7 +28,7 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// The release that looks after all namespaces, set to work.
+    /// The release that serves all namespaces, scaled up.
     pub(crate) async fn shared(cluster: &Cluster) -> Result<Self> {
         let operator = Self::shared_handle(cluster);
         operator.scale(1).await.context("the operator is not installed: run hack/e2e up")?;
@@ -45,8 +45,8 @@ impl Operator {
         }
     }
 
-    /// A release that looks after one namespace, with these arguments to Helm. The shared one is sent to
-    /// rest: it would look after that namespace too.
+    /// A release that serves one namespace, installed with these arguments to Helm. The shared one is scaled to zero,
+    /// because it would serve that namespace too.
     pub(crate) async fn own(cluster: &Cluster, watched: &str, suffix: &str, values: &[&str]) -> Result<Self> {
         let shared = Self::shared_handle(cluster);
         if shared.deployments().get_opt(&shared.release).await?.is_some() {
@@ -129,8 +129,8 @@ impl Operator {
         .await
     }
 
-    /// Kills the operator as a crash does, where its process can be seen from here, and replaces its pods
-    /// at once, so that no back-off of the kubelet stands in the way.
+    /// Kills the operator like a crash, if its process is visible from here, and replaces its pods at once, so that
+    /// the kubelet's back-off does not delay the next one.
     pub async fn kill(&self) -> Result<()> {
         kill_processes(&self.release).await;
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
@@ -152,7 +152,7 @@ impl Operator {
         Ok(())
     }
 
-    /// The end of the operator's log, of the container before it too where there was one.
+    /// The end of the operator's log.
     pub async fn log(&self) -> Result<String> {
         let selector = format!("app.kubernetes.io/instance={}", self.release);
         let arguments = ["logs", "-n", &self.namespace, "-l", &selector, "--tail", "60", "--prefix"];
@@ -174,8 +174,8 @@ impl Operator {
     }
 }
 
-/// Ends all processes of a release's operator by SIGKILL, where they run on this machine. Its Lease names
-/// it in the command line; nothing else bears that name.
+/// Ends all processes of a release's operator with SIGKILL if they run on this machine. The name of the Lease in their
+/// command line identifies them.
 async fn kill_processes(release: &str) {
     let lease = format!("--lease-name={release}");
     let Ok(mut entries) = tokio::fs::read_dir("/proc").await else { return };

@@ -5,14 +5,14 @@ use serde_json::{Map, Value, json};
 /// The scripted agent.
 pub(crate) const AGENT_IMAGE: &str = "localhost/agentloop-test-agent:1";
 
-/// An `AgentTask` in the making.
+/// Builds an `AgentTask`.
 #[derive(Clone, Debug)]
 pub struct Task {
     name: String,
     spec: Value,
 }
 
-/// What the restricted pod security standard asks of a container.
+/// The security context that the restricted pod security standard requires.
 pub(crate) fn restricted() -> Value {
     json!({
         "allowPrivilegeEscalation": false,
@@ -36,8 +36,8 @@ pub(crate) fn container(name: &str, command: &[&str]) -> Value {
 }
 
 impl Task {
-    /// A task whose agent does these actions, one after the other, in every iteration. Its pods end
-    /// quickly when they are told to.
+    /// A task whose agent does these actions, one after the other, in every iteration. Its pods
+    /// stop quickly.
     pub fn new(name: &str, actions: &[&str]) -> Self {
         let command: Vec<&str> = ["/bin/agent"].into_iter().chain(actions.iter().copied()).collect();
         let spec = json!({
@@ -51,8 +51,8 @@ impl Task {
         Self { name: name.to_owned(), spec }
     }
 
-    /// A task whose agent is this shell script, started as any command of a user is: where the container starts, with
-    /// these arguments.
+    /// A task whose agent is this shell script with these arguments, started like any command of a user: in the
+    /// container's working directory.
     pub fn script(name: &str, script: &str, arguments: &[&str]) -> Self {
         let command: Vec<&str> =
             ["/bin/sh", "-c", script, "agent"].into_iter().chain(arguments.iter().copied()).collect();
@@ -64,7 +64,7 @@ impl Task {
         &self.name
     }
 
-    /// Sets what a JSON pointer into the spec names; objects on the way are made.
+    /// Sets the value at a JSON pointer into the spec, and creates the objects on the way.
     #[must_use]
     pub fn with(mut self, pointer: &str, value: Value) -> Self {
         let mut place = &mut self.spec;
@@ -95,14 +95,14 @@ impl Task {
         self.with("maxIterations", json!(iterations))
     }
 
-    /// Gives it a workspace that lasts, and goes with the task.
+    /// Gives it a workspace PVC that is deleted with the task.
     #[must_use]
-    pub fn claim(self) -> Self {
-        let claim = json!({ "spec": {
+    pub fn pvc(self) -> Self {
+        let pvc = json!({ "spec": {
             "accessModes": ["ReadWriteOnce"],
             "resources": { "requests": { "storage": "16Mi" } },
         } });
-        self.with("workspace/volumeClaimTemplate", claim).with("workspace/whenDeleted", json!("Delete"))
+        self.with("workspace/volumeClaimTemplate", pvc).with("workspace/whenDeleted", json!("Delete"))
     }
 
     /// Adds a container beside the agent's, with a shell command.

@@ -1,4 +1,4 @@
-//! What the API shows of a task.
+//! A task as the API shows it.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ impl TaskSnapshot {
         json::text(&self.0, pointer)
     }
 
-    /// A number, or 0 where there is none.
+    /// The number at a JSON pointer; 0 if there is none.
     pub fn number(&self, pointer: &str) -> i64 {
         json::number(&self.0, pointer)
     }
@@ -31,7 +31,7 @@ impl TaskSnapshot {
         self.text("/status/servedBy")
     }
 
-    /// Where the loop stands; empty before the operator has seen the task.
+    /// The phase; empty before the operator has seen the task.
     pub fn phase(&self) -> &str {
         self.text("/status/phase")
     }
@@ -41,7 +41,7 @@ impl TaskSnapshot {
         self.text("/status/reason")
     }
 
-    /// What people are told.
+    /// The message for the user.
     pub fn message(&self) -> &str {
         self.text("/status/message")
     }
@@ -51,17 +51,17 @@ impl TaskSnapshot {
         self.number("/status/iterations")
     }
 
-    /// The pod of the claimed iteration.
+    /// The pod of the active iteration.
     pub fn active_pod(&self) -> Option<&str> {
         self.0.pointer("/status/active/podName").and_then(Value::as_str)
     }
 
-    /// When the next pod is made at the earliest, where it waits for a time.
+    /// When the next pod is created at the earliest, if the task waits for a time.
     pub fn not_before(&self) -> Option<Timestamp> {
         self.text("/status/waiting/retryTime").parse().ok()
     }
 
-    /// The phase and, where it has one, its reason: `CircuitOpen/NoChange`.
+    /// The phase and its reason, if any: `CircuitOpen/NoChange`.
     pub fn state(&self) -> String {
         match self.reason() {
             "" => self.phase().to_owned(),
@@ -88,7 +88,7 @@ impl TaskSnapshot {
         Some(format!("{} {}", word("status"), word("reason")))
     }
 
-    /// The commands that the message gives, in its order.
+    /// The commands in the message, in order.
     pub fn commands(&self) -> Vec<String> {
         // Each ends with the quote of its patch.
         let starts: Vec<usize> = self.message().match_indices("kubectl ").map(|(at, _)| at).collect();

@@ -1,4 +1,4 @@
-//! Where one test works.
+//! The namespace of one test.
 
 use std::{
     panic::{AssertUnwindSafe, resume_unwind},
@@ -26,13 +26,13 @@ use crate::{
     wait::{PATIENCE, all_the_time, eventually},
 };
 
-/// A namespace with an operator that looks after it.
+/// A namespace and the operator that serves it.
 pub struct TestNamespace {
     /// The cluster.
     pub cluster: Cluster,
     /// The namespace's name.
     pub namespace: String,
-    /// The operator that looks after it.
+    /// The operator that serves it.
     pub operator: Operator,
     /// All pods that it ever had.
     pub history: History,
@@ -40,7 +40,7 @@ pub struct TestNamespace {
 }
 
 impl TestNamespace {
-    /// A namespace that the shared operator looks after.
+    /// A namespace that the shared operator serves.
     pub async fn shared(name: &str) -> Result<Self> {
         let cluster = Cluster::connect().await?;
         let operator = Operator::shared(&cluster).await?;
@@ -71,8 +71,8 @@ impl TestNamespace {
         Self { cluster, namespace, operator, history, tasks }
     }
 
-    /// Runs a test. After success everything is removed, and must be removable; after failure everything
-    /// stays, and what is there is told.
+    /// Runs a test. After success it removes everything, which must work. After a failure it keeps everything and
+    /// prints a report.
     pub async fn run(self, test: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
         match AssertUnwindSafe(test(&self)).catch_unwind().await {
             Ok(Ok(())) => self.remove().await,
@@ -96,7 +96,7 @@ impl TestNamespace {
         Ok(TaskSnapshot(serde_json::to_value(created)?))
     }
 
-    /// A task as it is now, or `None` where it is gone.
+    /// A task as it is now, or `None` if it is gone.
     pub async fn get_opt(&self, name: &str) -> Result<Option<TaskSnapshot>> {
         let found = self.tasks.get_opt(name).await?;
         Ok(found.map(serde_json::to_value).transpose()?.map(TaskSnapshot))
@@ -138,7 +138,7 @@ impl TestNamespace {
         .await
     }
 
-    /// Waits until a task looks like this.
+    /// Waits until a task is like this.
     pub async fn until(
         &self,
         name: &str,
@@ -154,8 +154,7 @@ impl TestNamespace {
         .await
     }
 
-    /// Waits until a task is in this state, such as `CircuitOpen/NoChange`, and the operator has seen the
-    /// newest spec.
+    /// Waits until a task is in this state, such as `CircuitOpen/NoChange`, and its status is that of the newest spec.
     pub async fn until_state(&self, name: &str, within: Duration, state: &str) -> Result<TaskSnapshot> {
         let holds = |snapshot: &TaskSnapshot| {
             snapshot.state() == state
@@ -174,7 +173,7 @@ impl TestNamespace {
         .await
     }
 
-    /// Checks that a task keeps looking like this for a while.
+    /// Checks that a task stays like this for a while.
     pub async fn stays(
         &self,
         name: &str,
@@ -183,7 +182,7 @@ impl TestNamespace {
     ) -> Result<TaskSnapshot> {
         all_the_time(how_long, async || {
             let snapshot = self.get(name).await?;
-            ensure!(holds(&snapshot), "it did not stay as it was: {snapshot}");
+            ensure!(holds(&snapshot), "it did not stay like that: {snapshot}");
             Ok(())
         })
         .await?;
@@ -197,7 +196,7 @@ impl TestNamespace {
         Ok(())
     }
 
-    /// Checks that so many pods were ever created for a task, and all of them ran: 1, 2, 3, …
+    /// Checks that exactly this many pods were ever created for a task, and that all of them ran: 1, 2, 3, …
     pub fn exactly(&self, snapshot: &TaskSnapshot, pods: i32) -> Result<()> {
         let created: Vec<(i32, i32)> =
             self.history.of(snapshot.uid()).iter().map(|pod| (pod.iteration, pod.attempt)).collect();
@@ -207,23 +206,23 @@ impl TestNamespace {
         self.ran(snapshot, &all)
     }
 
-    /// Pastes the command of a task's message that contains this word.
+    /// Runs the command of a task's message that contains this word.
     pub async fn paste(&self, snapshot: &TaskSnapshot, word: &str) -> Result<()> {
         let command = snapshot.command_with(word)?;
         self.cluster.shell(&command).await?.good().with_context(|| command.clone())?;
         Ok(())
     }
 
-    /// Tells an agent that waits in its current iteration to go on. The agent that hears it may end before
-    /// the command that told it, which then fails with its container.
+    /// Signals an agent that waits in its current iteration to continue. The agent may end before the command that
+    /// signals it, which then fails with its container.
     pub async fn signal_agent(&self, snapshot: &TaskSnapshot) -> Result<()> {
         let pod = snapshot.active_pod().with_context(|| format!("nothing runs: {snapshot}"))?;
         let touch = ["exec", pod, "-c", "agent", "--", "touch", "/workspace/.agentloop/told"];
-        eventually(PATIENCE, "the agent is told to go on", async || {
-            let told = self.kubectl(&touch).await.and_then(Output::good);
+        eventually(PATIENCE, "the agent gets the signal", async || {
+            let sent = self.kubectl(&touch).await.and_then(Output::good);
             let runs =
                 self.history.of(snapshot.uid()).iter().any(|one| one.name == pod && is_running(&one.pod));
-            if runs { told.map(drop).map_err(|error| format!("{error:#}")) } else { Ok(()) }
+            if runs { sent.map(drop).map_err(|error| format!("{error:#}")) } else { Ok(()) }
         })
         .await
     }
@@ -237,7 +236,7 @@ impl TestNamespace {
         self.cluster.kubectl(&all).await
     }
 
-    /// Applies an object with kubectl, in the test's namespace where it has none.
+    /// Applies an object with kubectl, in the test's namespace if it has none.
     pub async fn apply(&self, object: &Value) -> Result<Output> {
         self.cluster.kubectl_with(&["-n", &self.namespace, "apply", "-f", "-"], &object.to_string()).await
     }
@@ -253,8 +252,8 @@ impl TestNamespace {
         Ok(events.list(&about).await?.items.into_iter().map(words).collect())
     }
 
-    /// What a shell command says that looks at a task's volume claim, mounted as /workspace.
-    pub async fn look_into(&self, claim: &str, line: &str) -> Result<String> {
+    /// The output of a shell command in a pod that mounts a task's workspace PVC as /workspace.
+    pub async fn look_into(&self, pvc: &str, line: &str) -> Result<String> {
         let mut container = task::container("look", &["/bin/sh", "-c", line]);
         if let Value::Object(fields) = &mut container {
             fields.insert(
@@ -269,12 +268,12 @@ impl TestNamespace {
             "spec": {
                 "restartPolicy": "Never",
                 "containers": [container],
-                "volumes": [{ "name": "workspace", "persistentVolumeClaim": { "claimName": claim } }],
+                "volumes": [{ "name": "workspace", "persistentVolumeClaim": { "claimName": pvc } }],
             },
         });
         let pods: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
         let name = pods.create(&PostParams::default(), &serde_json::from_value(pod)?).await?.name_any();
-        eventually(PATIENCE, "a pod has looked into the claim", async || {
+        eventually(PATIENCE, "a pod has read the workspace PVC", async || {
             let pod = pods.get(&name).await.map_err(|error| error.to_string())?;
             let phase = pod.status.and_then(|status| status.phase).unwrap_or_default();
             if matches!(phase.as_str(), "Succeeded" | "Failed") { Ok(()) } else { Err(phase) }
@@ -285,12 +284,12 @@ impl TestNamespace {
         Ok(said)
     }
 
-    /// The name of the claim that was made for a task.
-    pub async fn claim_of(&self, snapshot: &TaskSnapshot) -> Result<String> {
+    /// The name of the PVC that was created for a task.
+    pub async fn pvc_of(&self, snapshot: &TaskSnapshot) -> Result<String> {
         let selector = format!("agentloop.dev/task-uid={}", snapshot.uid());
         let name = self.kubectl(&["get", "pvc", "-l", &selector, "-o", "name"]).await?.good()?;
         let name = name.trim().strip_prefix("persistentvolumeclaim/");
-        name.map(str::to_owned).context("the task has no claim")
+        name.map(str::to_owned).context("the task has no PVC")
     }
 
     // === the end ===
@@ -319,7 +318,7 @@ impl TestNamespace {
         self.operator.remove().await
     }
 
-    /// Tells what is there, for whoever must find out why a test failed.
+    /// Prints the objects in the namespace, so that the cause of a failure can be found.
     async fn report(&self) {
         let looks: [&[&str]; 4] = [
             &["get", "agt", "-o", "yaml", "--show-managed-fields=false"],
@@ -337,7 +336,7 @@ impl TestNamespace {
         eprintln!("--- the operator's log\n{log}");
         let namespace = &self.namespace;
         eprintln!(
-            "All is kept: kubectl -n {namespace} get agt,pods; when done: kubectl delete ns {namespace}"
+            "The namespace is kept: kubectl -n {namespace} get agt,pods; when done: kubectl delete ns {namespace}"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! The node is lost, or drained. It is everybody's: these tests run one after the other, and beside no others,
-//! which a program of their own sees to. Their operator stays whatever is said of the node, as if it were on another.
+//! The node is lost or drained. All tests share it, so these tests run one after the other, in a program of their own.
+//! Their operator tolerates every taint of the node, as if it ran on another one.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 const DONE: &str = "Succeeded/Completed";
 static THE_NODE: Mutex<()> = Mutex::const_new(());
 
-/// Runs a test that has the node to itself, and puts the node right after it.
+/// Runs a test that has the node to itself, and repairs the node afterwards.
 async fn with_the_node(
     name: &str,
     test: impl AsyncFnOnce(&TestNamespace, &Node) -> Result<()>,
@@ -28,7 +28,7 @@ async fn with_the_node(
 
 /// A task that is disturbed in its first iteration, and done in its second.
 fn disturbed(name: &str) -> Task {
-    Task::new(name, &["change", "idle-until=2", "ready"]).claim().max(5)
+    Task::new(name, &["change", "idle-until=2", "ready"]).pvc().max(5)
 }
 
 /// Waits until the disturbed iteration was charged once, with this outcome, and the second one did the work.
@@ -39,10 +39,11 @@ async fn continues(ns: &TestNamespace, name: &str, outcome: &str) -> Result<()> 
 }
 
 #[tokio::test]
-async fn on_a_silent_node_nothing_is_charged_or_started_and_when_it_is_back_all_goes_on() -> Result<()> {
+async fn on_an_unreachable_node_nothing_is_charged_or_started_and_when_it_is_back_everything_continues()
+-> Result<()> {
     with_the_node("silent", async |ns, node| {
-        // One ends by itself while nobody can tell; the other is deleted.
-        ns.create(&Task::new("left", &["change", "sleep=15", "ready"]).claim()).await?;
+        // One ends by itself, unseen; the other is deleted.
+        ns.create(&Task::new("left", &["change", "sleep=15", "ready"]).pvc()).await?;
         ns.create(&disturbed("deleted")).await?;
         ns.until_running("left", 1).await?;
         let snapshot = ns.until_running("deleted", 1).await?;
@@ -86,7 +87,7 @@ async fn an_iteration_on_a_node_that_is_said_to_be_off_is_charged_once_and_the_n
 }
 
 #[tokio::test]
-async fn a_drain_is_not_held_up_and_the_loop_goes_on_once_a_node_takes_pods_again() -> Result<()> {
+async fn a_drain_is_not_held_up_and_the_loop_continues_once_a_node_takes_pods_again() -> Result<()> {
     with_the_node("drain", async |ns, node| {
         ns.create(&disturbed("drained")).await?;
         ns.until_running("drained", 1).await?;

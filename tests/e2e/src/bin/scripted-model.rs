@@ -1,5 +1,4 @@
-//! What a coding agent takes for its model: an HTTP server that speaks the Responses API and says what a script tells
-//! it to.
+//! A model for a coding agent: an HTTP server that speaks the Responses API and answers from a script.
 //!
 //! The script is JSON in the environment variable `SCRIPT`:
 //!
@@ -13,10 +12,10 @@
 //! }
 //! ```
 //!
-//! Of an iteration, which the prompt tells, each request takes the next step: a command that the agent is to run, or
-//! the last message, in which `{said}` is what the command before it printed. Tokens are input, cached input, output.
-//! So many requests as `refuse` says are answered with 429 before; an error with `resetsIn` names that time.
-//! Every request becomes a line of standard output.
+//! The prompt says which iteration it is. Each request takes the next step of the iteration: a command for the agent to
+//! run, or the last message, in which `{said}` is the output of the command before it. Tokens are input, cached input
+//! and output. The first requests, as many as `refuse` says, get a 429; an error with `resetsIn` contains that time.
+//! Every request is logged as a line on standard output.
 
 use std::{
     env,
@@ -54,7 +53,7 @@ struct Answer {
     headers: String,
     body: String,
     /// For the log.
-    told: String,
+    log: String,
 }
 
 fn main() -> ExitCode {
@@ -84,7 +83,7 @@ impl Model {
             return Ok(());
         }
         let answer = self.answer(&request);
-        println!("{}", answer.told);
+        println!("{}", answer.log);
         let Answer { status, headers, body, .. } = answer;
         let length = body.len();
         let mut stream = stream;
@@ -120,7 +119,7 @@ impl Model {
             .map(|item| item.get("output").and_then(Value::as_str).unwrap_or_default())
             .collect();
         let Some(iteration) = iteration(&asked.to_string()) else {
-            let error = json!({ "message": "the prompt tells no iteration" });
+            let error = json!({ "message": "the prompt does not say which iteration it is" });
             return plain("400 Bad Request", &error, "no iteration");
         };
         let steps = self.script.get("iterations").and_then(|all| all.get(iteration.saturating_sub(1)));
@@ -128,7 +127,7 @@ impl Model {
             let error = json!({ "message": "the script has ended" });
             return plain("400 Bad Request", &error, &format!("iteration {iteration} is not in the script"));
         };
-        // The agent tells how the command ended, and then what it printed.
+        // The agent reports the exit code of the command, and then its output.
         let last = outputs.last().copied().unwrap_or_default();
         let said = last.split_once("Output:\n").map_or(last, |(_, said)| said).trim();
         let text = |name: &str| step.get(name).and_then(Value::as_str);
@@ -164,7 +163,7 @@ impl Model {
             status: "200 OK",
             headers: "content-type: text/event-stream\r\n".to_owned(),
             body: events.iter().map(event).collect(),
-            told: format!("iteration {iteration} step {}: {step}; heard {said:?}", outputs.len()),
+            log: format!("iteration {iteration} step {}: {step}; heard {said:?}", outputs.len()),
         }
     }
 }
@@ -173,12 +172,12 @@ fn number(value: &Value, name: &str) -> u64 {
     value.get(name).and_then(Value::as_u64).unwrap_or(0)
 }
 
-fn plain(status: &'static str, error: &Value, told: &str) -> Answer {
+fn plain(status: &'static str, error: &Value, log: &str) -> Answer {
     Answer {
         status,
         headers: "content-type: application/json\r\n".to_owned(),
         body: json!({ "error": error }).to_string(),
-        told: told.to_owned(),
+        log: log.to_owned(),
     }
 }
 
@@ -197,13 +196,13 @@ fn refusal(refuse: &Value) -> Answer {
     answer
 }
 
-/// The iteration that the section on the loop in the prompt tells. Words that the agent itself adds come before it.
+/// The iteration in the prompt's section on the loop. Text that the agent itself adds comes before it.
 fn iteration(asked: &str) -> Option<usize> {
     let (_, rest) = asked.rsplit_once("This is iteration ")?;
     rest.split(' ').next()?.parse().ok()
 }
 
-/// An HTTP/1.1 request whose length is told.
+/// An HTTP/1.1 request with a Content-Length.
 fn read(stream: &mut impl BufRead) -> io::Result<Request> {
     let mut request = Request { line: String::new(), key: String::new(), body: Vec::new() };
     stream.read_line(&mut request.line)?;

@@ -1,4 +1,4 @@
-//! A real agent: Codex, with a model that says what a script tells it to.
+//! A real agent: Codex, with a scripted model.
 //!
 //! Its image is made by `hack/e2e up`, from the program that npm brings.
 
@@ -20,7 +20,7 @@ fn run(command: &str, tokens: Tokens) -> Value {
     json!({ "run": command, "tokens": tokens })
 }
 
-/// The last message; with what stands in the way unless it is ready.
+/// The last message, with the blockers unless it is ready.
 fn say(blocker: Option<&str>, tokens: Tokens) -> Value {
     let ready = blocker.is_none();
     let blockers = blocker.map(|text| format!("blockers:\n  - {text}\n")).unwrap_or_default();
@@ -118,7 +118,7 @@ async fn requests(ns: &TestNamespace) -> Result<Vec<String>> {
 fn task(name: &str) -> Task {
     let command = ["codex", "exec", "--json", "--skip-git-repo-check", "--sandbox=danger-full-access", "-"];
     Task::new(name, &[])
-        .claim()
+        .pvc()
         .with("prompt", json!("Write notes, one line in each iteration."))
         .with("template/spec/containers/0/image", json!("localhost/agentloop-test-codex:1"))
         .with("template/spec/containers/0/command", json!(command))
@@ -148,7 +148,7 @@ fn task(name: &str) -> Task {
         )
 }
 
-/// An iteration that writes a line and commits it; unless it is the last one, it tells how many commits there are.
+/// An iteration that writes a line and commits it; unless it is the last one, it reports the number of commits.
 fn work(iteration: i64, ready: bool) -> Value {
     let tokens = |step: i64| [iteration * 1000 + step, iteration * 100 + step, iteration * 10 + step];
     json!([
@@ -168,7 +168,7 @@ fn attempts(ns: &TestNamespace, snapshot: &TaskSnapshot) -> Vec<(i32, i32)> {
 }
 
 #[tokio::test]
-async fn codex_goes_on_past_its_limit_by_the_pasted_command_until_it_says_that_it_is_done() -> Result<()> {
+async fn codex_resumes_past_its_limit_by_the_pasted_command_until_it_reports_that_it_is_done() -> Result<()> {
     ns("codex")
         .await?
         .run(async |ns| {
@@ -200,7 +200,7 @@ async fn codex_goes_on_past_its_limit_by_the_pasted_command_until_it_says_that_i
             ensure!(snapshot.history("error").starts_with(&errors), "{:?}", snapshot.history("error"));
             ensure!(requests(ns).await?.len() == 16, "{:#?}", requests(ns).await?);
 
-            let claim = ns.claim_of(&snapshot).await?;
+            let claim = ns.pvc_of(&snapshot).await?;
             let line =
                 "cd /workspace/notes && git log --format=%an && cat text && ls ../.agentloop/*/iterations";
             let kept = ns.look_into(&claim, line).await?;
@@ -212,7 +212,7 @@ async fn codex_goes_on_past_its_limit_by_the_pasted_command_until_it_says_that_i
 }
 
 #[tokio::test]
-async fn a_key_that_the_model_refuses_fails_the_task_at_once_and_another_key_lets_it_go_on() -> Result<()> {
+async fn a_key_that_the_model_refuses_fails_the_task_at_once_and_another_key_resumes_it() -> Result<()> {
     ns("codex-key")
         .await?
         .run(async |ns| {
@@ -259,7 +259,7 @@ async fn refused(name: &str, refuse: Value, pods: &[(i32, i32)], word: Option<&s
                 ensure!(snapshot.iterations() == 0 && snapshot.message().contains(word), "{snapshot}");
                 ensure!(
                     snapshot.0.pointer("/status/waiting/retryTime").is_some(),
-                    "no time is told: {snapshot}"
+                    "no time is reported: {snapshot}"
                 );
             }
             let snapshot = ns.until_state("patient", iterations(4), DONE).await?;
@@ -295,7 +295,7 @@ async fn a_pause_that_codex_keeps_by_itself_is_no_matter_of_the_loop() -> Result
     refused("codex-pause", refuse, &[(1, 0), (2, 0)], None).await
 }
 
-/// Codex tells the minute only, which has begun when the limit ends.
+/// Codex reports the minute only, which has begun when the limit ends.
 #[tokio::test]
 async fn a_usage_limit_that_ends_within_the_minute_is_not_waited_for_until_tomorrow() -> Result<()> {
     let error = json!({ "type": "usage_limit_reached", "plan_type": "pro", "resetsIn": 5 });

@@ -17,7 +17,7 @@ const LIMIT: &str = "IterationLimitReached/IterationLimit";
 
 /// What the claim's own record says ran, beside what the pods say.
 async fn journal(ns: &TestNamespace, name: &str, runs: i32) -> Result<()> {
-    let claim = ns.claim_of(&ns.get(name).await?).await?;
+    let claim = ns.pvc_of(&ns.get(name).await?).await?;
     let said = ns.look_into(&claim, "cut -d ' ' -f 1 /workspace/.agentloop/journal").await?;
     let ran: Vec<i32> = said.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     let expected: Vec<i32> = (1..=runs).collect();
@@ -30,7 +30,7 @@ async fn an_operator_killed_ten_times_runs_twenty_iterations_in_twenty_pods() ->
     TestNamespace::own("killed", &[])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("steady", &["change", "sleep=0.5", "new-blocker"]).claim().max(20)).await?;
+            ns.create(&Task::new("steady", &["change", "sleep=0.5", "new-blocker"]).pvc().max(20)).await?;
             for round in 1..=10u32 {
                 // Spread over the loop and over the moments of an iteration: the delay moves by itself with
                 // the time that the operator takes to come back.
@@ -57,7 +57,7 @@ async fn an_operator_whose_lease_is_taken_away_again_and_again_counts_as_one_wit
         .await?
         .run(async |ns| {
             let task = Task::new("fought-over", &["change", "sleep=0.5", "new-blocker"]);
-            ns.create(&task.claim().max(8)).await?;
+            ns.create(&task.pvc().max(8)).await?;
             let leases: Api<Lease> = Api::namespaced(ns.cluster.client.clone(), &ns.operator.namespace);
             for done in 1..=6 {
                 ns.until("fought-over", iterations(8), "moves on", |now| now.iterations() >= done).await?;
@@ -78,17 +78,17 @@ async fn of_two_releases_over_one_namespace_one_serves_each_task_and_both_count_
         .await?
         .run(async |ns| {
             let rival = ns.rival().await?;
-            ns.create(&Task::new("shared", &["change", "new-blocker"]).claim().max(8)).await?;
-            ns.create(&Task::new("watched", &["change", "idle-until=2", "ready"]).claim().max(8)).await?;
+            ns.create(&Task::new("shared", &["change", "new-blocker"]).pvc().max(8)).await?;
+            ns.create(&Task::new("watched", &["change", "idle-until=2", "ready"]).pvc().max(8)).await?;
             let served_by = ns.until_running("watched", 1).await?.served_by().to_owned();
             let known = [&ns.operator, &rival].map(|of| format!("{}/{}", of.namespace, of.release));
             ensure!(known.contains(&served_by), "{served_by} serves it, and not one of {known:?}");
             eventually(PATIENCE, "the other release says whose the task is", async || {
                 let of_task = "involvedObject.name=watched,reason=ServedByAnother";
-                let told =
+                let log =
                     ["get", "events", "--field-selector", of_task, "-o", "jsonpath={.items[*].message}"];
-                let told = ns.kubectl(&told).await.map_err(|error| error.to_string())?.text;
-                if told.contains(&format!("takeOver=[{served_by}]")) { Ok(()) } else { Err(told) }
+                let log = ns.kubectl(&log).await.map_err(|error| error.to_string())?.text;
+                if log.contains(&format!("takeOver=[{served_by}]")) { Ok(()) } else { Err(log) }
             })
             .await?;
             ns.patch("watched", json!({ "suspend": true })).await?;
@@ -110,7 +110,7 @@ async fn an_operator_that_is_away_neither_ends_an_iteration_nor_runs_it_again() 
     TestNamespace::own("away", &[])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("alone", &["change", "wait", "ready-at=2"]).claim()).await?;
+            ns.create(&Task::new("alone", &["change", "wait", "ready-at=2"]).pvc()).await?;
             let snapshot = ns.until_running("alone", 1).await?;
             ns.operator.scale(0).await?;
             ns.operator.is_at_rest().await?;
@@ -132,11 +132,11 @@ async fn an_operator_that_is_away_neither_ends_an_iteration_nor_runs_it_again() 
 }
 
 #[tokio::test]
-async fn a_namespace_deleted_while_the_operator_is_away_goes_once_it_is_back() -> Result<()> {
+async fn a_namespace_deleted_while_the_operator_is_away_is_removed_once_it_is_back() -> Result<()> {
     TestNamespace::own("ns-away", &[])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("doomed", &["change", "idle"]).claim()).await?;
+            ns.create(&Task::new("doomed", &["change", "idle"]).pvc()).await?;
             ns.until_running("doomed", 1).await?;
             ns.operator.scale(0).await?;
             ns.operator.is_at_rest().await?;
@@ -157,7 +157,7 @@ async fn an_upgrade_in_the_middle_of_a_loop_loses_nothing() -> Result<()> {
     TestNamespace::own("upgrade", &[])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("steady", &["change", "new-blocker"]).claim().max(6)).await?;
+            ns.create(&Task::new("steady", &["change", "new-blocker"]).pvc().max(6)).await?;
             ns.until("steady", iterations(2), "moves on", |now| now.iterations() >= 1).await?;
             ns.operator.install(&["--set", "log.level=debug"]).await?;
             ns.until("steady", iterations(2), "moves on", |now| now.iterations() >= 3).await?;
@@ -176,7 +176,7 @@ async fn an_uninstalled_operator_leaves_a_running_loop_that_the_next_one_takes_u
     TestNamespace::own("reinstall", &[])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("kept", &["change", "wait", "ready-at=3"]).claim()).await?;
+            ns.create(&Task::new("kept", &["change", "wait", "ready-at=3"]).pvc()).await?;
             let snapshot = ns.until_running("kept", 1).await?;
             ns.operator.uninstall().await?;
             let held = ns
@@ -202,8 +202,8 @@ async fn without_an_operator_everything_that_it_made_can_be_deleted() -> Result<
     TestNamespace::own("gone", &[])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("left", &["change", "idle"]).claim()).await?;
-            ns.create(&Task::new("done", &["change", "ready"]).claim()).await?;
+            ns.create(&Task::new("left", &["change", "idle"]).pvc()).await?;
+            ns.create(&Task::new("done", &["change", "ready"]).pvc()).await?;
             let snapshot = ns.until_running("left", 1).await?;
             ns.until_state("done", iterations(1), DONE).await?;
             ns.operator.uninstall().await?;
@@ -220,7 +220,7 @@ async fn a_pod_that_is_gone_when_the_operator_is_installed_again_counts_and_neve
     TestNamespace::own("lost", &[])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("lost", &["change", "idle-until=2", "ready"]).claim()).await?;
+            ns.create(&Task::new("lost", &["change", "idle-until=2", "ready"]).pvc()).await?;
             let pod = ns.until_running("lost", 1).await?.active_pod().context("no pod")?.to_owned();
             ns.operator.uninstall().await?;
             ns.kubectl(&["delete", "pod", &pod]).await?.good()?;
@@ -241,7 +241,7 @@ async fn a_lowered_hard_limit_stops_a_running_loop_and_a_raised_one_starts_nothi
     TestNamespace::own("hard-limit", &[])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("bound", &["change", "wait", "new-blocker"]).claim().max(60)).await?;
+            ns.create(&Task::new("bound", &["change", "wait", "new-blocker"]).pvc().max(60)).await?;
             ns.until("bound", PATIENCE, "is held to 50", |now| now.number("/status/maxIterations") == 50)
                 .await?;
             let first = ns.until_running("bound", 1).await?;
@@ -272,11 +272,11 @@ async fn a_lowered_hard_limit_stops_a_running_loop_and_a_raised_one_starts_nothi
 }
 
 #[tokio::test]
-async fn settings_that_are_refused_change_nothing_and_are_told() -> Result<()> {
+async fn settings_that_are_refused_change_nothing_and_are_reported() -> Result<()> {
     TestNamespace::own("refused", &[])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("before", &["change", "wait", "ready-at=2"]).claim().max(5)).await?;
+            ns.create(&Task::new("before", &["change", "wait", "ready-at=2"]).pvc().max(5)).await?;
             let first = ns.until_running("before", 1).await?;
             ns.operator.set("hardLimits", Some("1")).await?;
             eventually(PATIENCE, "the log names the key", async || {
@@ -284,7 +284,7 @@ async fn settings_that_are_refused_change_nothing_and_are_told() -> Result<()> {
                 if log.contains("hardLimits") { Ok(()) } else { Err(log) }
             })
             .await?;
-            // One that ran goes on with what it had; one that is new waits.
+            // A task that ran continues with its old settings; a new one waits.
             ns.create(&Task::new("after", &["change", "ready"])).await?;
             let snapshot = ns.until_state("after", PATIENCE, "Waiting/ConfigInvalid").await?;
             ensure!(snapshot.message().contains("hardLimits"), "{snapshot}");
@@ -305,7 +305,7 @@ async fn settings_that_contradict_each_other_are_refused_and_the_last_good_ones_
     TestNamespace::own("contradicts", &["--set", "config.defaultMaxIterations=2"])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("small", &["change", "wait", "new-blocker"]).claim()).await?;
+            ns.create(&Task::new("small", &["change", "wait", "new-blocker"]).pvc()).await?;
             let first = ns.until_running("small", 1).await?;
             ensure!(first.number("/status/maxIterations") == 2, "{first}");
             ns.operator.set("defaultMaxIterations", Some("60")).await?;
@@ -323,7 +323,7 @@ async fn paused_holds_every_next_iteration_until_it_is_taken_back() -> Result<()
     TestNamespace::own("paused", &[])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("calm", &["change", "wait", "ready-at=2"]).claim()).await?;
+            ns.create(&Task::new("calm", &["change", "wait", "ready-at=2"]).pvc()).await?;
             let first = ns.until_running("calm", 1).await?;
             ns.operator.set("paused", Some("true")).await?;
             ns.create(&Task::new("new", &["change", "ready"])).await?;

@@ -1,4 +1,4 @@
-//! The runner's two ways into a pod.
+//! The two ways to bring the runner into a pod.
 
 use agentloop_e2e::{PATIENCE, Task, TaskSnapshot, TestNamespace, eventually, iterations};
 use anyhow::{Context, Result, ensure};
@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 const DONE: &str = "Succeeded/Completed";
 
-/// Runs a task to its end with the runner brought in this way, and tells how its pod had it: an image volume, an
-/// init container.
+/// Runs a task to its end with this injection, and returns how its pod got the runner: by an image volume, by an init
+/// container.
 async fn ways(ns: &TestNamespace, name: &str, injection: &str) -> Result<(bool, bool)> {
     ns.operator.install(&["--set", &format!("runner.injection={injection}")]).await?;
-    ns.create(&Task::new(name, &["prompt", "change", "ready-at=2"]).claim()).await?;
+    ns.create(&Task::new(name, &["prompt", "change", "ready-at=2"]).pvc()).await?;
     let snapshot = ns.until_state(name, iterations(2), DONE).await?;
     ns.exactly(&snapshot, 2)?;
     let pods = ns.history.of(snapshot.uid());
@@ -115,7 +115,7 @@ async fn passes_a_range_of_users(ns: &TestNamespace) -> Result<()> {
     });
     let manifest = json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] }).to_string();
     ns.cluster.kubectl_with(&["apply", "-f", "-"], &manifest).await?.good()?;
-    // A policy takes effect a moment later: a dry run of what it refuses tells when.
+    // A policy takes effect a moment later: a dry run of what it refuses shows when.
     let refused = Task::new("refused", &[]);
     let probe = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "probe" },
@@ -138,11 +138,11 @@ async fn passes_a_range_of_users(ns: &TestNamespace) -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_init_container_fits_where_the_template_fits_and_changes_no_class_of_service() -> Result<()> {
+async fn the_init_container_fits_if_the_template_fits_and_changes_no_class_of_service() -> Result<()> {
     TestNamespace::own("fits", &["--set", "runner.injection=init-container"])
         .await?
         .run(async |ns| {
-            // Each is tried, whatever the one before came to.
+            // Try each, even if one before it failed.
             let all = [
                 stays_guaranteed(ns).await,
                 passes_a_limit_range(ns).await,

@@ -26,9 +26,9 @@ async fn stays_at_work(cluster: &Cluster, namespace: &str, how: &[&str]) -> Resu
     let rendered = cluster.helm(&arguments).await?.good()?;
     cluster.kubectl_with(&["-n", namespace, "apply", "-f", "-"], &rendered).await?.good()?;
     eventually(PATIENCE, "the operator is ready, and every Job has ended", async || {
-        let told = |error: anyhow::Error| format!("{error:#}");
-        let jobs = get(cluster, namespace, "jobs").await.map_err(told)?;
-        let deployments = get(cluster, namespace, "deployments").await.map_err(told)?;
+        let text = |error: anyhow::Error| format!("{error:#}");
+        let jobs = get(cluster, namespace, "jobs").await.map_err(text)?;
+        let deployments = get(cluster, namespace, "deployments").await.map_err(text)?;
         let scaled = deployments.first().and_then(|one| number(one, "/spec/replicas"));
         let ready = deployments.iter().all(|one| number(one, "/status/readyReplicas") == Some(1));
         let ended = jobs.iter().all(|job| job.pointer("/status/completionTime").is_some());
@@ -48,7 +48,7 @@ async fn stays_at_work(cluster: &Cluster, namespace: &str, how: &[&str]) -> Resu
 #[tokio::test]
 async fn an_operator_that_was_rendered_and_applied_stays_at_work() -> Result<()> {
     let cluster = Cluster::connect().await?;
-    // Without a cluster at hand, as most tools do it, and with one, where the uninstall Job is rendered too.
+    // Without a cluster at hand, as most tools do it, and with one, when the uninstall Job is rendered too.
     for (namespace, how) in
         [("e2e-rendered-alone", &[][..]), ("e2e-rendered-here", &["--dry-run=server"][..])]
     {

@@ -57,7 +57,7 @@ async fn a_task_ready_on_its_last_allowed_iteration_is_done_and_not_at_its_limit
 async fn with_the_policy_verify_a_command_decides_and_no_gate_is_needed() -> Result<()> {
     TestNamespace::shared("verify").await?.run(async |ns| {
         let verify = json!({ "policy": "Verify", "verify": { "command": ["/bin/test", "-e", "/workspace/iteration-3"] } });
-        ns.create(&Task::new("verified", &["change"]).claim().max(10).with("completion", verify)).await?;
+        ns.create(&Task::new("verified", &["change"]).pvc().max(10).with("completion", verify)).await?;
         let snapshot = ns.until_state("verified", iterations(3), DONE).await?;
         ns.exactly(&snapshot, 3)
     })
@@ -72,18 +72,15 @@ async fn a_gate_that_says_ready_is_refused_while_the_verify_command_fails() -> R
             let line = "test -e /workspace/iteration-2 || { echo two is missing; exit 1; }";
             let verify = json!({ "verify": { "command": ["/bin/sh", "-c", line] } });
             ns.create(
-                &Task::new("hasty", &["prompt", "change", "ready"])
-                    .claim()
-                    .max(10)
-                    .with("completion", verify),
+                &Task::new("hasty", &["prompt", "change", "ready"]).pvc().max(10).with("completion", verify),
             )
             .await?;
             let snapshot = ns.until_state("hasty", iterations(2), DONE).await?;
             ns.exactly(&snapshot, 2)?;
             let pods = ns.history.of(snapshot.uid());
             let second = pods.last().map(|pod| pod.name.clone()).unwrap_or_default();
-            let told = ns.kubectl(&["logs", &second, "-c", "agent"]).await?.good()?;
-            ensure!(told.contains("two is missing"), "the second prompt does not tell why: {told}");
+            let prompt = ns.kubectl(&["logs", &second, "-c", "agent"]).await?.good()?;
+            ensure!(prompt.contains("two is missing"), "the second prompt does not say why: {prompt}");
             Ok(())
         })
         .await
@@ -95,14 +92,14 @@ async fn a_task_that_is_never_ready_stops_at_10_and_its_own_message_lets_it_go_o
     TestNamespace::shared("limit")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("never", &["change", "new-blocker"]).claim()).await?;
+            ns.create(&Task::new("never", &["change", "new-blocker"]).pvc()).await?;
             let snapshot = ns.until_state("never", iterations(10), LIMIT).await?;
             ensure!(snapshot.iterations() == 10, "{snapshot}");
             ns.exactly(&snapshot, 10)?;
-            let told = snapshot.message().to_lowercase();
+            let message = snapshot.message().to_lowercase();
             ensure!(
-                !told.contains("fail") && told.starts_with("stopped after 10 iterations (max: 10)"),
-                "{told}"
+                !message.contains("fail") && message.starts_with("stopped after 10 iterations (max: 10)"),
+                "{message}"
             );
             ensure!(
                 snapshot.condition("Stalled").is_some_and(|it| it.starts_with("False")),
@@ -116,7 +113,7 @@ async fn a_task_that_is_never_ready_stops_at_10_and_its_own_message_lets_it_go_o
             ns.exactly(&snapshot, 20)?;
             no_warning(ns, &snapshot).await?;
 
-            let claim = ns.claim_of(&snapshot).await?;
+            let claim = ns.pvc_of(&snapshot).await?;
             let kept = ns
                 .look_into(&claim, "cat /workspace/iteration-1; wc -l </workspace/.agentloop/journal")
                 .await?;
@@ -197,7 +194,7 @@ async fn a_short_time_that_a_provider_names_shortens_no_delay_and_hidden_work_is
             let hides =
                 format!("mkdir -p /workspace/.agentloop/w && date >>/workspace/.agentloop/w/log; {refused}");
             ns.create(&Task::script("asks", refused, &[REFUSED]).max(1)).await?;
-            ns.create(&Task::script("hides", &hides, &[REFUSED]).claim().max(1)).await?;
+            ns.create(&Task::script("hides", &hides, &[REFUSED]).pvc().max(1)).await?;
             let snapshot = ns.until_state("asks", iterations(1), "Waiting/RateLimited").await?;
             ensure!(snapshot.iterations() == 0, "it was charged: {snapshot}");
             let wait = snapshot.not_before().map(|at| at.duration_since(Timestamp::now()).as_secs());
@@ -216,7 +213,7 @@ async fn what_completes_a_task_is_what_its_pod_was_asked_for_and_an_edit_in_betw
         .await?
         .run(async |ns| {
             let verify = |command: &str| json!({ "policy": "Verify", "verify": { "command": [command] } });
-            let task = Task::new("raised", &["change", "wait"]).claim().max(1);
+            let task = Task::new("raised", &["change", "wait"]).pvc().max(1);
             ns.create(&task.with("completion", verify("/bin/true"))).await?;
             let snapshot = ns.until_running("raised", 1).await?;
             ns.patch("raised", json!({ "completion": verify("/bin/false") })).await?;

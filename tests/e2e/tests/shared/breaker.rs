@@ -12,7 +12,7 @@ async fn three_iterations_without_a_change_open_the_circuit_and_a_reset_token_cl
     TestNamespace::shared("no-change")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("idle", &["new-blocker"]).claim().max(10)).await?;
+            ns.create(&Task::new("idle", &["new-blocker"]).pvc().max(10)).await?;
             let snapshot = ns.until_state("idle", iterations(3), NO_CHANGE).await?;
             ns.exactly(&snapshot, 3)?;
             ensure!(snapshot.history("changed") == ["Unchanged"; 3], "{:?}", snapshot.history("changed"));
@@ -43,10 +43,13 @@ async fn the_same_blocker_five_times_opens_the_circuit_though_files_change() -> 
     TestNamespace::shared("same-error")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("stuck", &["change", "same-blocker"]).claim().max(20)).await?;
+            ns.create(&Task::new("stuck", &["change", "same-blocker"]).pvc().max(20)).await?;
             let snapshot = ns.until_state("stuck", iterations(5), SAME_ERROR).await?;
             ns.exactly(&snapshot, 5)?;
-            ensure!(snapshot.message().contains("http"), "the message does not tell the error: {snapshot}");
+            ensure!(
+                snapshot.message().contains("http"),
+                "the message does not contain the error: {snapshot}"
+            );
 
             ns.paste(&snapshot, "sameErrorThreshold").await?;
             let snapshot = ns

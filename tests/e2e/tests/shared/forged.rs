@@ -1,4 +1,4 @@
-//! Whose word a report is: the runner's, whatever its exit code, and nobody else's.
+//! Only the runner's own report counts, whatever its exit code.
 
 use agentloop_e2e::{Task, TestNamespace, iterations};
 use anyhow::{Result, ensure};
@@ -16,7 +16,7 @@ async fn an_agent_that_exits_with_255_is_done_where_a_verify_command_says_so() -
         .await?
         .run(async |ns| {
             let verify = json!({ "policy": "Verify", "verify": { "command": ["/bin/test", "-e", "/workspace/iteration-1"] } });
-            ns.create(&Task::new("loud", &["change", "exit=255"]).claim().max(1).with("completion", verify)).await?;
+            ns.create(&Task::new("loud", &["change", "exit=255"]).pvc().max(1).with("completion", verify)).await?;
             let snapshot = ns.until("loud", iterations(1), "has stopped", |now| now.iterations() == 1).await?;
             ensure!(snapshot.state() == DONE, "{snapshot}");
             ensure!(snapshot.history("exitCode") == ["255"], "{:?}", snapshot.history("exitCode"));

@@ -1,4 +1,4 @@
-//! Bad input: refused where the schema can tell, and never in the way of other tasks.
+//! Bad input: refused if the schema can detect it, and never in the way of other tasks.
 
 use agentloop_e2e::{PATIENCE, Task, TestNamespace, eventually, iterations};
 use anyhow::{Result, ensure};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 const DONE: &str = "Succeeded/Completed";
 
 #[tokio::test]
-async fn what_the_schema_can_tell_is_refused_at_kubectl_apply_with_a_reason() -> Result<()> {
+async fn what_the_schema_can_detect_is_refused_at_kubectl_apply_with_a_reason() -> Result<()> {
     TestNamespace::shared("schema")
         .await?
         .run(async |ns| {
@@ -26,7 +26,7 @@ async fn what_the_schema_can_tell_is_refused_at_kubectl_apply_with_a_reason() ->
                 (good().with("template/spec/nodeName", json!("node1")), "nodeName"),
                 (good().with("workspace/mountPath", json!("/agentloop/x")), "mountPath"),
                 (
-                    good().claim().with("workspace/persistentVolumeClaim", json!({ "claimName": "a" })),
+                    good().pvc().with("workspace/persistentVolumeClaim", json!({ "claimName": "a" })),
                     "workspace",
                 ),
                 (good().with("completion", json!({ "policy": "Verify" })), "verify"),
@@ -50,7 +50,7 @@ async fn a_task_with_the_longest_name_runs_and_one_letter_more_is_refused() -> R
         .await?
         .run(async |ns| {
             let name = "n".repeat(63);
-            ns.create(&Task::new(&name, &["change", "ready-at=2"]).claim()).await?;
+            ns.create(&Task::new(&name, &["change", "ready-at=2"]).pvc()).await?;
             let said = ns.apply(&Task::new(&format!("{name}n"), &["ready"]).manifest()).await?;
             ensure!(!said.ok && said.text.contains("63"), "{}", said.text);
             let snapshot = ns.until_state(&name, iterations(2), DONE).await?;
@@ -60,12 +60,12 @@ async fn a_task_with_the_longest_name_runs_and_one_letter_more_is_refused() -> R
 }
 
 #[tokio::test]
-async fn a_task_that_cannot_be_decoded_is_told_of_holds_up_no_other_and_can_be_mended_and_deleted()
+async fn a_task_that_cannot_be_decoded_is_reported_holds_up_no_other_and_can_be_fixed_and_deleted()
 -> Result<()> {
     TestNamespace::shared("undecodable")
         .await?
         .run(async |ns| {
-            let busy = |name: &str| Task::new(name, &["change", "wait", "ready"]).claim();
+            let busy = |name: &str| Task::new(name, &["change", "wait", "ready"]).pvc();
             ns.create(&busy("repaired")).await?;
             ns.create(&busy("deleted")).await?;
             let repaired = ns.until_running("repaired", 1).await?;
@@ -80,12 +80,11 @@ async fn a_task_that_cannot_be_decoded_is_told_of_holds_up_no_other_and_can_be_m
             let snapshot = ns.until_state("other", iterations(1), DONE).await?;
             ns.exactly(&snapshot, 1)?;
             for snapshot in [&repaired, &deleted] {
-                eventually(PATIENCE, "an Event tells of it", async || {
+                eventually(PATIENCE, "an Event reports it", async || {
                     let events = ns.events(snapshot.uid()).await.map_err(|error| error.to_string())?;
-                    let told = events
-                        .iter()
-                        .any(|(type_, reason, _)| type_ == "Warning" && reason == "TaskUnreadable");
-                    if told { Ok(()) } else { Err(format!("{events:?}")) }
+                    let reported =
+                        events.iter().any(|(type_, reason, _)| type_ == "Warning" && reason == "TaskUnreadable");
+                    if reported { Ok(()) } else { Err(format!("{events:?}")) }
                 })
                 .await?;
             }
@@ -101,7 +100,7 @@ async fn a_task_that_cannot_be_decoded_is_told_of_holds_up_no_other_and_can_be_m
 }
 
 #[tokio::test]
-async fn a_template_that_the_server_refuses_is_told_and_does_not_hold_up_the_others() -> Result<()> {
+async fn a_template_that_the_server_refuses_is_reported_and_does_not_hold_up_the_others() -> Result<()> {
     TestNamespace::shared("odd")
         .await?
         .run(async |ns| {
@@ -114,7 +113,7 @@ async fn a_template_that_the_server_refuses_is_told_and_does_not_hold_up_the_oth
             let snapshot = ns.until_state("other", iterations(1), DONE).await?;
             ns.exactly(&snapshot, 1)?;
             let snapshot = ns
-                .until("odd", PATIENCE, "tells that its pod is refused", |now| {
+                .until("odd", PATIENCE, "reports that its pod is refused", |now| {
                     now.state() == "Waiting/PodRejected"
                 })
                 .await?;
@@ -124,7 +123,7 @@ async fn a_template_that_the_server_refuses_is_told_and_does_not_hold_up_the_oth
         .await
 }
 
-/// Writes a task's status as nobody but the operator should.
+/// Writes a task's status, which only the operator should do.
 async fn write_status(ns: &TestNamespace, name: &str, status: &Value) -> Result<(bool, String)> {
     let patch = json!({ "status": status }).to_string();
     let said =

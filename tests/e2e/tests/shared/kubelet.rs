@@ -32,7 +32,7 @@ async fn an_agent_that_a_liveness_probe_stops_has_that_as_its_error_until_the_ci
                 "exec": { "command": ["/bin/false"] },
                 "initialDelaySeconds": 1, "periodSeconds": 1, "failureThreshold": 1,
             });
-            let task = impatient(Task::new("probed", &["change", "idle"]).claim());
+            let task = impatient(Task::new("probed", &["change", "idle"]).pvc());
             ns.create(&task.with("template/spec/containers/0/livenessProbe", probe)).await?;
             stops_for(ns, "probed", "livenessprobe").await
         })
@@ -46,7 +46,7 @@ async fn a_pod_that_is_evicted_for_its_own_use_of_disk_has_that_as_its_error_unt
     TestNamespace::shared("own-disk")
         .await?
         .run(async |ns| {
-            ns.create(&impatient(Task::new("hoards", &["change", "idle"]).claim())).await?;
+            ns.create(&impatient(Task::new("hoards", &["change", "idle"]).pvc())).await?;
             for iteration in 1..=2 {
                 let snapshot = ns.until_running("hoards", iteration).await?;
                 let pod = snapshot.active_pod().context("nothing runs")?.to_owned();

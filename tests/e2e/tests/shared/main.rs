@@ -1,4 +1,4 @@
-//! What the operator that `hack/e2e up` installed does, and nobody disturbs: side by side, a namespace for each test.
+//! Tests of the operator that `hack/e2e up` installed, undisturbed: they run side by side, each in a namespace.
 
 mod bounds;
 mod breaker;

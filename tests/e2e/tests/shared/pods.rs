@@ -15,7 +15,7 @@ fn outcomes(snapshot: &TaskSnapshot) -> String {
 
 /// A task that is disturbed in its first iteration, and done in its second.
 fn disturbed(name: &str) -> Task {
-    Task::new(name, &["change", "idle-until=2", "ready"]).claim().max(5)
+    Task::new(name, &["change", "idle-until=2", "ready"]).pvc().max(5)
 }
 
 /// Waits until the disturbed iteration was charged as interrupted and the second one did the work.
@@ -26,7 +26,7 @@ async fn interrupted_once(ns: &TestNamespace, name: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn suspending_mid_iteration_stops_the_pod_promptly_charges_it_and_resuming_goes_on() -> Result<()> {
+async fn suspending_mid_iteration_stops_the_pod_promptly_charges_it_and_resuming_continues() -> Result<()> {
     TestNamespace::shared("suspend")
         .await?
         .run(async |ns| {
@@ -76,7 +76,7 @@ async fn an_agent_that_ends_well_when_it_is_stopped_is_not_done() -> Result<()> 
         .run(async |ns| {
             let actions = ["change", "ready", "term-is-success", "idle-until=2"];
             ns.create(
-                &Task::new("polite", &actions).claim().with("completion", json!({ "policy": "ExitCode" })),
+                &Task::new("polite", &actions).pvc().with("completion", json!({ "policy": "ExitCode" })),
             )
             .await?;
             let snapshot = ns.until_running("polite", 1).await?;
@@ -93,7 +93,7 @@ async fn an_agent_that_ignores_sigterm_is_killed_after_its_grace() -> Result<()>
         .await?
         .run(async |ns| {
             let actions = ["ignore-term", "change", "idle-until=2", "ready"];
-            ns.create(&Task::new("deaf", &actions).claim()).await?;
+            ns.create(&Task::new("deaf", &actions).pvc()).await?;
             ns.until_running("deaf", 1).await?;
             ns.patch("deaf", json!({ "suspend": true })).await?;
             let snapshot = ns
@@ -113,7 +113,7 @@ async fn an_iteration_that_takes_too_long_is_stopped_and_counted() -> Result<()>
     TestNamespace::shared("timeout")
         .await?
         .run(async |ns| {
-            let task = Task::new("slow", &["change", "idle"]).claim().max(2);
+            let task = Task::new("slow", &["change", "idle"]).pvc().max(2);
             ns.create(&task.with("iterationTimeoutSeconds", json!(3))).await?;
             let snapshot = ns.until_state("slow", iterations(2), LIMIT).await?;
             ensure!(outcomes(&snapshot) == "TimedOut TimedOut", "{}", outcomes(&snapshot));
@@ -129,7 +129,7 @@ async fn an_agent_that_runs_out_of_memory_is_counted_and_its_error_says_so() -> 
     TestNamespace::shared("oom")
         .await?
         .run(async |ns| {
-            let task = Task::new("hungry", &["change", "eat-memory"]).claim().max(2);
+            let task = Task::new("hungry", &["change", "eat-memory"]).pvc().max(2);
             let limits = json!({ "requests": { "cpu": "5m" }, "limits": { "memory": "48Mi" } });
             ns.create(&task.with("template/spec/containers/0/resources", limits)).await?;
             let snapshot = ns.until_state("hungry", iterations(2), LIMIT).await?;
@@ -142,11 +142,11 @@ async fn an_agent_that_runs_out_of_memory_is_counted_and_its_error_says_so() -> 
 }
 
 #[tokio::test]
-async fn an_agent_that_is_killed_counts_and_the_loop_goes_on() -> Result<()> {
+async fn an_agent_that_is_killed_counts_and_the_loop_continues() -> Result<()> {
     TestNamespace::shared("killed")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("killed", &["change", "kill-self"]).claim().max(2)).await?;
+            ns.create(&Task::new("killed", &["change", "kill-self"]).pvc().max(2)).await?;
             let snapshot = ns.until_state("killed", iterations(2), LIMIT).await?;
             ensure!(snapshot.history("exitCode") == ["137", "137"], "{:?}", snapshot.history("exitCode"));
             ns.exactly(&snapshot, 2)
@@ -208,12 +208,12 @@ async fn a_gibibyte_of_output_neither_stops_the_loop_nor_hides_the_gate() -> Res
     TestNamespace::shared("flood")
         .await?
         .run(async |ns| {
-            let task = Task::new("loud", &["change", "flood=1024", "ready"]).claim();
+            let task = Task::new("loud", &["change", "flood=1024", "ready"]).pvc();
             let limits = json!({ "requests": { "cpu": "5m" }, "limits": { "memory": "64Mi" } });
             ns.create(&task.with("template/spec/containers/0/resources", limits)).await?;
             let snapshot = ns.until_state("loud", iterations(15), DONE).await?;
             ns.exactly(&snapshot, 1)?;
-            let claim = ns.claim_of(&snapshot).await?;
+            let claim = ns.pvc_of(&snapshot).await?;
             let size = ns.look_into(&claim, "du -sk /workspace | cut -f 1").await?;
             ensure!(size.trim().parse::<u64>()? < 16 * 1024, "the claim holds {size} KiB");
             Ok(())
@@ -226,7 +226,7 @@ async fn children_that_outlive_the_agent_do_not_outlive_the_iteration() -> Resul
     TestNamespace::shared("orphans")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("forks", &["change", "orphans", "ready-at=2"]).claim()).await?;
+            ns.create(&Task::new("forks", &["change", "orphans", "ready-at=2"]).pvc()).await?;
             let snapshot = ns.until_state("forks", iterations(2), DONE).await?;
             ensure!(outcomes(&snapshot) == "Exited Exited", "{}", outcomes(&snapshot));
             ns.exactly(&snapshot, 2)
@@ -239,7 +239,7 @@ async fn a_sidecar_that_never_ends_is_ended_and_the_agent_judged() -> Result<()>
     TestNamespace::shared("sidecar")
         .await?
         .run(async |ns| {
-            let task = Task::new("proxied", &["change", "ready-at=2"]).claim();
+            let task = Task::new("proxied", &["change", "ready-at=2"]).pvc();
             ns.create(&task.beside("proxy", "trap '' TERM; while :; do sleep 1; done")).await?;
             // Each waits for the 30 seconds that other containers have.
             let snapshot = ns.until_state("proxied", iterations(6), DONE).await?;
@@ -254,7 +254,7 @@ async fn an_agent_whose_command_is_not_there_is_counted_and_said_so() -> Result<
     TestNamespace::shared("no-command")
         .await?
         .run(async |ns| {
-            let task = Task::new("lost", &[]).claim().max(2);
+            let task = Task::new("lost", &[]).pvc().max(2);
             ns.create(&task.with("template/spec/containers/0/command", json!(["/no/such/agent"]))).await?;
             let snapshot = ns.until_state("lost", iterations(2), LIMIT).await?;
             ensure!(outcomes(&snapshot) == "CommandNotFound CommandNotFound", "{}", outcomes(&snapshot));
@@ -270,7 +270,7 @@ async fn a_deleted_task_stops_its_pod_and_leaves_nothing_but_a_retained_claim() 
         .run(async |ns| {
             ns.create(&disturbed("short").with("workspace/whenDeleted", json!("Retain"))).await?;
             let snapshot = ns.until_running("short", 1).await?;
-            let claim = ns.claim_of(&snapshot).await?;
+            let claim = ns.pvc_of(&snapshot).await?;
             ns.delete("short").await?;
             let kept = ns.look_into(&claim, "cat /workspace/iteration-1").await?;
             ensure!(kept.trim() == "1", "the claim holds {kept:?}");
@@ -285,9 +285,9 @@ async fn a_claim_that_is_to_go_with_its_task_goes() -> Result<()> {
     TestNamespace::shared("delete-claim")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("short", &["change", "ready"]).claim()).await?;
+            ns.create(&Task::new("short", &["change", "ready"]).pvc()).await?;
             let snapshot = ns.until_state("short", iterations(1), DONE).await?;
-            ns.claim_of(&snapshot).await?;
+            ns.pvc_of(&snapshot).await?;
             ns.delete("short").await?;
             eventually(PATIENCE, "the claim is gone", async || {
                 match ns.kubectl(&["get", "pvc", "-o", "name"]).await {
@@ -349,12 +349,12 @@ async fn a_namespace_deleted_mid_iteration_goes() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_prompt_reaches_the_agent_and_ends_with_where_the_loop_stands() -> Result<()> {
+async fn a_prompt_reaches_the_agent_and_ends_with_the_state_of_the_loop() -> Result<()> {
     TestNamespace::shared("prompt")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("told", &["prompt", "change", "ready-at=2"]).claim().max(7)).await?;
-            let snapshot = ns.until_state("told", iterations(2), DONE).await?;
+            ns.create(&Task::new("informed", &["prompt", "change", "ready-at=2"]).pvc().max(7)).await?;
+            let snapshot = ns.until_state("informed", iterations(2), DONE).await?;
             let pods = ns.history.of(snapshot.uid());
             let pod = pods.last().map(|pod| pod.name.clone()).unwrap_or_default();
             let said = ns.kubectl(&["logs", &pod, "-c", "agent"]).await?.good()?;
@@ -381,7 +381,7 @@ async fn a_pod_that_has_ended_and_is_kept_bears_neither_its_prompt_nor_its_conte
                     .map(|(name, all)| (name.clone(), both.iter().filter(|of| bears(of, all)).count()))
                     .collect::<Vec<_>>()
             };
-            ns.create(&Task::new("kept", &["change", "wait", "ready-at=2"]).claim()).await?;
+            ns.create(&Task::new("kept", &["change", "wait", "ready-at=2"]).pvc()).await?;
             let snapshot = ns.until_running("kept", 1).await?;
             ensure!(bearing(&snapshot).iter().all(|(_, bears)| *bears == 2), "{:?}", bearing(&snapshot));
             ns.signal_agent(&snapshot).await?;

@@ -1,4 +1,4 @@
-//! How an agent is started: where, with what on its command line, at which terminal.
+//! How an agent is started: its working directory, its command line and its terminal.
 
 use agentloop_e2e::{Task, TaskSnapshot, TestNamespace, iterations};
 use anyhow::{Context, Result, ensure};
@@ -7,14 +7,14 @@ use serde_json::json;
 const DONE: &str = "Succeeded/Completed";
 const GATE: &str = r"printf '<COMPLETION_GATE>\nready: true\nreason: it ran\n</COMPLETION_GATE>\n'";
 
-/// Waits until the task is done by its first iteration, and returns what its agent said.
+/// Waits until the first iteration completes the task, and returns the agent's output.
 async fn said(ns: &TestNamespace, name: &str) -> Result<(TaskSnapshot, String)> {
     let stopped = |now: &TaskSnapshot| now.iterations() > 0 || now.reason() == "PodRejected";
     let snapshot = ns.until(name, iterations(1), "has stopped", stopped).await?;
     let pods = ns.history.of(snapshot.uid());
     let pod = pods.first().map(|pod| pod.name.clone()).with_context(|| format!("no pod: {snapshot}"))?;
     let said = ns.kubectl(&["logs", &pod, "-c", "agent"]).await?.text;
-    ensure!(snapshot.state() == DONE, "{snapshot}; it said {said:?}");
+    ensure!(snapshot.state() == DONE, "{snapshot}; its output is {said:?}");
     ns.exactly(&snapshot, 1)?;
     Ok((snapshot, said))
 }
@@ -24,10 +24,10 @@ async fn an_agent_starts_in_its_workspace_unless_the_template_names_a_folder() -
     TestNamespace::shared("start-folder")
         .await?
         .run(async |ns| {
-            // The first try of a newcomer: nothing says where.
+            // A new user's first try: it names no directory.
             let here = format!("pwd && echo work >made && {GATE}");
             let task = Task::script("newcomer", &here, &[]).max(1);
-            // Looked up where the container started.
+            // Resolved in the container's working directory.
             ns.create(&task.with("template/spec/containers/0/command/0", json!("bin/sh"))).await?;
             let there = format!("pwd && cd /workspace && echo work >made && {GATE}");
             for (name, folder) in [("root", "/"), ("elsewhere", "/bin")] {
@@ -45,7 +45,7 @@ async fn an_agent_starts_in_its_workspace_unless_the_template_names_a_folder() -
 }
 
 #[tokio::test]
-async fn variables_stand_on_the_command_line_and_in_the_environment_but_never_the_key_of_the_report()
+async fn variables_are_on_the_command_line_and_in_the_environment_but_never_the_key_of_the_report()
 -> Result<()> {
     TestNamespace::shared("variables")
         .await?
@@ -76,7 +76,7 @@ async fn variables_stand_on_the_command_line_and_in_the_environment_but_never_th
 }
 
 #[tokio::test]
-async fn a_template_may_mount_the_workspace_itself_where_it_is() -> Result<()> {
+async fn a_template_may_mount_the_workspace_itself_at_its_usual_path() -> Result<()> {
     TestNamespace::shared("mounted-twice")
         .await?
         .run(async |ns| {
@@ -95,7 +95,7 @@ async fn an_agent_with_a_terminal_may_use_it() -> Result<()> {
     TestNamespace::shared("tty")
         .await?
         .run(async |ns| {
-            // A process in the background of its terminal is stopped by either.
+            // Either stops a background process of the terminal.
             let script = format!(
                 "stty sane </dev/tty && stty -a </dev/tty >/dev/tty && date >/workspace/work && {GATE}"
             );

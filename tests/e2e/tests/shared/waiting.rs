@@ -1,4 +1,4 @@
-//! What holds an iteration from outside: shown as Waiting with its cause, never charged, and gone on from.
+//! What blocks an iteration from outside: the task is Waiting with the cause, is never charged, and resumes afterwards.
 
 use agentloop_e2e::{PATIENCE, Task, TaskSnapshot, TestNamespace, iterations};
 use anyhow::{Result, ensure};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 const DONE: &str = "Succeeded/Completed";
 
-/// Waits until the task waits for this, and checks that it tells the cause and was not charged.
+/// Waits until the task waits for this reason, and checks that it reports the cause and was not charged.
 async fn waits(ns: &TestNamespace, name: &str, reason: &str, cause: &str) -> Result<TaskSnapshot> {
     let what = format!("waits: {reason}, {cause}");
     let snapshot = ns
@@ -26,11 +26,11 @@ async fn then_done(ns: &TestNamespace, name: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn an_image_that_cannot_be_pulled_is_waited_for_and_another_image_goes_on() -> Result<()> {
+async fn an_image_that_cannot_be_pulled_is_waited_for_and_another_image_resumes_the_loop() -> Result<()> {
     TestNamespace::shared("image")
         .await?
         .run(async |ns| {
-            let task = Task::new("pull", &["change", "ready"]).claim();
+            let task = Task::new("pull", &["change", "ready"]).pvc();
             let broken =
                 task.clone().with("template/spec/containers/0/image", json!("localhost/no-such-image:1"));
             ns.create(&broken).await?;
@@ -48,7 +48,7 @@ async fn a_prompt_that_is_not_there_is_waited_for() -> Result<()> {
         .await?
         .run(async |ns| {
             let from = json!({ "configMapKeyRef": { "name": "goals", "key": "first" } });
-            let task = Task::new("asks", &["prompt", "change", "ready"]).claim();
+            let task = Task::new("asks", &["prompt", "change", "ready"]).pvc();
             ns.create(&task.with("prompt", json!(null)).with("promptFrom", from)).await?;
             waits(ns, "asks", "PromptMissing", "goals").await?;
             ns.kubectl(&["create", "configmap", "goals", "--from-literal=second=x"]).await?.good()?;
@@ -101,7 +101,7 @@ async fn a_pod_that_a_policy_refuses_is_waited_for_until_the_policy_lets_it_in()
         });
         let manifest = json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] }).to_string();
         ns.cluster.kubectl_with(&["apply", "-f", "-"], &manifest).await?.good()?;
-        // A policy takes effect a moment later: a dry run tells when.
+        // A policy takes effect a moment later: a dry run shows when.
         let task = Task::new("monday", &["change", "ready"]);
         let probe = json!({
             "apiVersion": "v1",

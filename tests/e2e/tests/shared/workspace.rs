@@ -1,4 +1,4 @@
-//! What counts as a change of the workspace, with real git where there is git.
+//! What counts as a change of the workspace, with and without real git.
 
 use agentloop_e2e::{Task, TestNamespace, iterations};
 use anyhow::{Result, ensure};
@@ -13,7 +13,7 @@ async fn always_changes(name: &str, actions: &[&str]) -> Result<()> {
     TestNamespace::shared(name)
         .await?
         .run(async |ns| {
-            ns.create(&Task::new(name, &actions).claim().max(3)).await?;
+            ns.create(&Task::new(name, &actions).pvc().max(3)).await?;
             let snapshot = ns.until_state(name, iterations(3), LIMIT).await?;
             ensure!(snapshot.history("changed") == ["Changed"; 3], "{:?}", snapshot.history("changed"));
             ensure!(snapshot.history("exitCode") == ["0"; 3], "{:?}", snapshot.history("exitCode"));
@@ -68,7 +68,7 @@ async fn changes_nothing_after_the_first(name: &str, task: Task) -> Result<()> {
     TestNamespace::shared(name)
         .await?
         .run(async |ns| {
-            ns.create(&task.claim().max(10)).await?;
+            ns.create(&task.pvc().max(10)).await?;
             let snapshot = ns.until_state(name, iterations(4), NO_CHANGE).await?;
             let expected = ["Changed", "Unchanged", "Unchanged", "Unchanged"];
             ensure!(snapshot.history("changed") == expected, "{:?}", snapshot.history("changed"));
