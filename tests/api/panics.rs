@@ -52,7 +52,10 @@ async fn a_task_that_makes_the_rules_panic_is_reported_and_stops_no_other() {
     });
     let _kubelet = Kubelet::start(&world, |_| Work::ready());
     let warning = eventually("a Warning", || async {
-        warnings(&world, "bad").await.into_iter().find(|event| event.reason.as_deref() == Some("OperatorPanicked"))
+        warnings(&world, "bad")
+            .await
+            .into_iter()
+            .find(|event| event.reason.as_deref() == Some("OperatorPanicked"))
     })
     .await;
     let note = warning.note.expect("words");

@@ -27,6 +27,7 @@ fn case(variant: Variant, scenario: &Scenario, violates: &'static [Invariant]) -
 }
 
 /// All broken variants.
+#[allow(clippy::too_many_lines)] // a table
 pub fn cases() -> Vec<Case> {
     use Invariant::{L1, L2, S1, S2, S3, S4, S5, S6, S7, S8, S9, S10, S11};
     let none = Budget::default();

@@ -82,8 +82,9 @@ async fn a_task_that_cannot_be_decoded_is_reported_holds_up_no_other_and_can_be_
             for snapshot in [&repaired, &deleted] {
                 eventually(PATIENCE, "an Event reports it", async || {
                     let events = ns.events(snapshot.uid()).await.map_err(|error| error.to_string())?;
-                    let reported =
-                        events.iter().any(|(type_, reason, _)| type_ == "Warning" && reason == "TaskUnreadable");
+                    let reported = events
+                        .iter()
+                        .any(|(type_, reason, _)| type_ == "Warning" && reason == "TaskUnreadable");
                     if reported { Ok(()) } else { Err(format!("{events:?}")) }
                 })
                 .await?;
