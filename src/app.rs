@@ -102,6 +102,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
         serving,
         concurrency: args.concurrency.get(),
         look_at_nodes: controller::LOOK_AT_NODES,
+        longest: controller::LONGEST,
         identity,
         metrics: metrics.clone(),
         health: health.clone(),

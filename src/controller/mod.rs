@@ -17,6 +17,7 @@ mod orphans;
 mod panics;
 mod perform;
 mod reconcile;
+pub(crate) use reconcile::LONGEST;
 mod report;
 mod told;
 mod watch;
@@ -73,6 +74,8 @@ pub struct Setup {
     pub concurrency: u16,
     /// How often `--runner-injection auto` looks at the nodes again.
     pub look_at_nodes: Duration,
+    /// How long one reconcile goes on with new steps.
+    pub longest: Duration,
     /// Who this process is, for events.
     pub identity: String,
     /// What Prometheus sees.
@@ -134,6 +137,7 @@ struct Shared {
     told: told::Told,
     rules: Rules,
     serving: Serving,
+    longest: Duration,
 }
 
 /// What the reconciles of one watch share.
@@ -180,6 +184,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         events,
         rules: setup.rules,
         serving: setup.serving,
+        longest: setup.longest,
     });
 
     let tasks = setup.namespaces.apis::<Guarded>(&shared.clients.read);

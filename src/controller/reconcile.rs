@@ -19,7 +19,7 @@ use crate::metrics::{Place, Reconciled};
 
 /// How long a reconcile goes on with new steps. The longest step takes less than this again, all its requests at
 /// their bounds: so a reconcile ends within [`RECONCILE`](super::RECONCILE).
-const LONGEST: Duration = Duration::from_mins(1);
+pub(crate) const LONGEST: Duration = Duration::from_mins(1);
 
 /// Why a reconcile failed; it is tried again, each time later.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +103,7 @@ async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
     };
     let mut borrowed = scope.memories.borrow(task.uid().unwrap_or_default());
     let memory = &mut borrowed.memory;
-    let caches = Caches { scope, late_from: Instant::now() + LONGEST };
+    let caches = Caches { scope, late_from: Instant::now() + scope.shared.longest };
     let mut performer = Performer {
         scope,
         namespace: task.namespace().unwrap_or_default(),

@@ -3,11 +3,12 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use agentloop_operator::client::Clients;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -18,16 +19,26 @@ use tokio::net::TcpListener;
 
 use crate::world::World;
 
-/// A request, by its method and its path with the query.
+/// A request: its method, its path with the query, and what it sends.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub method: Method,
     pub path: String,
+    pub body: Bytes,
 }
 
 impl Sent {
     pub fn is_status_write(&self) -> bool {
         self.method == Method::PATCH && self.path.contains("/agenttasks/") && self.path.contains("/status")
+    }
+
+    pub fn is_patch_of_a_pod(&self) -> bool {
+        self.method == Method::PATCH && self.path.contains("/pods/")
+    }
+
+    /// The patch that puts our finalizer on a pod.
+    pub fn is_hold(&self) -> bool {
+        self.is_patch_of_a_pod() && String::from_utf8_lossy(&self.body).contains("\"finalizers\":[")
     }
 }
 
@@ -36,27 +47,31 @@ type Fault = Arc<dyn Fn(&Sent) -> Option<u16> + Send + Sync>;
 
 pub struct Faulty {
     address: SocketAddr,
-    fault: Arc<Mutex<Option<Fault>>>,
-    sent: Arc<Mutex<Vec<Sent>>>,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    fault: Mutex<Option<Fault>>,
+    /// How long the answer to a write takes beyond the server's own time.
+    delay: Mutex<Duration>,
+    sent: Mutex<Vec<Sent>>,
 }
 
 impl Faulty {
     pub async fn before(world: &World) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
-        let fault: Arc<Mutex<Option<Fault>>> = Arc::default();
-        let sent: Arc<Mutex<Vec<Sent>>> = Arc::default();
-        let client = world.clients.read.clone();
-        let (faults, log) = (fault.clone(), sent.clone());
+        let state = Arc::<State>::default();
+        let (client, shared) = (world.clients.read.clone(), state.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (client, faults, log) = (client.clone(), faults.clone(), log.clone());
-                let service =
-                    service_fn(move |request| answer(client.clone(), faults.clone(), log.clone(), request));
+                let (client, shared) = (client.clone(), shared.clone());
+                let service = service_fn(move |request| answer(client.clone(), shared.clone(), request));
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        Self { address, fault, sent }
+        Self { address, state }
     }
 
     /// Clients that talk to this server.
@@ -68,36 +83,40 @@ impl Faulty {
 
     /// Answers in this way from now on.
     pub fn set(&self, fault: impl Fn(&Sent) -> Option<u16> + Send + Sync + 'static) {
-        *self.fault.lock().expect("not poisoned") = Some(Arc::new(fault));
-        self.sent.lock().expect("not poisoned").clear();
+        *self.state.fault.lock().expect("not poisoned") = Some(Arc::new(fault));
+        self.state.sent.lock().expect("not poisoned").clear();
+    }
+
+    /// Takes so long to answer each write from now on.
+    pub fn answer_writes_after(&self, delay: Duration) {
+        *self.state.delay.lock().expect("not poisoned") = delay;
     }
 
     /// Passes everything on from now on.
     pub fn heal(&self) {
-        *self.fault.lock().expect("not poisoned") = None;
+        *self.state.fault.lock().expect("not poisoned") = None;
     }
 
     /// The requests since the last change of the fault that pass `wanted`.
     pub fn count(&self, wanted: impl Fn(&Sent) -> bool) -> usize {
-        self.sent.lock().expect("not poisoned").iter().filter(|sent| wanted(sent)).count()
+        self.state.sent.lock().expect("not poisoned").iter().filter(|sent| wanted(sent)).count()
     }
 }
 
 async fn answer(
     client: Client,
-    fault: Arc<Mutex<Option<Fault>>>,
-    log: Arc<Mutex<Vec<Sent>>>,
+    state: Arc<State>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
-    let sent = Sent { method: head.method.clone(), path: path.to_owned() };
-    log.lock().expect("not poisoned").push(sent.clone());
-    let fault = fault.lock().expect("not poisoned").clone();
+    let body = body.collect().await.expect("a whole request").to_bytes();
+    let sent = Sent { method: head.method.clone(), path: path.to_owned(), body: body.clone() };
+    state.sent.lock().expect("not poisoned").push(sent.clone());
+    let fault = state.fault.lock().expect("not poisoned").clone();
     if let Some(code) = fault.and_then(|fault| fault(&sent)) {
         return Ok(refusal(code));
     }
-    let body = body.collect().await.expect("a whole request").to_bytes();
     let mut request = Request::builder().method(head.method).uri(path);
     for name in [header::ACCEPT, header::CONTENT_TYPE] {
         if let Some(value) = head.headers.get(&name) {
@@ -105,10 +124,15 @@ async fn answer(
         }
     }
     let request = request.body(Body::from(body)).expect("a request");
-    Ok(client.send(request).await.unwrap_or_else(|error| {
+    let answer = client.send(request).await.unwrap_or_else(|error| {
         eprintln!("the API server does not answer: {error}");
         refusal(502)
-    }))
+    });
+    let delay = *state.delay.lock().expect("not poisoned");
+    if sent.method != Method::GET {
+        tokio::time::sleep(delay).await;
+    }
+    Ok(answer)
 }
 
 fn refusal(code: u16) -> Response<Body> {

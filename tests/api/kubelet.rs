@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use agentloop_contract::completion_gate::CompletionGate;
 use agentloop_contract::names::{GATE_START, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_TASK};
@@ -53,7 +54,7 @@ impl Operator {
     /// One that `change` has set up otherwise.
     pub fn set_up(world: &World, change: impl FnOnce(&mut Setup)) -> Self {
         let health = Health::default();
-        let minute = std::time::Duration::from_mins(1);
+        let minute = Duration::from_mins(1);
         let mut setup = Setup {
             writer: world.writer.clone(),
             clients: world.clients.clone(),
@@ -70,7 +71,8 @@ impl Operator {
             rules: Rules::default(),
             serving: serving(&world.namespace, &[]),
             concurrency: 4,
-            look_at_nodes: std::time::Duration::from_millis(500),
+            look_at_nodes: Duration::from_millis(500),
+            longest: minute,
             identity: "test".to_owned(),
             metrics: Metrics::new(),
             heartbeat: health.heartbeat("the loop", minute, minute),

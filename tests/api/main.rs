@@ -28,6 +28,7 @@ mod releases;
 mod retries;
 mod rights;
 mod schema;
+mod slow;
 mod specs;
 mod transitions;
 mod uninstall;

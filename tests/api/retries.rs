@@ -1,19 +1,25 @@
 //! What the server refuses again and again is asked for less and less often, and the reason is shown.
 
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use agentloop_contract::names::{FINALIZER_SETTLE, LABEL_TASK, LABEL_TASK_UID};
 use agentloop_core::api::Phase;
 use agentloop_operator::metrics::Metrics;
 use agentloop_operator::write::Writer;
+use futures::TryStreamExt;
 use http::Method;
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::json;
 use tokio::time;
 
 use crate::faulty::{Faulty, Sent};
-use crate::kubelet::{Kubelet, Operator, Work};
-use crate::world::{World, eventually};
+use crate::kubelet::{Kubelet, Operator, Work, bind, end, run};
+use crate::world::{PATIENCE, World, eventually};
 
 /// How long the fault lasts once it has been met.
 const FAULT: Duration = Duration::from_secs(8);
@@ -82,28 +88,93 @@ async fn a_pod_that_the_server_fails_to_create_is_tried_ever_more_slowly() {
 
 #[tokio::test]
 async fn a_patch_of_a_pod_that_always_meets_a_conflict_is_tried_ever_more_slowly() {
-    bounded_while(409, 1, |sent| sent.method == Method::PATCH && sent.path.contains("/pods/")).await;
+    bounded_while(409, 1, Sent::is_patch_of_a_pod).await;
 }
 
 #[tokio::test]
 async fn a_pod_without_a_task_whose_release_always_meets_a_conflict_is_tried_ever_more_slowly() {
     let world = World::with_tasks().await;
-    let is_release = |sent: &Sent| sent.method == Method::PATCH && sent.path.contains("/pods/left");
     let server = Faulty::before(&world).await;
-    server.set(move |sent| is_release(sent).then_some(409));
+    server.set(|sent| sent.is_patch_of_a_pod().then_some(409));
     let labels = json!({ LABEL_TASK: "gone", LABEL_TASK_UID: "gone" });
     world.pod(json!({ "name": "left", "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
-    let (clients, metrics) = (server.clients(&world.namespace), Metrics::new());
-    let writer = Writer::new(clients.write.clone(), metrics.clone());
-    let _operator = Operator::over(&world, clients, writer, metrics);
-    eventually("the fault is met", || async { (server.count(is_release) > 0).then_some(()) }).await;
+    let _operator = operator_of(&world, &server);
+    eventually("the fault is met", || async { (server.count(Sent::is_patch_of_a_pod) > 0).then_some(()) })
+        .await;
     time::sleep(FAULT).await;
-    let hits = server.count(is_release);
+    let hits = server.count(Sent::is_patch_of_a_pod);
     assert!((2..=MOST_FAILURES).contains(&hits), "{hits} tries");
     server.heal();
     eventually("the finalizer is removed", || async {
         world.api::<Pod>().get_opt("left").await.expect("an answer").is_none().then_some(())
     })
     .await;
+    world.end().await;
+}
+
+/// An operator that talks to the API server through this one.
+fn operator_of(world: &World, server: &Faulty) -> Operator {
+    let (clients, metrics) = (server.clients(&world.namespace), Metrics::new());
+    let writer = Writer::new(clients.write.clone(), metrics.clone());
+    Operator::over(world, clients, writer, metrics)
+}
+
+#[tokio::test]
+async fn a_pod_that_is_settled_is_let_go_though_the_next_one_cannot_be_created() {
+    let world = World::with_tasks().await;
+    let server = Faulty::before(&world).await;
+    let _operator = operator_of(&world, &server);
+    world.create("stuck", json!({})).await;
+    let pods = world.api::<Pod>();
+    let first = world.started_pod("stuck").await.name_any();
+    server.set(|sent| (sent.method == Method::POST && sent.path.contains("/pods")).then_some(500));
+    bind(&pods, &first).await;
+    run(&pods, &first).await;
+    end(&pods, &first, &Work::changed()).await;
+    eventually("the first pod is let go", || async {
+        pods.get(&first).await.expect("it is kept").finalizers().is_empty().then_some(())
+    })
+    .await;
+    let second = world.status("stuck").await.active.expect("the next claim").pod_name;
+    assert!(pods.get_opt(&second).await.expect("an answer").is_none());
+    server.heal();
+    world.started_pod("stuck").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_lost_our_finalizer_is_not_started_where_it_cannot_be_given_back() {
+    let world = World::with_tasks().await;
+    let server = Faulty::before(&world).await;
+    server.set(|sent| sent.is_patch_of_a_pod().then_some(500));
+    let _operator = operator_of(&world, &server);
+    world.create("bare", json!({})).await;
+    let pods = world.api::<Pod>();
+    let name = world.until("bare", "a claim", |s| s.active.is_some()).await.active.expect("it").pod_name;
+    let is_refused = async |what: &str, is_it: fn(&Sent) -> bool| {
+        eventually(what, || async { (server.count(is_it) > 0).then_some(()) }).await;
+    };
+    is_refused("a start", Sent::is_patch_of_a_pod).await;
+    let strip = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+    pods.patch(&name, &PatchParams::default(), &strip).await.expect("stripped");
+    let named = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut seen = pin!(watcher(pods.clone(), named).default_backoff().touched_objects());
+    let bare = seen.try_next().await.expect("a watch").expect("the pod");
+    assert!(bare.finalizers().is_empty());
+    is_refused("a hold", Sent::is_hold).await;
+
+    // Once more, and nothing else.
+    let was_refused = AtomicBool::new(false);
+    server.set(move |sent| (sent.is_hold() && !was_refused.swap(true, Ordering::Relaxed)).then_some(409));
+    loop {
+        let next = time::timeout(PATIENCE, seen.try_next()).await.expect("a change in time");
+        let pod = next.expect("a watch").expect("the pod");
+        let is_gated = pod.spec.iter().flat_map(|spec| spec.scheduling_gates.iter().flatten()).count() > 0;
+        if pod.finalizers().is_empty() {
+            assert!(is_gated, "started without our finalizer");
+        } else if !is_gated {
+            break;
+        }
+    }
     world.end().await;
 }

@@ -4,6 +4,7 @@ use crate::support::{World, done, idled, interrupted, kubelet, rate_limited, wor
 use agentloop_contract::report::{Change, Report};
 use agentloop_core::{
     api::{IterationOutcome, Phase, WaitReason},
+    decide::{Action, PodRef},
     facts::PodFacts,
 };
 use serde_json::json;
@@ -523,4 +524,43 @@ fn suspended_is_a_condition_that_can_be_waited_for() {
     world.edit(&json!({ "suspend": false }));
     world.go();
     assert_eq!(world.condition("Suspended").0, "False");
+}
+
+#[test]
+fn a_refused_action_keeps_from_being_done_all_but_what_stops_other_pods_or_lets_them_go() {
+    let pod = |name: &str| PodRef { name: name.to_owned(), uid: format!("uid of {name}") };
+    let failed = [
+        Action::CreatePod,
+        Action::RemoveSchedulingGate(pod("a")),
+        Action::AddFinalizer(pod("a")),
+        Action::DeletePod(pod("a")),
+        Action::RemoveFinalizer { pod: pod("a"), has_ended: true },
+        Action::DeleteTask,
+    ];
+    for failed in &failed {
+        for independent in
+            [Action::DeletePod(pod("b")), Action::RemoveFinalizer { pod: pod("b"), has_ended: true }]
+        {
+            assert!(independent.stands_without(failed), "{independent:?} after {failed:?}");
+        }
+        for other in [
+            Action::CreatePod,
+            Action::RemoveSchedulingGate(pod("b")),
+            Action::AddFinalizer(pod("b")),
+            Action::DeleteTask,
+            Action::ReadPod,
+        ] {
+            assert!(!other.stands_without(failed), "{other:?} after {failed:?}");
+        }
+    }
+    for failed in &failed[1..5] {
+        for same in [Action::DeletePod(pod("a")), Action::RemoveFinalizer { pod: pod("a"), has_ended: true }]
+        {
+            assert!(!same.stands_without(failed), "{same:?} after {failed:?}");
+        }
+    }
+    assert!(
+        !Action::DeletePod(pod("b")).stands_without(&Action::ReadConfiguration),
+        "nothing is decided yet"
+    );
 }

@@ -1,0 +1,75 @@
+//! An API server that answers slowly: a reconcile that has taken long begins nothing new, and the next goes on.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use agentloop_core::api::Phase;
+use agentloop_operator::metrics::Metrics;
+use agentloop_operator::write::Writer;
+use http::Method;
+use serde_json::json;
+
+use crate::faulty::{Faulty, Sent};
+use crate::kubelet::{Kubelet, Operator, Work};
+use crate::world::World;
+
+/// How long the server takes to answer a write.
+const DELAY: Duration = Duration::from_millis(300);
+
+/// How many reconciles of the only task have ended.
+fn ended(metrics: &Metrics) -> u64 {
+    let samples = metrics.encode().expect("metrics");
+    let of_results = samples.lines().filter(|line| line.starts_with("controller_runtime_reconcile_total{"));
+    of_results.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+}
+
+/// The writes that bring a first iteration to its start.
+fn step(sent: &Sent) -> Option<&'static str> {
+    if sent.is_status_write() {
+        Some("claim")
+    } else if sent.method == Method::POST && sent.path.contains("/pods") {
+        Some("create")
+    } else {
+        sent.is_patch_of_a_pod().then_some("start")
+    }
+}
+
+/// Runs a task whose reconciles go on with new steps for so long, and tells after how many ended reconciles each step
+/// of its first iteration came.
+async fn steps(longest: Duration) -> Vec<(&'static str, u64)> {
+    let world = World::with_tasks().await;
+    let server = Faulty::before(&world).await;
+    server.answer_writes_after(DELAY);
+    let (clients, metrics) = (server.clients(&world.namespace), Metrics::new());
+    let seen = Arc::<Mutex<Vec<_>>>::default();
+    let (log, count) = (seen.clone(), metrics.clone());
+    server.set(move |sent| {
+        log.lock().expect("not poisoned").extend(step(sent).map(|step| (step, ended(&count))));
+        None
+    });
+    let _operator = Operator::set_up(&world, |setup| {
+        setup.writer = Writer::new(clients.write.clone(), metrics.clone());
+        (setup.clients, setup.metrics, setup.longest) = (clients, metrics, longest);
+    });
+    let _kubelet = Kubelet::start(&world, |_| Work::ready());
+    world.create("slow", json!({})).await;
+    world.until_phase("slow", Phase::Succeeded).await;
+    world.end().await;
+    let mut steps = seen.lock().expect("not poisoned").clone();
+    steps.truncate(3);
+    steps
+}
+
+#[tokio::test]
+async fn a_reconcile_that_has_taken_too_long_begins_nothing_new_and_the_loop_goes_on_all_the_same() {
+    let steps = steps(DELAY / 3).await;
+    assert_eq!(steps.iter().map(|(step, _)| *step).collect::<Vec<_>>(), ["claim", "create", "start"]);
+    assert!(steps.windows(2).all(|two| two[0].1 < two[1].1), "each in a reconcile of its own: {steps:?}");
+}
+
+#[tokio::test]
+async fn a_reconcile_claims_creates_and_starts_at_once_while_there_is_time() {
+    let steps = steps(Duration::from_mins(1)).await;
+    assert_eq!(steps.iter().map(|(step, _)| *step).collect::<Vec<_>>(), ["claim", "create", "start"]);
+    assert!(steps.windows(2).all(|two| two[0].1 == two[1].1), "all in one reconcile: {steps:?}");
+}
