@@ -3,7 +3,7 @@
 
 use agentloop_core::{
     api::AgentTask,
-    decide::{Decision, PreviousPod, Observed, decide},
+    decide::{Decision, Observed, PreviousPod, decide},
     facts::PodFacts,
     settings::Configuration,
 };
@@ -51,7 +51,7 @@ fn decided(task: &AgentTask, pods: &[PodFacts], now: Timestamp) -> Decision {
         previous_pod: PreviousPod::None,
         refused: None,
         was_started: false,
-            pvc_is_checked: true,
+        pvc_is_checked: true,
         is_gone: true,
         now,
     })
