@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use agentloop_core::sync::Failure;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use kube::config::{InferConfigError, KubeConfigOptions};
@@ -179,15 +180,17 @@ impl RequestError {
         self.reason() == "exists"
     }
 
-    /// The answer is lost, so nobody knows whether the write happened: read and compare before anything else.
-    ///
-    /// What the server refused is no such case, whatever the code: it fails again at once as a rule, so it takes the way
-    /// of all errors, with a back-off. Only a 504 says that the server, or a proxy before it, gave up on a request that
-    /// may still be carried out.
-    pub fn is_lost(&self) -> bool {
-        match self {
-            Self::TimedOut(_) | Self::Failed(_) => true,
-            Self::Refused(status) => status.code == 504,
+    /// What became of the request, in the words of the machine that asked for it.
+    pub fn failure(&self) -> Failure {
+        match (self.reason(), self) {
+            ("not_found", _) => Failure::NotFound,
+            ("exists", _) => Failure::Exists,
+            ("conflict", _) => Failure::Conflict,
+            (_, Self::TimedOut(limit)) => Failure::TimedOut(limit.as_secs()),
+            (_, Self::Failed(_)) => Failure::Lost,
+            (_, Self::Refused(status)) => {
+                Failure::Rejected { code: status.code, message: status.message.clone() }
+            }
         }
     }
 
@@ -260,8 +263,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_lost_only_if_none_came_or_the_server_gave_up_on_it() {
-        assert!(RequestError::TimedOut(WRITE_TIMEOUT).is_lost());
-        assert!(refused(504, "Timeout").is_lost());
+        assert!(RequestError::TimedOut(WRITE_TIMEOUT).failure().is_ambiguous());
+        assert!(refused(504, "Timeout").failure().is_ambiguous());
         for (code, reason) in [
             (403, "Forbidden"),
             (409, "Conflict"),
@@ -271,7 +274,7 @@ mod tests {
             (502, "BadGateway"),
             (503, "ServiceUnavailable"),
         ] {
-            assert!(!refused(code, reason).is_lost(), "{code}");
+            assert!(!refused(code, reason).failure().is_ambiguous(), "{code}");
         }
     }
 

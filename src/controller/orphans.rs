@@ -15,7 +15,6 @@ use super::Scope;
 use super::cached_pod::CachedPod;
 use super::live::{Handle, Live};
 use super::panics::{Fault, caught};
-use super::perform::failure;
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
 use crate::metrics::Place;
 
@@ -51,7 +50,7 @@ async fn look_at(pod: Arc<CachedPod>, scope: &Scope) -> Result<Action, RequestEr
         let response = match perform(scope, &namespace, &name, &task_uid, request).await {
             Ok(response) => response,
             Err(error) => {
-                let failure = failure(&error);
+                let failure = error.failure();
                 failed = Some(error);
                 OrphanResponse::Failed(failure)
             }

@@ -48,7 +48,7 @@ impl Performer<'_> {
     pub(super) async fn perform(&mut self, sync: &TaskSync<Live>, request: Request<Live>) -> Response<Live> {
         let answer = self.try_to(sync, request).await;
         answer.unwrap_or_else(|failed| {
-            let failure = failure(&failed.source);
+            let failure = failed.source.failure();
             debug!(%failed, "a request failed");
             self.failed = Some(failed);
             Response::Failed(failure)
@@ -239,24 +239,6 @@ impl Performer<'_> {
 
 fn failed(what: impl Into<String>, source: RequestError) -> RequestFailed {
     RequestFailed { what: what.into(), source }
-}
-
-/// What became of a request, in the machine's words.
-pub(super) fn failure(error: &RequestError) -> Failure {
-    if error.is_not_found() {
-        Failure::NotFound
-    } else if error.already_exists() {
-        Failure::Exists
-    } else if error.is_conflict() {
-        Failure::Conflict
-    } else if let RequestError::TimedOut(limit) = error {
-        Failure::TimedOut(limit.as_secs())
-    } else {
-        match error.status() {
-            Some(status) => Failure::Rejected { code: status.code, message: status.message.clone() },
-            None => Failure::Lost,
-        }
-    }
 }
 
 /// A key that nobody can guess, for the report of one pod.

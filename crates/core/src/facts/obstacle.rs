@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use super::{Obstacle, condition};
 use crate::{api::WaitReason, pod::waits_for_the_runners_image};
 
-/// How the detail begins where the runner's image cannot be pulled: no template can mend that.
+/// How the detail begins if the runner's image cannot be pulled: no change of the template fixes that.
 pub(crate) const RUNNERS_IMAGE: &str = "the runner's, for ";
 
 /// Reasons for which the kubelet keeps a container waiting because of its image.

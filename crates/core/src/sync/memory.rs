@@ -57,11 +57,6 @@ impl<H: Handles> Memory<H> {
         self.pods.iter().map(|(_, pod)| pod)
     }
 
-    /// The iteration whose pod this process has started.
-    pub fn started(&self) -> Option<&H::Active> {
-        self.started.as_ref()
-    }
-
     /// The newer of what the cache holds of the task and what a request was answered with.
     pub fn newest_task<E: Environment<H> + ?Sized>(&mut self, environment: &E, cached: H::Task) -> H::Task {
         match &self.task {

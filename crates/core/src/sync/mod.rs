@@ -172,10 +172,14 @@ impl<H: Handles> TaskSync<H> {
     ) -> Step<H> {
         match (std::mem::replace(&mut self.stage, Stage::Gathering), response) {
             (Stage::Gathering, _) => self.gather(environment, memory),
-            (Stage::Events, Response::Events(obstacle)) => {
-                self.decide(environment, memory, obstacle.as_ref())
+            (Stage::Events, response) => {
+                // They may have changed while the Events were read.
+                let pods = memory.newest_pods(environment, &self.task);
+                let Response::Events(obstacle) = response else {
+                    return self.decide(environment, memory, &pods, None);
+                };
+                self.decide(environment, memory, &pods, obstacle.as_ref())
             }
-            (Stage::Events, _) => self.decide(environment, memory, None),
             (Stage::Status, Response::Task(task)) => {
                 self.take(environment, memory, task);
                 self.rejected = None;
@@ -203,13 +207,13 @@ impl<H: Handles> TaskSync<H> {
     }
 
     fn gather<E: Environment<H>>(&mut self, environment: &E, memory: &mut Memory<H>) -> Step<H> {
-        let pods = environment.known_pods(&self.task, memory);
+        let pods = memory.newest_pods(environment, &self.task);
         match environment.silent_pod(&self.task, &pods) {
             Some(pod) => {
                 self.stage = Stage::Events;
                 Step::Request(Request::ReadEvents(pod))
             }
-            None => self.decide(environment, memory, None),
+            None => self.decide(environment, memory, &pods, None),
         }
     }
 
@@ -217,17 +221,17 @@ impl<H: Handles> TaskSync<H> {
         &mut self,
         environment: &E,
         memory: &mut Memory<H>,
+        pods: &[H::Pod],
         obstacle: Option<&Obstacle>,
     ) -> Step<H> {
         if self.rounds >= MOST_ROUNDS {
             return Step::Done(Outcome::Restless);
         }
         self.rounds = self.rounds.saturating_add(1);
-        let pods = environment.known_pods(&self.task, memory);
         let active = environment.active(&self.task);
         let Decided { status, actions, requeue_after } = environment.decide(&Gathered {
             task: &self.task,
-            pods: &pods,
+            pods,
             configuration: &self.configuration,
             obstacle,
             previous_pod: &self.previous_pod,

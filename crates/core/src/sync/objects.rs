@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
-use super::memory::Memory;
 use crate::decide::{Action, PreviousPod};
 use crate::facts::Obstacle;
 
@@ -130,10 +129,4 @@ pub trait Environment<H: Handles> {
     fn since(&self, time: &H::Time) -> SignedDuration;
     /// The reconcile has taken so long that it is to begin nothing new.
     fn is_late(&self) -> bool;
-
-    /// The pods of a task, as new as they are known: of each the newer of what the cache holds and what a write was
-    /// answered with, and those that were created and have not reached the cache.
-    fn known_pods(&self, task: &H::Task, memory: &mut Memory<H>) -> Vec<H::Pod> {
-        memory.newest_pods(self, task)
-    }
 }

@@ -114,9 +114,12 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Nobody knows whether the write happened.
-    pub(super) fn is_ambiguous(&self) -> bool {
-        // A 504 says that the server, or a proxy before it, gave up on a request that may still be carried out.
+    /// Nobody knows whether the write happened: read and compare before anything else.
+    ///
+    /// What the server rejected is no such case, whatever the code: it fails again at once as a rule, so it takes the
+    /// way of all errors, with a back-off. Only a 504 says that the server, or a proxy before it, gave up on a request
+    /// that may still be carried out.
+    pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::TimedOut(_) | Self::Lost | Self::Rejected { code: 504, .. })
     }
 }
