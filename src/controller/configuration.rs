@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{error, info, warn};
 
-use super::events::{Events, Note};
+use super::events::{EventRecord, Events};
 use super::panics::caught_now;
 use crate::client::{READ_TIMEOUT, RequestError, bounded};
 use crate::metrics::{Metrics, Place};
@@ -117,8 +117,8 @@ impl Report {
             error!(%refused, "the configuration is refused; the last good one stays in force");
             if let Some(map) = map {
                 let message = format!("refused, the last good configuration stays in force: {refused}");
-                let note = Note { warning: true, reason: "ConfigInvalid".to_owned(), message };
-                self.events.publish(map.object_ref(&()), note);
+                let record = EventRecord { warning: true, reason: "ConfigInvalid".to_owned(), message };
+                self.events.publish(map.object_ref(&()), record);
             }
         } else {
             info!(version = read.version, paused = read.paused, "the configuration is taken");

@@ -9,7 +9,7 @@ use tokio::time;
 use tracing::debug;
 
 use agentloop_contract::text::cut_bytes;
-pub(super) use agentloop_core::decide::Note;
+pub(super) use agentloop_core::decide::EventRecord;
 
 use crate::NAME;
 
@@ -29,10 +29,10 @@ impl Events {
     }
 
     /// Publishes one Event in the background.
-    pub(super) fn publish(&self, regarding: ObjectReference, note: Note) {
+    pub(super) fn publish(&self, regarding: ObjectReference, record: EventRecord) {
         let recorder = self.0.clone();
         tokio::spawn(async move {
-            match time::timeout(LIMIT, recorder.publish(&event(&note), &regarding)).await {
+            match time::timeout(LIMIT, recorder.publish(&event(&record), &regarding)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%error, "an Event was not written"),
                 Err(_) => debug!("an Event was not written in time"),
@@ -42,11 +42,11 @@ impl Events {
 }
 
 /// The Event, with as many words as the API server takes: one with more is refused, and nobody sees any of it.
-fn event(note: &Note) -> Event {
+fn event(record: &EventRecord) -> Event {
     Event {
-        type_: if note.warning { EventType::Warning } else { EventType::Normal },
-        reason: cut_bytes(&note.reason, REASON_BYTES),
-        note: Some(cut_bytes(&note.message, NOTE_BYTES)),
+        type_: if record.warning { EventType::Warning } else { EventType::Normal },
+        reason: cut_bytes(&record.reason, REASON_BYTES),
+        note: Some(cut_bytes(&record.message, NOTE_BYTES)),
         action: "Reconcile".to_owned(),
         secondary: None,
     }
@@ -59,14 +59,17 @@ mod tests {
     #[test]
     fn an_event_never_has_more_words_than_the_server_takes() {
         for word in ["x", "\u{1f980}", "<", "\u{7}"] {
-            let note = Note { warning: true, reason: word.repeat(200), message: word.repeat(2000) };
-            let event = event(&note);
+            let record = EventRecord { warning: true, reason: word.repeat(200), message: word.repeat(2000) };
+            let event = event(&record);
             assert!(event.reason.len() <= 128, "{}", event.reason.len());
-            let note = event.note.unwrap();
-            assert!(note.len() <= 1024 && note.ends_with('…'), "{note}");
+            let record = event.note.unwrap();
+            assert!(record.len() <= 1024 && record.ends_with('…'), "{record}");
         }
-        let short =
-            Note { warning: false, reason: "LoopStarted".to_owned(), message: "iteration 1".to_owned() };
+        let short = EventRecord {
+            warning: false,
+            reason: "LoopStarted".to_owned(),
+            message: "iteration 1".to_owned(),
+        };
         assert_eq!(event(&short).note.as_deref(), Some("iteration 1"));
     }
 }

@@ -8,10 +8,10 @@ use std::time::Duration;
 use agentloop_core::api::{ActiveIteration, AgentTask, AgentTaskStatus};
 use agentloop_core::decide::served::{Served, Serving};
 use agentloop_core::decide::{self, Action, Observed, PodRef};
-use agentloop_core::facts::PodFacts;
+use agentloop_core::facts::{PodFacts, Relation};
 use agentloop_core::pod;
 use agentloop_core::settings::Configuration;
-use agentloop_core::sync::{Decided, Environment, Gathered, Handles, OrphanEnvironment, Relation};
+use agentloop_core::sync::{Decided, Environment, Gathered, Handles, OrphanEnvironment};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Resource, ResourceExt};
@@ -226,7 +226,7 @@ impl Environment<Live> for Caches<'_> {
 
 impl OrphanEnvironment<Live> for Scope {
     fn has_finalizer(&self, pod: &Handle<CachedPod>) -> bool {
-        pod.facts.held
+        pod.facts.has_finalizer
     }
 
     fn is_left_for(&self, pod: &Handle<CachedPod>) -> Option<Duration> {

@@ -29,7 +29,7 @@ async fn look_at(pod: Arc<CachedPod>, scope: &Scope) -> Result<Action, RequestEr
         return Ok(Action::await_change());
     };
     // Labels are anybody's to copy; a pod that the task neither controls nor holds belongs to another owner.
-    if !facts.held && !facts.belongs_to(&task_uid) {
+    if !facts.has_finalizer && !facts.belongs_to(&task_uid) {
         return Ok(Action::await_change());
     }
     let (name, namespace) = (task.name.clone(), pod.namespace().unwrap_or_default());

@@ -10,7 +10,7 @@ use kube::{Resource, ResourceExt};
 use tokio::time::Instant;
 use tracing::{Instrument, error, info_span, warn};
 
-use super::events::Note;
+use super::events::EventRecord;
 use super::live::{Caches, Handle};
 use super::panics::{Fault, caught};
 use super::perform::{Performer, RequestFailed};
@@ -77,8 +77,8 @@ pub(super) fn on_error(guarded: &Guarded, fault: &Fault<Error>, scope: &Scope) -
     scope.failures.next(guarded)
 }
 
-fn panicked(words: &str) -> Note {
-    Note {
+fn panicked(words: &str) -> EventRecord {
+    EventRecord {
         warning: true,
         reason: "OperatorPanicked".to_owned(),
         message: format!(
@@ -92,12 +92,12 @@ async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
         Ok(task) => task.clone(),
         Err(invalid) => {
             error!(error = %invalid, "the task cannot be read; it stays as it is, and others go on");
-            let note = Note {
+            let record = EventRecord {
                 warning: true,
                 reason: "TaskUnreadable".to_owned(),
                 message: format!("agentloop cannot read this task and leaves it as it is: {invalid}"),
             };
-            scope.shared.events.publish(guarded.object_ref(&()), note);
+            scope.shared.events.publish(guarded.object_ref(&()), record);
             return Ok(Action::await_change());
         }
     };

@@ -37,8 +37,8 @@ pub(super) fn status_written(
             "iteration claimed"
         );
     }
-    for note in decide::announce(before, after) {
-        info!(reason = note.reason, "{}", note.message);
-        shared.events.publish(task.object_ref(&()), note);
+    for record in decide::events_of_change(before, after) {
+        info!(reason = record.reason, "{}", record.message);
+        shared.events.publish(task.object_ref(&()), record);
     }
 }

@@ -1,23 +1,23 @@
 //! The rules of agentloop, pure: nothing here has a client, a clock, threads or randomness.
 //!
-//! Data flows one way:
+//! Data flows in one direction:
 //!
 //! ```text
-//! AgentTask + pods + settings ──► facts ──► decide ──► new status, actions, when to look again
+//! AgentTask + pods + settings ──► facts ──► decide ──► new status, actions, requeue
 //!      (api)      (facts)     (settings)     │
-//!                                            └── judge (one ended pod) · stop (verdict) · message (words)
+//!                                            └── outcome (of one ended pod) · rules (stops) · message (text)
 //! ```
 //!
 //! * [`api`]: the `AgentTask` as users see it: spec, status, schema.
 //! * [`settings`]: the ConfigMap's data read into checked settings.
-//! * [`facts`]: what one pod tells, and no more.
-//! * [`decide`]: the decision: what the status becomes and what is done.
-//! * [`sync`]: one reconcile as a machine without I/O: which request comes next.
-//! * [`pod`]: the pod of one iteration, and the volume claim of a task.
-//! * [`refused`]: what it means that the API server refuses a pod.
+//! * [`facts`]: what the rules read from a pod, and no more.
+//! * [`decide`]: the decision: the new status and the actions.
+//! * [`sync`]: one reconcile as a state machine without I/O that yields one request at a time.
+//! * [`pod`]: the pod of an iteration, and the workspace PVC of a task.
+//! * [`refused`]: what a rejection of a pod by the API server means.
 //! * [`message`]: every sentence and command that a person reads.
 
-// Times and numbers come from outside, and the plain operators panic where a result does not fit: jiff's in every
+// Times and numbers come from outside, and the plain operators panic if a result does not fit: jiff's in every
 // build, those of integers in debug builds. Use checked or saturating ones.
 #![deny(clippy::arithmetic_side_effects)]
 
@@ -29,3 +29,4 @@ pub mod pod;
 pub mod refused;
 pub mod settings;
 pub mod sync;
+mod time;

@@ -130,11 +130,11 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
             | WaitReason::StartFailed
             | WaitReason::Other(_)
     );
-    let detail = waiting
+    let message = waiting
         .message
         .as_deref()
-        .map(|detail| if is_theirs { format!(": {}", quoted(detail)) } else { format!(": {detail}") });
-    let detail = detail.unwrap_or_default();
+        .map(|message| if is_theirs { format!(": {}", quoted(message)) } else { format!(": {message}") });
+    let message = message.unwrap_or_default();
     let until =
         waiting.retry_time.as_ref().map(|time| format!("; next try at {}", time.0)).unwrap_or_default();
     let cure = match waiting.reason {
@@ -142,7 +142,7 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
         WaitReason::QuotaExceeded => "; goes on once the quota has room".to_owned(),
         WaitReason::ImagePullFailed => {
             let is_runners =
-                waiting.message.as_deref().is_some_and(|detail| detail.starts_with(RUNNERS_IMAGE));
+                waiting.message.as_deref().is_some_and(|message| message.starts_with(RUNNERS_IMAGE));
             let other = if is_runners {
                 "another runner.image in the operator's Helm values"
             } else {
@@ -161,7 +161,7 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
         ),
         _ => String::new(),
     };
-    format!("iteration {iteration} waits: {what}{detail}{until}{cure}")
+    format!("iteration {iteration} waits: {what}{message}{until}{cure}")
 }
 
 fn suspended(task: &AgentTask, status: &AgentTaskStatus) -> String {

@@ -29,7 +29,7 @@ pub fn refusal(code: u16, message: &str, lasted: SignedDuration) -> Option<Refus
         400 | 403 | 404 | 405 | 413 | 415 | 422 | 429 | 504 => WaitReason::PodRejected,
         _ => return None,
     };
-    Some(Refusal::Stands(Obstacle { reason, detail: message.to_owned() }))
+    Some(Refusal::Stands(Obstacle { reason, message: message.to_owned() }))
 }
 
 /// Whether the words are those for something that comes by itself in a namespace that was just made: its default

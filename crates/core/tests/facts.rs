@@ -96,8 +96,8 @@ fn ran(more: &Value) -> AgentEnd {
 #[track_caller]
 fn never_started(more: &Value, words: &str) {
     match state(more) {
-        PodState::Ended(Ending::NeverStarted { detail }) => {
-            assert!(detail.contains(words), "{detail:?} does not say {words:?}");
+        PodState::Ended(Ending::NeverStarted { message }) => {
+            assert!(message.contains(words), "{message:?} does not say {words:?}");
         }
         other => panic!("{other:?} does not prove that the agent never started"),
     }
@@ -108,13 +108,13 @@ fn a_pod_tells_whose_it_is_and_which_attempt() {
     let facts = PodFacts::of(&pod(&json!({})));
     assert!(facts.is_of("task-uid", 3, 1));
     assert!(!facts.is_of("task-uid", 3, 0) && !facts.is_of("task-uid", 2, 1) && !facts.is_of("other", 3, 1));
-    assert_eq!((facts.gated, facts.held, facts.bound), (false, true, true));
+    assert_eq!((facts.has_scheduling_gate, facts.has_finalizer, facts.bound), (false, true, true));
     assert_eq!(facts.hash.as_deref(), Some("0123456789abcdef"));
     assert_eq!(facts.created, Some("2026-11-22T09:59:00Z".parse::<Timestamp>().unwrap()));
     let gated = json!({ "spec": { "schedulingGates": [{ "name": "agentloop.dev/start" }] } });
-    assert!(PodFacts::of(&pod(&gated)).gated);
+    assert!(PodFacts::of(&pod(&gated)).has_scheduling_gate);
     let others = json!({ "spec": { "schedulingGates": [{ "name": "quota.example/queue" }] } });
-    assert!(!PodFacts::of(&pod(&others)).gated);
+    assert!(!PodFacts::of(&pod(&others)).has_scheduling_gate);
 }
 
 #[test]
@@ -371,5 +371,5 @@ fn the_agent_is_the_container_that_runs_the_runner_whatever_a_webhook_added() {
         "status": { "phase": "Running", "containerStatuses": statuses },
     });
     assert_eq!(state(&injected), PodState::AgentEnded(Some(after(300))));
-    assert_eq!(PodFacts::of(&pod(&injected)).unfit, None);
+    assert_eq!(PodFacts::of(&pod(&injected)).rejected, None);
 }

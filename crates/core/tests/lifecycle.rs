@@ -69,7 +69,7 @@ fn the_attempts_number_survives_suspend() {
 fn a_claim_without_a_pod_creates_none_while_suspended() {
     let mut world = World::new(&json!({}));
     world.refusal =
-        Some(agentloop_core::facts::Obstacle { reason: WaitReason::PodRejected, detail: String::new() });
+        Some(agentloop_core::facts::Obstacle { reason: WaitReason::PodRejected, message: String::new() });
     world.go();
     world.refusal = None;
     world.edit(&json!({ "suspend": true }));
@@ -293,7 +293,7 @@ fn settled_pods_are_let_go_and_kept_up_to_the_history_limit() {
     world.iterate_times(5, &worked());
     let kept: Vec<i32> = world.pods.iter().map(|pod| PodFacts::of(pod).iteration).collect();
     assert_eq!(kept, [4, 5]);
-    assert!(world.pods.iter().all(|pod| !PodFacts::of(pod).held));
+    assert!(world.pods.iter().all(|pod| !PodFacts::of(pod).has_finalizer));
     world.edit(&json!({ "podHistoryLimit": 0 }));
     world.go();
     assert!(world.pods.is_empty());
@@ -321,7 +321,7 @@ fn a_claim_released_by_an_uninstall_whose_pod_is_there_is_taken_up_again() {
     world.task.status.as_mut().unwrap().active.as_mut().unwrap().orphaned = true;
     world.pod().metadata.finalizers = None;
     world.go();
-    assert!(PodFacts::of(world.pod()).held, "our finalizer is back");
+    assert!(PodFacts::of(world.pod()).has_finalizer, "our finalizer is back");
     world.end(&worked());
     world.go();
     assert_eq!((world.iterations(), world.active()), (1, Some((2, 0))));
@@ -426,7 +426,7 @@ fn what_holds_a_task_that_never_ran_is_no_progress() {
         (WaitReason::QuotaExceeded, "False"),
     ] {
         let mut world = World::new(&json!({}));
-        world.refusal = Some(agentloop_core::facts::Obstacle { reason, detail: String::new() });
+        world.refusal = Some(agentloop_core::facts::Obstacle { reason, message: String::new() });
         world.go();
         assert_eq!(status_of(&world, "Stalled"), stalled, "{reason:?}");
         assert_ne!(status_of(&world, "Reconciling"), stalled, "{reason:?}");

@@ -2,18 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod announce;
 mod arbitrary;
 mod completion;
+mod events;
 mod facts;
 mod generated;
 mod injected;
-mod judge;
 mod lifecycle;
 mod loops;
 mod lost;
 mod message;
 mod obstacles;
+mod outcome;
 mod pod;
 mod properties;
 mod reports;

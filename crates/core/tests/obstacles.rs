@@ -36,7 +36,7 @@ fn container_waits(list: &str, reason: &str, message: &str) -> Value {
 
 fn obstacle(more: &Value) -> Option<(WaitReason, String)> {
     match PodFacts::of(&pod(more)).state {
-        PodState::Starting(obstacle) => obstacle.map(|o| (o.reason, o.detail)),
+        PodState::Starting(obstacle) => obstacle.map(|o| (o.reason, o.message)),
         other => panic!("{other:?} has started"),
     }
 }
@@ -81,9 +81,9 @@ fn only_gates_of_others_are_an_obstacle() {
 fn an_image_that_cannot_be_pulled_is_named_with_its_container() {
     for reason in ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"] {
         for list in ["containerStatuses", "initContainerStatuses"] {
-            let (reason, detail) = obstacle(&container_waits(list, reason, "not found")).unwrap();
+            let (reason, message) = obstacle(&container_waits(list, reason, "not found")).unwrap();
             assert_eq!(reason, WaitReason::ImagePullFailed);
-            assert_eq!(detail, "container agent: not found");
+            assert_eq!(message, "container agent: not found");
         }
     }
 }
@@ -95,9 +95,9 @@ fn image_waits(volumes: &Value, list: &str, container: &str, words: &str) -> Str
     let containers = json!([{ "name": container, "image": "example/agent:1" }]);
     let own = if list == "containerStatuses" { "containers" } else { "initContainers" };
     merge(&mut waits, &json!({ "spec": { "volumes": volumes, own: containers } }));
-    let (reason, detail) = obstacle(&waits).unwrap();
+    let (reason, message) = obstacle(&waits).unwrap();
     assert_eq!(reason, WaitReason::ImagePullFailed);
-    detail
+    message
 }
 
 #[test]
@@ -127,9 +127,9 @@ fn the_runners_image_is_told_from_the_templates_in_both_ways_into_the_pod() {
 fn a_container_that_cannot_be_made_is_a_start_that_fails() {
     let waits =
         container_waits("containerStatuses", "CreateContainerConfigError", "secret \"key\" not found");
-    let (reason, detail) = obstacle(&waits).unwrap();
+    let (reason, message) = obstacle(&waits).unwrap();
     assert_eq!(reason, WaitReason::StartFailed);
-    assert_eq!(detail, "container agent: CreateContainerConfigError: secret \"key\" not found");
+    assert_eq!(message, "container agent: CreateContainerConfigError: secret \"key\" not found");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn events_tell_a_missing_prompt_from_a_missing_volume() {
         format!("MountVolume.SetUp failed for volume \"{INPUT_VOLUME}\" : references non-existent key");
     let found =
         obstacle_from_events([("Pulled", "ok"), ("FailedMount", prompt.as_str())], INPUT_VOLUME).unwrap();
-    assert_eq!((found.reason, found.detail), (WaitReason::PromptMissing, prompt));
+    assert_eq!((found.reason, found.message), (WaitReason::PromptMissing, prompt));
     let other = "MountVolume.SetUp failed for volume \"data\" : not found";
     let found = obstacle_from_events([("FailedMount", other)], INPUT_VOLUME).unwrap();
     assert_eq!(found.reason, WaitReason::VolumePending);
@@ -154,8 +154,8 @@ fn events_tell_a_missing_prompt_from_a_missing_volume() {
 
 #[test]
 fn a_pod_that_webhooks_could_make_run_twice_is_unfit() {
-    let unfit = |more: &Value| PodFacts::of(&pod(more)).unfit;
-    assert_eq!(unfit(&json!({})), None);
+    let rejected = |more: &Value| PodFacts::of(&pod(more)).rejected;
+    assert_eq!(rejected(&json!({})), None);
     let containers = |list: &str, container: &Value| {
         let mut agent = json!({
             "name": "agent", "command": ["/agentloop/bin/agentloop-runner", "run", "--", "x"],
@@ -173,17 +173,17 @@ fn a_pod_that_webhooks_could_make_run_twice_is_unfit() {
         }
     };
     let rule = |action: &str| json!({ "restartPolicyRules": [{ "action": action, "exitCodes": { "operator": "In", "values": [1] } }] });
-    assert!(unfit(&json!({ "spec": { "restartPolicy": "Always" } })).is_some());
-    assert!(unfit(&containers("agent", &json!({ "command": ["/vault/env"] }))).is_some());
-    assert!(unfit(&containers("agent", &json!({ "restartPolicy": "OnFailure" }))).is_some());
-    assert!(unfit(&containers("agent", &rule("Restart"))).is_some());
-    assert!(unfit(&containers("containers", &rule("RestartAllContainers"))).is_some());
-    assert!(unfit(&containers("initContainers", &rule("RestartAllContainers"))).is_some());
-    assert_eq!(unfit(&containers("agent", &json!({ "restartPolicy": "Never" }))), None);
+    assert!(rejected(&json!({ "spec": { "restartPolicy": "Always" } })).is_some());
+    assert!(rejected(&containers("agent", &json!({ "command": ["/vault/env"] }))).is_some());
+    assert!(rejected(&containers("agent", &json!({ "restartPolicy": "OnFailure" }))).is_some());
+    assert!(rejected(&containers("agent", &rule("Restart"))).is_some());
+    assert!(rejected(&containers("containers", &rule("RestartAllContainers"))).is_some());
+    assert!(rejected(&containers("initContainers", &rule("RestartAllContainers"))).is_some());
+    assert_eq!(rejected(&containers("agent", &json!({ "restartPolicy": "Never" }))), None);
     assert_eq!(
-        unfit(&containers("initContainers", &json!({ "restartPolicy": "Always" }))),
+        rejected(&containers("initContainers", &json!({ "restartPolicy": "Always" }))),
         None,
         "a sidecar"
     );
-    assert_eq!(unfit(&containers("containers", &rule("Restart"))), None, "others may restart alone");
+    assert_eq!(rejected(&containers("containers", &rule("Restart"))), None, "others may restart alone");
 }

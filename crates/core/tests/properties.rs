@@ -128,7 +128,7 @@ fn happen(world: &mut World, event: &Event) {
             kubelet::leave_sidecars(world.pod(), &kubelet::reported(&idled(), now), now);
         }
         Event::Refuse(refuses) => {
-            let refusal = Obstacle { reason: WaitReason::QuotaExceeded, detail: "full".to_owned() };
+            let refusal = Obstacle { reason: WaitReason::QuotaExceeded, message: "full".to_owned() };
             world.refusal = refuses.then_some(refusal);
         }
         Event::Suspend(suspend) => world.edit(&json!({ "suspend": suspend })),
@@ -299,7 +299,7 @@ proptest! {
         }
         prop_assert_eq!((world.phase(), world.iterations()), (Phase::IterationLimitReached, 50));
         world.configure(&[("hardLimit", "60")]);
-        world.refusal = Some(Obstacle { reason: WaitReason::PodRejected, detail: words.repeat(2000) });
+        world.refusal = Some(Obstacle { reason: WaitReason::PodRejected, message: words.repeat(2000) });
         world.edit(&json!({ "maxIterations": 61 }));
         world.go();
         prop_assert_eq!(world.phase(), Phase::Waiting);

@@ -4,7 +4,7 @@ use crate::support::{done, failed_with, idled, interrupted, rate_limited, spec, 
 use agentloop_contract::report::{Change, End, Report, Verified};
 use agentloop_core::{
     api::{IterationOutcome, StopReason},
-    decide::{Charge, Judgement, judge},
+    decide::{AttemptOutcome, Charge, attempt_outcome},
     facts::{AgentEnd, Ending, PodFacts, PodState},
 };
 use k8s_openapi::api::core::v1::Pod;
@@ -51,14 +51,14 @@ fn unsigned(report: &Report) -> String {
     report.encode(3072, None).unwrap()
 }
 
-fn judged(more: &Value, pod: &Pod) -> Judgement {
-    judge(&spec(more), None, &Ending::Ran(Box::new(ran(pod))))
+fn judged(more: &Value, pod: &Pod) -> AttemptOutcome {
+    attempt_outcome(&spec(more), None, &Ending::Ran(Box::new(ran(pod))))
 }
 
 #[track_caller]
 fn charged(more: &Value, pod: &Pod) -> Charge {
     match judged(more, pod) {
-        Judgement::Charged(charge) => *charge,
+        AttemptOutcome::Charged(charge) => *charge,
         other => panic!("{other:?} is not charged"),
     }
 }
@@ -95,14 +95,15 @@ fn an_agent_that_exits_above_128_is_done_when_verify_passes() {
 fn an_agent_that_exits_above_128_for_not_now_is_free() {
     let refused = Report { exit_code: Some(255), untouched: true, ..rate_limited(Change::Unchanged, None) };
     let pod = pod(&keyed(), &signed(&refused), 255);
-    assert!(matches!(judged(&json!({}), &pod), Judgement::Refused { .. }));
+    assert!(matches!(judged(&json!({}), &pod), AttemptOutcome::Refused { .. }));
 }
 
 #[test]
 fn with_a_key_an_attempt_is_free_only_where_nothing_was_touched_at_all() {
     let refused = Report { untouched: false, ..rate_limited(Change::Unchanged, None) };
     let free = |report: &Report, env: &Value, sign: fn(&Report) -> String| {
-        let is_free = matches!(judged(&json!({}), &pod(env, &sign(report), 1)), Judgement::Refused { .. });
+        let is_free =
+            matches!(judged(&json!({}), &pod(env, &sign(report), 1)), AttemptOutcome::Refused { .. });
         is_free
     };
     let untouched = Report { untouched: true, ..refused.clone() };
@@ -238,8 +239,8 @@ fn a_second_container_that_runs_the_runners_file_is_not_the_agent() {
     // Where a webhook took the runner from the agent, the decoy does not stand in for it.
     whole["spec"]["containers"][1]["command"] = json!(["/vault/env", "x"]);
     let facts = PodFacts::of(&serde_json::from_value(whole.clone()).unwrap());
-    assert!(facts.unfit.is_some());
+    assert!(facts.rejected.is_some());
     // The pod of an older operator names none: the first that runs the runner.
     whole["metadata"]["annotations"] = Value::Null;
-    assert_eq!(PodFacts::of(&serde_json::from_value(whole).unwrap()).unfit, None);
+    assert_eq!(PodFacts::of(&serde_json::from_value(whole).unwrap()).rejected, None);
 }

@@ -15,8 +15,8 @@ fn waiting(seconds: i64) -> World {
     world
 }
 
-fn in_the_way(world: &mut World, reason: WaitReason, detail: &str) {
-    world.events = Some(Obstacle { reason, detail: detail.to_owned() });
+fn in_the_way(world: &mut World, reason: WaitReason, message: &str) {
+    world.events = Some(Obstacle { reason, message: message.to_owned() });
 }
 
 fn mark(world: &mut World, value: &serde_json::Value) {
@@ -59,8 +59,8 @@ fn another_way_alone_replaces_no_pod_that_waits_for_something_else() {
     ];
     for other in others {
         let mut world = waiting(60);
-        if let Some((reason, detail)) = other {
-            in_the_way(&mut world, reason, detail);
+        if let Some((reason, message)) = other {
+            in_the_way(&mut world, reason, message);
         }
         world.injection.image_volume = true;
         world.go();
@@ -77,14 +77,14 @@ fn another_way_replaces_a_pod_that_cannot_start_because_of_its_own() {
         (WaitReason::StartFailed, "container agent: CreateContainerError: failed to mkdir \"\""),
         (WaitReason::StartFailed, "container agent: exec /agentloop/bin/agentloop-runner: not found"),
     ];
-    for (reason, detail) in because {
+    for (reason, message) in because {
         let mut world = waiting(60);
-        in_the_way(&mut world, reason, detail);
+        in_the_way(&mut world, reason, message);
         world.go();
-        assert_eq!(world.active(), Some((1, 0)), "the same way would help nobody: {detail}");
+        assert_eq!(world.active(), Some((1, 0)), "the same way would help nobody: {message}");
         world.injection.image_volume = true;
         world.go();
-        assert_eq!((world.iterations(), world.active()), (0, Some((1, 1))), "{detail}");
+        assert_eq!((world.iterations(), world.active()), (0, Some((1, 1))), "{message}");
     }
 }
 

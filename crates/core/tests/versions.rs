@@ -4,7 +4,7 @@ use crate::support::{World, rate_limited, worked};
 use agentloop_contract::report::Change;
 use agentloop_core::{
     api::{AgentTaskStatus, IterationOutcome, Phase, StopReason, WaitReason, crd},
-    decide::announce,
+    decide::events_of_change,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray,
@@ -123,7 +123,7 @@ fn a_stop_that_only_a_newer_version_knows_holds_whatever_is_edited() {
         assert!(world.message().contains("newer version"), "{}", world.message());
         assert_eq!(world.status().last_handled_reset_token, None, "the newer version will act on it");
         assert_eq!(world.condition("Stopped"), ("True".to_owned(), phase.to_owned()));
-        announce(None, &world.status());
+        events_of_change(None, &world.status());
     }
 }
 

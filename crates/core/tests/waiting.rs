@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use serde_json::json;
 
 fn obstacle(reason: WaitReason) -> Obstacle {
-    Obstacle { reason, detail: "because".to_owned() }
+    Obstacle { reason, message: "because".to_owned() }
 }
 
 #[test]

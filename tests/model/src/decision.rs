@@ -6,9 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use agentloop_core::decide::served::{Served, Serving};
 use agentloop_core::decide::{self, Action, Decision, Observed, PodRef, PreviousPod};
-use agentloop_core::facts::{Obstacle, PodFacts};
+use agentloop_core::facts::{Obstacle, PodFacts, Relation};
 use agentloop_core::settings::{self, Configuration};
-use agentloop_core::sync::Relation;
 
 use crate::objects::{self, DELAY, NOW, pod_number};
 use crate::scenarios::Config;

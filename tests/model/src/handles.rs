@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use agentloop_core::decide::Action;
-use agentloop_core::sync::{Decided, Environment, Gathered, Handles, OrphanEnvironment, Relation};
+use agentloop_core::facts::Relation;
+use agentloop_core::sync::{Decided, Environment, Gathered, Handles, OrphanEnvironment};
 use jiff::SignedDuration;
 
 use crate::decision::{self, Decider, Question};

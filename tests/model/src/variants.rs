@@ -117,7 +117,7 @@ impl Variant {
             let is_live = pod.bound && pod.ended().is_none();
             let is_silent = pod.deletion.is_some_and(|asked| asked < *NOW - SignedDuration::from_mins(30));
             let ran = PodState::Ended(Ending::Ran(Box::default()));
-            let never_started = PodState::Ended(Ending::NeverStarted { detail: String::new() });
+            let never_started = PodState::Ended(Ending::NeverStarted { message: String::new() });
             match self {
                 Self::DeletingIsEnded if is_live && pod.deletion.is_some() => pod.state = never_started,
                 Self::SilentIsEnded if is_live && is_silent => pod.state = ran,
@@ -180,8 +180,9 @@ impl Variant {
             }
             Self::ReleasedBeforeSettled => {
                 let active = before.and_then(|status| status.active.as_ref());
-                let is_unsettled =
-                    |pod: &&PodFacts| pod.held && active.is_some_and(|active| active.pod_name == pod.name);
+                let is_unsettled = |pod: &&PodFacts| {
+                    pod.has_finalizer && active.is_some_and(|active| active.pod_name == pod.name)
+                };
                 if let Some(pod) = pods.iter().find(is_unsettled).filter(|pod| pod.ended().is_some()) {
                     let action = Action::RemoveFinalizer { pod: pod.into(), has_ended: true };
                     *decision = Decision { actions: vec![action], ..Decision::default() };

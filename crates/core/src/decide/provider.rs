@@ -4,13 +4,13 @@ use jiff::SignedDuration;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Draft, backed_off,
-    judge::{self, Charge},
-    later,
+    draft::Draft,
+    outcome::{self, Charge},
 };
 use crate::{
     api::{ActiveIteration, IterationOutcome, WaitReason},
     facts::Obstacle,
+    time::{backed_off, later},
 };
 
 /// No provider makes a task wait longer than this on its word alone.
@@ -43,8 +43,8 @@ pub(super) fn wait(draft: &mut Draft<'_>, active: &ActiveIteration, charge: &Cha
     let until = later(until, jitter(draft, active, until.duration_since(now)));
     draft.status.refusals = before.saturating_add(1);
     let reason = if charge.unavailable { WaitReason::ProviderUnavailable } else { WaitReason::RateLimited };
-    let detail = judge::summary_of(&charge.error, charge.report.as_ref()).unwrap_or_default();
-    draft.wait(&Obstacle { reason, detail }, Some(until));
+    let message = outcome::summary_of(&charge.error, charge.report.as_ref()).unwrap_or_default();
+    draft.wait(&Obstacle { reason, message }, Some(until));
 }
 
 /// At most half a minute, and at most half of the delay; the same for the same attempt, whoever decides.

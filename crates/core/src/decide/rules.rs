@@ -1,8 +1,9 @@
 //! The rules that stop a loop, and the thresholds that they are taken with.
 
-use super::Draft;
+use super::draft::Draft;
 use crate::api::{
-    AgentTaskSpec, AgentTaskStatus, Phase, Stop, StopReason, Threshold, ThresholdSource, Thresholds,
+    AgentTaskSpec, AgentTaskStatus, BreakerStatus, Phase, Stop, StopReason, Threshold, ThresholdSource,
+    Thresholds,
 };
 
 /// The stop that the counters call for, the first that holds. Done and Failed come before: they are
@@ -33,6 +34,24 @@ pub(super) fn holds(stop: &Stop, generation: i64) -> bool {
 /// A newer version stopped the loop, by a rule or in a phase that this one does not know.
 pub(super) fn is_unknown(stop: &Stop) -> bool {
     matches!(stop.phase, Phase::Other(_)) || matches!(stop.reason, StopReason::Other(_))
+}
+
+/// A new reset token clears both streaks and lifts the stops that a person must lift. The count stays.
+pub(super) fn act_on_reset_token(draft: &mut Draft<'_>) {
+    let token = &draft.observed.task.spec.reset_token;
+    // The version that knows the stop will act on the token.
+    if draft.status.stop.as_ref().is_some_and(is_unknown) {
+        return;
+    }
+    if token.is_none() || *token == draft.status.last_handled_reset_token {
+        return;
+    }
+    draft.status.last_handled_reset_token.clone_from(token);
+    draft.status.breaker = BreakerStatus::default();
+    draft.status.refusals = 0;
+    if draft.status.stop.as_ref().is_some_and(|stop| is_lifted_by_token(stop.phase)) {
+        draft.status.stop = None;
+    }
 }
 
 /// Whether a new reset token lifts a stop of this phase.

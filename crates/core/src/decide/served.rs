@@ -12,7 +12,11 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
-use super::{Action, Decision, Note, Observed, stop_all};
+use super::{
+    cleanup::stop_all,
+    events::EventRecord,
+    types::{Action, Decision, Observed},
+};
 use crate::{api::AgentTask, facts::PodFacts};
 
 /// Bytes of a name.
@@ -153,9 +157,9 @@ impl Serving {
     }
 
     /// The Event on a task that another release serves.
-    pub fn tell_of(&self, other: &str) -> Note {
+    pub fn tell_of(&self, other: &str) -> EventRecord {
         let Self { release, .. } = self;
-        Note {
+        EventRecord {
             warning: true,
             reason: "ServedByAnother".to_owned(),
             message: format!(

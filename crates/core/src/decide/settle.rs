@@ -5,10 +5,9 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{
-    Draft,
-    claimed::start_delay,
-    judge::{self, Charge, ErrorSeen, Judgement, NoChange},
-    later, provider, usage, whole_second,
+    draft::Draft,
+    outcome::{self, AttemptOutcome, Charge, NoChangeStreak, SameErrorStreak},
+    provider, usage,
 };
 use crate::{
     api::{
@@ -16,6 +15,7 @@ use crate::{
     },
     facts::{Ending, Obstacle, PodFacts},
     pod::template_hash,
+    time::{backed_off, later, whole_second},
 };
 
 /// Entries that the history keeps.
@@ -35,22 +35,22 @@ pub(super) fn settle(
     ending: &Ending,
 ) {
     let completion = pod.and_then(|pod| pod.completion.as_deref());
-    match judge::judge(&draft.observed.task.spec, completion, ending) {
-        Judgement::NotStarted { detail } => try_again(draft, active, pod, detail),
-        Judgement::Refused(charge) if provider::is_free(draft) => {
+    match outcome::attempt_outcome(&draft.observed.task.spec, completion, ending) {
+        AttemptOutcome::NotStarted { message } => try_again(draft, active, pod, message),
+        AttemptOutcome::Refused(charge) if provider::is_free(draft) => {
             end_attempt(draft, active);
             draft.status.free_attempts = draft.status.free_attempts.saturating_add(1);
             let cost = charge.report.as_ref().and_then(|report| report.usage.as_ref()).map(usage::of);
             draft.status.usage = usage::add(draft.status.usage.take(), cost.as_ref());
             provider::wait(draft, active, &charge);
         }
-        Judgement::Refused(charge) | Judgement::Charged(charge) => count(draft, active, &charge),
+        AttemptOutcome::Refused(charge) | AttemptOutcome::Charged(charge) => count(draft, active, &charge),
     }
 }
 
 /// Charges an orphaned claim whose pod is gone: whether its agent ran is not known, so it counts.
 pub(super) fn charge_as_lost(draft: &mut Draft<'_>, active: &ActiveIteration) {
-    count(draft, active, &judge::lost());
+    count(draft, active, &outcome::lost());
 }
 
 /// The claim ends uncharged: the same iteration, the next attempt.
@@ -60,7 +60,7 @@ fn end_attempt(draft: &mut Draft<'_>, active: &ActiveIteration) {
     draft.status.next_attempt = active.attempt.saturating_add(1);
 }
 
-fn try_again(draft: &mut Draft<'_>, active: &ActiveIteration, pod: Option<&PodFacts>, detail: String) {
+fn try_again(draft: &mut Draft<'_>, active: &ActiveIteration, pod: Option<&PodFacts>, message: String) {
     end_attempt(draft, active);
     let spec = &draft.observed.task.spec;
     // Only another spec makes a pod outdated. A hash that differs all the same is a webhook's doing, and
@@ -70,12 +70,18 @@ fn try_again(draft: &mut Draft<'_>, active: &ActiveIteration, pod: Option<&PodFa
     if spec.suspend || was_replaced || pod.is_some_and(|pod| had_another_runner(draft, pod)) {
         return;
     }
-    let obstacle = match pod.and_then(|pod| pod.unfit) {
-        Some(why) => Obstacle { reason: WaitReason::PodRejected, detail: why.to_owned() },
-        None => Obstacle { reason: WaitReason::StartFailed, detail },
+    let obstacle = match pod.and_then(|pod| pod.rejected) {
+        Some(why) => Obstacle { reason: WaitReason::PodRejected, message: why.to_owned() },
+        None => Obstacle { reason: WaitReason::StartFailed, message },
     };
     let until = later(draft.observed.now, start_delay(draft, active.attempt));
     draft.wait(&obstacle, Some(until));
+}
+
+/// When the next attempt at a start may come.
+fn start_delay(draft: &Draft<'_>, attempt: i32) -> SignedDuration {
+    let settings = &draft.observed.configuration.last_good;
+    backed_off(settings.start_retry_min_seconds, settings.start_retry_max_seconds, attempt)
 }
 
 /// Whether the pod was made with another runner than the next one, long enough ago. A younger one waits for
@@ -100,17 +106,19 @@ fn count(draft: &mut Draft<'_>, active: &ActiveIteration, charge: &Charge) {
 
     let streaks = &mut status.breaker;
     match charge.no_change {
-        NoChange::Keep => {}
-        NoChange::Clear => streaks.consecutive_no_change = 0,
-        NoChange::Add => streaks.consecutive_no_change = streaks.consecutive_no_change.saturating_add(1),
+        NoChangeStreak::Keep => {}
+        NoChangeStreak::Reset => streaks.consecutive_no_change = 0,
+        NoChangeStreak::Count => {
+            streaks.consecutive_no_change = streaks.consecutive_no_change.saturating_add(1);
+        }
     }
     match &charge.error {
-        ErrorSeen::Keep => {}
-        ErrorSeen::None => {
+        SameErrorStreak::Keep => {}
+        SameErrorStreak::Reset => {
             streaks.consecutive_same_error = 0;
             streaks.error_signature = None;
         }
-        ErrorSeen::Some(error) => {
+        SameErrorStreak::Count(error) => {
             let signature = cut_bytes(&error.signature, 64);
             let same = streaks.error_signature.as_deref() == Some(signature.as_str());
             let before = if same { streaks.consecutive_same_error } else { 0 };
@@ -159,7 +167,7 @@ fn entry(active: &ActiveIteration, charge: &Charge) -> PastIteration {
             progress: gate.progress.as_ref().map(line),
             blockers: gate.blockers.iter().take(MOST_BLOCKERS).map(line).collect(),
         }),
-        error: judge::summary_of(&charge.error, report).as_ref().map(line),
+        error: outcome::summary_of(&charge.error, report).as_ref().map(line),
         started_in: report
             .filter(|_| charge.changed == WorkspaceChange::Unchanged)
             .and_then(|report| report.started_in.as_ref())

@@ -10,7 +10,7 @@ use super::{
     AgentEnd, Ending, agent_status, condition,
     origin::{self, Origin},
 };
-use crate::decide::later;
+use crate::time::later;
 
 /// How far the clocks of a node and of the API server may lie apart.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(10);
@@ -29,7 +29,7 @@ pub(super) fn ending(pod: &Pod, status: &PodStatus, bound: bool) -> Ending {
     let proven =
         !bound || (!ended_by_garbage_collector(status) && agent.map_or(no_containers, never_started));
     if proven {
-        return Ending::NeverStarted { detail: why_never_started(pod, status, terminated) };
+        return Ending::NeverStarted { message: why_never_started(pod, status, terminated) };
     }
     let reason = terminated.and_then(|end| end.reason.clone());
     let pod_reason = status.reason.clone();

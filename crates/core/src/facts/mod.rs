@@ -21,7 +21,6 @@ pub(crate) use obstacle::RUNNERS_IMAGE;
 pub use obstacle::obstacle_from_events;
 
 use crate::api::{AgentTask, WaitReason};
-use crate::sync::Relation;
 
 /// The Events of a pod that has not started after this are worth reading.
 const EVENTS_AFTER: SignedDuration = SignedDuration::from_secs(10);
@@ -44,9 +43,9 @@ pub struct PodFacts {
     /// The attempt that it is.
     pub attempt: i32,
     /// Our scheduling gate is there: the pod is inert.
-    pub gated: bool,
+    pub has_scheduling_gate: bool,
     /// Our finalizer is there: the pod stays until it is released.
-    pub held: bool,
+    pub has_finalizer: bool,
     /// When its deletion was asked for, grace included.
     pub deletion: Option<Timestamp>,
     /// It has a node.
@@ -62,7 +61,7 @@ pub struct PodFacts {
     /// in the pod of an older operator.
     pub runner: Option<String>,
     /// Why it must not be started: an admission webhook made it something else.
-    pub unfit: Option<&'static str>,
+    pub rejected: Option<&'static str>,
     /// A sidecar that has not started yet and holds the agent, and since when it runs.
     pub slow: Option<(Timestamp, Obstacle)>,
     /// How far it has come.
@@ -88,7 +87,18 @@ pub struct Obstacle {
     /// What it is.
     pub reason: WaitReason,
     /// In the words of whoever told it.
-    pub detail: String,
+    pub message: String,
+}
+
+/// What a pod of the active iteration's name is to the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Relation {
+    /// It is the pod of the active iteration.
+    Active,
+    /// It was the pod of the active iteration until its owner references or labels were edited.
+    Estranged,
+    /// It belongs to another owner.
+    Foreign,
 }
 
 /// What became of the agent in a pod that has ended.
@@ -97,7 +107,7 @@ pub enum Ending {
     /// Proven: the agent's container never started.
     NeverStarted {
         /// Why, in words.
-        detail: String,
+        message: String,
     },
     /// The agent ran, or nothing proves that it did not.
     Ran(Box<AgentEnd>),
@@ -157,15 +167,15 @@ impl PodFacts {
             task_uid: label(LABEL_TASK_UID).cloned(),
             iteration: number(LABEL_ITERATION).unwrap_or(0),
             attempt: number(LABEL_ATTEMPT).unwrap_or(0),
-            gated: gates.iter().any(|gate| gate.name == GATE_START),
-            held: meta.finalizers.iter().flatten().any(|name| name == FINALIZER_SETTLE),
+            has_scheduling_gate: gates.iter().any(|gate| gate.name == GATE_START),
+            has_finalizer: meta.finalizers.iter().flatten().any(|name| name == FINALIZER_SETTLE),
             deletion: meta.deletion_timestamp.as_ref().map(|time| time.0),
             bound: spec.and_then(|s| s.node_name.as_deref()).is_some_and(|node| !node.is_empty()),
             created: meta.creation_timestamp.as_ref().map(|time| time.0),
             hash: note(ANNOTATION_TEMPLATE_HASH).cloned(),
             completion: note(ANNOTATION_COMPLETION_HASH).cloned(),
             runner: note(ANNOTATION_RUNNER).cloned(),
-            unfit: unfit(pod),
+            rejected: rejected(pod),
             slow: obstacle::slow_sidecar(pod),
             state: state(pod),
         }
@@ -194,7 +204,7 @@ impl PodFacts {
                 && self.is_of(uid, active.iteration, active.attempt)
         });
         // Anything that still points to the task: the agent may be at work.
-        let points_to_task = self.held
+        let points_to_task = self.has_finalizer
             || self.task_uid.as_deref() == Some(uid)
             || self.owner_uids.iter().any(|owner| owner == uid);
         match (is_active, points_to_task) {
@@ -252,7 +262,7 @@ fn agent_status<'a>(pod: &Pod, status: &'a PodStatus) -> Option<&'a ContainerSta
 
 /// Why a pod that was created must not be started. Restarts in place would be iterations that nobody
 /// counts: a restart rule re-ran an agent 70 times in five minutes.
-fn unfit(pod: &Pod) -> Option<&'static str> {
+fn rejected(pod: &Pod) -> Option<&'static str> {
     let spec = pod.spec.as_ref()?;
     let agent = agent_name(pod);
     if agent.is_none() {

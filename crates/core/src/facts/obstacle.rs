@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use super::{Obstacle, condition};
 use crate::{api::WaitReason, pod::waits_for_the_runners_image};
 
-/// How the detail begins if the runner's image cannot be pulled: no change of the template fixes that.
+/// How the message begins if the runner's image cannot be pulled: no change of the template fixes that.
 pub(crate) const RUNNERS_IMAGE: &str = "the runner's, for ";
 
 /// Reasons for which the kubelet keeps a container waiting because of its image.
@@ -33,7 +33,7 @@ const CREATE_REASONS: &[&str] = &[
 pub(super) fn obstacle(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
     let scheduled = condition(status, "PodScheduled").filter(|condition| condition.status == "False");
     if let Some(condition) = scheduled {
-        let detail = condition.message.clone().unwrap_or_default();
+        let message = condition.message.clone().unwrap_or_default();
         return match condition.reason.as_deref() {
             Some("SchedulingGated") => {
                 let gates = pod.spec.as_ref().and_then(|s| s.scheduling_gates.as_deref()).unwrap_or_default();
@@ -41,13 +41,13 @@ pub(super) fn obstacle(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
                     gates.iter().map(|gate| gate.name.as_str()).filter(|name| *name != GATE_START).collect();
                 (!others.is_empty()).then(|| Obstacle {
                     reason: WaitReason::SchedulingGated,
-                    detail: format!("scheduling gate {}", others.join(", ")),
+                    message: format!("scheduling gate {}", others.join(", ")),
                 })
             }
-            Some(_) if detail.to_lowercase().contains("persistentvolumeclaim") => {
-                Some(Obstacle { reason: WaitReason::VolumePending, detail })
+            Some(_) if message.to_lowercase().contains("persistentvolumeclaim") => {
+                Some(Obstacle { reason: WaitReason::VolumePending, message })
             }
-            Some(_) => Some(Obstacle { reason: WaitReason::Unschedulable, detail }),
+            Some(_) => Some(Obstacle { reason: WaitReason::Unschedulable, message }),
             None => None,
         };
     }
@@ -65,12 +65,12 @@ pub(super) fn obstacle(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
         if IMAGE_REASONS.contains(&reason) {
             let name = container.name.as_str();
             let whose = if waits_for_the_runners_image(pod, name, told) { RUNNERS_IMAGE } else { "" };
-            let detail = format!("{whose}container {name}: {told}");
-            return Some(Obstacle { reason: WaitReason::ImagePullFailed, detail });
+            let message = format!("{whose}container {name}: {told}");
+            return Some(Obstacle { reason: WaitReason::ImagePullFailed, message });
         }
         if CREATE_REASONS.contains(&reason) {
-            let detail = format!("container {}: {reason}: {told}", container.name);
-            return Some(Obstacle { reason: WaitReason::StartFailed, detail });
+            let message = format!("container {}: {reason}: {told}", container.name);
+            return Some(Obstacle { reason: WaitReason::StartFailed, message });
         }
     }
     None
@@ -96,8 +96,8 @@ fn failing_sidecar(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
     let told = [reason, message].into_iter().flatten().collect::<Vec<_>>().join(": ");
     let told = if told.is_empty() { "it does not start".to_owned() } else { told };
     let count = failing.restart_count;
-    let detail = format!("sidecar {}: {told} (restarts: {count})", failing.name);
-    Some(Obstacle { reason: WaitReason::StartFailed, detail })
+    let message = format!("sidecar {}: {told} (restarts: {count})", failing.name);
+    Some(Obstacle { reason: WaitReason::StartFailed, message })
 }
 
 /// A sidecar that runs, but has not got through its startup probe, and since when it runs.
@@ -105,8 +105,8 @@ pub(super) fn slow_sidecar(pod: &Pod) -> Option<(Timestamp, Obstacle)> {
     let status = pod.status.as_ref()?;
     sidecars(pod, status).filter(|container| container.started != Some(true)).find_map(|container| {
         let since = container.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0;
-        let detail = format!("sidecar {} runs, but has not passed its startupProbe", container.name);
-        Some((since, Obstacle { reason: WaitReason::StartFailed, detail }))
+        let message = format!("sidecar {} runs, but has not passed its startupProbe", container.name);
+        Some((since, Obstacle { reason: WaitReason::StartFailed, message }))
     })
 }
 
@@ -123,6 +123,6 @@ pub fn obstacle_from_events<'a>(
             "FailedCreatePodSandBox" => WaitReason::StartFailed,
             _ => return None,
         };
-        Some(Obstacle { reason, detail: message.to_owned() })
+        Some(Obstacle { reason, message: message.to_owned() })
     })
 }

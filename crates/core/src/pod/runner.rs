@@ -29,14 +29,15 @@ impl Injection {
 
     /// Whether the obstacle comes from the runner: from its image, its volume or its container.
     pub fn is_in_the_way(&self, obstacle: &Obstacle) -> bool {
-        let detail = &obstacle.detail;
-        let is_runners = (!self.image.is_empty() && detail.contains(&self.image))
-            || [BIN_VOLUME, install::NAME, RUNNER_FILE].iter().any(|name| detail.contains(name));
+        let message = &obstacle.message;
+        let is_runners = (!self.image.is_empty() && message.contains(&self.image))
+            || [BIN_VOLUME, install::NAME, RUNNER_FILE].iter().any(|name| message.contains(name));
         match obstacle.reason {
             WaitReason::ImagePullFailed | WaitReason::VolumePending => is_runners,
             // A runtime without image volumes fails to create the container, in words that name no volume.
             WaitReason::StartFailed => {
-                is_runners || ["CreateContainerError", "RunContainerError"].iter().any(|r| detail.contains(r))
+                is_runners
+                    || ["CreateContainerError", "RunContainerError"].iter().any(|r| message.contains(r))
             }
             _ => false,
         }

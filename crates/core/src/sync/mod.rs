@@ -17,13 +17,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 pub use memory::Memory;
-pub use objects::{Decided, Environment, Gathered, Handles, Relation};
+pub use objects::{Decided, Environment, Gathered, Handles};
 pub use orphan::{LOOK_AGAIN, OrphanEnvironment, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync};
 pub use request::{Failure, Request, Response};
 
 use crate::api::WaitReason;
 use crate::decide::{Action, PreviousPod};
-use crate::facts::Obstacle;
+use crate::facts::{Obstacle, Relation};
 use crate::refused::{self, Refusal};
 
 /// Decisions in one reconcile: settle, start an iteration, create its pod and start it are four; the rest is for what
@@ -437,10 +437,10 @@ impl<H: Handles> TaskSync<H> {
             Relation::Active => memory.remember_pod(environment, pod),
             Relation::Estranged => {
                 let name = environment.active_pod_name(&self.task);
-                let detail = format!(
+                let message = format!(
                     "pod {name} was this task's until its owner references or labels were changed: put them back, or delete it"
                 );
-                self.rejected = Some(Obstacle { reason: WaitReason::NameConflict, detail });
+                self.rejected = Some(Obstacle { reason: WaitReason::NameConflict, message });
             }
             // Names are unique: if another object's pod has it, ours is gone.
             Relation::Foreign => self.pod_is_gone = true,
@@ -456,8 +456,8 @@ impl<H: Handles> TaskSync<H> {
             }
             Response::Pod(_) => {
                 let name = environment.active_pod_name(&self.task);
-                let detail = format!("pod {name} is there and does not belong to this task");
-                self.rejected = Some(Obstacle { reason: WaitReason::NameConflict, detail });
+                let message = format!("pod {name} is there and does not belong to this task");
+                self.rejected = Some(Obstacle { reason: WaitReason::NameConflict, message });
             }
             _ if self.retries() => {}
             _ => return self.refuse(None),
@@ -474,7 +474,7 @@ impl<H: Handles> TaskSync<H> {
         failure: Failure,
         prefix: &str,
     ) {
-        let rejected = |detail: String| Obstacle { reason: WaitReason::PodRejected, detail };
+        let rejected = |message: String| Obstacle { reason: WaitReason::PodRejected, message };
         let refusal = match failure {
             Failure::Rejected { code, message } => {
                 let lasted = memory.unsettled.as_ref().map(|first| environment.since(first));
@@ -492,8 +492,8 @@ impl<H: Handles> TaskSync<H> {
                 memory.unsettled.get_or_insert_with(|| environment.now());
                 self.requeue_after = self.requeue_after.into_iter().chain([NOT_YET]).min();
             }
-            Some(Refusal::Stands(Obstacle { reason, detail })) => {
-                self.rejected = Some(Obstacle { reason, detail: format!("{prefix}{detail}") });
+            Some(Refusal::Stands(Obstacle { reason, message })) => {
+                self.rejected = Some(Obstacle { reason, message: format!("{prefix}{message}") });
                 self.decide_again = true;
             }
             None => self.refuse(None),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::decide::{Action, PreviousPod};
-use crate::facts::Obstacle;
+use crate::facts::{Obstacle, Relation};
 
 /// How objects are named. The operator names them by shared pointers, the model by small numbers.
 pub trait Handles: Clone + Debug + Eq + Hash {
@@ -61,17 +61,6 @@ pub struct Decided<H: Handles> {
     pub actions: Vec<Action<H::PodId>>,
     /// When to decide again even if nothing is seen to change.
     pub requeue_after: Option<Duration>,
-}
-
-/// What a pod of the active iteration's name is to the task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Relation {
-    /// It is the pod of the active iteration.
-    Active,
-    /// It was the pod of the active iteration until its owner references or labels were edited.
-    Estranged,
-    /// It belongs to another owner.
-    Foreign,
 }
 
 /// Looks behind handles, and at the caches and the clock. It does no I/O and holds no rule of its own: it calls the

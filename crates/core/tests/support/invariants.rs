@@ -94,8 +94,12 @@ impl World {
     }
 
     pub(super) fn check_pods(&self) {
-        let live: Vec<PodFacts> =
-            self.pods.iter().map(PodFacts::of).filter(|pod| !pod.gated && pod.ended().is_none()).collect();
+        let live: Vec<PodFacts> = self
+            .pods
+            .iter()
+            .map(PodFacts::of)
+            .filter(|pod| !pod.has_scheduling_gate && pod.ended().is_none())
+            .collect();
         assert!(live.len() <= 1, "{S1}: {live:?}");
         // A claim that an uninstall orphaned counts, whether or not its pod was ever made.
         let claims = self.created.iter().chain(&self.charged);

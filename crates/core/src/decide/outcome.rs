@@ -19,11 +19,11 @@ const OOM_KILLED: &str = "OOMKilled";
 
 /// What an iteration was.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Judgement {
+pub enum AttemptOutcome {
     /// Proven that no money was spent on it: the same iteration is tried again.
     NotStarted {
         /// Why, in words.
-        detail: String,
+        message: String,
     },
     /// The provider refused and nothing was touched: the same iteration is tried again, unless that was
     /// granted too often. Then it counts like this.
@@ -40,9 +40,9 @@ pub struct Charge {
     /// Whether it changed the workspace, as far as is known.
     pub changed: WorkspaceChange,
     /// What it does to the no-change streak.
-    pub no_change: NoChange,
+    pub no_change: NoChangeStreak,
     /// What it does to the same-error streak.
-    pub error: ErrorSeen,
+    pub error: SameErrorStreak,
     /// The stop that it calls for by itself.
     pub verdict: Option<StopReason>,
     /// The provider refused: the next try waits, at least until then if it named a time.
@@ -61,37 +61,37 @@ pub struct Charge {
 
 /// What an iteration does to the no-change streak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoChange {
+pub enum NoChangeStreak {
     /// It stays.
     Keep,
     /// It starts again.
-    Clear,
+    Reset,
     /// One more.
-    Add,
+    Count,
 }
 
 /// What an iteration does to the same-error streak.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ErrorSeen {
+pub enum SameErrorStreak {
     /// It stays.
     Keep,
     /// There was no error.
-    None,
+    Reset,
     /// There was this one.
-    Some(report::Error),
+    Count(report::Error),
 }
 
 /// Judges a pod that has ended. `completion` is the hash of what completes the task as the pod was made
 /// from it, where the pod tells.
-pub fn judge(spec: &AgentTaskSpec, completion: Option<&str>, ending: &Ending) -> Judgement {
+pub fn attempt_outcome(spec: &AgentTaskSpec, completion: Option<&str>, ending: &Ending) -> AttemptOutcome {
     // The report answers what the pod was asked. Where something else completes the task by now, nothing
     // has asked for that yet: the next iteration will.
     let is_asked = completion.is_none_or(|asked| asked == completion_hash(spec));
     match ending {
-        Ending::NeverStarted { detail } => Judgement::NotStarted { detail: detail.clone() },
+        Ending::NeverStarted { message } => AttemptOutcome::NotStarted { message: message.clone() },
         Ending::Ran(end) => match &end.report {
             Some(report) => reported(spec, is_asked, end, report),
-            None => Judgement::Charged(Box::new(silent(spec, end))),
+            None => AttemptOutcome::Charged(Box::new(silent(spec, end))),
         },
     }
 }
@@ -101,8 +101,8 @@ pub(super) fn lost() -> Charge {
     Charge {
         outcome: IterationOutcome::PodLost,
         changed: WorkspaceChange::Unknown,
-        no_change: NoChange::Keep,
-        error: ErrorSeen::Keep,
+        no_change: NoChangeStreak::Keep,
+        error: SameErrorStreak::Keep,
         verdict: None,
         refused: None,
         unavailable: false,
@@ -125,9 +125,9 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
     };
     let oom = end.reason.as_deref() == Some(OOM_KILLED);
     let (outcome, error) = if end.deadline {
-        (IterationOutcome::TimedOut, ErrorSeen::Some(report::Error::new("IterationTimeout")))
+        (IterationOutcome::TimedOut, SameErrorStreak::Count(report::Error::new("IterationTimeout")))
     } else if end.disrupted && !oom {
-        (IterationOutcome::Interrupted, ErrorSeen::Keep)
+        (IterationOutcome::Interrupted, SameErrorStreak::Keep)
     } else {
         let by_probe = end.probe.filter(|_| matches!(end.exit_code, Some(137 | 143)) && !oom);
         let error = match (&end.own_disk, by_probe, end.reason.as_deref()) {
@@ -137,11 +137,11 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
                 report::Error::new(&killed_by(reason))
             }
         };
-        (IterationOutcome::Killed, ErrorSeen::Some(error))
+        (IterationOutcome::Killed, SameErrorStreak::Count(error))
     };
     Charge {
         outcome,
-        error: if refused { ErrorSeen::Keep } else { error },
+        error: if refused { SameErrorStreak::Keep } else { error },
         verdict: fail.then_some(StopReason::ExitCode),
         refused: (refused && !fail).then_some(None),
         exit_code: end.exit_code,
@@ -151,7 +151,7 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
     }
 }
 
-fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Report) -> Judgement {
+fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Report) -> AttemptOutcome {
     let changed = match report.changed {
         report::Change::Changed => WorkspaceChange::Changed,
         report::Change::Unchanged => WorkspaceChange::Unchanged,
@@ -210,20 +210,20 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     };
     let kept = refusal.is_some() || (report.end == End::Interrupted && !is_unasked);
     let no_change = match changed {
-        WorkspaceChange::Changed => NoChange::Clear,
-        WorkspaceChange::Unchanged if !kept => NoChange::Add,
-        _ => NoChange::Keep,
+        WorkspaceChange::Changed => NoChangeStreak::Reset,
+        WorkspaceChange::Unchanged if !kept => NoChangeStreak::Count,
+        _ => NoChangeStreak::Keep,
     };
     let error = if out_of_memory {
-        ErrorSeen::Some(report::Error::new(OOM_KILLED))
+        SameErrorStreak::Count(report::Error::new(OOM_KILLED))
     } else if is_unasked && !kept {
-        ErrorSeen::Some(unasked(end))
+        SameErrorStreak::Count(unasked(end))
     } else if kept {
-        ErrorSeen::Keep
+        SameErrorStreak::Keep
     } else if report.end == End::TimedOut {
-        ErrorSeen::Some(report::Error::new("IterationTimeout"))
+        SameErrorStreak::Count(report::Error::new("IterationTimeout"))
     } else {
-        report.error.clone().map_or(ErrorSeen::None, ErrorSeen::Some)
+        report.error.clone().map_or(SameErrorStreak::Reset, SameErrorStreak::Count)
     };
     let charge = Box::new(Charge {
         outcome,
@@ -238,7 +238,11 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
         started: report.started_at.or(end.started),
         finished: report.finished_at.or(end.finished),
     });
-    if is_free && refusal.is_some() { Judgement::Refused(charge) } else { Judgement::Charged(charge) }
+    if is_free && refusal.is_some() {
+        AttemptOutcome::Refused(charge)
+    } else {
+        AttemptOutcome::Charged(charge)
+    }
 }
 
 /// The error of an agent that was stopped though nobody had asked for its pod's end.
@@ -273,9 +277,9 @@ fn is_done(spec: &AgentTaskSpec, report: &Report) -> bool {
 }
 
 /// An error's line for the status.
-pub(super) fn summary_of(error: &ErrorSeen, report: Option<&Report>) -> Option<String> {
+pub(super) fn summary_of(error: &SameErrorStreak, report: Option<&Report>) -> Option<String> {
     match error {
-        ErrorSeen::Some(error) => Some(error.summary.clone()),
+        SameErrorStreak::Count(error) => Some(error.summary.clone()),
         _ => report.and_then(|report| report.error.as_ref()).map(|error| error.summary.clone()),
     }
     .map(|summary| text::cut(&summary, report::LINE_CHARS))

@@ -1,6 +1,9 @@
 //! Pods that are not claimed: settled ones are let go, strays are stopped.
 
-use super::{Action, Decision, Draft};
+use super::{
+    draft::Draft,
+    types::{Action, Decision},
+};
 use crate::facts::PodFacts;
 
 /// Stops every pod of a task that is being deleted, or is gone, and lets each go once it has ended.
@@ -10,7 +13,7 @@ pub fn stop_all(pods: &[PodFacts]) -> Decision {
         if pod.deletion.is_none() {
             decision.actions.push(Action::DeletePod(pod.into()));
         }
-        if pod.held && pod.ended().is_some() {
+        if pod.has_finalizer && pod.ended().is_some() {
             decision.actions.push(Action::RemoveFinalizer { pod: pod.into(), has_ended: true });
         }
     }
@@ -20,7 +23,7 @@ pub fn stop_all(pods: &[PodFacts]) -> Decision {
 /// Lets pods go whose outcome the status holds, and stops those that come too late.
 ///
 /// A pod that is newer than the status is left alone: then it is the status that is old.
-pub(super) fn let_settled_pods_go(draft: &mut Draft<'_>) {
+pub(super) fn clean_up_settled_pods(draft: &mut Draft<'_>) {
     let uid = draft.uid();
     let status = &draft.status;
     let next =
@@ -37,7 +40,7 @@ pub(super) fn let_settled_pods_go(draft: &mut Draft<'_>) {
     let kept = draft.observed.task.spec.pod_history_limit();
     for (place, pod) in settled.into_iter().enumerate() {
         let has_ended = pod.ended().is_some();
-        if has_ended && pod.held {
+        if has_ended && pod.has_finalizer {
             draft.act(Action::RemoveFinalizer { pod: pod.into(), has_ended: true });
         }
         if pod.deletion.is_none() && (!has_ended || place >= kept) {

@@ -1,11 +1,11 @@
 //! What is worth an Event: stops, resumptions and waits. An ordinary iteration is worth none.
 
-use super::show::needs_a_person;
+use super::status::needs_a_person;
 use crate::api::{AgentTaskStatus, Phase};
 
 /// One Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct EventRecord {
     /// Something is wrong; else it is for information.
     pub warning: bool,
     /// One word, which says what happened without the object's kind: lists of Events show all kinds together.
@@ -14,12 +14,12 @@ pub struct Note {
     pub message: String,
 }
 
-fn note(warning: bool, reason: &str, message: String) -> Note {
-    Note { warning, reason: reason.to_owned(), message }
+fn note(warning: bool, reason: &str, message: String) -> EventRecord {
+    EventRecord { warning, reason: reason.to_owned(), message }
 }
 
 /// The Events that a change of status is worth.
-pub fn announce(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) -> Vec<Note> {
+pub fn events_of_change(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) -> Vec<EventRecord> {
     let old_phase = before.and_then(|status| status.phase);
     let old_reason = before.and_then(|status| status.reason.as_deref());
     let Some(phase) = after.phase else { return Vec::new() };
@@ -36,7 +36,7 @@ pub fn announce(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) -> Ve
         Phase::Waiting => {
             let warning = after.waiting.as_ref().is_some_and(|waiting| needs_a_person(waiting.reason));
             let reason = after.reason.clone().unwrap_or_else(|| "LoopWaiting".to_owned());
-            Note { warning, reason, message }
+            EventRecord { warning, reason, message }
         }
         Phase::CircuitOpen => note(true, "CircuitOpen", message),
         Phase::Failed => note(true, "LoopFailed", message),

@@ -3,17 +3,18 @@
 use agentloop_contract::text::cut_bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::{Draft, whole_second};
+use super::draft::Draft;
 use crate::{
     api::{AgentTask, AgentTaskStatus, Phase, Stop, WaitReason, condition},
     facts::PodState,
     message,
+    time::whole_second,
 };
 
 /// Bytes of a status's message, and of a condition's.
 const MESSAGE_BYTES: usize = 1000;
 
-pub(super) fn show(draft: &mut Draft<'_>) {
+pub(super) fn update(draft: &mut Draft<'_>) {
     let phase = phase(&draft.status, draft.observed.task.spec.suspend);
     let generation = draft.generation();
     let now = Time(whole_second(draft.observed.now));
@@ -50,14 +51,14 @@ pub(super) fn show(draft: &mut Draft<'_>) {
 }
 
 /// A condition without its times.
-struct Shown {
+struct NewCondition {
     type_: &'static str,
     status: &'static str,
     reason: String,
     message: String,
 }
 
-impl Shown {
+impl NewCondition {
     fn is_true(type_: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { type_, status: "True", reason: reason.into(), message: message.into() }
     }
@@ -74,7 +75,7 @@ impl Shown {
 
 /// One condition for every state that a client waits for. What changes with every iteration is in none of
 /// them: a client that watches conditions hears of stops and waits only.
-fn conditions(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> [Shown; 7] {
+fn conditions(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> [NewCondition; 7] {
     let message = || status.message.clone().unwrap_or_default();
     let why = || status.reason.clone().unwrap_or_else(|| phase.to_string());
     let stop = status.stop.as_ref();
@@ -82,42 +83,44 @@ fn conditions(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> [Show
     let decided = stop.filter(|stop| matches!(stop.phase, Phase::Succeeded | Phase::Failed));
     let (succeeded, failed) = match decided {
         Some(stop) if stop.phase == Phase::Succeeded => (
-            Shown::is_true(condition::SUCCEEDED, stop.reason.as_str(), of_stop(stop)),
-            Shown::is_false(condition::FAILED, stop.reason.as_str()),
+            NewCondition::is_true(condition::SUCCEEDED, stop.reason.as_str(), of_stop(stop)),
+            NewCondition::is_false(condition::FAILED, stop.reason.as_str()),
         ),
         Some(stop) => (
-            Shown::is_false(condition::SUCCEEDED, stop.reason.as_str()),
-            Shown::is_true(condition::FAILED, stop.reason.as_str(), of_stop(stop)),
+            NewCondition::is_false(condition::SUCCEEDED, stop.reason.as_str()),
+            NewCondition::is_true(condition::FAILED, stop.reason.as_str(), of_stop(stop)),
         ),
-        None => (Shown::is_undecided(condition::SUCCEEDED), Shown::is_undecided(condition::FAILED)),
+        None => {
+            (NewCondition::is_undecided(condition::SUCCEEDED), NewCondition::is_undecided(condition::FAILED))
+        }
     };
     let suspended = if phase == Phase::Suspended {
-        Shown::is_true(condition::SUSPENDED, "SuspendRequested", "spec.suspend is true")
+        NewCondition::is_true(condition::SUSPENDED, "SuspendRequested", "spec.suspend is true")
     } else {
-        Shown::is_false(condition::SUSPENDED, "NotSuspended")
+        NewCondition::is_false(condition::SUSPENDED, "NotSuspended")
     };
     let stopped = match stop {
-        Some(stop) => Shown::is_true(condition::STOPPED, stop.phase.as_str(), of_stop(stop)),
-        None => Shown::is_false(condition::STOPPED, "NotStopped"),
+        Some(stop) => NewCondition::is_true(condition::STOPPED, stop.phase.as_str(), of_stop(stop)),
+        None => NewCondition::is_false(condition::STOPPED, "NotStopped"),
     };
     let clamped = match status.thresholds.as_ref().filter(|thresholds| thresholds.is_clamped()) {
         Some(thresholds) => {
-            Shown::is_true(condition::LIMIT_CLAMPED, "HardLimit", message::clamped(thresholds))
+            NewCondition::is_true(condition::LIMIT_CLAMPED, "HardLimit", message::clamped(thresholds))
         }
-        None => Shown::is_false(condition::LIMIT_CLAMPED, "WithinHardLimit"),
+        None => NewCondition::is_false(condition::LIMIT_CLAMPED, "WithinHardLimit"),
     };
     let is_stalled = is_stalled(status, phase);
     let reconciling = if status.first_run_time.is_some() {
-        Shown::is_false(condition::RECONCILING, "FirstIterationRan")
+        NewCondition::is_false(condition::RECONCILING, "FirstIterationRan")
     } else if matches!(phase, Phase::Running | Phase::Waiting) && !is_stalled {
-        Shown::is_true(condition::RECONCILING, why(), "")
+        NewCondition::is_true(condition::RECONCILING, why(), "")
     } else {
-        Shown::is_false(condition::RECONCILING, why())
+        NewCondition::is_false(condition::RECONCILING, why())
     };
     let stalled = if is_stalled {
-        Shown::is_true(condition::STALLED, why(), message())
+        NewCondition::is_true(condition::STALLED, why(), message())
     } else {
-        Shown::is_false(condition::STALLED, "NotStalled")
+        NewCondition::is_false(condition::STALLED, "NotStalled")
     };
     [succeeded, failed, suspended, stopped, clamped, reconciling, stalled]
 }

@@ -4,16 +4,21 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
-use super::{Action, Draft, PreviousPod, rules};
+use super::{
+    draft::Draft,
+    rules,
+    types::{Action, PreviousPod},
+};
 use crate::{
     api::{ActiveIteration, Phase, WaitReason},
     pod::pod_name,
+    time::whole_second,
 };
 
 /// How often a pod of an earlier task is looked for.
 const LOOK_FOR_EARLIER: SignedDuration = SignedDuration::from_secs(5);
 
-pub(super) fn go_on(draft: &mut Draft<'_>) {
+pub(super) fn advance(draft: &mut Draft<'_>) {
     let observed = draft.observed;
     if draft.status.stop.as_ref().is_some_and(|stop| stop.phase == Phase::Succeeded) {
         draft.status.waiting = None;
@@ -21,11 +26,11 @@ pub(super) fn go_on(draft: &mut Draft<'_>) {
         return;
     }
     if observed.task.spec.suspend {
-        // Shown at once; a stop freezes them.
+        // NewCondition at once; a stop freezes them.
         if draft.status.thresholds.is_none() || (draft.spec_changed() && draft.status.stop.is_none()) {
             rules::refresh_thresholds(draft);
         }
-        if draft.held_until().is_none() {
+        if draft.waits_until().is_none() {
             draft.status.waiting = None;
         }
         return;
@@ -45,18 +50,18 @@ pub(super) fn go_on(draft: &mut Draft<'_>) {
         return;
     }
     draft.status.stop = None;
-    if let Some(until) = draft.held_until() {
-        draft.again_at(until);
+    if let Some(until) = draft.waits_until() {
+        draft.requeue_at(until);
     } else if observed.configuration.paused {
         draft.wait_for(WaitReason::Paused, "");
     } else if draft.status.start_time.is_some() {
-        claim(draft);
+        start_iteration(draft);
     } else {
-        first_claim(draft);
+        start_first_iteration(draft);
     }
 }
 
-fn first_claim(draft: &mut Draft<'_>) {
+fn start_first_iteration(draft: &mut Draft<'_>) {
     match &draft.observed.previous_pod {
         PreviousPod::Unknown => draft.act(Action::ListPreviousPods),
         PreviousPod::Pod(name) => {
@@ -64,13 +69,13 @@ fn first_claim(draft: &mut Draft<'_>) {
                 WaitReason::PreviousPodRunning,
                 format!("pod {name} of an earlier task of this name still runs"),
             );
-            draft.again_after(LOOK_FOR_EARLIER);
+            draft.requeue_after(LOOK_FOR_EARLIER);
         }
-        PreviousPod::None => claim(draft),
+        PreviousPod::None => start_iteration(draft),
     }
 }
 
-fn claim(draft: &mut Draft<'_>) {
+fn start_iteration(draft: &mut Draft<'_>) {
     let task = draft.observed.task;
     let iteration = draft.status.iterations.saturating_add(1);
     let attempt = draft.status.next_attempt;
@@ -82,7 +87,7 @@ fn claim(draft: &mut Draft<'_>) {
         orphaned: false,
     });
     draft.status.waiting = None;
-    draft.status.start_time.get_or_insert(Time(super::whole_second(draft.observed.now)));
+    draft.status.start_time.get_or_insert(Time(whole_second(draft.observed.now)));
     draft.act(Action::CreatePod);
 }
 
@@ -95,6 +100,6 @@ fn expire(draft: &mut Draft<'_>) {
     if draft.observed.now >= due {
         draft.act(Action::DeleteTask);
     } else {
-        draft.again_at(due);
+        draft.requeue_at(due);
     }
 }

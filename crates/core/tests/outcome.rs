@@ -10,19 +10,19 @@ use agentloop_contract::{
 };
 use agentloop_core::{
     api::{IterationOutcome, StopReason, WorkspaceChange as Changed},
-    decide::{Charge, ErrorSeen, Judgement, NoChange, judge},
+    decide::{AttemptOutcome, Charge, NoChangeStreak, SameErrorStreak, attempt_outcome},
     facts::{AgentEnd, Ending},
 };
 use serde_json::{Value, json};
 
-fn judged(more: &Value, end: AgentEnd) -> Judgement {
-    judge(&spec(more), None, &Ending::Ran(Box::new(end)))
+fn judged(more: &Value, end: AgentEnd) -> AttemptOutcome {
+    attempt_outcome(&spec(more), None, &Ending::Ran(Box::new(end)))
 }
 
 #[track_caller]
 fn charged(more: &Value, end: AgentEnd) -> Charge {
     match judged(more, end) {
-        Judgement::Charged(charge) => *charge,
+        AttemptOutcome::Charged(charge) => *charge,
         other => panic!("{other:?} is not charged"),
     }
 }
@@ -41,7 +41,7 @@ fn verified(passed: bool) -> Verified {
 
 fn error(charge: &Charge) -> &str {
     match &charge.error {
-        ErrorSeen::Some(error) => &error.summary,
+        SameErrorStreak::Count(error) => &error.summary,
         other => panic!("{other:?} is no error"),
     }
 }
@@ -61,9 +61,9 @@ fn what_the_kubelet_tells_of_times_and_codes_is_kept_with_a_report_and_without()
 #[test]
 fn an_agent_that_ran_is_charged_and_the_streak_follows_the_change() {
     let rows = [
-        (Change::Changed, NoChange::Clear),
-        (Change::Unchanged, NoChange::Add),
-        (Change::Unknown, NoChange::Keep),
+        (Change::Changed, NoChangeStreak::Reset),
+        (Change::Unchanged, NoChangeStreak::Count),
+        (Change::Unknown, NoChangeStreak::Keep),
     ];
     for (change, streak) in rows {
         let charge = charged(&json!({}), told(&exited(change)));
@@ -71,7 +71,7 @@ fn an_agent_that_ran_is_charged_and_the_streak_follows_the_change() {
             (charge.outcome, charge.no_change, charge.verdict),
             (IterationOutcome::Exited, streak, None)
         );
-        assert_eq!(charge.error, ErrorSeen::None);
+        assert_eq!(charge.error, SameErrorStreak::Reset);
     }
 }
 
@@ -86,7 +86,7 @@ fn an_error_is_seen_whether_or_not_the_workspace_changed() {
 fn no_readable_report_is_charged_with_the_containers_reason_as_the_error() {
     let end = AgentEnd { reason: Some("OOMKilled".to_owned()), ..silent(137) };
     let charge = charged(&json!({}), end);
-    assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::Killed, NoChange::Keep));
+    assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::Killed, NoChangeStreak::Keep));
     assert_eq!(error(&charge), "OOMKilled (exit code 137)");
     let charge = charged(&json!({}), silent(0));
     assert_eq!(charge.verdict, None, "an exit code alone completes nothing");
@@ -96,10 +96,10 @@ fn no_readable_report_is_charged_with_the_containers_reason_as_the_error() {
 #[test]
 fn a_timeout_is_charged_with_an_error_of_its_own() {
     let charge = charged(&json!({}), told(&timed_out(Change::Unchanged)));
-    assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::TimedOut, NoChange::Add));
+    assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::TimedOut, NoChangeStreak::Count));
     assert_eq!(error(&charge), "IterationTimeout");
     let charge = charged(&json!({}), told(&timed_out(Change::Changed)));
-    assert_eq!(charge.no_change, NoChange::Clear, "a timeout with changes is progress");
+    assert_eq!(charge.no_change, NoChangeStreak::Reset, "a timeout with changes is progress");
     let backstop = charged(&json!({}), AgentEnd { deadline: true, ..silent(137) });
     assert_eq!((backstop.outcome, error(&backstop)), (IterationOutcome::TimedOut, "IterationTimeout"));
 }
@@ -108,39 +108,46 @@ fn a_timeout_is_charged_with_an_error_of_its_own() {
 fn a_refusal_for_now_is_free_only_where_the_workspace_is_provably_unchanged() {
     let until = Some(after(99));
     let free = judged(&json!({}), told(&rate_limited(Change::Unchanged, until)));
-    assert!(matches!(&free, Judgement::Refused(charge) if charge.refused == Some(until)), "{free:?}");
-    for (change, streak) in [(Change::Changed, NoChange::Clear), (Change::Unknown, NoChange::Keep)] {
+    assert!(matches!(&free, AttemptOutcome::Refused(charge) if charge.refused == Some(until)), "{free:?}");
+    for (change, streak) in
+        [(Change::Changed, NoChangeStreak::Reset), (Change::Unknown, NoChangeStreak::Keep)]
+    {
         let charge = charged(&json!({}), told(&rate_limited(change, until)));
         assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::ProviderRefused, streak));
-        assert_eq!((charge.error, charge.refused), (ErrorSeen::Keep, Some(until)));
+        assert_eq!((charge.error, charge.refused), (SameErrorStreak::Keep, Some(until)));
     }
 }
 
 #[test]
 fn an_exit_code_that_means_not_now_waits_though_nothing_was_reported() {
     let charge = charged(&json!({}), silent(75));
-    assert_eq!((charge.refused, charge.error), (Some(None), ErrorSeen::Keep));
+    assert_eq!((charge.refused, charge.error), (Some(None), SameErrorStreak::Keep));
     assert_eq!(charged(&json!({ "retryOnExitCodes": [] }), silent(75)).refused, None);
     assert_eq!(charged(&json!({ "retryOnExitCodes": [9] }), silent(9)).refused, Some(None));
 }
 
 #[test]
 fn an_agent_that_was_disrupted_is_charged_and_the_streaks_stay() {
-    for (change, streak) in [(Change::Changed, NoChange::Clear), (Change::Unchanged, NoChange::Keep)] {
+    for (change, streak) in
+        [(Change::Changed, NoChangeStreak::Reset), (Change::Unchanged, NoChangeStreak::Keep)]
+    {
         let charge = charged(&json!({}), AgentEnd { disrupted: true, ..told(&interrupted(change)) });
         assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::Interrupted, streak));
-        assert_eq!(charge.error, ErrorSeen::Keep);
+        assert_eq!(charge.error, SameErrorStreak::Keep);
     }
     let charge = charged(&json!({}), AgentEnd { disrupted: true, ..silent(137) });
-    assert_eq!((charge.outcome, charge.error), (IterationOutcome::Interrupted, ErrorSeen::Keep));
+    assert_eq!((charge.outcome, charge.error), (IterationOutcome::Interrupted, SameErrorStreak::Keep));
     let oom = AgentEnd { disrupted: true, reason: Some("OOMKilled".to_owned()), ..silent(137) };
     assert_eq!(charged(&json!({}), oom).outcome, IterationOutcome::Killed);
 }
 
 #[test]
 fn an_agent_that_never_started_is_free() {
-    let ending = Ending::NeverStarted { detail: "why".to_owned() };
-    assert_eq!(judge(&spec(&json!({})), None, &ending), Judgement::NotStarted { detail: "why".to_owned() });
+    let ending = Ending::NeverStarted { message: "why".to_owned() };
+    assert_eq!(
+        attempt_outcome(&spec(&json!({})), None, &ending),
+        AttemptOutcome::NotStarted { message: "why".to_owned() }
+    );
 }
 
 #[test]
@@ -264,7 +271,7 @@ fn a_report_from_a_container_that_a_signal_ended_completes_nothing_and_frees_not
 fn an_exit_with_0_over_a_refusal_is_not_done_by_exit_code() {
     let policy = json!({ "completion": { "policy": "ExitCode" } });
     let refused = Report { exit_code: Some(0), ..rate_limited(Change::Unchanged, None) };
-    assert!(matches!(judged(&policy, told(&refused)), Judgement::Refused { .. }));
+    assert!(matches!(judged(&policy, told(&refused)), AttemptOutcome::Refused { .. }));
     assert_eq!(charged(&policy, told(&exited(Change::Unchanged))).verdict, Some(StopReason::Completed));
 }
 
@@ -275,6 +282,6 @@ fn an_agent_killed_for_memory_ends_in_that_error_whatever_it_printed_last() {
         let end = AgentEnd { reason: Some("OOMKilled".to_owned()), exit_code: Some(137), ..told(&report) };
         let charge = charged(&json!({}), end);
         assert_eq!((charge.outcome, error(&charge)), (IterationOutcome::Killed, "OOMKilled"));
-        assert_eq!(charge.no_change, NoChange::Clear, "what it changed is known all the same");
+        assert_eq!(charge.no_change, NoChangeStreak::Reset, "what it changed is known all the same");
     }
 }

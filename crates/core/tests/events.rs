@@ -2,7 +2,7 @@
 
 use agentloop_core::{
     api::{AgentTaskStatus, Phase, WaitReason, Waiting},
-    decide::{Note, announce},
+    decide::{EventRecord, events_of_change},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -26,12 +26,15 @@ fn waiting(reason: WaitReason) -> AgentTaskStatus {
 #[track_caller]
 fn tells(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus, warning: bool, reason: &str) {
     let message = after.message.clone().unwrap();
-    assert_eq!(announce(before, after), [Note { warning, reason: reason.to_owned(), message }]);
+    assert_eq!(
+        events_of_change(before, after),
+        [EventRecord { warning, reason: reason.to_owned(), message }]
+    );
 }
 
 #[track_caller]
 fn is_silent(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) {
-    assert_eq!(announce(before, after), []);
+    assert_eq!(events_of_change(before, after), []);
 }
 
 #[test]

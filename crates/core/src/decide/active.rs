@@ -4,11 +4,12 @@
 
 use jiff::SignedDuration;
 
-use super::{Action, Draft, backed_off, later, settle};
+use super::{draft::Draft, settle, types::Action};
 use crate::{
     api::{ActiveIteration, WaitReason},
     facts::{Obstacle, PodFacts, PodState},
     pod::template_hash,
+    time::later,
 };
 
 /// A node that has not ended a deleted pod by its grace and this long is called silent.
@@ -18,7 +19,7 @@ const SLOW_SIDECAR: SignedDuration = SignedDuration::from_secs(30);
 /// How often the Events of a pod that does not start are read.
 const LOOK_AT_EVENTS: SignedDuration = SignedDuration::from_secs(10);
 
-pub(super) fn bring_on(draft: &mut Draft<'_>, active: &ActiveIteration) {
+pub(super) fn advance(draft: &mut Draft<'_>, active: &ActiveIteration) {
     if draft.spec_changed() && draft.status.stop.is_none() {
         super::rules::refresh_thresholds(draft);
     }
@@ -39,8 +40,8 @@ fn without_pod(draft: &mut Draft<'_>, active: &ActiveIteration) {
             settle::charge_as_lost(draft, active);
         } else if let Some(refused) = &observed.refused {
             estranged(draft, refused);
-        } else if let Some(until) = draft.held_until().filter(|_| waits_for_its_pod(draft)) {
-            draft.again_at(until);
+        } else if let Some(until) = draft.waits_until().filter(|_| waits_for_its_pod(draft)) {
+            draft.requeue_at(until);
         } else {
             draft.act(Action::ReadPod);
         }
@@ -49,8 +50,8 @@ fn without_pod(draft: &mut Draft<'_>, active: &ActiveIteration) {
         draft.status.waiting = None;
     } else if let Some(refused) = observed.refused.clone() {
         refuse(draft, &refused);
-    } else if let Some(until) = draft.held_until() {
-        draft.again_at(until);
+    } else if let Some(until) = draft.waits_until() {
+        draft.requeue_at(until);
     } else if observed.configuration.paused {
         draft.wait_for(WaitReason::Paused, "");
     } else {
@@ -107,23 +108,23 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
             );
         } else {
             draft.status.waiting = None;
-            draft.again_at(silent_from);
+            draft.requeue_at(silent_from);
         }
         return;
     }
-    if !pod.held {
+    if !pod.has_finalizer {
         draft.act(Action::AddFinalizer(pod.into()));
     }
     let has_started = matches!(pod.state, PodState::Running | PodState::AgentEnded(_));
     let is_outdated = pod.hash.as_deref() != Some(template_hash(&observed.task.spec).as_str());
     if observed.task.spec.suspend
         || (!has_started && (is_outdated || has_outdated_runner(draft, pod)))
-        || (pod.gated && pod.unfit.is_some())
+        || (pod.has_scheduling_gate && pod.rejected.is_some())
     {
         draft.act(Action::DeletePod(pod.into()));
         return;
     }
-    if pod.gated {
+    if pod.has_scheduling_gate {
         if observed.configuration.paused {
             draft.wait_for(WaitReason::Paused, "");
         } else {
@@ -137,7 +138,7 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
             let slow = pod.slow.as_ref().map(|(since, slow)| (later(*since, SLOW_SIDECAR), slow));
             let too_slow = slow.filter(|(from, _)| now >= *from).map(|(_, slow)| slow.clone());
             if let Some((from, _)) = slow.filter(|(from, _)| now < *from) {
-                draft.again_at(from);
+                draft.requeue_at(from);
             }
             let obstacle = told.clone().or(too_slow).or_else(|| observed.obstacle.clone());
             match obstacle {
@@ -145,7 +146,7 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
                 None => draft.status.waiting = None,
             }
             if told.is_none() {
-                draft.again_after(LOOK_AT_EVENTS);
+                draft.requeue_after(LOOK_AT_EVENTS);
             }
         }
         PodState::AgentEnded(finished) => {
@@ -156,7 +157,7 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
             if now >= until {
                 draft.act(Action::DeletePod(pod.into()));
             } else {
-                draft.again_at(until);
+                draft.requeue_at(until);
             }
         }
         PodState::Running | PodState::Ended(_) => draft.status.waiting = None,
@@ -175,10 +176,4 @@ fn has_outdated_runner(draft: &Draft<'_>, pod: &PodFacts) -> bool {
     observed.injection.has_another_image(mark)
         || (observed.injection.has_another_way(mark)
             && obstacle.is_some_and(|obstacle| observed.injection.is_in_the_way(obstacle)))
-}
-
-/// When the next attempt at a start may come.
-pub(super) fn start_delay(draft: &Draft<'_>, attempt: i32) -> SignedDuration {
-    let settings = &draft.observed.configuration.last_good;
-    backed_off(settings.start_retry_min_seconds, settings.start_retry_max_seconds, attempt)
 }
