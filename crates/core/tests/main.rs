@@ -13,6 +13,7 @@ mod loops;
 mod lost;
 mod message;
 mod obstacles;
+mod order;
 mod outcome;
 mod pod;
 mod properties;
