@@ -1,10 +1,10 @@
-{{/* What objects are called, and the labels they bear. */}}
+{{/* Names and labels of objects. */}}
 
 {{- define "agentloop.name" -}}
 {{ .Values.nameOverride | default .Chart.Name }}
 {{- end }}
 
-{{/* At most 46 characters: the longest suffix has 13, and labels and Services end at 63. */}}
+{{/* At most 46 characters: the longest suffix has 13, and names of Services and values of labels have at most 63. */}}
 {{- define "agentloop.fullname" -}}
 {{- $name := include "agentloop.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -28,14 +28,14 @@
 {{ .Values.serviceAccount.name | default (include "agentloop.fullname" .) }}
 {{- end }}
 
-{{/* Of the Job before an uninstall: its own name, ServiceAccount and roles. */}}
-{{- define "agentloop.releaseName" -}}
+{{/* The name of the Job before an uninstall, and of its ServiceAccount and roles. */}}
+{{- define "agentloop.uninstallName" -}}
 {{ include "agentloop.fullname" . }}-release
 {{- end }}
 
-{{/* Whether the Job before an uninstall is made. To whoever renders the chart and applies the result, it is a Job like any
-     other, and would run at once: so it is left out where Helm does not talk to a cluster. No API server is without
-     this API, and Helm's own list of what clusters have, which "helm template" goes by, does not hold it. */}}
+{{/* Whether the Job before an uninstall is rendered. If a user applies the output of "helm template", it is a Job like any
+     other and would run immediately. So it is left out if Helm is not connected to a cluster. The condition is an API
+     that every API server has, but that is missing in the built-in list which "helm template" uses. */}}
 {{- define "agentloop.hasUninstallJob" -}}
 {{- $job := .Values.uninstallJob -}}
 {{- if or (eq $job "always") (and (eq $job "auto") (.Capabilities.APIVersions.Has "apiregistration.k8s.io/v1")) -}}
@@ -51,7 +51,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{- end }}
 
-{{/* What never changes between releases of the chart. The component is added by who selects pods. */}}
+{{/* Labels that never change between versions of the chart. Selectors of pods add the component. */}}
 {{- define "agentloop.selector" -}}
 app.kubernetes.io/name: {{ include "agentloop.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

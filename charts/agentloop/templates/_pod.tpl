@@ -35,7 +35,7 @@ affinity:
 {{- end }}
 {{- end }}
 
-{{/* The binary is static and writes no file. */}}
+{{/* The binary is static and writes no files. */}}
 {{- define "agentloop.containerBasics" -}}
 image: {{ include "agentloop.image" (list . .Values.image) }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}

@@ -1,17 +1,17 @@
-{{/* Who may do what. The same rules stand in ClusterRoles and in Roles, as watch.namespaces says. */}}
+{{/* RBAC rules. ClusterRoles and Roles use the same ones, depending on watch.namespaces. */}}
 
-{{/* The operator, wherever it looks after tasks. */}}
+{{/* The operator, in all namespaces whose tasks it serves. */}}
 {{- define "agentloop.rules.tasks" -}}
 - apiGroups: [agentloop.dev]
   resources: [agenttasks]
-  # delete: a task whose ttlSecondsAfterSucceeded has run out
+  # delete: tasks whose ttlSecondsAfterSucceeded has expired
   verbs: [get, list, watch, delete]
 - apiGroups: [agentloop.dev]
   resources: [agenttasks/status]
   verbs: [patch]
 - apiGroups: [agentloop.dev]
   resources: [agenttasks/finalizers]
-  # where OwnerReferencesPermissionEnforcement is on, a pod may only then block its task's deletion
+  # with OwnerReferencesPermissionEnforcement, required for owner references that block the deletion of the owner
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]
@@ -21,18 +21,18 @@
   verbs: [get, create, patch]
 - apiGroups: [""]
   resources: [events]
-  # why a pod's volume is not there is told nowhere else
+  # only Events say why the volume of a pod is missing
   verbs: [list]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]
 {{- end }}
 
-{{/* The operator, where it may see the whole cluster. */}}
+{{/* The operator, if it serves the whole cluster. */}}
 {{- define "agentloop.rules.nodes" -}}
 - apiGroups: [""]
   resources: [nodes]
-  # whether every node's runtime mounts images as volumes
+  # whether the runtimes of all nodes support image volumes
   verbs: [list]
 {{- end }}
 
@@ -45,11 +45,11 @@
 {{ include "agentloop.rules.lease" . }}
 - apiGroups: [events.k8s.io]
   resources: [events]
-  # a refused configuration is told here
+  # for the Event about a refused configuration
   verbs: [create, patch]
 {{- end }}
 
-{{/* An object that does not exist yet has no name that a rule could see. */}}
+{{/* create cannot be restricted by name: RBAC does not know the name of an object that does not exist yet. */}}
 {{- define "agentloop.rules.lease" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
@@ -60,8 +60,8 @@
   verbs: [get, update]
 {{- end }}
 
-{{/* The Job before an uninstall, wherever the operator looked after tasks. */}}
-{{- define "agentloop.rules.release.tasks" -}}
+{{/* The Job before an uninstall, in all namespaces whose tasks the operator served. */}}
+{{- define "agentloop.rules.uninstall.tasks" -}}
 - apiGroups: [agentloop.dev]
   resources: [agenttasks]
   verbs: [get, list]
@@ -73,8 +73,8 @@
   verbs: [list, patch]
 {{- end }}
 
-{{/* The same Job, in its own namespace: it ends the operator and sees its pods go. */}}
-{{- define "agentloop.rules.release.self" -}}
+{{/* The same Job, in its own namespace: it stops the operator and waits until its pods are gone. */}}
+{{- define "agentloop.rules.uninstall.self" -}}
 - apiGroups: [apps]
   resources: [deployments]
   resourceNames: [{{ include "agentloop.fullname" . }}]
@@ -90,12 +90,12 @@
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
   resourceNames: [{{ include "agentloop.leaseName" . }}]
-  # Helm did not make it and will not take it away
+  # the operator created the Lease, so Helm does not delete it
   verbs: [delete]
 {{- end }}
 
 {{/* include "agentloop.grant" (dict "root" . "name" N "namespace" NS "account" SA "rules" RULES)
-     A role of these rules and its binding; cluster-wide where no namespace is given. */}}
+     A role with these rules, and its binding. Cluster-wide if there is no namespace. */}}
 {{- define "agentloop.grant" -}}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: {{ if .namespace }}Role{{ else }}ClusterRole{{ end }}
