@@ -1,4 +1,4 @@
-"""The chart as its tests see it: values in, objects or a refusal out."""
+"""Renders the chart for its tests: values in, objects or a refusal out."""
 
 import functools
 import json
@@ -15,12 +15,12 @@ RELEASE = "agentloop"
 NAMESPACE = "agentloop-system"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
-# Sets of values that people use, and that every rule of the chart must hold for.
+# Typical sets of values. Tests that apply to all of them use @every_case.
 CASES = {
     "defaults": {},
     "named namespaces": {"watch": {"namespaces": ["team-a", "team-b"]}},
     "taking over": {"takeOver": ["old-system/agentloop", "older/loops-agentloop"]},
-    "uninstalled by other tools": {"uninstallJob": "always"},
+    "uninstalled by another tool": {"uninstallJob": "always"},
     "two replicas": {"replicas": 2, "topologySpreadConstraints": [
         {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}]},
     "settings": {"config": {"hardLimit": 10000, "defaultMaxIterations": 20, "noChangeThreshold": 4,
@@ -29,11 +29,11 @@ CASES = {
     "digests": {"image": {"digest": DIGEST}, "runner": {"image": {"digest": DIGEST}}},
     "private images": {"image": {"registry": "", "repository": "mirror/agentloop", "tag": "1.2.3"},
                        "runner": {"injection": "init-container"}, "imagePullSecrets": [{"name": "mirror"}]},
-    "no definition": {"crds": {"install": False}},
-    "definition goes too": {"crds": {"keep": False}},
+    "no CRD": {"crds": {"install": False}},
+    "CRD is deleted too": {"crds": {"keep": False}},
     "no metrics": {"metrics": {"service": {"enabled": False}}},
     "ServiceMonitor": {"metrics": {"serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"team": "a"}}}},
-    "rights by hand": {"rbac": {"create": False, "aggregate": False},
+    "RBAC by hand": {"rbac": {"create": False, "aggregate": False},
                        "serviceAccount": {"create": False, "name": "ours"}},
     "placed": {"priorityClassName": "system-cluster-critical", "strategy": {"type": "Recreate"},
                "tolerations": [{"key": "infra", "operator": "Exists"}],
@@ -46,7 +46,7 @@ CASES = {
 
 
 class Refused(Exception):
-    """What Helm said when it would not render."""
+    """Helm's message when it refused to render."""
 
 
 def command(*args, given=None):

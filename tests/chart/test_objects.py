@@ -1,4 +1,4 @@
-"""What is rendered: valid everywhere, fit for restricted namespaces, named and labelled as it should be."""
+"""Rendered objects: valid in every version, allowed in restricted namespaces, with the right names and labels."""
 
 import json
 import pathlib
@@ -23,7 +23,7 @@ class EveryObject(unittest.TestCase):
     validated = set()
 
     @every_case
-    def test_is_valid_in_every_version_of_kubernetes_that_the_chart_supports(self, _, objects):
+    def test_is_valid_in_every_supported_version_of_kubernetes(self, _, objects):
         for o in objects:
             text = yaml.safe_dump(o)
             if o["kind"] == "ServiceMonitor" or text in self.validated:
@@ -33,7 +33,7 @@ class EveryObject(unittest.TestCase):
                 kubernetes_validate.validate(o, version, strict=True)
 
     @every_case
-    def test_bears_the_recommended_labels(self, _, objects):
+    def test_has_the_recommended_labels(self, _, objects):
         for o in objects:
             labels = o["metadata"]["labels"]
             for label in ["name", "instance", "version", "managed-by", "part-of"]:
@@ -41,7 +41,7 @@ class EveryObject(unittest.TestCase):
             self.assertTrue(all(len(v) <= 63 for v in labels.values()))
 
     @every_case
-    def test_stands_in_the_release_namespace_but_for_roles_in_watched_ones(self, case, objects):
+    def test_is_in_the_release_namespace_except_roles_in_watched_namespaces(self, case, objects):
         watched = CASES[case].get("watch", {}).get("namespaces", [])
         for o in objects:
             namespace = o["metadata"].get("namespace")
@@ -73,18 +73,18 @@ class EveryPod(unittest.TestCase):
                 self.assertFalse(context["allowPrivilegeEscalation"])
                 self.assertTrue(context["readOnlyRootFilesystem"])
 
-    def test_asks_for_resources_and_is_bounded_in_memory(self):
+    def test_requests_resources_and_limits_memory(self):
         for spec in pod_specs(render()):
             resources = spec["containers"][0]["resources"]
             self.assertEqual(resources["requests"].keys(), {"cpu", "memory"})
             self.assertEqual(resources["limits"].keys(), {"memory"})
 
-    def test_runs_the_image_of_the_charts_version_unless_told_otherwise(self):
+    def test_runs_the_image_of_the_charts_version_by_default(self):
         version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
         self.assertEqual({s["containers"][0]["image"] for s in pod_specs(render())}, {f"localhost/agentloop:{version}"})
         self.assertEqual(argument(controller(), "runner-image"), f"localhost/agentloop-runner:{version}")
 
-    def test_runs_the_image_of_a_digest(self):
+    def test_runs_an_image_by_its_digest(self):
         container = controller(CASES["digests"])
         self.assertEqual(container["image"], f"localhost/agentloop@{DIGEST}")
         self.assertEqual(argument(container, "runner-image"), f"localhost/agentloop-runner@{DIGEST}")
@@ -94,7 +94,7 @@ class EveryPod(unittest.TestCase):
             self.assertEqual(spec["containers"][0]["image"], "mirror/agentloop:1.2.3")
             self.assertEqual(spec["imagePullSecrets"], [{"name": "mirror"}])
 
-    def test_goes_where_it_is_told_to(self):
+    def test_is_scheduled_according_to_the_values(self):
         for spec in pod_specs(render(CASES["placed"])):
             self.assertEqual(spec["priorityClassName"], "system-cluster-critical")
             self.assertEqual(spec["tolerations"], [{"key": "infra", "operator": "Exists"}])
@@ -102,18 +102,18 @@ class EveryPod(unittest.TestCase):
             self.assertNotIn("runAsUser", spec["securityContext"])
 
     @every_case
-    def test_has_a_service_account_that_exists_and_a_token_only_by_its_own_word(self, case, objects):
+    def test_uses_an_existing_service_account_and_asks_for_its_token_itself(self, case, objects):
         accounts = {o["metadata"]["name"]: o for o in of_kind(objects, "ServiceAccount")}
         self.assertTrue(all(a["automountServiceAccountToken"] is False for a in accounts.values()))
         for spec in pod_specs(objects):
             self.assertTrue(spec["automountServiceAccountToken"])
-            if case != "rights by hand":
+            if case != "RBAC by hand":
                 self.assertIn(spec["serviceAccountName"], accounts)
 
 
 class Operator(unittest.TestCase):
     @every_case
-    def test_is_selected_by_its_service_and_its_budget_and_the_job_is_not(self, _, objects):
+    def test_is_selected_by_its_service_and_budget_which_do_not_select_the_job(self, _, objects):
         labels = pod_template(one(objects, "Deployment"))["metadata"]["labels"]
         others = pod_template(one(objects, "Job"))["metadata"]["labels"]
         selectors = [o["spec"]["selector"] for o in of_kind(objects, "Service")]
@@ -123,20 +123,20 @@ class Operator(unittest.TestCase):
             self.assertLessEqual(selector.items(), labels.items())
             self.assertFalse(selector.items() <= others.items())
 
-    def test_watches_all_namespaces_unless_some_are_named(self):
+    def test_watches_all_namespaces_unless_some_are_listed(self):
         self.assertIsNone(argument(controller(), "watch-namespaces"))
         self.assertEqual(argument(controller(CASES["named namespaces"]), "watch-namespaces"), "team-a,team-b")
 
-    def test_is_known_to_its_tasks_by_the_releases_name_whatever_its_objects_are_called(self):
+    def test_uses_the_releases_name_for_its_tasks_whatever_its_objects_are_called(self):
         for case in ["defaults", "other names"]:
             self.assertEqual(argument(controller(CASES[case]), "release"), RELEASE)
 
-    def test_takes_over_the_releases_that_are_named_and_no_other(self):
+    def test_takes_over_only_the_listed_releases(self):
         self.assertIsNone(argument(controller(), "take-over"))
         self.assertEqual(argument(controller(CASES["taking over"]), "take-over"),
                          "old-system/agentloop,older/loops-agentloop")
 
-    def test_has_a_budget_for_disruptions_only_where_two_run(self):
+    def test_has_a_disruption_budget_only_with_two_replicas(self):
         self.assertEqual(of_kind(render(), "PodDisruptionBudget"), [])
         budget = one(render(CASES["two replicas"]), "PodDisruptionBudget")
         self.assertEqual(budget["spec"]["maxUnavailable"], 1)
@@ -146,7 +146,7 @@ class Operator(unittest.TestCase):
         constraint = pod_template(deployment)["spec"]["topologySpreadConstraints"][0]
         self.assertEqual(constraint["labelSelector"], deployment["spec"]["selector"])
 
-    def test_keeps_the_labels_that_select_it_whatever_labels_are_added(self):
+    def test_keeps_the_labels_of_its_selector_whatever_labels_are_added(self):
         wanted = {"app.kubernetes.io/component": "mine", "team": "a"}
         labels = pod_template(one(render({"podLabels": wanted}), "Deployment"))["metadata"]["labels"]
         self.assertEqual(labels["app.kubernetes.io/component"], "controller")
@@ -175,7 +175,7 @@ class Operator(unittest.TestCase):
 
 
 class Settings(unittest.TestCase):
-    def test_hold_only_the_keys_that_were_set(self):
+    def test_contain_only_the_keys_that_were_set(self):
         self.assertNotIn("data", one(render(), "ConfigMap"))
         data = one(render({"config": {"hardLimit": 30}}), "ConfigMap")["data"]
         self.assertEqual(data, {"hardLimit": "30"})
@@ -185,15 +185,15 @@ class Settings(unittest.TestCase):
         self.assertEqual(data, {"hardLimit": "10000", "defaultMaxIterations": "20", "noChangeThreshold": "4",
                                 "iterationTimeoutSeconds": "604800", "paused": "true"})
 
-    def test_of_a_switch_that_is_off_are_written_too(self):
+    def test_that_are_false_are_written_too(self):
         self.assertEqual(one(render({"config": {"paused": False}}), "ConfigMap")["data"], {"paused": "false"})
 
     @every_case
-    def test_come_from_the_config_map_that_the_operator_is_told(self, _, objects):
+    def test_come_from_the_config_map_that_the_operator_reads(self, _, objects):
         name = argument(pod_template(one(objects, "Deployment"))["spec"]["containers"][0], "config-map")
         self.assertIn(name, [o["metadata"]["name"] for o in of_kind(objects, "ConfigMap")] + ["our-settings"])
 
-    def test_of_ones_own_replace_the_charts(self):
+    def test_in_an_existing_config_map_replace_the_charts(self):
         objects = render(CASES["own ConfigMap"])
         self.assertEqual(of_kind(objects, "ConfigMap"), [])
         role = one(objects, "Role", "agentloop-self")
@@ -205,32 +205,32 @@ class Settings(unittest.TestCase):
         schema = json.loads((CHART / "values.schema.json").read_text())
         self.assertEqual(schema["properties"]["config"]["properties"].keys() - {"existingConfigMap"}, read)
 
-    def test_of_every_key_are_documented_in_values(self):
+    def test_are_all_documented_in_values(self):
         text = (CHART / "values.yaml").read_text()
         schema = yaml.safe_load((CHART / "values.schema.json").read_text())
         for key in schema["properties"]["config"]["properties"]:
             self.assertRegex(text, rf"(?m)^  (# )?{key}: ")
 
 
-class Definition(unittest.TestCase):
-    def test_loses_nothing_when_it_is_rendered(self):
+class CustomResourceDefinition(unittest.TestCase):
+    def test_is_rendered_unchanged(self):
         original = yaml.safe_load((REPOSITORY / "crds" / f"{CRD}.yaml").read_text())
         self.assertEqual(one(render(), "CustomResourceDefinition")["spec"], original["spec"])
 
-    def test_outlives_the_release_unless_told_otherwise(self):
+    def test_outlives_the_release_by_default(self):
         policy = "helm.sh/resource-policy"
         kept = one(render(), "CustomResourceDefinition")["metadata"]
         self.assertEqual(kept["annotations"][policy], "keep")
-        goes = one(render(CASES["definition goes too"]), "CustomResourceDefinition")["metadata"]
-        self.assertNotIn(policy, goes.get("annotations", {}))
+        deleted = one(render(CASES["CRD is deleted too"]), "CustomResourceDefinition")["metadata"]
+        self.assertNotIn(policy, deleted.get("annotations", {}))
 
-    def test_is_left_out_on_demand(self):
-        self.assertEqual(of_kind(render(CASES["no definition"]), "CustomResourceDefinition"), [])
+    def test_is_left_out_on_request(self):
+        self.assertEqual(of_kind(render(CASES["no CRD"]), "CustomResourceDefinition"), [])
 
 
 class JobBeforeAnUninstall(unittest.TestCase):
     @every_case
-    def test_is_the_only_hook_and_stays_for_its_log_when_it_fails(self, _, objects):
+    def test_is_the_only_hook_and_keeps_its_log_if_it_fails(self, _, objects):
         hooks = [o for o in objects if "helm.sh/hook" in o["metadata"].get("annotations", {})]
         self.assertEqual([o["kind"] for o in hooks], ["Job"])
         annotations = hooks[0]["metadata"]["annotations"]
@@ -238,7 +238,7 @@ class JobBeforeAnUninstall(unittest.TestCase):
         self.assertEqual(annotations["helm.sh/hook-delete-policy"], "before-hook-creation,hook-succeeded")
 
     @every_case
-    def test_ends_the_operator_of_this_release_and_looks_where_it_looked(self, _, objects):
+    def test_stops_the_operator_of_this_release_and_has_its_arguments(self, _, objects):
         deployment = one(objects, "Deployment")
         operator = pod_template(deployment)["spec"]["containers"][0]
         job = pod_template(one(objects, "Job"))["spec"]["containers"][0]
@@ -248,13 +248,13 @@ class JobBeforeAnUninstall(unittest.TestCase):
         for flag in ["lease-name", "release", "watch-namespaces", "take-over"]:
             self.assertEqual(argument(job, flag), argument(operator, flag))
 
-    def test_is_left_out_with_its_rights_for_whoever_renders_the_chart_and_applies_the_result(self):
+    def test_is_left_out_with_its_roles_from_the_output_of_helm_template(self):
         for values in [{}, CASES["named namespaces"], {"uninstallJob": "auto"}]:
             objects = render(values, has=[])
             self.assertEqual(of_kind(objects, "Job"), [])
             self.assertEqual([o for o in objects if "agentloop-release" in o["metadata"]["name"]], [])
 
-    def test_acts_only_where_helm_installed_unless_it_is_asked_for(self):
+    def test_acts_only_if_helm_installed_unless_it_is_requested(self):
         def given(objects):
             return argument(pod_template(one(objects, "Job"))["spec"]["containers"][0], "if-helm-release")
 
@@ -268,7 +268,7 @@ class JobBeforeAnUninstall(unittest.TestCase):
 
 
 class Chart(unittest.TestCase):
-    def test_is_packaged_with_all_that_it_renders(self):
+    def test_is_packaged_with_all_its_files(self):
         with tempfile.TemporaryDirectory() as folder:
             helm("package", CHART, "--destination", folder)
             (archive,) = pathlib.Path(folder).iterdir()

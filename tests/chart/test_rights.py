@@ -1,4 +1,4 @@
-"""Least privilege: what the rendered roles grant, and to whom."""
+"""Least privilege: what the rendered roles grant, and to which accounts."""
 
 import unittest
 
@@ -9,7 +9,7 @@ BINDINGS = ["RoleBinding", "ClusterRoleBinding"]
 
 
 def grants(objects, account):
-    """Every (scope, group/resource, names, verbs) that an account has; the scope is a namespace or '*'."""
+    """All grants of an account as (scope, group/resource, names, verbs). The scope is a namespace or '*'."""
     roles = {(o["kind"], o["metadata"].get("namespace"), o["metadata"]["name"]): o for o in of_kind(objects, *ROLES)}
     for binding in of_kind(objects, *BINDINGS):
         if account not in [s["name"] for s in binding["subjects"]]:
@@ -25,13 +25,13 @@ def grants(objects, account):
 
 class EveryRole(unittest.TestCase):
     @every_case
-    def test_names_its_verbs_resources_and_groups(self, _, objects):
+    def test_has_no_wildcards(self, _, objects):
         for role in of_kind(objects, *ROLES):
             for rule in role["rules"]:
                 self.assertNotIn("*", rule["verbs"] + rule["resources"] + rule["apiGroups"])
 
     @every_case
-    def test_grants_no_secrets_no_roles_no_impersonation_and_no_way_into_a_pod(self, _, objects):
+    def test_grants_no_secrets_roles_impersonation_or_access_to_containers(self, _, objects):
         forbidden = {"secrets", "roles", "rolebindings", "clusterroles", "clusterrolebindings", "serviceaccounts",
                      "serviceaccounts/token", "pods/exec", "pods/attach", "pods/ephemeralcontainers", "users"}
         for role in of_kind(objects, *ROLES):
@@ -52,18 +52,18 @@ class EveryRole(unittest.TestCase):
 class NamedNamespaces(unittest.TestCase):
     objects = render(CASES["named namespaces"])
 
-    def test_leave_no_right_that_is_bound_cluster_wide(self):
+    def test_leave_no_cluster_role_binding(self):
         self.assertEqual(of_kind(self.objects, "ClusterRoleBinding"), [])
 
-    def test_leave_no_cluster_role_but_those_for_users_and_none_on_pods(self):
+    def test_leave_only_the_cluster_roles_for_users_which_grant_only_tasks(self):
         for role in of_kind(self.objects, "ClusterRole"):
             self.assertTrue(any("aggregate-to-" in label for label in role["metadata"]["labels"]))
             self.assertEqual({r for rule in role["rules"] for r in rule["resources"]} - {"agenttasks/status"},
                              {"agenttasks"})
 
-    def test_have_the_same_rights_that_all_namespaces_would_have(self):
+    def test_have_the_same_rules_as_all_namespaces_would_have(self):
         for account in ["agentloop", "agentloop-release"]:
-            # Nodes belong to no namespace: without the right to see them, auto means an init container.
+            # Nodes belong to no namespace. If the operator may not list them, auto means an init container.
             everywhere = {g[1:] for g in grants(render(), account) if g[0] == "*" and g[1] != "/nodes"}
             for namespace in ["team-a", "team-b"]:
                 self.assertEqual({g[1:] for g in grants(self.objects, account) if g[0] == namespace}, everywhere)
@@ -74,7 +74,7 @@ class NamedNamespaces(unittest.TestCase):
 
 
 class TheOperator(unittest.TestCase):
-    def test_changes_in_its_own_namespace_nothing_but_its_lease(self):
+    def test_changes_nothing_in_its_own_namespace_except_its_lease(self):
         own = {g[1:] for g in grants(render(), "agentloop") if g[0] == NAMESPACE}
         self.assertEqual(own, {
             ("/configmaps", ("agentloop-config",), frozenset({"get", "list", "watch"})),
@@ -87,30 +87,30 @@ class TheOperator(unittest.TestCase):
         self.assertNotIn("/configmaps", [g[1] for g in grants(render(), "agentloop") if g[0] == "*"])
 
     @every_case
-    def test_never_changes_deployments(self, _, objects):
+    def test_cannot_change_deployments(self, _, objects):
         for grant in grants(objects, "agentloop"):
             self.assertNotIn("apps/", grant[1])
 
-    def test_never_deletes_a_volume_claim(self):
+    def test_cannot_delete_a_pvc(self):
         verbs = {v for g in grants(render(), "agentloop") if g[1] == "/persistentvolumeclaims" for v in g[3]}
         self.assertNotIn("delete", verbs)
 
 
 class TheJobBeforeAnUninstall(unittest.TestCase):
-    def test_creates_and_deletes_nothing_but_the_lease(self):
+    def test_creates_and_deletes_nothing_except_the_lease(self):
         for grant in grants(render(), "agentloop-release"):
             if {"create", "delete", "deletecollection"} & grant[3]:
                 self.assertEqual(grant[1], "coordination.k8s.io/leases")
             if "delete" in grant[3]:
                 self.assertEqual(grant[2], ("agentloop",))
 
-    def test_scales_no_deployment_but_the_operators(self):
+    def test_scales_only_the_operators_deployment(self):
         named = {g[2] for g in grants(render(), "agentloop-release") if g[1].startswith("apps/")}
         self.assertEqual(named, {("agentloop",)})
 
 
 class Users(unittest.TestCase):
-    def test_get_the_tasks_with_the_clusters_own_roles(self):
+    def test_get_access_to_tasks_through_the_clusters_own_roles(self):
         labels = {label: role["metadata"]["name"] for role in of_kind(render(), "ClusterRole")
                   for label in role["metadata"]["labels"] if "aggregate-to-" in label}
         prefix = "rbac.authorization.k8s.io/aggregate-to-"

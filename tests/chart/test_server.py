@@ -1,6 +1,6 @@
-"""What a real API server says of the chart: it takes the objects, and the roles suffice and no more.
+"""The chart on a real API server: it accepts the objects, and the roles grant what is needed and no more.
 
-No pod runs there. The end-to-end tests cover what the Job before an uninstall does.
+No pods run there. The end-to-end tests cover what the Job before an uninstall does.
 """
 
 import json
@@ -70,14 +70,14 @@ class EveryCase(unittest.TestCase):
         remove()
 
     @every_case
-    def test_is_taken_without_a_warning(self, _, objects):
+    def test_is_accepted_without_a_warning(self, _, objects):
         answer = apply([o for o in objects if o["kind"] != "ServiceMonitor"], "--dry-run=server")
         self.assertEqual(answer.stderr, "")
 
     @every_case
     def test_has_pods_that_a_restricted_namespace_admits(self, _, objects):
         for owner in of_kind(objects, "Deployment", "Job"):
-            # Its own account is not there in a dry run.
+            # A dry run does not create the ServiceAccount.
             spec = {k: v for k, v in pod_template(owner)["spec"].items() if k != "serviceAccountName"}
             pod = {"apiVersion": "v1", "kind": "Pod", "spec": spec,
                    "metadata": {"name": "pod", "namespace": NAMESPACE}}
@@ -99,26 +99,26 @@ class ARelease(unittest.TestCase):
         succeed(kubectl("patch", "configmap", f"{RELEASE}-config", "-n", NAMESPACE, "--type=merge",
                         "--patch", '{"data":{"paused":"true"}}'))
 
-    def test_can_be_upgraded_from_every_case_to_every_next(self):
+    def test_can_be_upgraded_from_each_case_to_the_next(self):
         for name, values in CASES.items():
-            # What a Deployment selects cannot change with its names, and there is no ServiceMonitor here.
+            # Other names would change the immutable selector. The CRD of ServiceMonitors is not installed here.
             if name not in {"other names", "ServiceMonitor"}:
                 with self.subTest(case=name):
                     succeed(upgrade(values))
 
-    def test_leaves_definition_and_tasks_and_can_be_installed_again(self):
+    def test_leaves_crd_and_tasks_and_can_be_installed_again(self):
         succeed(upgrade())
         apply([task("kept", "team-a")])
         uninstall_without_hook()
         succeed(kubectl("get", "agt", "kept", "-n", "team-a"))
         succeed(upgrade())
 
-    def test_takes_the_definition_along_when_told_so(self):
-        succeed(upgrade(CASES["definition goes too"]))
+    def test_deletes_the_crd_on_request(self):
+        succeed(upgrade(CASES["CRD is deleted too"]))
         uninstall_without_hook()
         succeed(kubectl("wait", "--for=delete", f"crd/{CRD}", "--timeout=120s"))
 
-    def test_leaves_nothing_else(self):
+    def test_leaves_nothing_except_the_crd(self):
         succeed(upgrade(CASES["named namespaces"]))
         uninstall_without_hook()
         left = succeed(kubectl("get", "-A", "-o", "name", "-l", f"app.kubernetes.io/instance={RELEASE}",
@@ -132,7 +132,7 @@ class ARelease(unittest.TestCase):
         succeed(kubectl("delete", "namespace", "short-lived", "--timeout=120s"))
         uninstall_without_hook()
 
-    def test_has_the_job_before_an_uninstall_and_what_the_job_knows_helm_by(self):
+    def test_has_the_job_before_an_uninstall_and_the_annotations_that_the_job_checks(self):
         succeed(upgrade())
         hooks = succeed(helm("get", "hooks", RELEASE, "--namespace", NAMESPACE)).stdout
         self.assertIn(f"--if-helm-release={RELEASE}", hooks)
@@ -149,27 +149,27 @@ class ARelease(unittest.TestCase):
         self.assertEqual(self.replicas(), "1")
         self.assertNotIn("meta.helm.sh", kubectl("get", "deployment", RELEASE, "-n", NAMESPACE, "-o", "yaml").stdout)
 
-    def test_whose_uninstall_failed_half_way_is_whole_and_can_be_rolled_back(self):
+    def test_whose_uninstall_failed_is_complete_and_can_be_rolled_back(self):
         succeed(upgrade())
-        # No pod runs here, so the Job does not end; this is what it would have done first. By an administrator: kubectl
-        # reads before it patches, which the Job does not and so may not.
+        # No pod runs here, so the Job does not finish; the test does what the Job would have done first, as an
+        # administrator: kubectl reads before it patches, which the Job does not and is not allowed to do.
         self.addCleanup(kubectl, "delete", "job", f"{RELEASE}-release", "-n", NAMESPACE, "--timeout=120s")
         self.assertIn("agentloop-release not ready", uninstall("--timeout=2s").stderr)
         succeed(kubectl("patch", "deployment", RELEASE, "-n", NAMESPACE, "--subresource=scale", "--type=merge",
                         "--patch", '{"spec":{"replicas":0}}'))
         self.assertEqual(self.replicas(), "0")
-        # An upgrade would say that nothing is deployed.
+        # An upgrade would fail, because nothing is deployed.
         succeed(helm("rollback", RELEASE, "1", "--namespace", NAMESPACE))
         self.assertEqual(self.replicas(), "1")
         succeed(upgrade())
 
-    def test_leaves_a_setting_alone_that_was_made_by_hand(self):
+    def test_leaves_a_setting_unchanged_that_was_made_by_hand(self):
         succeed(upgrade({"config": {"hardLimit": 40}}))
         self.pause_by_hand()
         succeed(upgrade({"config": {"hardLimit": 41}}))
         self.assertEqual((self.setting("paused"), self.setting("hardLimit")), ("true", "41"))
 
-    def test_stops_at_a_setting_made_both_ways_until_it_is_told_whose_counts(self):
+    def test_stops_at_a_setting_made_in_both_ways_unless_it_is_forced(self):
         succeed(upgrade())
         self.pause_by_hand()
         values = {"config": {"paused": False}}
@@ -190,8 +190,8 @@ def account(name):
     return f"system:serviceaccount:{NAMESPACE}:{name}"
 
 
-class Rights(unittest.TestCase):
-    """Asked of the server's own authorizer."""
+class Permissions(unittest.TestCase):
+    """Answered by the API server's own authorizer."""
 
     def setUp(self):
         self.addCleanup(uninstall_without_hook)
@@ -212,17 +212,17 @@ class Rights(unittest.TestCase):
         return {self.may(RELEASE, verb, resource, namespace) for resource, verbs in needed.items()
                 for verb in verbs.split()}
 
-    def test_of_the_operator_suffice_everywhere_where_it_watches_everything(self):
+    def test_of_the_operator_suffice_everywhere_if_it_watches_all_namespaces(self):
         succeed(upgrade())
         self.assertEqual(self.operate(None), {True})
 
-    def test_of_the_operator_end_at_the_namespaces_that_are_named(self):
+    def test_of_the_operator_are_limited_to_the_listed_namespaces(self):
         succeed(upgrade(CASES["named namespaces"]))
         self.assertEqual(self.operate("team-a"), {True})
         self.assertEqual(self.operate("team-b"), {True})
         self.assertEqual(self.operate("elsewhere"), {False})
 
-    def test_of_the_operator_let_it_watch_one_config_map_by_name_and_list_no_other(self):
+    def test_of_the_operator_cover_one_config_map_and_no_other(self):
         succeed(upgrade())
         as_operator = ["--as", account(RELEASE), "-n", NAMESPACE]
         one = f"metadata.name={RELEASE}-config"
@@ -231,7 +231,7 @@ class Rights(unittest.TestCase):
         succeed(kubectl("get", "--raw", path, *as_operator[:2]))
         self.assertIn("forbidden", kubectl("get", "configmaps", *as_operator).stderr)
 
-    def test_of_the_operator_hold_for_its_own_lease_only(self):
+    def test_of_the_operator_cover_only_its_own_lease(self):
         succeed(upgrade())
         leases = "leases.coordination.k8s.io"
         self.assertTrue(self.may(RELEASE, "create", leases, NAMESPACE))
@@ -239,7 +239,7 @@ class Rights(unittest.TestCase):
         self.assertFalse(self.may(RELEASE, "update", leases, NAMESPACE, "another"))
         self.assertFalse(self.may(RELEASE, "create", leases, "elsewhere"))
 
-    def test_of_the_job_suffice_to_end_the_operator_and_let_pods_go(self):
+    def test_of_the_job_suffice_to_stop_the_operator_and_remove_finalizers(self):
         succeed(upgrade(CASES["named namespaces"]))
         job = f"{RELEASE}-release"
         self.assertTrue(self.may(job, "get", "deployments.apps", NAMESPACE, RELEASE))

@@ -1,4 +1,4 @@
-"""Values that make no sense are refused before anything is installed, by a message that names the key."""
+"""Invalid values are refused before anything is installed, with a message that names the key."""
 
 import unittest
 
@@ -13,10 +13,10 @@ class AValue(unittest.TestCase):
             self.assertIn(word, str(refusal.exception))
 
     @every_case
-    def test_of_a_case_that_people_use_is_taken(self, name, objects):
+    def test_of_a_typical_case_is_accepted(self, name, objects):
         self.assertTrue(objects, name)
 
-    def test_that_is_not_known_is_refused_at_every_depth(self):
+    def test_that_is_unknown_is_refused_at_every_depth(self):
         self.refused({"replica": 2}, "replica", "not allowed")
         self.refused({"config": {"maxIterations": 5}}, "config", "maxIterations", "not allowed")
         self.refused({"runner": {"image": {"name": "x"}}}, "/runner/image", "name", "not allowed")
@@ -30,7 +30,7 @@ class AValue(unittest.TestCase):
         self.refused({"podLabels": {"a": 1}}, "/podLabels/a", "string")
         self.refused({"imagePullSecrets": ["mirror"]}, "/imagePullSecrets/0", "object")
 
-    def test_that_would_unbind_the_loop_is_refused(self):
+    def test_that_would_remove_a_bound_of_the_loop_is_refused(self):
         for limit in [0, -1, 10001, 20000, 1.5]:
             with self.subTest(limit=limit):
                 self.refused({"config": {"hardLimit": limit}}, "/config/hardLimit")
@@ -38,18 +38,18 @@ class AValue(unittest.TestCase):
         self.refused({"config": {"noChangeThreshold": 0}}, "/config/noChangeThreshold")
         self.refused({"config": {"iterationTimeoutSeconds": 0}}, "/config/iterationTimeoutSeconds")
 
-    def test_above_the_limit_that_binds_it_is_refused_as_the_operator_would(self):
+    def test_above_its_limit_is_refused_as_by_the_operator(self):
         self.refused({"config": {"defaultMaxIterations": 51}}, "defaultMaxIterations (51)", "hardLimit (50)")
         self.refused({"config": {"hardLimit": 9, "defaultMaxIterations": 10}}, "(10)", "hardLimit (9)")
         self.refused({"config": {"rateLimitMinSeconds": 2000}}, "rateLimitMinSeconds (2000)")
 
-    def test_that_the_operators_own_default_yields_to_is_taken(self):
+    def test_that_lowers_the_operators_own_default_is_accepted(self):
         self.assertTrue(render({"config": {"hardLimit": 9}}))
 
-    def test_beside_a_config_map_of_ones_own_is_refused_rather_than_ignored(self):
+    def test_beside_an_existing_config_map_is_refused_rather_than_ignored(self):
         self.refused({"config": {"existingConfigMap": "ours", "hardLimit": 20}}, "config.hardLimit")
 
-    def test_that_no_object_could_bear_is_refused(self):
+    def test_that_no_object_can_have_is_refused(self):
         self.refused({"fullnameOverride": "n" * 47}, "/fullnameOverride")
         self.refused({"watch": {"namespaces": ["Team_A"]}}, "/watch/namespaces/0")
         self.refused({"watch": {"namespaces": ["a", "a"]}}, "/watch/namespaces")
@@ -59,7 +59,7 @@ class AValue(unittest.TestCase):
         self.refused({"image": {"pullPolicy": "Sometimes"}}, "/image/pullPolicy")
         self.refused({"runner": {"injection": "sidecar"}}, "/runner/injection")
 
-    def test_that_needs_another_is_refused_without_it(self):
+    def test_that_requires_another_is_refused_without_it(self):
         self.refused({"serviceAccount": {"create": False}}, "/serviceAccount/name")
         monitor = dict(CASES["ServiceMonitor"]["metrics"], service={"enabled": False})
         self.refused({"metrics": monitor}, "metrics.service.enabled")

@@ -1,4 +1,4 @@
-"""The JSON Schema for editors, against every task of the examples and documentation, and against mistakes."""
+"""Checks the JSON Schema for editors with all tasks of the examples and the documentation, and with mistakes."""
 
 import copy
 import json
@@ -19,7 +19,7 @@ def problems(task):
 
 
 def tasks_of(text):
-    """The tasks of a manifest, and those in its ConfigMaps."""
+    """The tasks of a manifest, including those in its ConfigMaps."""
     for found in yaml.safe_load_all(text):
         if not isinstance(found, dict):
             continue
@@ -36,7 +36,7 @@ def example(name):
 
 
 class Schema(unittest.TestCase):
-    def test_it_is_a_schema(self):
+    def test_it_is_a_valid_schema(self):
         jsonschema.Draft7Validator.check_schema(SCHEMA)
 
     def test_every_example_is_valid(self):
@@ -48,7 +48,7 @@ class Schema(unittest.TestCase):
                 with self.subTest(name):
                     self.assertEqual(problems(task), [])
 
-    def test_every_whole_task_of_the_documentation_is_valid(self):
+    def test_every_complete_task_in_the_documentation_is_valid(self):
         pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
         fence = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
         blocks = [block for page in pages for block in fence.findall(page.read_text())]
@@ -58,7 +58,7 @@ class Schema(unittest.TestCase):
             with self.subTest(task["metadata"]["name"]):
                 self.assertEqual(problems(task), [])
 
-    def test_mistakes_are_shown_where_they_are(self):
+    def test_mistakes_are_detected(self):
         for path, value in [
             ("spec/maxIteration", 3),
             ("spec/maxIterations", "3"),
