@@ -199,7 +199,7 @@ async fn the_job_before_an_uninstall_uses_every_right_that_the_chart_grants_and_
     assert!(election.acquire(&CancellationToken::new(), |_| {}).await);
     election.release().await;
     uninstall_through(&world, clients).await;
-    let granted = granted(&["release.tasks", "release.self", "lease"]);
+    let granted = granted(&["uninstall.tasks", "uninstall.self", "lease"]);
     let unseen = rights(&[
         // After a conflict.
         "get agentloop.dev/agenttasks",
