@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::time::Duration;
 
-use agentloop_core::decide::served::{BadRelease, Release, Serving};
+use agentloop_core::decide::served::{InvalidRelease, Release, Serving};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::namespaces::Namespaces;
@@ -250,9 +250,9 @@ impl ServingArgs {
 pub struct Releases(pub BTreeSet<Release>);
 
 impl FromStr for Releases {
-    type Err = BadRelease;
+    type Err = InvalidRelease;
 
-    fn from_str(text: &str) -> Result<Self, BadRelease> {
+    fn from_str(text: &str) -> Result<Self, InvalidRelease> {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         Ok(Self(names.map(str::parse).collect::<Result<_, _>>()?))
     }

@@ -104,7 +104,7 @@ impl Environment<Live> for Caches<'_> {
             injection: &injection,
             obstacle: gathered.obstacle.cloned(),
             previous_pod: gathered.previous_pod.clone(),
-            refused: gathered.rejected.cloned(),
+            refused: gathered.refused.cloned(),
             was_started: gathered.was_started,
             is_gone: gathered.pod_is_gone,
             pvc_is_checked: gathered.pvc_is_checked,
@@ -119,7 +119,9 @@ impl Environment<Live> for Caches<'_> {
             Served::Elsewhere { release, decision } => {
                 if self.scope.elsewhere.note(&uid, &release) {
                     warn!(release, "another release serves this task; it is left alone");
-                    shared.events.publish(task.object_ref(&()), shared.serving.tell_of(&release));
+                    shared
+                        .events
+                        .publish(task.object_ref(&()), shared.serving.served_by_another_event(&release));
                 }
                 decision
             }
@@ -137,7 +139,7 @@ impl Environment<Live> for Caches<'_> {
     }
 
     fn silent_pod(&self, task: &Handle<AgentTask>, pods: &[Handle<CachedPod>]) -> Option<PodRef> {
-        if self.serving().other(task).is_some() {
+        if self.serving().other_release(task).is_some() {
             return None;
         }
         let now = Timestamp::now();
@@ -165,7 +167,7 @@ impl Environment<Live> for Caches<'_> {
         decide::may_start(task, &pod.name, self.serving())
     }
 
-    fn is_of(&self, pod: &Handle<CachedPod>, task: &Handle<AgentTask>) -> bool {
+    fn belongs_to(&self, pod: &Handle<CachedPod>, task: &Handle<AgentTask>) -> bool {
         pod.facts.task_uid == task.uid()
     }
 
@@ -189,7 +191,7 @@ impl Environment<Live> for Caches<'_> {
         pod.facts.ended().is_some()
     }
 
-    fn is_leaving(&self, pod: &Handle<CachedPod>) -> bool {
+    fn is_being_removed(&self, pod: &Handle<CachedPod>) -> bool {
         pod.facts.deletion.is_some() && !pod.has_finalizers
     }
 
@@ -205,7 +207,7 @@ impl Environment<Live> for Caches<'_> {
         pod::is_pvc_owner_settled(task, &pvc.metadata)
     }
 
-    fn age(&self, configuration: &mut Handle<Configuration>) {
+    fn mark_stale(&self, configuration: &mut Handle<Configuration>) {
         if configuration.consistent {
             *configuration = Handle::new(Configuration { consistent: false, ..(*configuration.0).clone() });
         }
@@ -229,9 +231,9 @@ impl OrphanEnvironment<Live> for Scope {
         pod.facts.has_finalizer
     }
 
-    fn is_left_for(&self, pod: &Handle<CachedPod>) -> Option<Duration> {
+    fn reserved_for(&self, pod: &Handle<CachedPod>) -> Option<Duration> {
         let served_by = self.elsewhere.of(pod.facts.task_uid.as_deref().unwrap_or_default());
-        self.shared.serving.leaves_pod(served_by.as_deref(), &pod.facts, Timestamp::now())
+        self.shared.serving.pod_reserved_for(served_by.as_deref(), &pod.facts, Timestamp::now())
     }
 
     fn stop(&self, pod: &Handle<CachedPod>) -> Vec<Action> {

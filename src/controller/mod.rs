@@ -400,7 +400,7 @@ fn count_phases(scopes: &[Arc<Scope>], metrics: &Metrics) {
     for scope in scopes {
         for task in scope.tasks.state() {
             let task = task.0.as_ref().ok();
-            if task.is_some_and(|task| scope.shared.serving.other(task).is_some()) {
+            if task.is_some_and(|task| scope.shared.serving.other_release(task).is_some()) {
                 elsewhere += 1;
                 continue;
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentloop_core::api::AgentTask;
-use agentloop_core::sync::{LOOK_AGAIN, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync};
+use agentloop_core::sync::{ORPHAN_CHECK_INTERVAL, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
@@ -60,13 +60,13 @@ async fn look_at(pod: Arc<CachedPod>, scope: &Scope) -> Result<Action, RequestEr
                 info!(%namespace, pod = pod.facts.name, task = name, request = ?next, "the task of this pod is gone");
                 (request, failed) = (next, error);
             }
-            (OrphanStep::Rest(after), _) => {
+            (OrphanStep::Done(after), _) => {
                 scope.failures.forget(&*pod);
                 return Ok(rest(after));
             }
             (OrphanStep::Failed, Some(error)) => return Err(error),
             // The machine fails only with a request that did.
-            (OrphanStep::Failed, None) => return Ok(Action::requeue(LOOK_AGAIN)),
+            (OrphanStep::Failed, None) => return Ok(Action::requeue(ORPHAN_CHECK_INTERVAL)),
         }
     }
 }

@@ -189,8 +189,11 @@ impl Performer<'_> {
         let what = format!("creating pod {}", active.pod_name);
         let report_key = report_key().map_err(|source| failed(&what, source))?;
         let injection = shared.injection.get();
-        let means =
-            pod::Means { injection: &injection, settings: &configuration.last_good, report_key: &report_key };
+        let means = pod::BuildInputs {
+            injection: &injection,
+            settings: &configuration.last_good,
+            report_key: &report_key,
+        };
         let body = match pod::build(task, active, thresholds, &status.breaker, &status.history, &means) {
             Ok(body) => body,
             Err(bad) => return Ok(Response::Failed(Failure::Unbuildable(bad.to_string()))),

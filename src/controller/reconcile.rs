@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use agentloop_core::sync::{MOST_ROUNDS, Outcome, Response, Step, TaskSync};
+use agentloop_core::sync::{MAX_ROUNDS, NextStep, Response, SyncOutcome, TaskSync};
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
@@ -28,8 +28,8 @@ pub(super) enum Error {
     #[error(transparent)]
     Request(RequestFailed),
     /// Each decision called for another one.
-    #[error("nothing is settled after {MOST_ROUNDS} decisions in a row")]
-    Restless,
+    #[error("nothing is settled after {MAX_ROUNDS} decisions in a row")]
+    NotConverged,
     /// The machine gave up without a request that failed.
     #[error("the API server sent another kind of answer than it was asked for")]
     Unexpected,
@@ -115,14 +115,14 @@ async fn bring_on(guarded: &Guarded, scope: &Scope) -> Result<Action, Error> {
     let mut response = Response::Done;
     loop {
         match sync.next(&caches, memory, response) {
-            Step::Request(request) => response = performer.perform(&sync, request).await,
-            Step::Done(Outcome::Rest(after)) => {
+            NextStep::Request(request) => response = performer.perform(&sync, request).await,
+            NextStep::Finished(SyncOutcome::Done(after)) => {
                 return Ok(after.map_or_else(Action::await_change, Action::requeue));
             }
-            Step::Done(Outcome::Failed) => {
+            NextStep::Finished(SyncOutcome::Failed) => {
                 return Err(performer.failed.map_or(Error::Unexpected, Error::Request));
             }
-            Step::Done(Outcome::Restless) => return Err(Error::Restless),
+            NextStep::Finished(SyncOutcome::NotConverged) => return Err(Error::NotConverged),
         }
     }
 }

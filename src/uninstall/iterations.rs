@@ -68,7 +68,7 @@ impl Hook {
         let api: Api<DynamicObject> = Api::namespaced_with(self.clients.read.clone(), &namespace, &kind);
         loop {
             let named = task.data.pointer("/status/servedBy").and_then(Value::as_str);
-            if let Some(other) = named.and_then(|named| self.serving.other_than_us(named)) {
+            if let Some(other) = named.and_then(|named| self.serving.if_other_release(named)) {
                 return Ok(Marked::Elsewhere(other.to_owned()));
             }
             let active = InFlight::of(&task.data);

@@ -1,7 +1,7 @@
 //! What the API server refuses at apply, so that no pod is refused for it later.
 
 use agentloop_core::api::{ActiveIteration, AgentTask, BreakerStatus};
-use agentloop_core::pod::{self, Injection, Means};
+use agentloop_core::pod::{self, BuildInputs, Injection};
 use agentloop_core::settings::Settings;
 use kube::api::PostParams;
 use serde_json::{Value, json};
@@ -109,7 +109,7 @@ fn built(task: &AgentTask) -> Result<Value, String> {
     let active = ActiveIteration { iteration: 1, pod_name: "p".to_owned(), ..ActiveIteration::default() };
     let settings = Settings::default();
     let injection = Injection { image: "runner".to_owned(), ..Injection::default() };
-    let means = Means { injection: &injection, settings: &settings, report_key: "k" };
+    let means = BuildInputs { injection: &injection, settings: &settings, report_key: "k" };
     let thresholds = settings.thresholds(&task.spec, None);
     pod::build(task, &active, &thresholds, &BreakerStatus::default(), &[], &means)
         .map_err(|bad| bad.to_string())

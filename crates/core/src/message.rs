@@ -6,7 +6,7 @@
 use kube::ResourceExt;
 
 use crate::api::{
-    AgentTask, AgentTaskStatus, MOST_ITERATIONS, Phase, StopReason, Threshold, ThresholdSource, Thresholds,
+    AgentTask, AgentTaskStatus, MAX_ITERATIONS, Phase, StopReason, Threshold, ThresholdSource, Thresholds,
     WaitReason,
 };
 use crate::facts::RUNNERS_IMAGE;
@@ -186,8 +186,8 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
     if count > limit {
         text += "; the limit was lowered below the count, as a manifest that is applied again does: leave maxIterations out of it, or raise it there";
     }
-    let hard = status.thresholds.as_ref().map_or(MOST_ITERATIONS, |t| t.hard_limit.value);
-    let most = MOST_ITERATIONS;
+    let hard = status.thresholds.as_ref().map_or(MAX_ITERATIONS, |t| t.hard_limit.value);
+    let most = MAX_ITERATIONS;
     let next = count.saturating_mul(2).min(hard);
     if next > count {
         let command = patch(task, &format!("\"maxIterations\":{next}"));
@@ -236,7 +236,7 @@ fn higher_thresholds(status: &AgentTaskStatus) -> String {
         .into_iter()
         .filter(|(_, streak, threshold)| threshold.is_some_and(|threshold| *streak >= threshold.value));
     let raised = reached.map(|(field, streak, _)| {
-        let next = streak.saturating_mul(2).min(MOST_ITERATIONS);
+        let next = streak.saturating_mul(2).min(MAX_ITERATIONS);
         format!("\"{field}\":{next}")
     });
     raised.collect::<Vec<_>>().join(",")

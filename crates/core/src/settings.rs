@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::{AgentTaskSpec, MOST_ITERATIONS, Threshold, ThresholdSource, Thresholds};
+use crate::api::{AgentTaskSpec, MAX_ITERATIONS, Threshold, ThresholdSource, Thresholds};
 
 /// Settings in force, each with where it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,20 +153,20 @@ const KEYS: &[Key] = &[
     Key {
         name: "defaultMaxIterations",
         min: 1,
-        max: MOST_ITERATIONS as i64,
+        max: MAX_ITERATIONS as i64,
         set: |s, v| s.default_max_iterations = from_config(v),
     },
-    Key { name: "hardLimit", min: 1, max: MOST_ITERATIONS as i64, set: |s, v| s.hard_limit = from_config(v) },
+    Key { name: "hardLimit", min: 1, max: MAX_ITERATIONS as i64, set: |s, v| s.hard_limit = from_config(v) },
     Key {
         name: "noChangeThreshold",
         min: 1,
-        max: MOST_ITERATIONS as i64,
+        max: MAX_ITERATIONS as i64,
         set: |s, v| s.no_change_threshold = from_config(v),
     },
     Key {
         name: "sameErrorThreshold",
         min: 1,
-        max: MOST_ITERATIONS as i64,
+        max: MAX_ITERATIONS as i64,
         set: |s, v| s.same_error_threshold = from_config(v),
     },
     Key {
@@ -179,7 +179,7 @@ const KEYS: &[Key] = &[
     Key { name: "startRetryMaxSeconds", min: 1, max: WEEK, set: |s, v| s.start_retry_max_seconds = v },
     Key { name: "rateLimitMinSeconds", min: 1, max: WEEK, set: |s, v| s.rate_limit_min_seconds = v },
     Key { name: "rateLimitMaxSeconds", min: 1, max: WEEK, set: |s, v| s.rate_limit_max_seconds = v },
-    Key { name: "freeAttempts", min: 0, max: MOST_ITERATIONS as i64, set: |s, v| s.free_attempts = v },
+    Key { name: "freeAttempts", min: 0, max: MAX_ITERATIONS as i64, set: |s, v| s.free_attempts = v },
     Key { name: "sidecarGraceSeconds", min: 0, max: WEEK, set: |s, v| s.sidecar_grace_seconds = v },
     Key { name: "agentExitGraceSeconds", min: 1, max: WEEK, set: |s, v| s.agent_exit_grace_seconds = v },
     Key { name: "transcriptIterations", min: 0, max: 10_000, set: |s, v| s.transcript_iterations = v },
@@ -320,7 +320,7 @@ impl Thresholds {
     /// The limit in force: what is asked for, and never more than the hard limit. At least 1, whatever an
     /// object that escaped validation says: no number ever means unlimited.
     pub fn effective_limit(&self) -> i32 {
-        self.max_iterations.value.min(self.hard_limit.value).clamp(1, MOST_ITERATIONS)
+        self.max_iterations.value.min(self.hard_limit.value).clamp(1, MAX_ITERATIONS)
     }
 
     /// Whether more is asked for than the hard limit allows.

@@ -106,8 +106,12 @@ fn never_started(more: &Value, words: &str) {
 #[test]
 fn a_pod_tells_whose_it_is_and_which_attempt() {
     let facts = PodFacts::of(&pod(&json!({})));
-    assert!(facts.is_of("task-uid", 3, 1));
-    assert!(!facts.is_of("task-uid", 3, 0) && !facts.is_of("task-uid", 2, 1) && !facts.is_of("other", 3, 1));
+    assert!(facts.is_attempt("task-uid", 3, 1));
+    assert!(
+        !facts.is_attempt("task-uid", 3, 0)
+            && !facts.is_attempt("task-uid", 2, 1)
+            && !facts.is_attempt("other", 3, 1)
+    );
     assert_eq!((facts.has_scheduling_gate, facts.has_finalizer, facts.bound), (false, true, true));
     assert_eq!(facts.hash.as_deref(), Some("0123456789abcdef"));
     assert_eq!(facts.created, Some("2026-11-22T09:59:00Z".parse::<Timestamp>().unwrap()));

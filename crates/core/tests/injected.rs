@@ -4,13 +4,13 @@ use crate::support::{default_thresholds, injection, means, task};
 use agentloop_contract::context::Context;
 use agentloop_core::{
     api::{ActiveIteration, BreakerStatus},
-    pod::{self, BadTemplate, Injection, Means},
+    pod::{self, BuildInputs, Injection, InvalidTemplate},
     settings::Settings,
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Map, Value, json};
 
-fn build_with(more: &Value, means: &Means<'_>) -> Result<Value, BadTemplate> {
+fn build_with(more: &Value, means: &BuildInputs<'_>) -> Result<Value, InvalidTemplate> {
     let task = task(more);
     let active = ActiveIteration {
         iteration: 3,
@@ -25,12 +25,12 @@ fn build_with(more: &Value, means: &Means<'_>) -> Result<Value, BadTemplate> {
     Ok(built)
 }
 
-fn build(more: &Value) -> Result<Value, BadTemplate> {
+fn build(more: &Value) -> Result<Value, InvalidTemplate> {
     build_with(more, &means(&injection()))
 }
 
 /// The pod of a template with this agent's container.
-fn with_agent(more: &Value) -> Result<Value, BadTemplate> {
+fn with_agent(more: &Value) -> Result<Value, InvalidTemplate> {
     let mut agent = json!({ "name": "agent", "image": "i", "command": ["go"] });
     crate::support::merge(&mut agent, more);
     build(&json!({ "prompt": "p", "template": { "spec": { "containers": [agent] } } }))
@@ -134,7 +134,7 @@ fn settings_reach_the_runner() {
     };
     let injection = injection();
     let context =
-        context(&build_with(&json!({}), &Means { settings: &settings, ..means(&injection) }).unwrap());
+        context(&build_with(&json!({}), &BuildInputs { settings: &settings, ..means(&injection) }).unwrap());
     assert_eq!(context.exit_grace_seconds, 5);
     assert_eq!((context.transcripts.iterations, context.transcripts.bytes), (7, 2 << 20));
 }

@@ -4,12 +4,12 @@ use crate::support::{default_thresholds, injection, means, merge, spec, task};
 use agentloop_contract::context::Context;
 use agentloop_core::{
     api::{ActiveIteration, AgentTask, BreakerStatus},
-    pod::{self, BadTemplate, Injection, pod_name, pvc, pvc_name, template_hash, uid_hash},
+    pod::{self, Injection, InvalidTemplate, pod_name, pvc, pvc_name, template_hash, uid_hash},
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-fn try_build(task: &AgentTask, injection: &Injection) -> Result<Value, BadTemplate> {
+fn try_build(task: &AgentTask, injection: &Injection) -> Result<Value, InvalidTemplate> {
     let active = ActiveIteration {
         iteration: 3,
         attempt: 1,

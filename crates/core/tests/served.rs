@@ -147,7 +147,7 @@ fn the_tasks_of_a_release_that_is_taken_over_bear_our_name_with_the_next_write()
 
 #[test]
 fn the_event_names_the_other_release_and_the_value_that_takes_its_tasks_over() {
-    let note = serving("b/loops", &[]).tell_of("a/agentloop");
+    let note = serving("b/loops", &[]).served_by_another_event("a/agentloop");
     assert!(note.warning);
     for words in ["a/agentloop", "b/loops", "takeOver=[a/agentloop]", "--set 'takeOver={a/agentloop}'"] {
         assert!(note.message.contains(words), "{}", note.message);
@@ -174,7 +174,7 @@ fn a_task_that_is_deleted_is_left_to_its_release_for_a_minute_and_then_waits_for
 fn a_pod_whose_task_is_gone_is_left_to_the_release_that_served_it_for_a_minute() {
     let ours = serving("b/agentloop", &["c/agentloop"]);
     let deleted = |seconds: i64| ended_pod(Some(start() - SignedDuration::from_secs(seconds)));
-    let left = |named, pod: &PodFacts| ours.leaves_pod(named, pod, start()).map(|left| left.as_secs());
+    let left = |named, pod: &PodFacts| ours.pod_reserved_for(named, pod, start()).map(|left| left.as_secs());
     assert_eq!(left(Some("a/agentloop"), &deleted(20)), Some(40));
     assert_eq!(left(Some("a/agentloop"), &deleted(60)), None);
     assert_eq!(left(Some("a/agentloop"), &ended_pod(None)), Some(60), "nobody has asked for its end yet");
@@ -187,8 +187,8 @@ fn a_pod_whose_task_is_gone_is_left_to_the_release_that_served_it_for_a_minute()
 fn no_time_of_an_object_makes_it_panic() {
     let ours = serving("b/agentloop", &[]);
     for deletion in [Timestamp::MIN, Timestamp::MAX] {
-        let _ = ours.leaves_pod(Some("a/agentloop"), &ended_pod(Some(deletion)), start());
-        let _ = ours.leaves_pod(Some("a/agentloop"), &ended_pod(Some(start())), deletion);
+        let _ = ours.pod_reserved_for(Some("a/agentloop"), &ended_pod(Some(deletion)), start());
+        let _ = ours.pod_reserved_for(Some("a/agentloop"), &ended_pod(Some(start())), deletion);
     }
 }
 

@@ -67,7 +67,7 @@ impl Environment<Modelled> for Sight<'_> {
             pods: gathered.pods.to_vec(),
             settings: *gathered.configuration,
             previous_pod: gathered.previous_pod.clone(),
-            rejected: gathered.rejected.cloned(),
+            rejected: gathered.refused.cloned(),
             was_started: gathered.was_started,
             pod_is_gone: gathered.pod_is_gone,
             pvc_is_checked: gathered.pvc_is_checked,
@@ -110,7 +110,7 @@ impl Environment<Modelled> for Sight<'_> {
         is_broken || task.task.is_some_and(|task| self.decider.may_start(self.release, &task, pod.of))
     }
 
-    fn is_of(&self, pod: &Pod, task: &Read) -> bool {
+    fn belongs_to(&self, pod: &Pod, task: &Read) -> bool {
         task.task.is_some_and(|task| task.uid == pod.of.task)
     }
 
@@ -134,7 +134,7 @@ impl Environment<Modelled> for Sight<'_> {
         pod.has_ended()
     }
 
-    fn is_leaving(&self, pod: &Pod) -> bool {
+    fn is_being_removed(&self, pod: &Pod) -> bool {
         pod.deletion != crate::state::Deletion::No && !pod.held
     }
 
@@ -155,7 +155,7 @@ impl Environment<Modelled> for Sight<'_> {
         }
     }
 
-    fn age(&self, settings: &mut Settings) {
+    fn mark_stale(&self, settings: &mut Settings) {
         settings.consistent &= self.variant() == Variant::ConsistentAcrossReads;
     }
 
@@ -175,7 +175,7 @@ impl OrphanEnvironment<Modelled> for Sight<'_> {
         pod.held && self.variant() != Variant::SweepLooksOnce
     }
 
-    fn is_left_for(&self, _: &Pod) -> Option<Duration> {
+    fn reserved_for(&self, _: &Pod) -> Option<Duration> {
         None
     }
 

@@ -10,7 +10,7 @@ use agentloop_core::api::{
 };
 use agentloop_core::decide::served::Release;
 use agentloop_core::facts::PodFacts;
-use agentloop_core::pod::{self, Injection, Means};
+use agentloop_core::pod::{self, BuildInputs, Injection};
 use agentloop_core::settings::Settings;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -189,7 +189,7 @@ pub fn facts(modelled: &Pod, has_key: bool) -> PodFacts {
         orphaned: false,
     };
     let injection = injection();
-    let means = Means { injection: &injection, settings: &Settings::default(), report_key: "" };
+    let means = BuildInputs { injection: &injection, settings: &Settings::default(), report_key: "" };
     let built = pod::build(&task(&owner), &active, &thresholds(), &BreakerStatus::default(), &[], &means);
     let mut json = built.expect("a pod");
     json["metadata"]["uid"] = json!(pod_uid(modelled.uid));

@@ -1,7 +1,7 @@
 //! An operator: its caches around the machine that the real one drives (`agentloop_core::sync`). Each request is one
 //! step, and any of them can be lost, come late or be refused.
 
-use agentloop_core::sync::{Failure, Outcome, Request, Response, Step, TaskSync};
+use agentloop_core::sync::{Failure, NextStep, Request, Response, SyncOutcome, TaskSync};
 
 use crate::decision::Decider;
 use crate::handles::{Modelled, Sight, active};
@@ -112,11 +112,11 @@ pub fn step(state: &mut State, decider: &Decider, who: Who, fate: Fate) {
     go_on(operator, sync, step);
 }
 
-fn go_on(operator: &mut Operator, sync: TaskSync<Modelled>, step: Step<Modelled>) {
+fn go_on(operator: &mut Operator, sync: TaskSync<Modelled>, step: NextStep<Modelled>) {
     match step {
-        Step::Request(request) => operator.run = Some(Box::new(Run { sync, request })),
-        Step::Done(Outcome::Rest(after)) => operator.timer |= after.is_some(),
-        Step::Done(Outcome::Failed | Outcome::Restless) => operator.woken = true,
+        NextStep::Request(request) => operator.run = Some(Box::new(Run { sync, request })),
+        NextStep::Finished(SyncOutcome::Done(after)) => operator.timer |= after.is_some(),
+        NextStep::Finished(SyncOutcome::Failed | SyncOutcome::NotConverged) => operator.woken = true,
     }
 }
 

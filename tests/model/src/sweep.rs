@@ -97,8 +97,8 @@ pub fn step(state: &mut State, decider: &Decider, who: Who, fate: Fate) {
     let step = sync.next(&Sight::of(decider, operator), &response);
     match step {
         OrphanStep::Request(request) => operator.sweep = Some(Box::new(Sweep { sync, request })),
-        OrphanStep::Rest(None) => {}
-        OrphanStep::Rest(Some(_)) => remember(&mut operator.sweep_later, pod.uid),
+        OrphanStep::Done(None) => {}
+        OrphanStep::Done(Some(_)) => remember(&mut operator.sweep_later, pod.uid),
         OrphanStep::Failed => {
             if operator.pods.iter().any(|known| known.uid == pod.uid) {
                 remember(&mut operator.to_sweep, pod.uid);

@@ -8,9 +8,9 @@ mod text;
 mod words;
 
 pub use crd::{KNOWN_VALUES, crd, crd_document};
-pub use schema::{ClaimTemplate, PodTemplate};
+pub use schema::{PodTemplate, PvcTemplate};
 pub use spec::{
-    AgentTask, AgentTaskSpec, Breaker, Completion, CompletionPolicy, ExistingClaim, KeySelector, LoopContext,
+    AgentTask, AgentTaskSpec, Breaker, Completion, CompletionPolicy, ExistingPvc, KeySelector, LoopContext,
     PromptSource, Verify, WhenDeleted, Workspace,
 };
 pub use status::{
@@ -40,7 +40,7 @@ pub mod condition {
 }
 
 /// The hard limit's own upper bound, and so the largest `maxIterations` that the schema takes.
-pub const MOST_ITERATIONS: i32 = 10_000;
+pub const MAX_ITERATIONS: i32 = 10_000;
 
 /// Longest name of a task, so that it fits a label and a pod's name keeps its numbers.
-pub const MOST_NAME_CHARS: usize = 63;
+pub const MAX_NAME_CHARS: usize = 63;

@@ -23,7 +23,7 @@ pub struct PodTemplate(pub JsonText);
 /// A volume claim template as the user wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ClaimTemplate(pub JsonText);
+pub struct PvcTemplate(pub JsonText);
 
 /// The most that the texts below may have together: what a pod may bear in its annotations (256 KiB) without
 /// 32 KiB for what agentloop adds (names, hashes, the last iterations) and what webhooks add.
@@ -292,9 +292,9 @@ impl JsonSchema for PodTemplate {
     }
 }
 
-impl JsonSchema for ClaimTemplate {
+impl JsonSchema for PvcTemplate {
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        "ClaimTemplate".into()
+        "PvcTemplate".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schema::{self, ClaimTemplate, PodTemplate};
+use super::schema::{self, PodTemplate, PvcTemplate};
 use super::status::AgentTaskStatus;
 
 /// One goal for an autonomous coding agent, and the bounds within which it may be tried: every iteration
@@ -167,11 +167,11 @@ pub struct Workspace {
     /// A claim that is made once for this task. Neither this nor persistentVolumeClaim: an emptyDir, and
     /// nothing survives an iteration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume_claim_template: Option<ClaimTemplate>,
+    pub volume_claim_template: Option<PvcTemplate>,
 
     /// A claim that exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub persistent_volume_claim: Option<ExistingClaim>,
+    pub persistent_volume_claim: Option<ExistingPvc>,
 
     /// What becomes of the claim made from volumeClaimTemplate when the task is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -202,7 +202,7 @@ impl Default for Workspace {
 /// A volume claim that exists.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ExistingClaim {
+pub struct ExistingPvc {
     /// Its name, in the task's namespace.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,

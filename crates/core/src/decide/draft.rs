@@ -92,7 +92,7 @@ impl<'a> Draft<'a> {
         let uid = self.uid();
         // By its name too: a copy of the pod has the same owner and labels.
         let is_active = |pod: &&PodFacts| {
-            pod.name == active.pod_name && pod.is_of(&uid, active.iteration, active.attempt)
+            pod.name == active.pod_name && pod.is_attempt(&uid, active.iteration, active.attempt)
         };
         self.observed.pods.iter().find(is_active)
     }

@@ -68,7 +68,7 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
 pub fn may_start(task: &AgentTask, pod: &str, serving: &served::Serving) -> bool {
     let active = task.status.as_ref().and_then(|status| status.active.as_ref());
     active.is_some_and(|active| active.pod_name == pod)
-        && serving.other(task).is_none()
+        && serving.other_release(task).is_none()
         && !task.spec.suspend
         && task.metadata.deletion_timestamp.is_none()
 }

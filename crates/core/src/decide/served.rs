@@ -37,7 +37,7 @@ pub struct Release(String);
 /// Text that names no release.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} names no release: it is namespace/name, such as agentloop-system/agentloop")]
-pub struct BadRelease(String);
+pub struct InvalidRelease(String);
 
 impl Release {
     /// The release of this name in this namespace.
@@ -58,9 +58,9 @@ impl fmt::Display for Release {
 }
 
 impl FromStr for Release {
-    type Err = BadRelease;
+    type Err = InvalidRelease;
 
-    fn from_str(text: &str) -> Result<Self, BadRelease> {
+    fn from_str(text: &str) -> Result<Self, InvalidRelease> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         let fits = |name: &str| {
             name.len() <= MOST_BYTES
@@ -70,7 +70,7 @@ impl FromStr for Release {
         };
         match text.split_once('/') {
             Some((namespace, name)) if fits(namespace) && fits(name) => Ok(Self::new(namespace, name)),
-            _ => Err(BadRelease(text.to_owned())),
+            _ => Err(InvalidRelease(text.to_owned())),
         }
     }
 }
@@ -100,12 +100,12 @@ pub enum Served {
 
 impl Serving {
     /// The other release that serves this task, where one does.
-    pub fn other<'a>(&self, task: &'a AgentTask) -> Option<&'a str> {
-        self.other_than_us(task.status.as_ref()?.served_by.as_deref()?)
+    pub fn other_release<'a>(&self, task: &'a AgentTask) -> Option<&'a str> {
+        self.if_other_release(task.status.as_ref()?.served_by.as_deref()?)
     }
 
     /// The release of this name, unless this one serves its tasks.
-    pub fn other_than_us<'a>(&self, named: &'a str) -> Option<&'a str> {
+    pub fn if_other_release<'a>(&self, named: &'a str) -> Option<&'a str> {
         let is_ours = named.is_empty()
             || named == self.release.as_str()
             || self.take_over.iter().any(|release| release.as_str() == named);
@@ -115,7 +115,7 @@ impl Serving {
     /// What `decide` says of a task of ours, with our name in the status that is written; of one that another
     /// release serves, nothing.
     pub fn decide(&self, observed: &Observed<'_>, decide: impl Fn(&Observed<'_>) -> Decision) -> Served {
-        if let Some(other) = self.other(observed.task) {
+        if let Some(other) = self.other_release(observed.task) {
             let deletion = observed.task.metadata.deletion_timestamp.as_ref().map(|time| time.0);
             let decision = match deletion.map(|deletion| left_for(deletion, observed.now)) {
                 None => Decision { requeue_after: Some(LOOK_AGAIN), ..Decision::default() },
@@ -150,14 +150,19 @@ impl Serving {
 
     /// How long a pod whose task is gone is still left to the release that served the task; `None` where it is
     /// anybody's to let go.
-    pub fn leaves_pod(&self, served_by: Option<&str>, pod: &PodFacts, now: Timestamp) -> Option<Duration> {
-        self.other_than_us(served_by?)?;
+    pub fn pod_reserved_for(
+        &self,
+        served_by: Option<&str>,
+        pod: &PodFacts,
+        now: Timestamp,
+    ) -> Option<Duration> {
+        self.if_other_release(served_by?)?;
         let Some(deletion) = pod.deletion else { return Duration::try_from(LEFT_TO_ITS_RELEASE).ok() };
         left_for(deletion, now)
     }
 
     /// The Event on a task that another release serves.
-    pub fn tell_of(&self, other: &str) -> EventRecord {
+    pub fn served_by_another_event(&self, other: &str) -> EventRecord {
         let Self { release, .. } = self;
         EventRecord {
             warning: true,

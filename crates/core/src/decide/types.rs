@@ -97,7 +97,7 @@ impl<P> Action<P> {
     /// removes its finalizer may, because the status that is written already calls for it whatever becomes of the rest;
     /// and only on another pod, because the order on one pod matters: a pod that lost our finalizer is neither deleted
     /// nor started before it has it again.
-    pub fn stands_without(&self, failed: &Self) -> bool
+    pub fn may_follow_failed(&self, failed: &Self) -> bool
     where
         P: PartialEq,
     {

@@ -182,7 +182,7 @@ impl PodFacts {
     }
 
     /// Whether this is the pod of that attempt at that iteration, and this task's own.
-    pub fn is_of(&self, task_uid: &str, iteration: i32, attempt: i32) -> bool {
+    pub fn is_attempt(&self, task_uid: &str, iteration: i32, attempt: i32) -> bool {
         self.belongs_to(task_uid) && self.iteration == iteration && self.attempt == attempt
     }
 
@@ -201,7 +201,7 @@ impl PodFacts {
         let is_active = active.is_some_and(|active| {
             self.name == active.pod_name
                 && self.task_uid.as_deref() == Some(uid)
-                && self.is_of(uid, active.iteration, active.attempt)
+                && self.is_attempt(uid, active.iteration, active.attempt)
         });
         // Anything that still points to the task: the agent may be at work.
         let points_to_task = self.has_finalizer

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{
-    BIN_VOLUME, BadTemplate, INPUT_VOLUME, SCRATCH_VOLUME, WORKSPACE_VOLUME, paths, take_list, variables,
+    BIN_VOLUME, INPUT_VOLUME, InvalidTemplate, SCRATCH_VOLUME, WORKSPACE_VOLUME, paths, take_list, variables,
 };
 use crate::api::{ActiveIteration, AgentTask, Thresholds};
 
@@ -15,12 +15,12 @@ use crate::api::{ActiveIteration, AgentTask, Thresholds};
 const PRIVILEGED: &[&str] = &["ALL", "CAP_ALL", "SYS_ADMIN", "CAP_SYS_ADMIN"];
 
 /// Where the agent's container stands: the one of that name, or else the only one.
-pub(super) fn position(containers: &[Value]) -> Result<usize, BadTemplate> {
+pub(super) fn position(containers: &[Value]) -> Result<usize, InvalidTemplate> {
     let named = containers.iter().position(|c| c.get("name").and_then(Value::as_str) == Some("agent"));
     let only = (containers.len() == 1).then_some(0);
-    named
-        .or(only)
-        .ok_or_else(|| BadTemplate::pod(&"with several containers, name the one that runs the agent 'agent'"))
+    named.or(only).ok_or_else(|| {
+        InvalidTemplate::pod(&"with several containers, name the one that runs the agent 'agent'")
+    })
 }
 
 /// The template names no folder to start in.
@@ -47,16 +47,16 @@ pub(super) fn wrap(
     active: &ActiveIteration,
     thresholds: &Thresholds,
     report_key: &str,
-) -> Result<(), BadTemplate> {
+) -> Result<(), InvalidTemplate> {
     let command = take_list(agent, "command");
     if command.is_empty() {
-        return Err(BadTemplate::pod(
+        return Err(InvalidTemplate::pod(
             &"the agent's container needs a command: write out its image's entrypoint",
         ));
     }
     let workspace = &task.spec.workspace.mount_path;
     if let Some(bad) = paths::bad_mount(agent) {
-        return Err(BadTemplate::pod(&bad));
+        return Err(InvalidTemplate::pod(&bad));
     }
     variables::hide_key(agent);
     let mut wrapped = vec![json!(RUNNER_FILE), json!("run"), json!("--")];
@@ -86,7 +86,7 @@ pub(super) fn wrap(
     match at_workspace.map(|mount| mount.get("name").and_then(Value::as_str)) {
         // The template mounts it there by itself: as it says.
         Some(Some(WORKSPACE_VOLUME)) => {}
-        Some(_) => return Err(BadTemplate::pod(&"another volume is mounted at workspace.mountPath")),
+        Some(_) => return Err(InvalidTemplate::pod(&"another volume is mounted at workspace.mountPath")),
         None => mounts.push(json!({ "name": WORKSPACE_VOLUME, "mountPath": workspace })),
     }
     mounts.extend([

@@ -68,19 +68,19 @@ pub struct Injection {
 /// Why no pod can be made from a task's template. Validation refuses such templates at `kubectl apply`;
 /// an object can escape it where the definition was replaced.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadTemplate {
+pub enum InvalidTemplate {
     /// The pod's template.
     #[error("spec.template: {0}")]
     Pod(String),
     /// The volume claim's template.
     #[error("spec.workspace.volumeClaimTemplate: {0}")]
-    Claim(String),
+    Pvc(String),
     /// The workspace.
     #[error("spec.workspace: {0}")]
     Workspace(String),
 }
 
-impl BadTemplate {
+impl InvalidTemplate {
     fn pod(why: &impl ToString) -> Self {
         Self::Pod(why.to_string())
     }
@@ -161,11 +161,11 @@ fn labels(task: &AgentTask) -> Map<String, Value> {
 ///
 /// # Errors
 /// The template is more than any claim needs.
-pub fn pvc(task: &AgentTask) -> Result<Option<Value>, BadTemplate> {
+pub fn pvc(task: &AgentTask) -> Result<Option<Value>, InvalidTemplate> {
     let Some(template) = &task.spec.workspace.volume_claim_template else { return Ok(None) };
-    let parsed = template.0.parse().map_err(|why| BadTemplate::Claim(why.to_string()))?;
+    let parsed = template.0.parse().map_err(|why| InvalidTemplate::Pvc(why.to_string()))?;
     let Value::Object(mut claim) = parsed else {
-        return Err(BadTemplate::Claim("it is no object".to_owned()));
+        return Err(InvalidTemplate::Pvc("it is no object".to_owned()));
     };
     let mut meta = take_object(&mut claim, "metadata");
     meta.remove("creationTimestamp");
@@ -239,7 +239,7 @@ fn take_list(map: &mut Map<String, Value>, key: &str) -> Vec<Value> {
 
 /// What a pod is made with, besides its task.
 #[derive(Clone, Copy, Debug)]
-pub struct Means<'a> {
+pub struct BuildInputs<'a> {
     /// How the runner gets into the pod.
     pub injection: &'a Injection,
     /// The settings in force.
@@ -259,21 +259,21 @@ pub fn build(
     thresholds: &Thresholds,
     streaks: &BreakerStatus,
     history: &[PastIteration],
-    means: &Means<'_>,
-) -> Result<Value, BadTemplate> {
+    means: &BuildInputs<'_>,
+) -> Result<Value, InvalidTemplate> {
     let spec = &task.spec;
     if let Some(bad) = paths::bad_workspace(&spec.workspace.mount_path) {
-        return Err(BadTemplate::Workspace(bad));
+        return Err(InvalidTemplate::Workspace(bad));
     }
-    let Value::Object(mut pod) = spec.template.0.parse().map_err(|why| BadTemplate::pod(&why))? else {
-        return Err(BadTemplate::pod(&"it is no object"));
+    let Value::Object(mut pod) = spec.template.0.parse().map_err(|why| InvalidTemplate::pod(&why))? else {
+        return Err(InvalidTemplate::pod(&"it is no object"));
     };
     let injection = means.injection;
     let mut pod_spec = take_object(&mut pod, "spec");
     let mut containers = take_list(&mut pod_spec, "containers");
     let at = agent::position(&containers)?;
     let Some(Value::Object(agent)) = containers.get_mut(at) else {
-        return Err(BadTemplate::pod(&"a container is no object"));
+        return Err(InvalidTemplate::pod(&"a container is no object"));
     };
     let mut init_containers = take_list(&mut pod_spec, "initContainers");
     if !injection.image_volume {

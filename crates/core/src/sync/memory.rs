@@ -93,7 +93,7 @@ impl<H: Handles> Memory<H> {
                 None => pods.push(cached),
             }
         }
-        for (_, known) in self.pods.iter().filter(|(_, pod)| environment.is_of(pod, task)) {
+        for (_, known) in self.pods.iter().filter(|(_, pod)| environment.belongs_to(pod, task)) {
             if !pods.iter().any(|pod| environment.is_same_pod(pod, known)) {
                 pods.push(known.clone());
             }

@@ -18,7 +18,9 @@ use std::time::Duration;
 
 pub use memory::Memory;
 pub use objects::{Decided, Environment, Gathered, Handles};
-pub use orphan::{LOOK_AGAIN, OrphanEnvironment, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync};
+pub use orphan::{
+    ORPHAN_CHECK_INTERVAL, OrphanEnvironment, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync,
+};
 pub use request::{Failure, Request, Response};
 
 use crate::api::WaitReason;
@@ -28,7 +30,7 @@ use crate::refused::{self, Refusal};
 
 /// Decisions in one reconcile: settle, start an iteration, create its pod and start it are four; the rest is for what
 /// is read in between.
-pub const MOST_ROUNDS: u8 = 12;
+pub const MAX_ROUNDS: u8 = 12;
 /// When a reconcile that has taken too long resumes.
 const LATER: Duration = Duration::from_secs(1);
 /// When to try again what a new namespace does not have yet.
@@ -46,7 +48,7 @@ pub struct TaskSync<H: Handles> {
     configuration: H::Configuration,
     previous_pod: PreviousPod,
     /// Why the active pod could not be created.
-    rejected: Option<Obstacle>,
+    refused: Option<Obstacle>,
     /// A read shows no pod of the active iteration's name.
     pod_is_gone: bool,
     /// What the shell is asked for.
@@ -56,7 +58,7 @@ pub struct TaskSync<H: Handles> {
     /// The action under way.
     current: Option<Action<H::PodId>>,
     /// The actions of this decision that were refused.
-    refused: Vec<Action<H::PodId>>,
+    failed_actions: Vec<Action<H::PodId>>,
     /// Not all of these met a conflict only.
     is_more_than_a_conflict: bool,
     /// An earlier decision met a conflict: the reconcile fails at its end.
@@ -102,22 +104,22 @@ enum Act<H: Handles> {
 
 /// What comes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step<H: Handles> {
+pub enum NextStep<H: Handles> {
     /// The shell carries this out, and reports.
     Request(Request<H>),
     /// The reconcile is over.
-    Done(Outcome),
+    Finished(SyncOutcome),
 }
 
 /// How a reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum SyncOutcome {
     /// There is nothing more to do before something changes, or this time is over.
-    Rest(Option<Duration>),
+    Done(Option<Duration>),
     /// A request failed: tried again, each time later.
     Failed,
     /// Every decision called for another one.
-    Restless,
+    NotConverged,
 }
 
 impl<H: Handles> TaskSync<H> {
@@ -132,12 +134,12 @@ impl<H: Handles> TaskSync<H> {
             task: memory.newest_task(environment, cached),
             configuration,
             previous_pod: PreviousPod::Unknown,
-            rejected: None,
+            refused: None,
             pod_is_gone: false,
             stage: Stage::Gathering,
             actions: VecDeque::new(),
             current: None,
-            refused: Vec::new(),
+            failed_actions: Vec::new(),
             is_more_than_a_conflict: false,
             met_a_conflict: false,
             requeue_after: None,
@@ -169,7 +171,7 @@ impl<H: Handles> TaskSync<H> {
         environment: &E,
         memory: &mut Memory<H>,
         response: Response<H>,
-    ) -> Step<H> {
+    ) -> NextStep<H> {
         match (std::mem::replace(&mut self.stage, Stage::Gathering), response) {
             (Stage::Gathering, _) => self.gather(environment, memory),
             (Stage::Events, response) => {
@@ -182,7 +184,7 @@ impl<H: Handles> TaskSync<H> {
             }
             (Stage::Status, Response::Task(task)) => {
                 self.take(environment, memory, task);
-                self.rejected = None;
+                self.refused = None;
                 self.pod_is_gone = false;
                 self.act(environment, memory)
             }
@@ -191,27 +193,29 @@ impl<H: Handles> TaskSync<H> {
                 self.read(environment, memory, task);
                 self.look_again(environment)
             }
-            (Stage::Reread, Response::Failed(Failure::NotFound)) => Step::Done(Outcome::Rest(None)),
+            (Stage::Reread, Response::Failed(Failure::NotFound)) => {
+                NextStep::Finished(SyncOutcome::Done(None))
+            }
             (Stage::Acting(act), response) => self.answered(environment, memory, act, response),
-            (Stage::Status | Stage::Reread, _) => Step::Done(Outcome::Failed),
+            (Stage::Status | Stage::Reread, _) => NextStep::Finished(SyncOutcome::Failed),
         }
     }
 
     /// Asks for another look at the caches.
-    fn look_again<E: Environment<H>>(&mut self, environment: &E) -> Step<H> {
+    fn look_again<E: Environment<H>>(&mut self, environment: &E) -> NextStep<H> {
         if environment.is_late() {
             return self.rest(Some(LATER));
         }
         self.stage = Stage::Gathering;
-        Step::Request(Request::Gather)
+        NextStep::Request(Request::Gather)
     }
 
-    fn gather<E: Environment<H>>(&mut self, environment: &E, memory: &mut Memory<H>) -> Step<H> {
+    fn gather<E: Environment<H>>(&mut self, environment: &E, memory: &mut Memory<H>) -> NextStep<H> {
         let pods = memory.newest_pods(environment, &self.task);
         match environment.silent_pod(&self.task, &pods) {
             Some(pod) => {
                 self.stage = Stage::Events;
-                Step::Request(Request::ReadEvents(pod))
+                NextStep::Request(Request::ReadEvents(pod))
             }
             None => self.decide(environment, memory, &pods, None),
         }
@@ -223,9 +227,9 @@ impl<H: Handles> TaskSync<H> {
         memory: &mut Memory<H>,
         pods: &[H::Pod],
         obstacle: Option<&Obstacle>,
-    ) -> Step<H> {
-        if self.rounds >= MOST_ROUNDS {
-            return Step::Done(Outcome::Restless);
+    ) -> NextStep<H> {
+        if self.rounds >= MAX_ROUNDS {
+            return NextStep::Finished(SyncOutcome::NotConverged);
         }
         self.rounds = self.rounds.saturating_add(1);
         let active = environment.active(&self.task);
@@ -235,20 +239,20 @@ impl<H: Handles> TaskSync<H> {
             configuration: &self.configuration,
             obstacle,
             previous_pod: &self.previous_pod,
-            rejected: self.rejected.as_ref(),
+            refused: self.refused.as_ref(),
             was_started: active.is_some() && memory.started == active,
             pod_is_gone: self.pod_is_gone,
             pvc_is_checked: memory.pvc_checked == Some(environment.generation(&self.task)),
         });
         self.actions = actions.into();
-        self.refused.clear();
+        self.failed_actions.clear();
         self.is_more_than_a_conflict = false;
         self.requeue_after = requeue_after;
         self.decide_again = false;
         match status {
             Some(status) => {
                 self.stage = Stage::Status;
-                Step::Request(Request::WriteStatus { task: self.task.clone(), status })
+                NextStep::Request(Request::WriteStatus { task: self.task.clone(), status })
             }
             None => self.act(environment, memory),
         }
@@ -256,18 +260,18 @@ impl<H: Handles> TaskSync<H> {
 
     /// The status was not written: nothing may be done. The task is gone, has changed, or nobody knows whether the
     /// status was written: read, compare, decide again. Once: what disturbs two writes may disturb the next twenty.
-    fn not_written(&mut self, failure: &Failure) -> Step<H> {
+    fn not_written(&mut self, failure: &Failure) -> NextStep<H> {
         match failure {
-            Failure::NotFound => Step::Done(Outcome::Rest(None)),
+            Failure::NotFound => NextStep::Finished(SyncOutcome::Done(None)),
             failure if *failure == Failure::Conflict || failure.is_ambiguous() => {
                 if self.retries() {
                     self.stage = Stage::Reread;
-                    Step::Request(Request::ReadTask)
+                    NextStep::Request(Request::ReadTask)
                 } else {
-                    Step::Done(Outcome::Failed)
+                    NextStep::Finished(SyncOutcome::Failed)
                 }
             }
-            _ => Step::Done(Outcome::Failed),
+            _ => NextStep::Finished(SyncOutcome::Failed),
         }
     }
 
@@ -284,17 +288,17 @@ impl<H: Handles> TaskSync<H> {
     /// The task was read from the API server.
     fn read<E: Environment<H>>(&mut self, environment: &E, memory: &mut Memory<H>, task: H::Task) {
         self.take(environment, memory, task);
-        environment.age(&mut self.configuration);
+        environment.mark_stale(&mut self.configuration);
     }
 
     /// Begins the next action; once there is none, the round is over.
-    fn act<E: Environment<H>>(&mut self, environment: &E, memory: &mut Memory<H>) -> Step<H> {
+    fn act<E: Environment<H>>(&mut self, environment: &E, memory: &mut Memory<H>) -> NextStep<H> {
         loop {
             let Some(action) = self.actions.pop_front() else { return self.end_round(environment) };
             if environment.is_late() {
                 return self.rest(Some(LATER));
             }
-            if !self.refused.iter().all(|refused| action.stands_without(refused)) {
+            if !self.failed_actions.iter().all(|refused| action.may_follow_failed(refused)) {
                 continue;
             }
             self.current = Some(action.clone());
@@ -321,31 +325,31 @@ impl<H: Handles> TaskSync<H> {
         }
     }
 
-    fn ask(&mut self, act: Act<H>, request: Request<H>) -> Step<H> {
+    fn ask(&mut self, act: Act<H>, request: Request<H>) -> NextStep<H> {
         self.stage = Stage::Acting(act);
-        Step::Request(request)
+        NextStep::Request(request)
     }
 
-    fn end_round<E: Environment<H>>(&mut self, environment: &E) -> Step<H> {
-        let met_a_conflict = !self.refused.is_empty();
+    fn end_round<E: Environment<H>>(&mut self, environment: &E) -> NextStep<H> {
+        let met_a_conflict = !self.failed_actions.is_empty();
         if self.is_more_than_a_conflict || (met_a_conflict && self.met_a_conflict) {
-            return Step::Done(Outcome::Failed);
+            return NextStep::Finished(SyncOutcome::Failed);
         }
         self.met_a_conflict |= met_a_conflict;
         if self.decide_again { self.look_again(environment) } else { self.rest(None) }
     }
 
     /// Ends, at the latest until `most`.
-    fn rest(&self, most: Option<Duration>) -> Step<H> {
-        if self.met_a_conflict || !self.refused.is_empty() {
-            return Step::Done(Outcome::Failed);
+    fn rest(&self, most: Option<Duration>) -> NextStep<H> {
+        if self.met_a_conflict || !self.failed_actions.is_empty() {
+            return NextStep::Finished(SyncOutcome::Failed);
         }
-        Step::Done(Outcome::Rest(self.requeue_after.into_iter().chain(most).min()))
+        NextStep::Finished(SyncOutcome::Done(self.requeue_after.into_iter().chain(most).min()))
     }
 
     /// The action under way was refused. What does not depend on it is done all the same.
     fn refuse(&mut self, failure: Option<&Failure>) {
-        self.refused.extend(self.current.take());
+        self.failed_actions.extend(self.current.take());
         self.is_more_than_a_conflict |= failure != Some(&Failure::Conflict);
     }
 
@@ -356,7 +360,7 @@ impl<H: Handles> TaskSync<H> {
         memory: &mut Memory<H>,
         act: Act<H>,
         response: Response<H>,
-    ) -> Step<H> {
+    ) -> NextStep<H> {
         match (act, response) {
             (Act::Configuration, Response::Configuration(configuration)) => {
                 self.configuration = configuration;
@@ -420,7 +424,9 @@ impl<H: Handles> TaskSync<H> {
             (Act::Delete(_) | Act::DeleteTask, Response::Done)
             | (Act::Confirm(_) | Act::DeleteTask, Response::Failed(Failure::NotFound)) => {}
             // A server that does not answer is asked for nothing more.
-            (_, Response::Failed(failure)) if failure.is_ambiguous() => return Step::Done(Outcome::Failed),
+            (_, Response::Failed(failure)) if failure.is_ambiguous() => {
+                return NextStep::Finished(SyncOutcome::Failed);
+            }
             (_, response) => self.refuse(response.failure()),
         }
         self.act(environment, memory)
@@ -440,7 +446,7 @@ impl<H: Handles> TaskSync<H> {
                 let message = format!(
                     "pod {name} was this task's until its owner references or labels were changed: put them back, or delete it"
                 );
-                self.rejected = Some(Obstacle { reason: WaitReason::NameConflict, message });
+                self.refused = Some(Obstacle { reason: WaitReason::NameConflict, message });
             }
             // Names are unique: if another object's pod has it, ours is gone.
             Relation::Foreign => self.pod_is_gone = true,
@@ -457,7 +463,7 @@ impl<H: Handles> TaskSync<H> {
             Response::Pod(_) => {
                 let name = environment.active_pod_name(&self.task);
                 let message = format!("pod {name} is there and does not belong to this task");
-                self.rejected = Some(Obstacle { reason: WaitReason::NameConflict, message });
+                self.refused = Some(Obstacle { reason: WaitReason::NameConflict, message });
             }
             _ if self.retries() => {}
             _ => return self.refuse(None),
@@ -493,7 +499,7 @@ impl<H: Handles> TaskSync<H> {
                 self.requeue_after = self.requeue_after.into_iter().chain([NOT_YET]).min();
             }
             Some(Refusal::Stands(Obstacle { reason, message })) => {
-                self.rejected = Some(Obstacle { reason, message: format!("{prefix}{message}") });
+                self.refused = Some(Obstacle { reason, message: format!("{prefix}{message}") });
                 self.decide_again = true;
             }
             None => self.refuse(None),
@@ -508,7 +514,7 @@ fn is_unanswered(failure: &Failure) -> bool {
 
 /// Remembers the answer to a write on a pod, unless the next thing that is heard of the pod is that it is gone.
 fn keep<H: Handles, E: Environment<H>>(environment: &E, memory: &mut Memory<H>, id: &H::PodId, pod: H::Pod) {
-    if environment.is_leaving(&pod) {
+    if environment.is_being_removed(&pod) {
         memory.forget_pod(environment, id);
     } else {
         memory.remember_pod(environment, pod);

@@ -43,7 +43,7 @@ pub struct Gathered<'a, H: Handles> {
     /// Whether a pod of a previous task of the same name still runs.
     pub previous_pod: &'a PreviousPod,
     /// Why the active pod could not be created just now.
-    pub rejected: Option<&'a Obstacle>,
+    pub refused: Option<&'a Obstacle>,
     /// This process has removed the scheduling gate of the active pod.
     pub was_started: bool,
     /// A read made just now shows no pod of the active iteration's name.
@@ -86,7 +86,7 @@ pub trait Environment<H: Handles> {
     fn may_start(&self, task: &H::Task, pod: &H::PodId) -> bool;
 
     /// Whether the pod bears this task's uid.
-    fn is_of(&self, pod: &H::Pod, task: &H::Task) -> bool;
+    fn belongs_to(&self, pod: &H::Pod, task: &H::Task) -> bool;
     /// Whether both are versions of one pod.
     fn is_same_pod(&self, one: &H::Pod, other: &H::Pod) -> bool;
     /// Whether `one` is the newer of two versions of one pod.
@@ -98,7 +98,7 @@ pub trait Environment<H: Handles> {
     /// Nothing of the pod runs, or ever will.
     fn has_ended(&self, pod: &H::Pod) -> bool;
     /// The pod is being deleted and nothing holds it: the next thing that is heard of it is that it is gone.
-    fn is_leaving(&self, pod: &H::Pod) -> bool;
+    fn is_being_removed(&self, pod: &H::Pod) -> bool;
 
     /// Whether the task asks for a PVC of its own.
     fn wants_pvc(&self, task: &H::Task) -> bool;
@@ -110,7 +110,7 @@ pub trait Environment<H: Handles> {
 
     /// A newer version of the task was read: what was read of the configuration before may be older than what the
     /// task's status knows.
-    fn age(&self, configuration: &mut H::Configuration);
+    fn mark_stale(&self, configuration: &mut H::Configuration);
 
     /// Now.
     fn now(&self) -> H::Time;

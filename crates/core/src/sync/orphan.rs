@@ -9,7 +9,7 @@ use crate::decide::Action;
 
 /// How often a pod that has our finalizer is looked at while its task is there: nothing tells that the task has gone,
 /// and a pod that has ended may never change again.
-pub const LOOK_AGAIN: Duration = Duration::from_secs(30);
+pub const ORPHAN_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A pod that is looked at because the cache does not show its task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +56,7 @@ pub enum OrphanStep<H: Handles> {
     /// The shell carries this out.
     Request(OrphanRequest<H>),
     /// Nothing more is to be done before the pod changes, or this time is over.
-    Rest(Option<Duration>),
+    Done(Option<Duration>),
     /// Something failed: tried again, each time later.
     Failed,
 }
@@ -66,7 +66,7 @@ pub trait OrphanEnvironment<H: Handles> {
     /// The pod has our finalizer.
     fn has_finalizer(&self, pod: &H::Pod) -> bool;
     /// How long the pod is still left to another release that served its task.
-    fn is_left_for(&self, pod: &H::Pod) -> Option<Duration>;
+    fn reserved_for(&self, pod: &H::Pod) -> Option<Duration>;
     /// What is done to a pod without a task ([`stop_all`](crate::decide::stop_all)).
     fn stop(&self, pod: &H::Pod) -> Vec<Action<H::PodId>>;
 }
@@ -89,7 +89,7 @@ impl<H: Handles> OrphanSync<H> {
 
     /// When a pod whose task is there is looked at again.
     pub fn while_task_exists<E: OrphanEnvironment<H>>(environment: &E, pod: &H::Pod) -> Option<Duration> {
-        environment.has_finalizer(pod).then_some(LOOK_AGAIN)
+        environment.has_finalizer(pod).then_some(ORPHAN_CHECK_INTERVAL)
     }
 
     /// Takes the answer to the last request, and says what comes next.
@@ -100,11 +100,11 @@ impl<H: Handles> OrphanSync<H> {
     ) -> OrphanStep<H> {
         match response {
             OrphanResponse::TaskExists => {
-                return OrphanStep::Rest(Self::while_task_exists(environment, &self.pod));
+                return OrphanStep::Done(Self::while_task_exists(environment, &self.pod));
             }
             OrphanResponse::TaskIsGone => {
-                if let Some(left) = environment.is_left_for(&self.pod) {
-                    return OrphanStep::Rest(Some(left));
+                if let Some(left) = environment.reserved_for(&self.pod) {
+                    return OrphanStep::Done(Some(left));
                 }
                 self.has_read = true;
                 self.actions = environment.stop(&self.pod).into();
@@ -124,6 +124,6 @@ impl<H: Handles> OrphanSync<H> {
                 _ => {}
             }
         }
-        if self.met_a_conflict { OrphanStep::Failed } else { OrphanStep::Rest(None) }
+        if self.met_a_conflict { OrphanStep::Failed } else { OrphanStep::Done(None) }
     }
 }

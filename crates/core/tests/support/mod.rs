@@ -14,7 +14,7 @@ use agentloop_core::{
     api::{AgentTask, AgentTaskSpec, Thresholds},
     decide::{Observed, PreviousPod},
     facts::PodFacts,
-    pod::{Injection, Means},
+    pod::{BuildInputs, Injection},
     settings::{Configuration, Settings},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -124,9 +124,9 @@ pub fn injection() -> Injection {
 }
 
 /// What pods are made with, under the default settings.
-pub fn means(injection: &Injection) -> Means<'_> {
+pub fn means(injection: &Injection) -> BuildInputs<'_> {
     static SETTINGS: LazyLock<Settings> = LazyLock::new(Settings::default);
-    Means { injection, settings: &SETTINGS, report_key: "the-key" }
+    BuildInputs { injection, settings: &SETTINGS, report_key: "the-key" }
 }
 
 pub fn default_thresholds(spec: &AgentTaskSpec) -> Thresholds {
