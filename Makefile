@@ -1,4 +1,4 @@
-# One command for everything that a developer does; "make" alone lists them.
+# All commands for developers; "make" alone lists them.
 
 # The local cluster of the targets below, and the arguments that start it (--api-only).
 CLUSTER      ?= agentloop
@@ -11,7 +11,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## run two loops on a new local cluster (root; CLUSTER=current: on your own cluster)
+demo: ## run two loops on a local cluster (root; CLUSTER=current: on your own cluster)
 	@CLUSTER=$(CLUSTER) hack/demo
 
 .PHONY: images
@@ -19,7 +19,7 @@ images: ## build the operator's and the runner's image as OCI archives in dist/
 	@hack/build-images
 
 .PHONY: prerequisites
-prerequisites: ## check this machine's prerequisites, and install them if that is allowed
+prerequisites: ## check what this machine needs, and install what is missing if that is allowed
 	@hack/prerequisites
 
 .PHONY: tools
@@ -27,19 +27,19 @@ tools: ## build Kubernetes, etcd, containerd and helm from source, once (15 min 
 	@hack/tools/build
 
 .PHONY: cluster
-cluster: ## start the local cluster (root; CLUSTER_ARGS=--api-only needs none) and print its KUBECONFIG
+cluster: ## start the local cluster and print its KUBECONFIG (root; not with CLUSTER_ARGS=--api-only)
 	@kubeconfig=$$(hack/cluster up --name $(CLUSTER) $(CLUSTER_ARGS)) && echo "export KUBECONFIG=$$kubeconfig"
 
 .PHONY: cluster-down
-cluster-down: ## stop the local cluster and remove everything it left
+cluster-down: ## stop the local cluster and remove all its files
 	@hack/cluster down --name $(CLUSTER)
 
 .PHONY: generate
-generate: ## generate the CRD, its JSON schema for editors and its reference from the API's types
+generate: ## generate the CRD, the JSON Schema for editors and docs/api.md from the API's types
 	@hack/generate
 
 .PHONY: lint
-lint: ## check format, code, documentation, dependencies, scripts and chart
+lint: ## check formatting, code, documentation, dependencies, scripts and chart
 	@hack/lint
 
 .PHONY: audit
@@ -47,14 +47,14 @@ audit: ## check the dependencies against the advisory database (needs the intern
 	@hack/lint audit
 
 .PHONY: test
-test: ## run all tests; builds and starts everything they need
+test: ## run all tests; builds and starts everything that they need
 	@hack/test
 
-# Seconds for each target.
+# Seconds per target.
 FUZZ_SECONDS ?= 60
 
 .PHONY: fuzz
-fuzz: ## search for inputs that break the parsers, FUZZ_SECONDS (60) for each of fuzz/targets
+fuzz: ## search for inputs that break the parsers (FUZZ_SECONDS=60 per target)
 	@hack/prerequisites rust fuzz
 	@hack/fuzz --seconds $(FUZZ_SECONDS)
 
@@ -72,8 +72,8 @@ endurance: ## run 1,000 tasks through 20 iterations each with one operator (TASK
 
 .PHONY: test-unit test-fuzz test-model test-api test-chaos test-chart test-examples test-e2e test-demo
 test-unit: ## run the tests that need no server
-test-fuzz: ## search for inputs that break the parsers, for a short time
-test-model: ## search what can happen to the rules, briefly, and verify that the search finds broken rules
+test-fuzz: ## search briefly for inputs that break the parsers
+test-model: ## search briefly what can happen to the rules, and verify that the search finds broken rules
 test-api: ## run the operator's tests against a real API server
 test-chaos: ## run a sample of fault plans, and verify that the checker detects broken operators
 test-chart: ## run the chart's tests
@@ -84,13 +84,13 @@ test-unit test-fuzz test-model test-api test-chaos test-chart test-examples test
 	@hack/test $(@:test-%=%)
 
 .PHONY: transitions
-transitions: ## edit 1,000 tasks in the middle of their loops, and verify that they end as new ones do
+transitions: ## edit 1,000 tasks in the middle of their loops, and verify that they end like new tasks
 	@hack/test transitions
 
 .PHONY: memory
-memory: ## measure the operator's memory with 1,000 tasks, 10,000 pods and objects crafted to take much
+memory: ## measure the operator's memory with 1,000 tasks, 10,000 pods and crafted objects
 	@hack/test memory
 
 .PHONY: mutants
-mutants: ## break the rules and the parsers one place at a time, and list what no test notices (1 h on two cores)
+mutants: ## mutate the rules and parsers one place at a time, and list the mutants that no test catches (1 h on two cores)
 	@hack/mutants

@@ -5,11 +5,11 @@ if [ -n "${AGENTLOOP_HACK_DIR:-}" ]; then return 0; fi
 AGENTLOOP_HACK_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 readonly AGENTLOOP_HACK_DIR
 
-# What can be built again at any time, and what belongs to a running cluster.
+# The cache has what can be rebuilt at any time; the state folder has what belongs to a running cluster.
 AGENTLOOP_CACHE=${AGENTLOOP_CACHE:-${XDG_CACHE_HOME:-${HOME:?is not set: set it, or AGENTLOOP_CACHE}/.cache}/agentloop}
 AGENTLOOP_STATE=${AGENTLOOP_STATE:-${XDG_STATE_HOME:-${HOME:?is not set: set it, or AGENTLOOP_STATE}/.local/state}/agentloop}
 
-# Messages go to stderr: stdout is kept for the one thing that a command prints.
+# Messages go to stderr: stdout is only for a command's result.
 say() { printf '%s\n' "$*" >&2; }
 
 die() {
@@ -22,7 +22,7 @@ die() {
   exit 1
 }
 
-# Exit 2 is for a command line that makes no sense; a script defines usage().
+# Exit code 2 is for invalid command lines. The script must define usage().
 usage_error() {
   printf '%s: %s\n\n' "${0##*/}" "$1" >&2
   usage >&2
@@ -31,7 +31,7 @@ usage_error() {
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# Relative paths would change their meaning for a daemon that runs elsewhere.
+# Daemons run in another folder, so relative paths would not work.
 absolute() {
   case $1 in
     /*) printf '%s\n' "$1" ;;
@@ -41,7 +41,7 @@ absolute() {
 AGENTLOOP_CACHE=$(absolute "$AGENTLOOP_CACHE")
 AGENTLOOP_STATE=$(absolute "$AGENTLOOP_STATE")
 
-# poll SECONDS COMMAND… : true as soon as COMMAND is, false once the time is up.
+# poll SECONDS COMMAND… : returns 0 as soon as COMMAND succeeds, 1 when the time is up.
 poll() {
   local deadline=$((SECONDS + $1))
   shift
@@ -51,7 +51,7 @@ poll() {
   done
 }
 
-# tail_of FILE : its last lines on stderr, indented, to explain an error.
+# tail_of FILE : prints its last lines on stderr, indented, to explain an error.
 tail_of() {
   if [ -s "$1" ]; then
     say "last lines of $1:"

@@ -2,7 +2,7 @@
 # etcd, the API server and the controllers of the selected cluster.
 
 start_etcd() {
-  # Without fsync: the cluster's state dies with the cluster anyway, and every write is faster.
+  # Without fsync, which makes every write faster: nothing needs the state after the cluster has stopped.
   start_daemon etcd --data-dir "$CLUSTER_DIR/etcd" --unsafe-no-fsync --log-level warn --name "$CLUSTER_NAME" \
     --listen-client-urls "http://127.0.0.1:$ETCD_PORT" --advertise-client-urls "http://127.0.0.1:$ETCD_PORT" \
     --listen-peer-urls "http://127.0.0.1:$ETCD_PEER_PORT" --initial-advertise-peer-urls "http://127.0.0.1:$ETCD_PEER_PORT" \
@@ -12,7 +12,7 @@ start_etcd() {
 start_apiserver() {
   local options=()
   if [ "$CLUSTER_MODE" = full ]; then
-    # By address: no host knows the node by its name.
+    # By address: no host can resolve the node's name.
     options+=(--kubelet-preferred-address-types InternalIP
       --kubelet-certificate-authority "$PKI/ca.crt"
       --kubelet-client-certificate "$PKI/kubelet-client.crt" --kubelet-client-key "$PKI/kubelet-client.key")
@@ -36,7 +36,7 @@ start_apiserver() {
     "${options[@]}"
 }
 
-# The default request rate makes it take five seconds to start.
+# With the default request rate, it takes five seconds to start.
 start_controllers() {
   local controllers='*'
   # If tests play the kubelet, nothing renews a node's lease, and nodes must stay as the tests set them.
@@ -60,7 +60,7 @@ wait_for_api() {
   wait_for_daemon 60 kube-apiserver "it is ready (/readyz at https://$ADDRESS:$API_PORT)" api_is_ready
 }
 
-# Until it exists the API server refuses every pod of the namespace.
+# Until it exists, the API server refuses all pods of the namespace.
 wait_for_service_account() {
   wait_for_daemon 30 kube-controller-manager "the ServiceAccount default/default exists" \
     kube get serviceaccount default --namespace default
@@ -69,7 +69,6 @@ wait_for_service_account() {
 start_control_plane() {
   start_etcd
   start_apiserver
-  # It retries until it finds the API server.
   wait_for_api
   start_controllers
   if [ "$CLUSTER_MODE" = full ]; then start_scheduler; fi

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034 # what is set here is read by who follows
-# A task's loop as lines of text, one for each change of its status.
+# shellcheck disable=SC2034 # the callers of follow read what is set here
+# Prints a task's loop, one line for each change of its status.
 
 readonly STATUS_FIELDS=(metadata.generation status.observedGeneration status.phase status.iterations status.message
   status.active.iteration 'status.history[0].iteration' 'status.history[0].outcome' 'status.history[0].exitCode'
   'status.history[0].changed' 'status.history[0].filesChanged' 'status.history[0].gate.ready'
   'status.history[0].gate.reason' 'status.history[0].error')
 
-# kubectl turns tabs into blanks here, so fields end with what no text contains.
+# kubectl turns tabs into spaces here, so fields end with a character that no text contains.
 readonly FIELD_END=$'\x1f'
 
 status_template() {
@@ -24,7 +24,7 @@ read_status() {
   files=${fields[10]} ready=${fields[11]} reason=${fields[12]} error=${fields[13]}
 }
 
-# How the last iteration ended, in one line.
+# Prints in one line how the last iteration ended.
 last_iteration() {
   local text="iteration $last: "
   if [ "$outcome" = Exited ]; then text+="exit code ${code:-?}"; else text+=$outcome; fi
@@ -36,7 +36,7 @@ last_iteration() {
   case $ready in
     true) text+=", ready" ;;
     false) text+=", not ready" ;;
-    *) text+=", no word on completion" ;;
+    *) text+=", no completion gate" ;;
   esac
   echo "$text${reason:+: $reason}${error:+ ($error)}"
 }
@@ -57,15 +57,15 @@ print_line() { printf '%6s  %-22s %s\n' "$((SECONDS - follow_since)) s" "$1" "$2
 
 is_stop() { [[ $1 =~ ^(IterationLimitReached|CircuitOpen|Failed|Succeeded)$ ]]; }
 
-# follow TASK SECONDS PHASE : shows the task's status until it is in PHASE. False if it stops in
-# another one, or the time is up; follow_problem then says so.
-# Sets first_active: the first iteration in flight that was seen.
+# follow TASK SECONDS PHASE : prints the task's status until it is in PHASE. Fails if the task stops in another phase,
+# or when the time is up; follow_problem then says why. Sets first_active to the first active iteration that was
+# observed.
 follow() {
   local deadline=$((SECONDS + $2)) watch watcher answer=2
   local generation observed phase='' iterations message active last outcome code changed files ready reason error
   follow_since=$SECONDS first_active='' follow_problem=''
   if [ "$1" != "${followed:-}" ]; then followed=$1 shown_iterations=0 shown_message=''; fi
-  # A watch may end by itself; then it is begun anew.
+  # If a watch ends by itself, it is started again.
   while [ "$answer" = 2 ] && [ "$SECONDS" -lt "$deadline" ]; do
     exec {watch}< <(exec kubectl --namespace "$NAMESPACE" get agt "$1" --watch --output jsonpath="$(status_template)")
     watcher=$!
@@ -81,7 +81,7 @@ follow() {
   return "$answer"
 }
 
-# follow_watch PHASE : 0 once it is reached, 1 at another stop, 2 when the watch ended or the time is up.
+# follow_watch PHASE : returns 0 when it is reached, 1 at another stop, 2 if the watch ended or the time is up.
 follow_watch() {
   local line left
   while left=$((deadline - SECONDS)) && [ "$left" -gt 0 ] && read -r -t "$left" -u "$watch" line; do

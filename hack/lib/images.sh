@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# The two images that a cluster itself needs, made from scratch, and the loading of others.
+# Builds from scratch the two images that a cluster itself needs, and loads images into a cluster.
 
 readonly BASE_IMAGES=(pause busybox)
 
-# base_image NAME : the archive of localhost/NAME:1, built unless it is in the cache.
+# base_image NAME : prints the archive of localhost/NAME:1; builds it unless it is in the cache.
 base_image() {
   local recipe=$AGENTLOOP_HACK_DIR/images/$1 hash archive
   hash=$(cat "$recipe/Containerfile" "$(command -v busybox)" "$AGENTLOOP_HACK_DIR/lib/images.sh" | sha256sum)
@@ -15,7 +15,7 @@ base_image() {
   echo "$archive"
 }
 
-# build_base_image NAME RECIPE ARCHIVE : both have nothing but Debian's static busybox inside.
+# build_base_image NAME RECIPE ARCHIVE : both images contain only Debian's static busybox.
 build_base_image() (
   context=$(mktemp -d)
   trap 'rm -rf "$context"' EXIT
@@ -45,7 +45,7 @@ stage_busybox() {
 import_image() {
   ctr images import "$1" >"$CLUSTER_DIR/logs/import.log" 2>&1 || {
     tail_of "$CLUSTER_DIR/logs/import.log"
-    die "cluster $CLUSTER_NAME: cannot load $1" "it must be an OCI archive with a name, such as hack/image-build writes"
+    die "cluster $CLUSTER_NAME: cannot load $1" "it must be an OCI archive with an image name, such as those of hack/image-build"
   }
 }
 
@@ -56,14 +56,14 @@ load_base_images() {
     archive=$(base_image "$image")
     import_image "$archive"
   done
-  # Nothing is pulled here, and this is what the examples and other clusters call it.
+  # The cluster pulls no images, so this name, which the examples use, must exist locally.
   ctr images tag --force localhost/busybox:1 docker.io/library/busybox:1 >/dev/null
 }
 
 load_archives() {
   local archive
   for archive in "$@"; do
-    [ -f "$archive" ] || die "there is no archive $archive" "build it: hack/image-build NAME CONTEXT $archive"
+    [ -f "$archive" ] || die "the archive $archive does not exist" "fix: hack/image-build NAME CONTEXT $archive"
   done
   for archive in "$@"; do
     import_image "$archive"
@@ -71,6 +71,6 @@ load_archives() {
   done
 }
 
-# images_annotation ARCHIVE… : for helm --set-string. The tag is the same for every build, so this is what shows the
-# Deployment of new images.
+# images_annotation ARCHIVE… : prints an argument for helm --set-string. The tag is the same for every build, so only
+# this annotation makes the Deployment roll out new images.
 images_annotation() { echo "podAnnotations.images=$(cat "$@" | sha256sum | cut -c -16)"; }

@@ -1,13 +1,13 @@
 # shellcheck shell=bash
-# A full cluster lives in a network namespace of its own: kube-proxy and the bridge then cannot
-# meet those of another cluster, nor the machine's own, and all of it goes with the namespace.
+# A full cluster runs in its own network namespace: its kube-proxy and bridge cannot conflict with those of other
+# clusters or of the machine, and all of them disappear with the namespace.
 #
 #   machine  <- veth ->  10.200.SLOT.1, the node and the API server  <- bridge ->  pods
 
 network_command() {
   "$@" 2>>"$CLUSTER_DIR/logs/network.log" || {
     tail_of "$CLUSTER_DIR/logs/network.log"
-    die "cluster $CLUSTER_NAME: this failed, see above: $*" "it needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN, and a kernel with veth and nftables"
+    die "cluster $CLUSTER_NAME: this command failed, see above: $*" "it needs root with CAP_NET_ADMIN and CAP_SYS_ADMIN, and a kernel with veth and nftables"
   }
 }
 
@@ -22,15 +22,15 @@ create_network() {
   network_command "${INSIDE[@]}" ip link set eth0 up
   network_command "${INSIDE[@]}" ip route add default via "$HOST_ADDRESS"
   network_command "${INSIDE[@]}" sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
-  # So that tests on the machine reach pods, and pods reach servers on the machine.
+  # Tests on the machine can then reach pods, and pods can reach servers on the machine.
   network_command ip route add "$POD_SUBNET" via "$ADDRESS"
-  open_way_out
+  allow_internet_access
 }
 
-# Pods and image pulls reach what the machine reaches, if its firewall allows it: a convenience
-# for people who run real agents, so its failure is no error.
-open_way_out() {
-  nft -f - 2>>"$CLUSTER_DIR/logs/network.log" <<NFT || say "cluster $CLUSTER_NAME: without a way out to the internet (see logs/network.log)"
+# Lets pods and image pulls reach what the machine can reach, if its firewall allows that. Only real agents need this,
+# so a failure is not an error.
+allow_internet_access() {
+  nft -f - 2>>"$CLUSTER_DIR/logs/network.log" <<NFT || say "cluster $CLUSTER_NAME: pods have no internet access (see logs/network.log)"
 table ip $NETNS {
   chain postrouting {
     type nat hook postrouting priority srcnat;
@@ -39,7 +39,7 @@ table ip $NETNS {
 }
 NFT
   if [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 0 ]; then
-    say "cluster $CLUSTER_NAME: setting net.ipv4.ip_forward=1 on this machine, for the pods' way out"
+    say "cluster $CLUSTER_NAME: setting net.ipv4.ip_forward=1 on this machine, for the pods' internet access"
     echo 1 >/proc/sys/net/ipv4/ip_forward || true
   fi
 }

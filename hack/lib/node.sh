@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # The one node of a full cluster: containerd, kubelet, kube-proxy.
 
-# A unix socket's path has 108 bytes; the kubelet's and containerd's lie below the cluster's folder.
+# The path of a Unix socket has at most 108 bytes; those of the kubelet and containerd are in the cluster's folder.
 require_short_path() {
   if [ "$1" = full ] && [ ${#CLUSTER_DIR} -gt 65 ]; then
     die "cluster $CLUSTER_NAME: the path $CLUSTER_DIR is too long for sockets (${#CLUSTER_DIR} > 65 characters)" \
-      "use a shorter name, or set AGENTLOOP_STATE to a shorter path"
+      "fix: use a shorter name, or set AGENTLOOP_STATE to a shorter path"
   fi
 }
 
@@ -13,7 +13,7 @@ containerd_socket() { echo "$CLUSTER_DIR/containerd/run/containerd.sock"; }
 
 ctr() { "$(tool ctr)" --address "$(containerd_socket)" --namespace k8s.io "$@"; }
 
-# restrict_oom_score_adj: without CAP_SYS_RESOURCE no process may lower its score, and every sandbox would die.
+# restrict_oom_score_adj: without CAP_SYS_RESOURCE, processes may not lower their score, and no sandbox could start.
 write_containerd_config() {
   cat >"$CLUSTER_DIR/containerd/config.toml" <<TOML
 version = 3
@@ -71,7 +71,7 @@ start_containerd() {
 
 write_kubelet_config() {
   local resolv=/etc/resolv.conf
-  # What systemd-resolved offers to the machine is an address inside the machine.
+  # With systemd-resolved, /etc/resolv.conf names a loopback address, which pods cannot use.
   if [ -e /run/systemd/resolve/resolv.conf ]; then resolv=/run/systemd/resolve/resolv.conf; fi
   cat >"$CLUSTER_DIR/kubelet/config.yaml" <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
@@ -119,8 +119,8 @@ node_is_ready() {
 
 wait_for_node() { wait_for_daemon 60 kubelet "the node $NODE is Ready" node_is_ready; }
 
-# The node may still count as Ready from before, so a restarted kubelet itself is asked, and
-# answers for its pods (logs, exec) only once it has heard of them.
+# The node may still be Ready from before, so this asks the restarted kubelet itself. It can serve its pods (logs, exec)
+# only when it knows them.
 kubelet_knows_its_pods() {
   local bound known
   bound=$(kube get pods --all-namespaces --field-selector "spec.nodeName=$NODE" --output name) || return 1
@@ -134,7 +134,7 @@ node_stop() {
     return
   fi
   kill_daemon kubelet
-  say "cluster $CLUSTER_NAME: the kubelet is killed, its containers live on; the node turns NotReady within a minute"
+  say "cluster $CLUSTER_NAME: the kubelet is killed; its containers keep running, and the node becomes NotReady within a minute"
 }
 
 node_start() {
@@ -149,9 +149,9 @@ node_start() {
   say "cluster $CLUSTER_NAME: the kubelet is running again"
 }
 
-# === what is left of containers ===
+# === removing containers ===
 
-# container_ids : from containerd's folders, and from the children of shims in case a user removed those.
+# container_ids : from containerd's folders, and from the children of shims if a user removed the folders.
 container_ids() {
   local folder shim child
   for folder in "$CLUSTER_DIR"/containerd/run/io.containerd.runtime.v2.task/k8s.io/*/; do
@@ -164,7 +164,7 @@ container_ids() {
   done
 }
 
-# cgroup_folders ID… : in every hierarchy, the deepest first.
+# cgroup_folders ID… : prints the folders in all hierarchies, the deepest first.
 cgroup_folders() {
   local id folder
   for id in "$@"; do
@@ -187,7 +187,7 @@ nothing_contained() {
   return 1
 }
 
-# remove_containers : with their shims, cgroups, sockets and links.
+# remove_containers : also removes their shims, cgroups, sockets and links.
 remove_containers() {
   local ids sockets folder link id
   mapfile -t ids < <(container_ids | sort -u)
@@ -195,12 +195,12 @@ remove_containers() {
     grep -o '/[^"]*/containerd/s/[0-9a-f]*')
   kill_daemon containerd-shim-runc-v2
   poll 20 nothing_contained "${ids[@]}" ||
-    die "cluster $CLUSTER_NAME: processes of its containers do not die: $(contained_pids "${ids[@]}" | tr '\n' ' ')" \
-      "see their state: ps -o pid,stat,wchan,args -p PID"
+    die "cluster $CLUSTER_NAME: processes of its containers cannot be killed: $(contained_pids "${ids[@]}" | tr '\n' ' ')" \
+      "to see their state: ps -o pid,stat,wchan,args -p PID"
   if [ ${#sockets[@]} -gt 0 ]; then rm -f "${sockets[@]}"; fi
   while read -r folder; do rmdir "$folder" 2>/dev/null || true; done < <(cgroup_folders "${ids[@]}")
   for id in "${ids[@]}"; do rm -f /var/lib/cni/results/*-"$id"-*; done
-  # The kubelet's one folder that cannot be configured.
+  # The only folder of the kubelet that cannot be configured.
   for link in /var/log/containers/*; do
     if [[ $(readlink "$link") == "$CLUSTER_DIR/"* ]]; then rm -f "$link"; fi
   done

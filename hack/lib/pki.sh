@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Certificates and kubeconfigs of the selected cluster, made anew with it.
+# Certificates and kubeconfigs of the selected cluster, created with it.
 
 readonly KEY_OPTIONS=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
 
 run_openssl() {
   openssl "$@" 2>>"$CLUSTER_DIR/logs/openssl.log" || {
     tail_of "$CLUSTER_DIR/logs/openssl.log"
-    die "cluster $CLUSTER_NAME: openssl $1 failed, see above" "OpenSSL 1.1.1 or newer is needed; this is $(openssl version)"
+    die "cluster $CLUSTER_NAME: openssl $1 failed, see above" "it needs OpenSSL 1.1.1 or newer; this is $(openssl version)"
   }
 }
 
@@ -54,7 +54,7 @@ current-context: agentloop-$CLUSTER_NAME
 YAML
 }
 
-# create_identity NAME SUBJECT : a client certificate and the kubeconfig $PKI/NAME.kubeconfig.
+# create_identity NAME SUBJECT : creates a client certificate and the kubeconfig $PKI/NAME.kubeconfig.
 create_identity() {
   create_certificate "$1" "$2" clientAuth
   write_kubeconfig "$PKI/$1.kubeconfig" "$1"

@@ -1,31 +1,31 @@
 # shellcheck shell=bash
-# shellcheck disable=SC2034 # what is set here is read by the other files
-# A cluster's name determines the paths of its files; a slot keeps clusters apart on one machine.
+# shellcheck disable=SC2034 # other files read what is set here
+# A cluster's name determines the paths of its files. Its slot determines its addresses on this machine.
 
 readonly CLUSTERS_DIR=$AGENTLOOP_STATE/clusters
-# Networks belong to the machine, whichever state folder a cluster is in, and are gone after a reboot: so are slots.
+# Like networks, slots belong to the machine and not to a state folder, and are gone after a reboot.
 readonly SLOTS_DIR=/run/agentloop/slots
 readonly LAST_SLOT=99
 
 # select_cluster NAME : sets CLUSTER_NAME, CLUSTER_DIR, KUBECONFIG_FILE.
 select_cluster() {
   [[ $1 =~ ^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$ ]] ||
-    usage_error "'$1' is not a cluster name: lower case letters, digits and dashes, at most 32"
+    usage_error "'$1' is not a cluster name: use at most 32 lower case letters, digits and dashes"
   CLUSTER_NAME=$1
   CLUSTER_DIR=$CLUSTERS_DIR/$1
   KUBECONFIG_FILE=$CLUSTER_DIR/kubeconfig
 }
 
-# One command at a time may change a cluster. Descriptor 9 is closed again for daemons.
+# Only one command at a time may change a cluster. Daemons do not inherit descriptor 9.
 lock_cluster() {
-  mkdir -p "$AGENTLOOP_STATE/locks" || die "cannot write to the state folder $AGENTLOOP_STATE" "set AGENTLOOP_STATE to a folder of yours"
+  mkdir -p "$AGENTLOOP_STATE/locks" || die "cannot write to the state folder $AGENTLOOP_STATE" "fix: set AGENTLOOP_STATE to a writable folder"
   exec 9>"$AGENTLOOP_STATE/locks/$CLUSTER_NAME"
-  flock -w 300 9 || die "cluster $CLUSTER_NAME: another hack/cluster has been changing it for 5 minutes" "wait for it, or end it"
+  flock -w 300 9 || die "cluster $CLUSTER_NAME: another hack/cluster has been changing it for 5 minutes" "wait for it, or stop it"
 }
 
 unlock_cluster() { exec 9>&-; }
 
-# The mode (api or full) of the selected cluster; empty if there is none.
+# Prints the mode (api or full) of the selected cluster, or nothing if there is no cluster.
 mode_of_cluster() { cat "$CLUSTER_DIR/mode" 2>/dev/null || true; }
 
 cluster_names() {
@@ -35,8 +35,8 @@ cluster_names() {
   done
 }
 
-# find_slot : the slot that the selected cluster holds, if any. Asks the machine and not the
-# state folder, which a user may have removed under a running cluster.
+# find_slot : prints the slot of the selected cluster, if it has one. Does not depend on the state folder, which a user
+# may have removed while the cluster is running.
 find_slot() {
   local entry
   for entry in "$SLOTS_DIR"/*; do
@@ -47,7 +47,7 @@ find_slot() {
   done
 }
 
-# take_slot : prints the slot that is now the selected cluster's.
+# take_slot : reserves a slot for the selected cluster and prints it.
 take_slot() (
   mkdir -p "$SLOTS_DIR"
   exec 8>"$SLOTS_DIR.lock"
@@ -61,13 +61,13 @@ take_slot() (
     echo "$slot"
     return
   done
-  die "cluster $CLUSTER_NAME: all $((LAST_SLOT + 1)) slots are taken ($SLOTS_DIR)" "take clusters down: hack/cluster down --all"
+  die "cluster $CLUSTER_NAME: all $((LAST_SLOT + 1)) slots are taken ($SLOTS_DIR)" "fix: stop clusters: hack/cluster down --all"
 )
 
 release_slot() { rm -f "$SLOTS_DIR/$1"; }
 
-# use_slot SLOT : the addresses of a full cluster. All ports are the usual ones, because the
-# cluster has a network namespace of its own.
+# use_slot SLOT : sets the addresses of a full cluster. It uses the usual ports, because it has its own network
+# namespace.
 use_slot() {
   SLOT=$1
   ADDRESS=10.200.$SLOT.1
@@ -80,8 +80,8 @@ use_slot() {
   API_PORT=6443 ETCD_PORT=2379 ETCD_PEER_PORT=2380
 }
 
-# take_ports : free ports for an API-only cluster, reserved in its folder until it goes. They lie
-# below the range from which the kernel takes ports for outgoing connections.
+# take_ports : chooses free ports for an API-only cluster and reserves them in its folder until the cluster is removed.
+# They are below the range that the kernel uses for outgoing connections.
 take_ports() {
   ADDRESS=127.0.0.1
   SERVICE_SUBNET=10.202.255.0/24

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Dynamic volumes, as kind has them: the StorageClass "standard", folders below the cluster's own.
+# Dynamic volumes as in kind: the StorageClass "standard", with folders in the cluster's folder.
 
 readonly STORAGE_NAMESPACE=local-path-storage
 
@@ -9,8 +9,8 @@ volume_config() {
 JSON
 }
 
-# The provisioner reads config.json from a file and the rest from the ConfigMap. Volumes are made
-# with mode 0777, because it is not known yet which user a pod will run as.
+# The provisioner reads config.json from a file, and the rest from the ConfigMap. Volumes are created with mode 0777,
+# because the user of the pod is not known yet.
 storage_manifest() {
   cat <<YAML
 apiVersion: v1
@@ -63,7 +63,7 @@ start_storage() {
   chmod 0755 "$CLUSTER_DIR/volumes"
   volume_config >"$CLUSTER_DIR/storage/config.json"
   storage_manifest | kube apply --filename - >/dev/null ||
-    die "cluster $CLUSTER_NAME: the API server refused the objects of the volume provisioner" "its message is above"
+    die "cluster $CLUSTER_NAME: the API server refused the objects of the volume provisioner" "see its message above"
   start_daemon local-path-provisioner start \
     --kubeconfig "$PKI/admin.kubeconfig" --config "$CLUSTER_DIR/storage/config.json" --namespace "$STORAGE_NAMESPACE" \
     --helper-image localhost/busybox:1 --configmap-name local-path --service-account-name helper
