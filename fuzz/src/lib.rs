@@ -1,4 +1,4 @@
-//! Shared by the targets: a measure of work that needs no clock, and reference code that is slow on purpose.
+//! Shared by the targets: a way to measure work without a clock, and reference code that is slow on purpose.
 
 pub mod gitignore;
 
@@ -35,15 +35,15 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Runs a function that must not copy its input repeatedly: for `length` bytes it may allocate `each` times as much memory,
-/// and `once` more. Code that copies in a loop is quadratic, and fails here whatever the speed of the machine.
+/// Runs a function that must not copy its input repeatedly: for `length` bytes of input, it may allocate `each` times
+/// as much memory plus `once`. Code that copies in a loop is quadratic and fails here, on a machine of any speed.
 ///
 /// # Panics
-/// It allocated more.
+/// If it allocated more.
 pub fn within<T>(length: usize, each: usize, once: usize, act: impl FnOnce() -> T) -> T {
     let before = ASKED.load(Ordering::Relaxed);
     let result = act();
     let asked = ASKED.load(Ordering::Relaxed) - before;
-    assert!(asked <= length * each + once, "{asked} bytes asked for, for {length} bytes of input");
+    assert!(asked <= length * each + once, "{asked} bytes allocated for {length} bytes of input");
     result
 }

@@ -1,4 +1,4 @@
-//! Gitignore patterns: read within bounds, matched with bounded work, and in the way that git reads them.
+//! Gitignore patterns: read in bounded memory, matched in bounded time, and with the same results as git.
 #![no_main]
 
 use std::cell::Cell;
@@ -32,13 +32,13 @@ fuzz_target!(|data: &[u8]| {
         if let Some(slow) = gitignore::verdict(text, &path, folder) {
             assert_eq!(verdict, slow, "{:?} for {:?}", text.escape_ascii(), path.escape_ascii());
         }
-        // If it may not continue, nothing is ignored by accident.
+        // If the matching is cut short, it does not give a wrong result.
         let off = || false;
         let never = Effort::while_on(&off);
         assert!([None, verdict].contains(&rules.verdict(&path, folder, &never)));
         let below = [b"x/", path.as_slice()].concat();
         let effort = Effort::while_on(&on);
-        assert_eq!(rules.verdict_below(b"x", &below, folder, &effort), verdict, "elsewhere the same");
+        assert_eq!(rules.verdict_below(b"x", &below, folder, &effort), verdict, "the same in another folder");
         assert_eq!(rules.verdict_below(b"y", &below, folder, &effort), None);
     }
 });

@@ -1,4 +1,4 @@
-//! Git's index: whatever its bytes are, it is read in bounded memory, and equal indexes have equal hashes.
+//! Git's index: any bytes are read in bounded memory, and equal indexes have equal hashes.
 #![no_main]
 
 use std::cell::Cell;
@@ -26,16 +26,16 @@ fuzz_target!(|bytes: &[u8]| {
         match &whole {
             Ok(index) => {
                 assert_eq!(Some(index.digest), digest);
-                assert!(index.paths.is_sorted_by(|one, next| one < next), "they are searched");
+                assert!(index.paths.is_sorted_by(|one, next| one < next), "a search needs them sorted");
                 let length: usize = index.paths.iter().map(Vec::len).sum();
                 assert!(length <= 4 * bytes.len() + 4, "{length} bytes from {}", bytes.len());
-                // What git caches about files to compare them faster does not count here.
+                // The file times that git caches for faster comparisons do not count here.
                 if let Some(touched) = touched(bytes) {
                     assert_eq!(Index::digest(&touched, object), digest, "times");
                     assert_eq!(Index::strict(&touched, object), strict, "times");
                 }
             }
-            Err(error) => assert_eq!(*error, IndexError::Malformed, "there is room"),
+            Err(error) => assert_eq!(*error, IndexError::Malformed, "memory is not limited"),
         }
         match bounded {
             Err(IndexError::TooLarge) => assert!(held.get() > ROOM),
@@ -44,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
 });
 
-/// The same index with another time in its first entry.
+/// The same index with a different time in its first entry.
 fn touched(bytes: &[u8]) -> Option<Vec<u8>> {
     let count = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
     let mut touched = bytes.to_vec();

@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = str::from_utf8(data) else { return };
     let Ok(mut report) = Report::decode(text) else { return };
-    // As a runner makes them: without cuts, and with signatures of errors that it computes itself.
+    // As a runner creates it: without cuts, and with a signature that it computed from the error.
     report.cut.clear();
     report.error = report.error.map(|error| Error::new(&error.summary));
     for limit in [500, 1024, MAX_BYTES, usize::MAX] {
@@ -15,13 +15,13 @@ fuzz_target!(|data: &[u8]| {
         assert!(json.len() <= limit && json.chars().all(|c| !c.is_control()), "{json}");
         let read = Report::decode(&json).expect("whole");
         assert_eq!(decides(&read), decides(&report), "what decides is never cut");
-        assert_eq!(read.encode(usize::MAX, None).as_ref(), Some(&json), "the second way changes nothing");
+        assert_eq!(read.encode(usize::MAX, None).as_ref(), Some(&json), "encoding it again changes nothing");
         let half = &json[..json.floor_char_boundary(json.len() / 2)];
         assert!(Report::decode(half).is_err(), "half a report is no report");
     }
 });
 
-/// What the operator decides by.
+/// The fields that the operator's decisions depend on.
 fn decides(report: &Report) -> impl PartialEq + std::fmt::Debug {
     (
         (report.version, report.end, report.exit_code, report.signal, report.changed),

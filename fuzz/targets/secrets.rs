@@ -1,4 +1,4 @@
-//! Masking: a credential never passes, whatever surrounds it, and the output stays bounded.
+//! Masking: a credential is always masked, whatever surrounds it, and the output is bounded.
 #![no_main]
 
 use agentloop_runner::secrets::{MASK, Secrets};
@@ -12,14 +12,14 @@ fuzz_target!(|data: &[u8]| {
     let masked = agentloop_fuzz::within(text.len(), 64, 8192, || all.mask(text));
     assert!(masked.len() <= MASK.len() * text.len(), "{} bytes from {}", masked.len(), text.len());
     let value = secret.trim();
-    // A path may be that of a file.
+    // The path of an existing file is not masked.
     if value.chars().count() >= 8 && !value.starts_with('/') && !value.contains('*') {
         for text in
             [masked, all.mask(&format!("{text}{value}{text}")), all.mask_tail(&format!("{value}{text}"))]
         {
             assert!(!text.contains(value), "{value:?} in {text:?}");
         }
-        // If a tail begins within it.
+        // The tail of an output may begin in the middle of the credential.
         let half: String = value.chars().skip(1).collect();
         assert!(half.len() < 8 || !all.mask_tail(&format!("{half} {text}")).starts_with(&half), "{half:?}");
     }

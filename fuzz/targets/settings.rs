@@ -1,4 +1,4 @@
-//! The operator's configuration: taken whole, every value in its range, or refused by the key's name.
+//! The operator's configuration: accepted as a whole, with every value in its range, or refused with the key's name.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(!Configuration::read(&others, None, &before).paused, "nothing else pauses");
 });
 
-/// A key is told as it was written, but for what is too long to print or is no printable character.
+/// The start of a key that a message must contain: messages cut long keys and replace control characters.
 fn start_of(key: &str) -> String {
     key.chars().take_while(|c| !c.is_control()).take(39).collect()
 }
