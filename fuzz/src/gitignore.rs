@@ -1,5 +1,5 @@
-//! A direct implementation of gitignore patterns: it compiles nothing and tries every way. It is slow on purpose, so that
-//! it contains nothing clever that could be wrong.
+//! A direct implementation of gitignore patterns: it compiles nothing and tries every way. It is slow on purpose, so
+//! that it contains nothing clever that could be wrong.
 
 use std::collections::HashMap;
 
