@@ -150,7 +150,7 @@ async fn a_pod_whose_owner_reference_was_edited_is_waited_for_quietly_and_taken_
     let gets =
         || asked.count(|request| request.starts_with("GET") && request.contains(&format!("/pods/{pod}")));
     let status = world.until("edited", "NameConflict", |s| s.reason.as_deref() == Some("NameConflict")).await;
-    assert!(status.message.expect("words").contains("put them back"), "it says what to do");
+    assert!(status.message.expect("words").contains("restore them"), "it says what to do");
     let (before, version) = (gets(), world.status("edited").await);
     tokio::time::sleep(Duration::from_secs(7)).await;
     let more = gets() - before;

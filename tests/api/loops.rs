@@ -30,7 +30,7 @@ async fn a_loop_stops_at_its_limit_and_its_own_command_gives_exactly_that_many_m
     let status = world.until_phase("limited", Phase::IterationLimitReached).await;
     let message = status.message.expect("a message");
     let expected = format!(
-        "stopped after 3 iterations (max: 3); to go on: kubectl -n {} patch agt/limited --type merge -p \
+        "stopped after 3 iterations (max: 3); to resume: kubectl -n {} patch agt/limited --type merge -p \
          '{{\"spec\":{{\"maxIterations\":6}}}}'",
         world.namespace
     );
@@ -252,8 +252,8 @@ async fn the_server_refuses_a_status_that_would_break_the_count() {
     let written = json!({ "observedGeneration": 1, "iterations": 1, "maxIterations": 2 });
     assert_eq!(try_status(written).await, None);
     let refusals = [
-        (json!({ "iterations": 3 }), "grows by one"),
-        (json!({ "iterations": 0 }), "grows by one"),
+        (json!({ "iterations": 3 }), "grow by one"),
+        (json!({ "iterations": 0 }), "grow by one"),
         (json!({ "active": { "iteration": 3, "attempt": 0, "podName": "x" } }), "within the limit"),
         (json!({ "active": { "iteration": 1, "attempt": 0, "podName": "x" } }), "within the limit"),
         (json!({ "observedGeneration": null }), "cannot be removed"),

@@ -1,7 +1,7 @@
 //! Every sentence and command that a person reads.
 //!
-//! A stop's message carries its evidence and its cure: what happened, which threshold from where, the
-//! last error, and a command that can be pasted as it stands.
+//! The message of a stop has its evidence and its remedy: what happened, which threshold applied and where it comes
+//! from, the last error, and a command that can be pasted unchanged.
 
 use kube::ResourceExt;
 
@@ -11,14 +11,14 @@ use crate::api::{
 };
 use crate::facts::RUNNERS_IMAGE;
 
-/// The words of somebody else, such as an agent, so that nobody takes them for ours: between quotes that
-/// the words themselves cannot close.
+/// Text from an agent or another untrusted source, between quotes that it cannot close: so no reader mistakes it for
+/// text of the operator.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('"', "'"))
 }
 
-/// The message of a task that no operator has seen: the default of the API's schema.
-pub const NOT_SEEN: &str = "no operator has seen this task yet; if this stays, agentloop does not run, or does not watch this namespace";
+/// The message of a task that no operator has seen. The CRD has it as the default of the status.
+pub const PENDING: &str = "no operator has seen this task yet; if this persists, agentloop is not running or does not watch this namespace";
 
 /// The message of a status.
 pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> String {
@@ -27,7 +27,7 @@ pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> Strin
         Phase::CircuitOpen | Phase::Failed | Phase::IterationLimitReached if is_unknown => {
             of_newer_version(status)
         }
-        Phase::Pending => NOT_SEEN.to_owned(),
+        Phase::Pending => PENDING.to_owned(),
         Phase::Running => running(task, status),
         Phase::Waiting => waiting(task, status),
         Phase::Suspended => suspended(task, status),
@@ -39,24 +39,24 @@ pub fn status(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> Strin
     }
 }
 
-/// A stop that this version cannot judge.
+/// A stop with a phase or reason that this version does not know.
 fn of_newer_version(status: &AgentTaskStatus) -> String {
     let what = status.stop.as_ref().map(|stop| format!(" ({}, {})", stop.phase, stop.reason));
     format!(
-        "stopped by a newer version of agentloop{}, for a reason that this version does not know; it holds until the operator is that version again",
+        "stopped by a newer version of agentloop{}, for a reason that this version does not know; the task stays stopped until the operator is upgraded to that version again",
         what.unwrap_or_default(),
     )
 }
 
-/// What a limit above the hard limit is told.
+/// The message of the condition `LimitClamped`.
 pub fn clamped(thresholds: &Thresholds) -> String {
     format!(
-        "maxIterations {} asks for more than the hard limit: {} iterations are in force; an administrator can raise hardLimit in the operator's configuration",
+        "maxIterations is {}, but the hard limit of {} applies; an administrator can raise hardLimit in the operator's configuration",
         thresholds.max_iterations.value, thresholds.hard_limit.value,
     )
 }
 
-/// A merge patch of this task's spec, as a command.
+/// A command that patches the spec of this task.
 fn patch(task: &AgentTask, spec: &str) -> String {
     let namespace = task.namespace().unwrap_or_default();
     let name = task.name_any();
@@ -72,7 +72,7 @@ fn from(threshold: Threshold) -> &'static str {
         ThresholdSource::Spec => "from the task's spec",
         ThresholdSource::Config => "from the operator's configuration",
         ThresholdSource::Default => "agentloop's default",
-        ThresholdSource::Other(_) => "from where only a newer version knows",
+        ThresholdSource::Other(_) => "from a source that this version does not know",
     }
 }
 
@@ -87,14 +87,14 @@ fn running(task: &AgentTask, status: &AgentTaskStatus) -> String {
     format!("iteration {iteration} of at most {max}{pod}{}", started_elsewhere(task, status))
 }
 
-/// Where the last agent started, if that was not the workspace and it changed nothing there: a newcomer's
-/// first mistake.
+/// A hint if the last agent did not start in the workspace and changed nothing there: the most common mistake in a
+/// first template.
 fn started_elsewhere(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let folder = status.history.first().and_then(|entry| entry.started_in.as_deref());
     let workspace = &task.spec.workspace.mount_path;
     folder.map_or_else(String::new, |folder| {
         format!(
-            "; the last agent started in {}, not in the workspace, and changed nothing there: set workingDir to {workspace} in spec.template",
+            "; the last agent started in {} instead of the workspace, and changed nothing in the workspace: set workingDir to {workspace} in spec.template",
             quoted(folder)
         )
     })
@@ -105,25 +105,27 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let iteration =
         status.active.as_ref().map_or(status.iterations.saturating_add(1), |active| active.iteration);
     let what = match waiting.reason {
-        WaitReason::Unschedulable => "no node takes its pod",
-        WaitReason::SchedulingGated => "its pod is held by a scheduling gate of somebody else",
+        WaitReason::Unschedulable => "its pod cannot be scheduled",
+        WaitReason::SchedulingGated => "its pod has another scheduling gate",
         WaitReason::ImagePullFailed => "an image cannot be pulled",
-        WaitReason::QuotaExceeded => "a ResourceQuota leaves no room for its pod",
-        WaitReason::PodRejected => "its pod is refused",
+        WaitReason::QuotaExceeded => "a ResourceQuota has no room for its pod",
+        WaitReason::PodRejected => "its pod was rejected",
         WaitReason::VolumePending => "a volume is not ready",
-        WaitReason::PromptMissing => "the prompt that promptFrom names cannot be read",
+        WaitReason::PromptMissing => "the prompt in promptFrom cannot be read",
         WaitReason::StartFailed => "its pod did not start the agent",
-        WaitReason::RateLimited => "the model provider refuses for now",
+        WaitReason::RateLimited => "the model provider refuses requests for now",
         WaitReason::ProviderUnavailable => "the model provider is unavailable",
         WaitReason::NodeLost => "its node is lost",
-        WaitReason::NameConflict => "a pod of somebody else has its pod's name",
-        WaitReason::PreviousPodRunning => "an earlier task's pod is still running",
-        WaitReason::ConfigInvalid => "the operator's configuration is refused",
+        WaitReason::NameConflict => "another pod has the name of its pod",
+        WaitReason::PreviousPodRunning => "a pod of a previous task is still running",
+        WaitReason::ConfigInvalid => "the operator's configuration is invalid",
         WaitReason::Paused => "an administrator paused all loops",
-        WaitReason::Other(_) => "for a reason that a newer version of agentloop gave",
+        WaitReason::Other(_) => {
+            "a newer version of agentloop recorded a reason that this version does not know"
+        }
     };
-    // These may be the words of what runs in the pod.
-    let is_theirs = matches!(
+    // What runs in the pod can choose these texts.
+    let is_untrusted = matches!(
         waiting.reason,
         WaitReason::RateLimited
             | WaitReason::ProviderUnavailable
@@ -133,13 +135,14 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let message = waiting
         .message
         .as_deref()
-        .map(|message| if is_theirs { format!(": {}", quoted(message)) } else { format!(": {message}") });
+        .map(|message| if is_untrusted { format!(": {}", quoted(message)) } else { format!(": {message}") });
     let message = message.unwrap_or_default();
     let until =
         waiting.retry_time.as_ref().map(|time| format!("; next try at {}", time.0)).unwrap_or_default();
-    let cure = match waiting.reason {
-        WaitReason::PodRejected => "; mend spec.template, or what refuses it".to_owned(),
-        WaitReason::QuotaExceeded => "; goes on once the quota has room".to_owned(),
+    let remedy = match waiting.reason {
+        WaitReason::SchedulingGated => "; continues when the gate is removed".to_owned(),
+        WaitReason::PodRejected => "; fix spec.template, or the policy or webhook that rejects it".to_owned(),
+        WaitReason::QuotaExceeded => "; continues when the quota has room".to_owned(),
         WaitReason::ImagePullFailed => {
             let is_runners =
                 waiting.message.as_deref().is_some_and(|message| message.starts_with(RUNNERS_IMAGE));
@@ -148,28 +151,30 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
             } else {
                 "another image in spec.template"
             };
-            format!("; goes on once the image can be pulled, or with {other}")
+            format!("; continues when the image can be pulled, or with {other}")
         }
-        WaitReason::PromptMissing => "; goes on once the key is there".to_owned(),
-        WaitReason::Paused => "; goes on once `paused` is taken out of the configuration".to_owned(),
-        WaitReason::ConfigInvalid => "; an administrator must mend it".to_owned(),
-        WaitReason::NameConflict => "; delete or rename that pod".to_owned(),
+        WaitReason::PromptMissing => "; continues when the key exists".to_owned(),
+        WaitReason::Paused => {
+            "; continues when `paused` is removed from the operator's configuration".to_owned()
+        }
+        WaitReason::ConfigInvalid => "; an administrator must fix it".to_owned(),
+        WaitReason::NameConflict => "; delete that pod".to_owned(),
         WaitReason::NodeLost => format!(
-            "; goes on once the node is back, deleted, or marked out of service; see kubectl -n {} describe pod {}",
+            "; continues when the node is back, deleted, or marked out of service; see kubectl -n {} describe pod {}",
             task.namespace().unwrap_or_default(),
             status.active.as_ref().map(|active| active.pod_name.as_str()).unwrap_or_default(),
         ),
         _ => String::new(),
     };
-    format!("iteration {iteration} waits: {what}{message}{until}{cure}")
+    format!("iteration {iteration} is waiting: {what}{message}{until}{remedy}")
 }
 
 fn suspended(task: &AgentTask, status: &AgentTaskStatus) -> String {
-    let where_ = match &status.active {
-        Some(active) => format!("suspended; iteration {}, claimed before, stops first", active.iteration),
+    let when = match &status.active {
+        Some(active) => format!("suspended during iteration {}", active.iteration),
         None => format!("suspended after {} iteration{}", status.iterations, plural(status.iterations)),
     };
-    format!("{where_}; to go on: {}", patch(task, "\"suspend\":false"))
+    format!("{when}; to resume: {}", patch(task, "\"suspend\":false"))
 }
 
 fn succeeded(status: &AgentTaskStatus) -> String {
@@ -184,36 +189,36 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let limit = status.max_iterations.unwrap_or(count);
     let mut text = format!("stopped after {count} iteration{} (max: {limit})", plural(count));
     if count > limit {
-        text += "; the limit was lowered below the count, as a manifest that is applied again does: leave maxIterations out of it, or raise it there";
+        text += "; the limit was lowered below the count, which also happens when an older manifest is applied again: raise maxIterations in the manifest, or remove it";
     }
     let hard = status.thresholds.as_ref().map_or(MAX_ITERATIONS, |t| t.hard_limit.value);
-    let most = MAX_ITERATIONS;
     let next = count.saturating_mul(2).min(hard);
     if next > count {
         let command = patch(task, &format!("\"maxIterations\":{next}"));
-        return format!("{text}; to go on: {command}");
+        return format!("{text}; to resume: {command}");
     }
-    if count >= most {
-        return format!("{text}; no task may have more than {most}: to go on, create another");
+    if count >= MAX_ITERATIONS {
+        return format!(
+            "{text}; no task can have more than {MAX_ITERATIONS} iterations: create another task to continue"
+        );
     }
-    let next = count.saturating_mul(2).min(most);
-    // The number that the spec asks for already would change nothing, and so lift nothing.
+    let next = count.saturating_mul(2).min(MAX_ITERATIONS);
+    // A patch with the number that is already in the spec would change nothing, and so would not resume the task.
     let asked = task.spec.max_iterations;
     let other = [next, next.saturating_add(1), next.saturating_sub(1)]
         .into_iter()
-        .find(|n| Some(*n) != asked && *n > count && *n <= most);
+        .find(|n| Some(*n) != asked && *n > count && *n <= MAX_ITERATIONS);
     let change = other.map_or_else(
         || format!("\"resetToken\":\"{}\"", next_token(task, status)),
         |next| format!("\"maxIterations\":{next}"),
     );
     let command = patch(task, &change);
     format!(
-        "{text}; the hard limit of {hard} binds: an administrator must raise hardLimit in the operator's configuration first, then: {command}"
+        "{text}; the hard limit of {hard} applies: an administrator must first raise hardLimit in the operator's configuration; then, to resume: {command}"
     )
 }
 
-/// A limit that the count has not reached, where it has reached the one in force and the hard limit
-/// leaves room.
+/// A higher limit, if the count has reached the one in force and the hard limit allows more.
 fn higher_limit(status: &AgentTaskStatus) -> Option<i32> {
     let thresholds = status.thresholds.as_ref()?;
     let count = status.iterations;
@@ -242,7 +247,7 @@ fn higher_thresholds(status: &AgentTaskStatus) -> String {
     raised.collect::<Vec<_>>().join(",")
 }
 
-/// A value for `resetToken` that is another than the one in use, and than the one acted on last.
+/// A value for `resetToken` that differs from the current one and from the last one that was handled.
 fn next_token(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let token = format!("after-{}", status.iterations);
     let used = [&task.spec.reset_token, &status.last_handled_reset_token];
@@ -258,12 +263,12 @@ fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let thresholds = status.thresholds.as_ref();
     let error =
         last_error(status).map(|error| format!("; last error: {}", quoted(error))).unwrap_or_default();
-    // Another rule may hold as well: each command lifts all of them.
+    // The limit may be reached as well: each command lifts both stops.
     let limit = higher_limit(status).map(|next| format!(",\"maxIterations\":{next}")).unwrap_or_default();
     let reset = patch(task, &format!("\"resetToken\":\"{}\"{limit}", next_token(task, status)));
     let (streak, what, threshold) = if reason == Some(StopReason::SameError) {
         let streak = status.breaker.consecutive_same_error;
-        (streak, "ended in the same error", thresholds.map(|t| t.same_error))
+        (streak, "ended with the same error", thresholds.map(|t| t.same_error))
     } else {
         let streak = status.breaker.consecutive_no_change;
         (streak, "changed nothing", thresholds.map(|t| t.no_change))
@@ -272,7 +277,7 @@ fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let elsewhere = started_elsewhere(task, status);
     let raised = patch(task, &format!("\"breaker\":{{{}}}{limit}", higher_thresholds(status)));
     format!(
-        "stopped after {} iteration{}: the last {streak} {what}{threshold}{error}{elsewhere}; to go on with streaks at zero: {reset} or with a higher threshold: {raised}",
+        "stopped after {} iteration{}: the last {streak} {what}{threshold}{error}{elsewhere}; to resume with streaks at zero: {reset} or with a higher threshold: {raised}",
         status.iterations,
         plural(status.iterations),
     )
@@ -282,14 +287,14 @@ fn failed(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let why = match status.stop.as_ref().map(|stop| stop.reason) {
         Some(StopReason::Unauthenticated) => "the model provider refused the credential".to_owned(),
         _ => match status.history.first().and_then(|entry| entry.exit_code) {
-            Some(code) => format!("the agent exited with code {code}, which failOnExitCodes names"),
+            Some(code) => format!("the agent exited with code {code}, which is in failOnExitCodes"),
             None => "the agent failed".to_owned(),
         },
     };
     let error = last_error(status).map(|error| format!(" ({})", quoted(error))).unwrap_or_default();
     let reset = patch(task, &format!("\"resetToken\":\"{}\"", next_token(task, status)));
     format!(
-        "stopped after {} iteration{}: {why}{error}; once that is mended, to go on: {reset}",
+        "stopped after {} iteration{}: {why}{error}; fix the cause, then, to resume: {reset}",
         status.iterations,
         plural(status.iterations),
     )

@@ -237,7 +237,7 @@ fn parse(data: &BTreeMap<String, String>) -> Result<Settings, Refused> {
             continue;
         }
         let Some(key) = KEYS.iter().find(|key| canonical(key.name) == canonical_name) else {
-            problems.push(format!("{} is no setting: remove it or mend its spelling", quoted(name)));
+            problems.push(format!("unknown setting {}: remove it or fix its spelling", quoted(name)));
             continue;
         };
         match text.trim().parse::<i64>() {
@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_bad_key_is_refused_by_name_and_changes_nothing() {
-        refused(&[("hardLimit", "20"), ("hardlimits", "5")], "\"hardlimits\" is no setting");
+        refused(&[("hardLimit", "20"), ("hardlimits", "5")], "unknown setting \"hardlimits\"");
         refused(&[("hardLimit", "many")], "hardLimit: \"many\" is not a whole number");
         refused(&[("hardLimit", "0")], "hardLimit: 0 is not between 1 and 10000");
         refused(&[("hardLimit", "10001")], "hardLimit: 10001 is not between");

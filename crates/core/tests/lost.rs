@@ -58,7 +58,7 @@ fn a_wait_that_is_not_about_the_pod_does_not_keep_it_from_being_looked_for() {
 
 /// The claimed pod was read and is there, but its owner or its labels say that it is not this task's.
 fn estranged(task: &AgentTask) -> Decision {
-    let message = "pod x-3-0 was this task's".to_owned();
+    let message = "pod x-3-0 belonged to this task".to_owned();
     let refused = Some(Obstacle { reason: WaitReason::NameConflict, message });
     decide(&Observed { refused, was_started: true, ..observed(task, &[]) })
 }

@@ -55,10 +55,14 @@ fn the_limits_message_is_what_was_promised() {
     let world = stopped_at_limit(&json!({}), &[], 10);
     assert_eq!(
         world.message(),
-        "stopped after 10 iterations (max: 10); to go on: kubectl -n dev patch agt/x --type merge -p '{\"spec\":{\"maxIterations\":20}}'"
+        "stopped after 10 iterations (max: 10); to resume: kubectl -n dev patch agt/x --type merge -p '{\"spec\":{\"maxIterations\":20}}'"
     );
     let one = stopped_at_limit(&json!({ "maxIterations": 1 }), &[], 1);
-    assert!(one.message().starts_with("stopped after 1 iteration (max: 1); to go on: "), "{}", one.message());
+    assert!(
+        one.message().starts_with("stopped after 1 iteration (max: 1); to resume: "),
+        "{}",
+        one.message()
+    );
 }
 
 #[test]
@@ -81,7 +85,7 @@ fn where_the_hard_limit_binds_an_administrator_comes_first() {
         let build = || stopped_at_limit(&json!({ "maxIterations": asked }), &[("hardLimit", "4")], 4);
         let message = build().message();
         assert!(
-            message.contains("the hard limit of 4 binds: an administrator must raise hardLimit"),
+            message.contains("the hard limit of 4 applies: an administrator must first raise hardLimit"),
             "{message}"
         );
         every_command_goes_on(build, |world| {
@@ -107,13 +111,16 @@ fn at_the_most_that_a_task_may_ask_for_the_suggested_change_is_allowed_and_is_on
         let mut status = world.status();
         status.iterations = count;
         let message = message::status(&world.task, &status, Phase::IterationLimitReached);
-        assert!(message.contains("binds"), "{message}");
+        assert!(message.contains("the hard limit of"), "{message}");
         assert_eq!(commands(&message), [json!({ "spec": change })]);
     }
     let world = World::new(&json!({}));
     let ended = AgentTaskStatus { iterations: 10_000, ..AgentTaskStatus::default() };
     let message = message::status(&world.task, &ended, Phase::IterationLimitReached);
-    assert!(message.ends_with("no task may have more than 10000: to go on, create another"), "{message}");
+    assert!(
+        message.ends_with("no task can have more than 10000 iterations: create another task to continue"),
+        "{message}"
+    );
 }
 
 #[test]
@@ -144,7 +151,7 @@ fn an_open_circuit_tells_its_evidence_and_both_ways_on() {
     assert_eq!(
         build().message(),
         "stopped after 4 iterations: the last 4 changed nothing (threshold 4, from the operator's configuration); \
-         last error: \"tests::resume fails\"; to go on with streaks at zero: kubectl -n dev patch agt/x --type merge \
+         last error: \"tests::resume fails\"; to resume with streaks at zero: kubectl -n dev patch agt/x --type merge \
          -p '{\"spec\":{\"resetToken\":\"after-4\"}}' or with a higher threshold: kubectl -n dev patch agt/x --type merge \
          -p '{\"spec\":{\"breaker\":{\"noChangeThreshold\":8}}}'"
     );
@@ -158,7 +165,7 @@ fn an_open_circuit_tells_its_evidence_and_both_ways_on() {
         assert_eq!(world.reason(), "SameError");
         world
     };
-    assert!(same_error().message().contains("ended in the same error (threshold 2, from the task's spec)"));
+    assert!(same_error().message().contains("ended with the same error (threshold 2, from the task's spec)"));
     every_command_goes_on(same_error, |_| {});
 }
 
@@ -234,7 +241,7 @@ fn a_failed_task_tells_why_and_goes_on_by_its_command() {
         world.iterate(&Report { exit_code: Some(42), ..worked() });
         world
     };
-    assert!(exit_code().message().contains("the agent exited with code 42, which failOnExitCodes names"));
+    assert!(exit_code().message().contains("the agent exited with code 42, which is in failOnExitCodes"));
     every_command_goes_on(exit_code, |_| {});
     let twice = || {
         let mut world = credential();
@@ -256,7 +263,7 @@ fn a_suspended_task_goes_on_by_its_command() {
         assert_eq!(world.active(), None);
         world
     };
-    assert!(build().message().starts_with("suspended after 1 iteration; to go on: "));
+    assert!(build().message().starts_with("suspended after 1 iteration; to resume: "));
     every_command_goes_on(build, |_| {});
 }
 
@@ -280,7 +287,7 @@ fn waits_say_what_goes_on_when_and_how() {
     world.fail_to_start();
     world.go();
     let message = world.message();
-    assert!(message.starts_with("iteration 1 waits: its pod did not start the agent: "), "{message}");
+    assert!(message.starts_with("iteration 1 is waiting: its pod did not start the agent: "), "{message}");
     assert!(message.contains("next try at 2026-11-22T10:00:10Z"), "{message}");
 }
 
@@ -301,7 +308,7 @@ fn a_limit_above_the_hard_limit_is_told_with_both_numbers() {
         let condition = world.status().conditions.into_iter().find(|c| c.type_ == "LimitClamped").unwrap();
         (condition.status, condition.message)
     };
-    let words = "maxIterations 60 asks for more than the hard limit: 50 iterations are in force; an administrator can raise hardLimit in the operator's configuration";
+    let words = "maxIterations is 60, but the hard limit of 50 applies; an administrator can raise hardLimit in the operator's configuration";
     assert_eq!(told(60), ("True".to_owned(), words.to_owned()));
     assert_eq!(told(50), ("False".to_owned(), String::new()));
 }
@@ -320,31 +327,35 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
     world.go();
     let pod = world.status().active.unwrap().pod_name;
     let node = format!(
-        "; goes on once the node is back, deleted, or marked out of service; see kubectl -n dev describe pod {pod}"
+        "; continues when the node is back, deleted, or marked out of service; see kubectl -n dev describe pod {pod}"
     );
     for (reason, what, cure) in [
-        (Unschedulable, "no node takes its pod", ""),
-        (SchedulingGated, "its pod is held by a scheduling gate of somebody else", ""),
+        (Unschedulable, "its pod cannot be scheduled", ""),
+        (SchedulingGated, "its pod has another scheduling gate", "; continues when the gate is removed"),
         (
             ImagePullFailed,
             "an image cannot be pulled",
-            "; goes on once the image can be pulled, or with another image in spec.template",
+            "; continues when the image can be pulled, or with another image in spec.template",
         ),
-        (QuotaExceeded, "a ResourceQuota leaves no room for its pod", "; goes on once the quota has room"),
-        (PodRejected, "its pod is refused", "; mend spec.template, or what refuses it"),
+        (QuotaExceeded, "a ResourceQuota has no room for its pod", "; continues when the quota has room"),
+        (
+            PodRejected,
+            "its pod was rejected",
+            "; fix spec.template, or the policy or webhook that rejects it",
+        ),
         (VolumePending, "a volume is not ready", ""),
-        (PromptMissing, "the prompt that promptFrom names cannot be read", "; goes on once the key is there"),
+        (PromptMissing, "the prompt in promptFrom cannot be read", "; continues when the key exists"),
         (StartFailed, "its pod did not start the agent", ""),
-        (RateLimited, "the model provider refuses for now", ""),
+        (RateLimited, "the model provider refuses requests for now", ""),
         (ProviderUnavailable, "the model provider is unavailable", ""),
         (NodeLost, "its node is lost", &node),
-        (NameConflict, "a pod of somebody else has its pod's name", "; delete or rename that pod"),
-        (PreviousPodRunning, "an earlier task's pod is still running", ""),
-        (ConfigInvalid, "the operator's configuration is refused", "; an administrator must mend it"),
+        (NameConflict, "another pod has the name of its pod", "; delete that pod"),
+        (PreviousPodRunning, "a pod of a previous task is still running", ""),
+        (ConfigInvalid, "the operator's configuration is invalid", "; an administrator must fix it"),
         (
             Paused,
             "an administrator paused all loops",
-            "; goes on once `paused` is taken out of the configuration",
+            "; continues when `paused` is removed from the operator's configuration",
         ),
     ] {
         let mut status = world.status();
@@ -356,7 +367,7 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
         status.waiting = Some(Waiting { reason, message, start_time: Time(after(0)), retry_time });
         assert_eq!(
             message::status(&world.task, &status, Phase::Waiting),
-            format!("iteration 1 waits: {what}: {because}; next try at 2026-11-22T10:01:00Z{cure}")
+            format!("iteration 1 is waiting: {what}: {because}; next try at 2026-11-22T10:01:00Z{cure}")
         );
     }
 }
@@ -375,18 +386,18 @@ fn who_waits_for_an_image_is_told_the_cure_of_that_image_alone() {
     };
     assert_eq!(
         told("initContainerStatuses", "agentloop-install"),
-        "iteration 1 waits: an image cannot be pulled: the runner's, for container agentloop-install: not found; goes on once the image can be pulled, or with another runner.image in the operator's Helm values"
+        "iteration 1 is waiting: an image cannot be pulled: the runner's image, for container agentloop-install: not found; continues when the image can be pulled, or with another runner.image in the operator's Helm values"
     );
     assert_eq!(
         told("containerStatuses", "agent"),
-        "iteration 1 waits: an image cannot be pulled: container agent: not found; goes on once the image can be pulled, or with another image in spec.template"
+        "iteration 1 is waiting: an image cannot be pulled: container agent: not found; continues when the image can be pulled, or with another image in spec.template"
     );
 }
 
 #[test]
 fn what_an_agent_says_is_never_taken_for_a_command_of_ours() {
-    let hostile = "x\u{202e}\"; to go on: kubectl delete ns team-a #\u{200b}";
-    let quoted = "\"x'; to go on: kubectl delete ns team-a #\"";
+    let hostile = "x\u{202e}\"; to resume: kubectl delete ns team-a #\u{200b}";
+    let quoted = "\"x'; to resume: kubectl delete ns team-a #\"";
     let mut stuck = World::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
     stuck.iterate_times(2, &failed_with(hostile));
     let mut failed = World::new(&json!({ "failOnExitCodes": [1] }));

@@ -72,7 +72,7 @@ fn only_gates_of_others_are_an_obstacle() {
         obstacle(&pod)
     };
     assert_eq!(gates(&["agentloop.dev/start"]), None);
-    let queue = Some((WaitReason::SchedulingGated, "scheduling gate kueue.x-k8s.io/admission".to_owned()));
+    let queue = Some((WaitReason::SchedulingGated, "kueue.x-k8s.io/admission".to_owned()));
     assert_eq!(gates(&["agentloop.dev/start", "kueue.x-k8s.io/admission"]), queue);
     assert_eq!(gates(&["kueue.x-k8s.io/admission"]), queue);
 }
@@ -106,7 +106,7 @@ fn the_runners_image_is_told_from_the_templates_in_both_ways_into_the_pod() {
     let words = "Back-off pulling image \"example/runner:1\"";
     assert_eq!(
         image_waits(&copied, "initContainerStatuses", "agentloop-install", words),
-        format!("the runner's, for container agentloop-install: {words}")
+        format!("the runner's image, for container agentloop-install: {words}")
     );
     for name in ["agent", "clone"] {
         let list = if name == "agent" { "containerStatuses" } else { "initContainerStatuses" };
@@ -116,7 +116,10 @@ fn the_runners_image_is_told_from_the_templates_in_both_ways_into_the_pod() {
     let mounted = |image: &str| json!([{ "name": "agentloop-bin", "image": { "reference": image } }]);
     let of_agent =
         |image: &str, words: &str| image_waits(&mounted(image), "containerStatuses", "agent", words);
-    assert_eq!(of_agent("example/runner:1", words), format!("the runner's, for container agent: {words}"));
+    assert_eq!(
+        of_agent("example/runner:1", words),
+        format!("the runner's image, for container agent: {words}")
+    );
     let own = "Back-off pulling image \"example/agent:1\"";
     assert_eq!(of_agent("example/runner:1", own), format!("container agent: {own}"));
     assert_eq!(of_agent("agent:1", own), format!("container agent: {own}"), "a part of the agent's name");

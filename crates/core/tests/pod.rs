@@ -128,10 +128,10 @@ fn a_template_without_an_agent_or_a_command_is_refused_in_words() {
         try_build(&task, &injection()).unwrap_err().to_string()
     };
     let two = json!([{ "name": "a", "command": ["x"] }, { "name": "b", "command": ["x"] }]);
-    assert!(refused(two).contains("name the one that runs the agent 'agent'"));
+    assert!(refused(two).contains("the one that runs the agent must be named 'agent'"));
     assert!(refused(json!([{ "name": "a" }])).contains("needs a command"));
     assert!(refused(json!([{ "name": "a", "command": [] }])).contains("needs a command"));
-    assert!(refused(json!(["x"])).contains("no object"));
+    assert!(refused(json!(["x"])).contains("not an object"));
     assert!(refused(json!([])).starts_with("spec.template: "));
     assert!(refused(json!("nonsense")).starts_with("spec.template: "));
 }

@@ -59,7 +59,7 @@ fn an_order_to_stop_that_nobody_gave_is_an_error_without_a_probe_as_well() {
     world.iterate(&interrupted(Change::Unknown));
     world.iterate(&interrupted(Change::Unknown));
     assert_eq!(world.phase(), Phase::CircuitOpen);
-    assert!(world.message().contains("nobody had asked for the end of its pod"), "{}", world.message());
+    assert!(world.message().contains("its pod was neither deleted nor evicted"), "{}", world.message());
 }
 
 #[test]

@@ -52,7 +52,7 @@ async fn on_an_unreachable_node_nothing_is_charged_or_started_and_when_it_is_bac
         ns.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?.good()?;
 
         let lost = ns.until_state("deleted", PATIENCE, "Waiting/NodeLost").await?;
-        ensure!(lost.message().contains("node") && lost.message().contains("not known"), "{lost}");
+        ensure!(lost.message().contains("node") && lost.message().contains("may still be running"), "{lost}");
         let left = ns.get("left").await?;
         ensure!((left.state().as_str(), left.iterations()) == ("Running", 0), "{left}");
         ns.stays("deleted", Duration::from_secs(3), |now| now.0 == lost.0).await?;

@@ -7,7 +7,7 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 use super::{AgentTask, Phase, words::MOST_BYTES};
-use crate::message::NOT_SEEN;
+use crate::message::PENDING;
 
 /// The CRD that users install. `crds/` and the chart hold its rendering, [`crd_document`].
 ///
@@ -21,7 +21,7 @@ pub fn crd() -> CustomResourceDefinition {
         schema.properties.as_mut()?.get_mut("status")
     }) {
         let_words_be_any(status);
-        status.default = Some(JSON(json!({ "phase": Phase::Pending, "message": NOT_SEEN })));
+        status.default = Some(JSON(json!({ "phase": Phase::Pending, "message": PENDING })));
     }
     crd
 }

@@ -113,7 +113,7 @@ fn containers(description: &str, least: u32, most: u32) -> Value {
             },
             "x-kubernetes-validations": [rule(
                 "has(self.image) && self.image != '' && self.image.trim() == self.image",
-                "every container needs an image, without spaces around it",
+                "every container needs an image, without leading or trailing spaces",
                 ".image",
                 "Required",
             )],
@@ -147,7 +147,7 @@ pub(super) fn workspace_rule() -> String {
 
 /// What to say of another.
 pub(super) const WORKSPACE_MESSAGE: &str =
-    "workspace.mountPath must have no '..', and must not be / or lie in /agentloop, /proc, /sys or /dev";
+    "workspace.mountPath must not contain '..', and must not be / or in /agentloop, /proc, /sys or /dev";
 
 /// Rules that no mount of the agent's container covers the runner, or what it relies on. They are several, as one
 /// would cost more than the API server grants to a rule.
@@ -201,9 +201,9 @@ pub(super) fn notes_rule() -> String {
 }
 
 /// What to say of another.
-pub(super) const NOTES_MESSAGE: &str = "prompt, verify.command, workspace.ignore and the template's annotations have more than 224 KiB together, more than a pod's annotations take; put text into files of the workspace, or the prompt into promptFrom";
+pub(super) const NOTES_MESSAGE: &str = "prompt, completion.verify.command, workspace.ignore and the template's annotations must not exceed 224 KiB together, because they become annotations of the pod; put text into files in the workspace, or use promptFrom";
 
-const MOUNTS_MESSAGE: &str = "mounts and devices of the agent's container must have no '..' in their paths, and must not cover / or /agentloop, /proc, /sys, /dev (but for what lies below /dev/ and /sys/fs/) or /dev/termination-log";
+const MOUNTS_MESSAGE: &str = "paths of mounts and devices in the agent's container must not contain '..', and must not be /, /dev/termination-log, or in /agentloop, /proc, /sys or /dev, except below /dev/ and /sys/fs/";
 
 fn pod_rules() -> Value {
     let no_restart_all = |list: &str| {
@@ -215,13 +215,13 @@ fn pod_rules() -> Value {
     let own = [
         rule(
             "self.containers.size() == 1 || self.containers.exists_one(c, c.name == 'agent')",
-            "with several containers, name the one that runs the agent 'agent'",
+            "with several containers, the one that runs the agent must be named 'agent'",
             ".containers",
             "Invalid",
         ),
         rule(
             &format!("self.containers.all(c, !{IS_AGENT} || (has(c.command) && c.command.size() > 0))"),
-            "the agent's container needs a command: the image is never looked up, so write out what its entrypoint is",
+            "the agent's container needs a command: agentloop does not read the image's entrypoint, so repeat it here",
             ".containers",
             "Required",
         ),
@@ -230,31 +230,31 @@ fn pod_rules() -> Value {
                 "self.containers.all(c, !{IS_AGENT} || (!has(c.restartPolicyRules) && \
                  (!has(c.restartPolicy) || c.restartPolicy == 'Never')))"
             ),
-            "the agent's container must not be restarted in place: every run is an iteration that is counted; drop restartPolicy and restartPolicyRules",
+            "the agent's container must not be restarted in place, because every run is a counted iteration: remove restartPolicy and restartPolicyRules",
             ".containers",
             "Forbidden",
         ),
         rule(
             &no_restart_all("containers"),
-            "restartPolicyRules must not use RestartAllContainers: it would run the agent again uncounted",
+            "restartPolicyRules must not use RestartAllContainers: it would run the agent again without counting it",
             ".containers",
             "Forbidden",
         ),
         rule(
             &no_restart_all("initContainers"),
-            "restartPolicyRules must not use RestartAllContainers: it would run the agent again uncounted",
+            "restartPolicyRules must not use RestartAllContainers: it would run the agent again without counting it",
             ".initContainers",
             "Forbidden",
         ),
         rule(
             "!has(self.restartPolicy) || self.restartPolicy == 'Never'",
-            "restartPolicy must be Never or absent: agentloop starts a fresh pod for every iteration",
+            "restartPolicy must be Never or absent: agentloop creates a new pod for every iteration",
             ".restartPolicy",
             "Forbidden",
         ),
         rule(
             "!has(self.nodeName)",
-            "nodeName cannot be used with a pod that waits for its start; use nodeSelector or affinity",
+            "nodeName cannot be set, because pods are created with a scheduling gate: use nodeSelector or affinity",
             ".nodeName",
             "Forbidden",
         ),

@@ -29,13 +29,13 @@ use super::status::AgentTaskStatus;
     printcolumn(name = "No-Change", type_ = "integer", priority = 1, json_path = ".status.breaker.consecutiveNoChange", description = "Iterations in a row that changed nothing"),
     printcolumn(name = "Same-Error", type_ = "integer", priority = 1, json_path = ".status.breaker.consecutiveSameError", description = "Iterations in a row with the same error"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "What happened, and the command that goes on"),
-    validation = Rule::new("self.metadata.name.size() <= 63").message("a task's name has at most 63 characters: it becomes a label and part of its pods' names").reason(Reason::FieldValueInvalid),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.observedGeneration) || (has(self.status) && has(self.status.observedGeneration))").message("status cannot be removed: it holds the count of iterations").reason(Reason::FieldValueRequired).field_path(".status"),
-    validation = Rule::new("!has(self.status) || !has(self.status.active) || (has(oldSelf.status) && has(oldSelf.status.active) && oldSelf.status.active.iteration == self.status.active.iteration && oldSelf.status.active.attempt == self.status.active.attempt) || (self.status.active.iteration == self.status.iterations + 1 && has(self.status.maxIterations) && self.status.active.iteration <= self.status.maxIterations && (!has(self.spec.maxIterations) || self.status.active.iteration <= self.spec.maxIterations))").message("a new claim is the next iteration, within the limit").reason(Reason::FieldValueInvalid).field_path(".status.active")
+    validation = Rule::new("self.metadata.name.size() <= 63").message("the name must have at most 63 characters: it becomes a label and a part of pod names").reason(Reason::FieldValueInvalid),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.observedGeneration) || (has(self.status) && has(self.status.observedGeneration))").message("status cannot be removed: it has the count of iterations").reason(Reason::FieldValueRequired).field_path(".status"),
+    validation = Rule::new("!has(self.status) || !has(self.status.active) || (has(oldSelf.status) && has(oldSelf.status.active) && oldSelf.status.active.iteration == self.status.active.iteration && oldSelf.status.active.attempt == self.status.active.attempt) || (self.status.active.iteration == self.status.iterations + 1 && has(self.status.maxIterations) && self.status.active.iteration <= self.status.maxIterations && (!has(self.spec.maxIterations) || self.status.active.iteration <= self.spec.maxIterations))").message("a new active iteration must be the next one, within the limit").reason(Reason::FieldValueInvalid).field_path(".status.active")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!(has(self.prompt) && has(self.promptFrom))").message("give prompt or promptFrom, not both").reason(Reason::FieldValueForbidden).field_path(".promptFrom"),
+    validation = Rule::new("!(has(self.prompt) && has(self.promptFrom))").message("set prompt or promptFrom, not both").reason(Reason::FieldValueForbidden).field_path(".promptFrom"),
     validation = Rule::new("!has(self.completion) || !has(self.completion.policy) || self.completion.policy != 'Verify' || has(self.completion.verify)").message("completion.policy Verify needs completion.verify.command").reason(Reason::FieldValueRequired).field_path(".completion.verify"),
     validation = Rule { optional_old_self: Some(true), ..Rule::new(schema::notes_rule()).message(schema::NOTES_MESSAGE).reason(Reason::FieldValueInvalid) },
 )]
@@ -53,7 +53,7 @@ pub struct AgentTaskSpec {
     /// The goal, in the words that the agent gets on its standard input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 131_072))]
-    #[x_kube(validation = Rule::new("size(bytes(self)) <= 131072").message("a prompt has at most 131072 bytes; put longer text in a file of the workspace or in promptFrom").reason(Reason::FieldValueInvalid))]
+    #[x_kube(validation = Rule::new("size(bytes(self)) <= 131072").message("prompt must have at most 131072 bytes: put longer text into a file in the workspace, or use promptFrom").reason(Reason::FieldValueInvalid))]
     pub prompt: Option<String>,
 
     /// The goal, from a ConfigMap or a Secret of the task's namespace; the operator never reads it.
@@ -117,7 +117,7 @@ pub struct AgentTaskSpec {
 /// Where a prompt comes from: exactly one of the two.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)").message("promptFrom takes exactly one of configMapKeyRef and secretKeyRef").reason(Reason::FieldValueInvalid))]
+#[x_kube(validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)").message("promptFrom needs exactly one of configMapKeyRef and secretKeyRef").reason(Reason::FieldValueInvalid))]
 pub struct PromptSource {
     /// A key of a ConfigMap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -152,7 +152,7 @@ pub enum LoopContext {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!(has(self.volumeClaimTemplate) && has(self.persistentVolumeClaim))").message("give volumeClaimTemplate or persistentVolumeClaim, not both").reason(Reason::FieldValueForbidden).field_path(".persistentVolumeClaim"),
+    validation = Rule::new("!(has(self.volumeClaimTemplate) && has(self.persistentVolumeClaim))").message("set volumeClaimTemplate or persistentVolumeClaim, not both").reason(Reason::FieldValueForbidden).field_path(".persistentVolumeClaim"),
     validation = Rule::new("self.mountPath == oldSelf.mountPath").message("workspace.mountPath cannot be changed: create another task").reason(Reason::FieldValueForbidden).field_path(".mountPath"),
     validation = Rule::new("has(self.volumeClaimTemplate) == has(oldSelf.volumeClaimTemplate) && (!has(self.volumeClaimTemplate) || self.volumeClaimTemplate == oldSelf.volumeClaimTemplate)").message("workspace.volumeClaimTemplate cannot be changed: create another task").reason(Reason::FieldValueForbidden).field_path(".volumeClaimTemplate"),
     validation = Rule::new("has(self.persistentVolumeClaim) == has(oldSelf.persistentVolumeClaim) && (!has(self.persistentVolumeClaim) || self.persistentVolumeClaim == oldSelf.persistentVolumeClaim)").message("workspace.persistentVolumeClaim cannot be changed: create another task").reason(Reason::FieldValueForbidden).field_path(".persistentVolumeClaim"),

@@ -10,7 +10,7 @@ use super::words::words;
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("(!has(oldSelf.observedGeneration) && (!has(oldSelf.iterations) || oldSelf.iterations == 0)) || (has(self.iterations) && (self.iterations == oldSelf.iterations || self.iterations == oldSelf.iterations + 1))").message("status.iterations stays or grows by one").reason(Reason::FieldValueInvalid).field_path(".iterations"),
+    validation = Rule::new("(!has(oldSelf.observedGeneration) && (!has(oldSelf.iterations) || oldSelf.iterations == 0)) || (has(self.iterations) && (self.iterations == oldSelf.iterations || self.iterations == oldSelf.iterations + 1))").message("status.iterations must stay the same or grow by one").reason(Reason::FieldValueInvalid).field_path(".iterations"),
     validation = Rule::new("!has(oldSelf.phase) || oldSelf.phase != 'Succeeded' || (has(self.phase) && self.phase == 'Succeeded')").message("Succeeded is final").reason(Reason::FieldValueForbidden).field_path(".phase"),
 )]
 pub struct AgentTaskStatus {

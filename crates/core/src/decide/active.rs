@@ -102,10 +102,7 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
     if let Some(deletion) = pod.deletion {
         let silent_from = later(deletion, NODE_SILENCE);
         if now >= silent_from {
-            draft.wait_for(
-                WaitReason::NodeLost,
-                "its node does not answer; whether the agent still runs is not known",
-            );
+            draft.wait_for(WaitReason::NodeLost, "the node does not respond; the agent may still be running");
         } else {
             draft.status.waiting = None;
             draft.requeue_at(silent_from);

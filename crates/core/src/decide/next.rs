@@ -67,7 +67,7 @@ fn start_first_iteration(draft: &mut Draft<'_>) {
         PreviousPod::Pod(name) => {
             draft.wait_for(
                 WaitReason::PreviousPodRunning,
-                format!("pod {name} of an earlier task of this name still runs"),
+                format!("pod {name} of a previous task with this name is still running"),
             );
             draft.requeue_after(LOOK_FOR_EARLIER);
         }

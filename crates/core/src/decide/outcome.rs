@@ -133,7 +133,7 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
         let error = match (&end.own_disk, by_probe, end.reason.as_deref()) {
             (Some(_), ..) | (None, Some(_), None) => unasked(end),
             (.., reason) => {
-                let reason = reason.unwrap_or("the container ended without a readable report");
+                let reason = reason.unwrap_or("the agent's container ended without a readable report");
                 report::Error::new(&killed_by(reason))
             }
         };
@@ -255,7 +255,7 @@ fn unasked(end: &AgentEnd) -> report::Error {
             )
         }
         (None, None) => {
-            "the agent's container was told to stop, though nobody had asked for the end of its pod"
+            "the agent's container received SIGTERM, although its pod was neither deleted nor evicted"
                 .to_owned()
         }
     };

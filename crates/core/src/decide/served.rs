@@ -36,7 +36,7 @@ pub struct Release(String);
 
 /// Text that names no release.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no release: it is namespace/name, such as agentloop-system/agentloop")]
+#[error("{0:?} is not a release: expected namespace/name, such as agentloop-system/agentloop")]
 pub struct InvalidRelease(String);
 
 impl Release {
@@ -168,8 +168,8 @@ impl Serving {
             warning: true,
             reason: "ServedByAnother".to_owned(),
             message: format!(
-                "the release {other} serves this task, so the release {release}, which watches this namespace too, leaves it \
-                 alone. Let only one of them watch it (watch.namespaces). If {other} is gone for good, set takeOver=[{other}] \
+                "release {other} serves this task, so release {release}, which also watches this namespace, leaves it alone. Let \
+                 only one of them watch the namespace (watch.namespaces). If {other} is gone for good, set takeOver=[{other}] \
                  in the values of {release}: helm upgrade … --reuse-values --set 'takeOver={{{other}}}'"
             ),
         }

@@ -277,12 +277,16 @@ fn rejected(pod: &Pod) -> Option<&'static str> {
     for container in all {
         let rules = container.restart_policy_rules.as_deref().unwrap_or_default();
         if rules.iter().any(|rule| rule.action == "RestartAllContainers") {
-            return Some("a container may restart all containers, which would run the agent again uncounted");
+            return Some(
+                "a container may restart all containers, which would run the agent again without counting it",
+            );
         }
         let is_agent = Some(container.name.as_str()) == agent;
         let restarts = container.restart_policy.as_deref().is_some_and(|policy| policy != "Never");
         if is_agent && (restarts || !rules.is_empty()) {
-            return Some("the agent's container may restart in place, which would run it again uncounted");
+            return Some(
+                "the agent's container may be restarted in place, which would run the agent again without counting it",
+            );
         }
     }
     None

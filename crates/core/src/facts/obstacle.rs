@@ -8,7 +8,7 @@ use super::{Obstacle, condition};
 use crate::{api::WaitReason, pod::waits_for_the_runners_image};
 
 /// How the message begins if the runner's image cannot be pulled: no change of the template fixes that.
-pub(crate) const RUNNERS_IMAGE: &str = "the runner's, for ";
+pub(crate) const RUNNERS_IMAGE: &str = "the runner's image, for ";
 
 /// Reasons for which the kubelet keeps a container waiting because of its image.
 const IMAGE_REASONS: &[&str] = &[
@@ -39,10 +39,8 @@ pub(super) fn obstacle(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
                 let gates = pod.spec.as_ref().and_then(|s| s.scheduling_gates.as_deref()).unwrap_or_default();
                 let others: Vec<&str> =
                     gates.iter().map(|gate| gate.name.as_str()).filter(|name| *name != GATE_START).collect();
-                (!others.is_empty()).then(|| Obstacle {
-                    reason: WaitReason::SchedulingGated,
-                    message: format!("scheduling gate {}", others.join(", ")),
-                })
+                (!others.is_empty())
+                    .then(|| Obstacle { reason: WaitReason::SchedulingGated, message: others.join(", ") })
             }
             Some(_) if message.to_lowercase().contains("persistentvolumeclaim") => {
                 Some(Obstacle { reason: WaitReason::VolumePending, message })
@@ -105,7 +103,7 @@ pub(super) fn slow_sidecar(pod: &Pod) -> Option<(Timestamp, Obstacle)> {
     let status = pod.status.as_ref()?;
     sidecars(pod, status).filter(|container| container.started != Some(true)).find_map(|container| {
         let since = container.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0;
-        let message = format!("sidecar {} runs, but has not passed its startupProbe", container.name);
+        let message = format!("sidecar {} is running, but has not passed its startupProbe", container.name);
         Some((since, Obstacle { reason: WaitReason::StartFailed, message }))
     })
 }

@@ -19,7 +19,7 @@ pub(super) fn position(containers: &[Value]) -> Result<usize, InvalidTemplate> {
     let named = containers.iter().position(|c| c.get("name").and_then(Value::as_str) == Some("agent"));
     let only = (containers.len() == 1).then_some(0);
     named.or(only).ok_or_else(|| {
-        InvalidTemplate::pod(&"with several containers, name the one that runs the agent 'agent'")
+        InvalidTemplate::pod(&"with several containers, the one that runs the agent must be named 'agent'")
     })
 }
 
@@ -51,7 +51,7 @@ pub(super) fn wrap(
     let command = take_list(agent, "command");
     if command.is_empty() {
         return Err(InvalidTemplate::pod(
-            &"the agent's container needs a command: write out its image's entrypoint",
+            &"the agent's container needs a command: agentloop does not read the image's entrypoint, so repeat it here",
         ));
     }
     let workspace = &task.spec.workspace.mount_path;

@@ -165,7 +165,7 @@ pub fn pvc(task: &AgentTask) -> Result<Option<Value>, InvalidTemplate> {
     let Some(template) = &task.spec.workspace.volume_claim_template else { return Ok(None) };
     let parsed = template.0.parse().map_err(|why| InvalidTemplate::Pvc(why.to_string()))?;
     let Value::Object(mut claim) = parsed else {
-        return Err(InvalidTemplate::Pvc("it is no object".to_owned()));
+        return Err(InvalidTemplate::Pvc("it is not an object".to_owned()));
     };
     let mut meta = take_object(&mut claim, "metadata");
     meta.remove("creationTimestamp");
@@ -266,14 +266,14 @@ pub fn build(
         return Err(InvalidTemplate::Workspace(bad));
     }
     let Value::Object(mut pod) = spec.template.0.parse().map_err(|why| InvalidTemplate::pod(&why))? else {
-        return Err(InvalidTemplate::pod(&"it is no object"));
+        return Err(InvalidTemplate::pod(&"it is not an object"));
     };
     let injection = means.injection;
     let mut pod_spec = take_object(&mut pod, "spec");
     let mut containers = take_list(&mut pod_spec, "containers");
     let at = agent::position(&containers)?;
     let Some(Value::Object(agent)) = containers.get_mut(at) else {
-        return Err(InvalidTemplate::pod(&"a container is no object"));
+        return Err(InvalidTemplate::pod(&"a container is not an object"));
     };
     let mut init_containers = take_list(&mut pod_spec, "initContainers");
     if !injection.image_volume {

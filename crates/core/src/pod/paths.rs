@@ -25,10 +25,10 @@ fn is_at_or_below(path: &str, folder: &str) -> bool {
 /// Why the workspace cannot be mounted there.
 pub(super) fn bad_workspace(path: &str) -> Option<String> {
     let Some(cleaned) = clean(path) else {
-        return Some(format!("mountPath {path}: give the whole path, without '..'"));
+        return Some(format!("mountPath {path} must be an absolute path without '..'"));
     };
     let reserved = cleaned == "/" || RESERVED.iter().any(|folder| is_at_or_below(&cleaned, folder));
-    reserved.then(|| format!("mountPath {path} must not be / or lie in /agentloop, /proc, /sys or /dev"))
+    reserved.then(|| format!("mountPath {path} must not be / or in /agentloop, /proc, /sys or /dev"))
 }
 
 /// Why a mount of the agent's container cannot stay: it would cover the runner, or what it relies on.
@@ -40,13 +40,13 @@ pub(super) fn bad_mount(agent: &Map<String, Value>) -> Option<String> {
             // A relative path is one from the root to the kubelet.
             let from_root = format!("/{path}");
             let Some(cleaned) = clean(&from_root) else {
-                return Some(format!("{key} {path} of the agent's container: give it without '..'"));
+                return Some(format!("{key} {path} of the agent's container must not contain '..'"));
             };
             let allowed = ALLOWED_BELOW.iter().any(|folder| cleaned.starts_with(folder))
                 && !is_at_or_below(&cleaned, TERMINATION_LOG);
             let reserved = cleaned == "/" || RESERVED.iter().any(|folder| is_at_or_below(&cleaned, folder));
             (reserved && !allowed).then(|| {
-                format!("{key} {path} of the agent's container must not cover the runner or its view of the container")
+                format!("{key} {path} of the agent's container must not be / or in /agentloop, /proc, /sys or /dev, except below /dev/ and /sys/fs/")
             })
         })
     })

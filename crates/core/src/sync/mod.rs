@@ -444,7 +444,7 @@ impl<H: Handles> TaskSync<H> {
             Relation::Estranged => {
                 let name = environment.active_pod_name(&self.task);
                 let message = format!(
-                    "pod {name} was this task's until its owner references or labels were changed: put them back, or delete it"
+                    "pod {name} belonged to this task until its owner references or labels were changed: restore them, or delete the pod"
                 );
                 self.refused = Some(Obstacle { reason: WaitReason::NameConflict, message });
             }
@@ -462,7 +462,7 @@ impl<H: Handles> TaskSync<H> {
             }
             Response::Pod(_) => {
                 let name = environment.active_pod_name(&self.task);
-                let message = format!("pod {name} is there and does not belong to this task");
+                let message = format!("pod {name} exists and does not belong to this task");
                 self.refused = Some(Obstacle { reason: WaitReason::NameConflict, message });
             }
             _ if self.retries() => {}
@@ -488,7 +488,7 @@ impl<H: Handles> TaskSync<H> {
             }
             // A webhook has 10 s by default, longer than a write may take.
             Failure::TimedOut(seconds) => Some(Refusal::Stands(rejected(format!(
-                "no answer from the API server within {seconds} s; an admission webhook may be slow"
+                "the API server did not answer within {seconds} s; an admission webhook may be slow"
             )))),
             Failure::Unbuildable(why) => Some(Refusal::Stands(rejected(why))),
             _ => None,
