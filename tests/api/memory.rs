@@ -21,8 +21,11 @@ const RETAINED: usize = 10;
 const PROMPT: usize = 32 * 1024;
 /// Bytes of a crafted object: the API server takes no more than some 1.5 MB.
 const CRAFTED: usize = 1_400_000;
-/// Fields of an object that is big in who owns which: with more the API server takes a minute for one.
-const FIELDS: usize = 10_000;
+/// Fields of an object whose record of field owners is large. With more, the API server needs a minute for one object;
+/// longer names make the record as large.
+const FIELDS: usize = 4_000;
+/// Bytes of the name of such a field.
+const FIELD_NAME: usize = 160;
 /// Requests at a time.
 const TOGETHER: usize = 16;
 
@@ -130,7 +133,7 @@ async fn crafted(world: &World, number: usize) {
     create(world, &format!("crafted-{number}"), &template).await;
     // In who owns which field: the API server writes an entry for each.
     let fields: serde_json::Map<String, Value> =
-        (0..FIELDS).map(|number| (format!("{number:060}"), json!(0))).collect();
+        (0..FIELDS).map(|number| (format!("{number:0FIELD_NAME$}"), json!(0))).collect();
     let template = json!({ "spec": { "containers": [agent], "x": fields } });
     create(world, &format!("fields-{number}"), &template).await;
     // Every client that may create pods may set these labels.

@@ -54,14 +54,14 @@ fn parse_run(arguments: &[OsString]) -> Option<RunArguments> {
     };
     let mut arguments = arguments.iter();
     loop {
-        let place = match arguments.next()?.to_str()? {
+        let argument = match arguments.next()?.to_str()? {
             "--input" => &mut run.input,
             "--scratch" => &mut run.scratch,
             "--termination-log" => &mut run.termination_log,
             "--" => break,
             _ => return None,
         };
-        *place = arguments.next()?.into();
+        *argument = arguments.next()?.into();
     }
     run.command = arguments.cloned().collect();
     (!run.command.is_empty()).then_some(run)

@@ -14,17 +14,17 @@ use crate::{
 /// How many lines of a failed verify command are kept.
 const VERIFY_LINES: usize = 100;
 
-/// Whether the verify command must run: if the policy's own condition holds.
+/// Whether the verify command must run: it does if the policy's own condition is met.
 pub fn needs_verify(
     context: &Context,
     end: End,
     status: Status,
     gate: &Result<CompletionGate, NoCompletionGate>,
 ) -> bool {
-    let exited_well = end == End::Exited && status == Status::Exited(0);
+    let succeeded = end == End::Exited && status == Status::Exited(0);
     match context.policy {
-        Policy::Gate => exited_well && gate.as_ref().is_ok_and(|gate| gate.ready),
-        Policy::ExitCode => exited_well,
+        Policy::Gate => succeeded && gate.as_ref().is_ok_and(|gate| gate.ready),
+        Policy::ExitCode => succeeded,
         Policy::Verify => matches!(end, End::Exited | End::TimedOut),
     }
 }

@@ -18,7 +18,7 @@ pub enum Error {
     Context(String),
 }
 
-/// The key that signs the report; `None` if an older operator made the pod, or none did.
+/// The key that signs the report; `None` if an older operator created the pod, or no operator did.
 pub fn key() -> Option<Vec<u8>> {
     env::var_os(names::env::REPORT_KEY).map(OsStringExt::into_vec).filter(|key| !key.is_empty())
 }

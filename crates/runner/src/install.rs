@@ -22,7 +22,7 @@ pub fn install(folder: &Path) -> io::Result<()> {
 }
 
 fn copy(to: &Path) -> io::Result<()> {
-    // Left behind by an init container that was killed.
+    // An init container that was killed may have left it behind.
     let _ = fs::remove_file(to);
     let mut own = File::open("/proc/self/exe")?;
     let mut file = File::options().write(true).create_new(true).mode(0o755).open(to)?;

@@ -39,8 +39,8 @@ use crate::{
 /// File name of the rendered prompt, in the scratch folder.
 const RENDERED: &str = agentloop_contract::names::PROMPT_RENDERED;
 /// How many changed files the full report names.
-const MOST_NAMES: usize = 200;
-/// How long a fingerprint may still take after the runner was told to stop. The kubelet does not wait for long.
+const MAX_NAMES: usize = 200;
+/// How long a fingerprint may still take after an order to stop. The kubelet does not wait for long.
 const WHEN_STOPPING: Duration = Duration::from_secs(5);
 
 /// The arguments of the command `run`.
@@ -75,7 +75,7 @@ enum Failure {
     NotExecutable(String),
     #[error("cannot start the agent: {0}")]
     Spawn(io::Error),
-    #[error("told to stop before the agent was started")]
+    #[error("the pod was stopped before the agent was started")]
     Interrupted,
 }
 
@@ -166,7 +166,7 @@ fn iteration(arguments: &RunArguments) -> Result<(Report, i32), Failure> {
         return Err(Failure::Interrupted);
     }
     let watch = state_dir.mark()?;
-    let before = Before { fingerprint: before, ignore, look: look(&root, &supervisor) };
+    let before = Before { fingerprint: before, ignore, metadata: metadata(&root, &supervisor) };
 
     let mut report = Report::of(End::Exited);
     report.started_at = Some(Timestamp::now());
@@ -234,7 +234,7 @@ struct Before {
     fingerprint: Fingerprint,
     ignore: ignore::Ignore,
     /// Taken last. From then on, the runner writes nothing to the workspace until the agent has ended.
-    look: MetadataSnapshot,
+    metadata: MetadataSnapshot,
 }
 
 /// Fills in the results of the agent itself. Returns the exit code, and whether the verify command must run now.
@@ -262,11 +262,12 @@ fn evaluate_agent(
     let difference = if workspace::is_at(root, path) {
         let after = fingerprint(root, context, &before.ignore, supervisor, WHEN_STOPPING);
         report.fingerprint_after = after.hex();
-        let difference = before.fingerprint.difference(&after, MOST_NAMES);
-        report.untouched = difference.changed != Change::Changed && untouched(root, supervisor, &before.look);
+        let difference = before.fingerprint.difference(&after, MAX_NAMES);
+        report.untouched =
+            difference.changed != Change::Changed && untouched(root, supervisor, &before.metadata);
         difference
     } else {
-        secrets::log(format_args!("something else was put in the place of the workspace"));
+        secrets::log("the workspace was replaced by something else, so it is unknown whether it changed");
         Difference::UNKNOWN
     };
     (report.changed, report.files_changed, report.files) =
@@ -316,20 +317,20 @@ fn fingerprint(
     let limits = Limits { stop: Some(supervisor.stop_flag()), after_stop, ..Limits::default() };
     let print = workspace::take_fingerprint(root, OsStr::new(&context.workspace).as_bytes(), ignore, limits);
     if let Some(why) = print.incomplete() {
-        secrets::log(format_args!("cannot tell for certain whether the workspace changes: {why}"));
+        secrets::log(format_args!("the workspace cannot be compared reliably: {why}"));
     }
     print
 }
 
-fn look(root: &OwnedFd, supervisor: &Supervisor) -> MetadataSnapshot {
-    let look =
+fn metadata(root: &OwnedFd, supervisor: &Supervisor) -> MetadataSnapshot {
+    let snapshot =
         MetadataSnapshot::before(root, Limits { stop: Some(supervisor.stop_flag()), ..Limits::default() });
-    if let Some(why) = look.incomplete() {
+    if let Some(why) = snapshot.incomplete() {
         secrets::log(format_args!(
             "this attempt is charged even if the provider refuses it, because its workspace cannot be compared: {why}"
         ));
     }
-    look
+    snapshot
 }
 
 fn untouched(root: &OwnedFd, supervisor: &Supervisor, before: &MetadataSnapshot) -> bool {
@@ -374,13 +375,13 @@ fn command<'a>(mut words: impl Iterator<Item = &'a OsStr>, context: &Context) ->
         .env(env::ITERATION, context.iteration.to_string())
         .env(env::MAX_ITERATIONS, context.max_iterations.to_string())
         .env(env::WORKSPACE, &context.workspace)
-        // Whoever knows the key can sign a report.
+        // A process that knows the key can sign a report.
         .env_remove(env::REPORT_KEY)
         .stdin(Stdio::null());
     command
 }
 
-/// Runs the verify command. `None` if it was not allowed to finish, an error if processes of it survive.
+/// Runs the verify command. Returns `None` if it was not allowed to finish, and an error if processes of it survive.
 fn run_verify(
     verify: &Verify,
     state_dir: &StateDir,

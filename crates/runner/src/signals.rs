@@ -43,7 +43,7 @@ pub struct SignalEvents {
     pub receiver: Receiver<SignalEvent>,
     /// For the threads that read pipes.
     pub sender: Sender<SignalEvent>,
-    /// The runner was told to stop.
+    /// The runner has received an order to stop.
     pub stopping: Arc<AtomicBool>,
 }
 

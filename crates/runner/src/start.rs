@@ -47,7 +47,7 @@ impl Start {
     }
 }
 
-/// The absolute path of the program that a word means in the folder `here`, if that folder matters; else the word.
+/// The absolute path of a program, looked up in the folder `here`, if that folder matters; otherwise the program as it is.
 fn absolute(program: &OsStr, here: &Path, path: Option<&OsStr>) -> OsString {
     if program.as_bytes().contains(&b'/') {
         // An absolute path stays as it is.
@@ -80,7 +80,7 @@ mod tests {
             [("bin/agent", 0o755), ("bin/text", 0o644), ("other/agent", 0o755), ("agent", 0o755)]
         {
             let file = here.join(name);
-            fs::create_dir_all(file.parent().expect("a folder")).expect("made");
+            fs::create_dir_all(file.parent().expect("a folder")).expect("created");
             fs::write(&file, "").expect("written");
             fs::set_permissions(&file, fs::Permissions::from_mode(mode)).expect("chmod");
         }

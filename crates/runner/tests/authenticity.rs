@@ -55,11 +55,11 @@ fn a_signature_counts_against_the_limit() {
 
 #[test]
 fn neither_the_agent_nor_the_verify_command_has_the_key() {
-    let look = "env | grep -c REPORT_KEY; tr '\\0' '\\n' </proc/self/environ | grep -c REPORT_KEY";
-    let pod = Pod::new().with("policy", "ExitCode").verify(&format!("({look}) >seen; true"));
-    let exit = pod.start_with(&KEYED, &["sh", "-c", &format!("{look}; true")]).exit();
+    let search = "env | grep -c REPORT_KEY; tr '\\0' '\\n' </proc/self/environ | grep -c REPORT_KEY";
+    let pod = Pod::new().with("policy", "ExitCode").verify(&format!("({search}) >found; true"));
+    let exit = pod.start_with(&KEYED, &["sh", "-c", &format!("{search}; true")]).exit();
     assert_eq!(exit.stdout, "0\n0\n");
-    assert_eq!(pod.read("workspace/seen"), "0\n0\n");
+    assert_eq!(pod.read("workspace/found"), "0\n0\n");
     assert!(exit.report().verify.is_some_and(|verify| verify.passed));
     let files =
         std::process::Command::new("grep").args(["-r", KEY]).arg(pod.path("")).output().expect("grep");
@@ -138,18 +138,18 @@ fn an_iteration_with_a_surviving_process_of_another_user_completes_nothing_and_i
         return;
     }
     let refused = r#"{"type":"system","subtype":"init"}\n{"type":"result","is_error":true,"api_error_status":429,"result":"no"}\n"#;
-    for (before, policy, words, exit) in [
+    for (before, policy, output, exit) in [
         (&AS_PID_1[..], "Gate", gate(true), 0),
         (&AS_PID_1[..], "Verify", "true".to_owned(), 0),
         (&[], "ExitCode", "true".to_owned(), 0),
         (&AS_PID_1[..], "Gate", format!("printf '{refused}'"), 1),
     ] {
         let (pod, sudo) = with_sudo();
-        let pod = pod.with("policy", policy).verify("touch asked");
+        let pod = pod.with("policy", policy).verify("touch verified");
         // Not a child of the agent when the agent ends, in its own session, and out of reach for the agent's user.
         let script = format!(
             "setsid sh -c '{sudo} sh -c \"touch $AGENTLOOP_WORKSPACE/up; exec sleep 20\" &' >/dev/null 2>&1 & \
-             while ! test -f $AGENTLOOP_WORKSPACE/up; do sleep 0.02; done; {words}; exit {exit}"
+             while ! test -f $AGENTLOOP_WORKSPACE/up; do sleep 0.02; done; {output}; exit {exit}"
         );
         let before = [before, &KEYED, &AS_SUDOER].concat();
         let exit = pod.start_with(&before, &["sh", "-c", &script]).exit();
@@ -157,10 +157,10 @@ fn an_iteration_with_a_surviving_process_of_another_user_completes_nothing_and_i
         assert_eq!((report.end, signature(&exit)), (End::RunnerFailed, Signature::Valid), "{exit:?}");
         assert_eq!((report.gate, report.verify, report.provider_refused), (None, None, None));
         assert_eq!((report.changed, report.untouched, exit.code), (Change::Unknown, false, Some(255)));
-        assert!(!pod.path("workspace/asked").exists());
+        assert!(!pod.path("workspace/verified").exists());
         let error = report.error.expect("an error").summary;
         assert!(
-            error.starts_with("RunnerFailed: processes of another user could not be ended: pid ")
+            error.starts_with("RunnerFailed: processes of another user could not be killed: pid ")
                 && error.contains(", uid 0, \"sleep\""),
             "{error}"
         );

@@ -39,7 +39,7 @@ fn an_internal_error_is_reported_without_its_message() {
     if let Some(log) = env::var_os(LOG) {
         termination_message::prepare(log.as_ref(), Some(b"key")).expect("prepared");
         termination_message::note(&everything());
-        panic!("words of the agent");
+        panic!("text of the agent");
     }
     let folder = tempfile::tempdir().expect("temporary folder");
     let log = folder.path().join("log");
@@ -58,7 +58,7 @@ fn an_internal_error_is_reported_without_its_message() {
     let rest = Report { error, started_at: everything().started_at, ..Report::of(End::RunnerFailed) };
     assert_eq!(report, rest);
     assert!(
-        summary.starts_with("RunnerFailed: internal error at ") && !summary.contains("words"),
+        summary.starts_with("RunnerFailed: internal error at ") && !summary.contains("text"),
         "{summary}"
     );
 }

@@ -30,7 +30,8 @@ fn as_user(pod: Pod) -> (Pod, &'static [&'static str]) {
 
 #[test]
 fn of_the_agents_signals_only_two_can_end_or_stop_process_1() {
-    // Rust's runtime handles SIGSEGV and SIGBUS itself, and several of them at once may end it: with 139, as if killed.
+    // Rust's runtime handles SIGSEGV and SIGBUS itself, and several of them at once may end the process with 139, as if
+    // it had been killed.
     if !containers() {
         return;
     }
@@ -180,10 +181,10 @@ fn a_fork_bomb_is_dead_before_the_verify_command_runs() {
          while [ $(ls -d /proc/[0-9]* 2>/dev/null | wc -l) -lt 15 ]; do sleep 0.02; done; {}",
         gate(true)
     );
-    let look = "! cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -qx '9879[2]'";
+    let none_left = "! cat /proc/[0-9]*/cmdline | tr '\\0' '\\n' | grep -qx '9879[2]'";
     // A separate user, because the limit counts all processes of a user.
     let stormer = ["setpriv", "--reuid=54322", "--regid=54322", "--clear-groups", "--bounding-set=-all"];
-    let pod = Pod::new().verify(look);
+    let pod = Pod::new().verify(none_left);
     for name in ["workspace", "scratch", "termination-log"] {
         give(&pod.path(name), "54322");
     }
@@ -197,7 +198,7 @@ fn a_fork_bomb_is_dead_before_the_verify_command_runs() {
 
 #[test]
 fn an_agent_that_kills_its_runner_leaves_the_exit_code_of_a_kill() {
-    // If the runner is not process 1. The agent's text may stay; crates/core decides what it is worth.
+    // Only if the runner is not process 1. The agent's text may stay; crates/core decides whether it counts.
     let pod = Pod::new();
     let exit = pod.run(&format!("{}; kill -s KILL $PPID", forge(&pod)));
     assert_eq!(exit.code, None, "{exit:?}");

@@ -1,4 +1,4 @@
-//! Agents that do their worst to the workspace. See docs/threat-model.md for what they can still do.
+//! Agents that attack the workspace. See docs/threat-model.md for what they can still do.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 

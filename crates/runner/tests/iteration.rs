@@ -205,7 +205,7 @@ fn verify_decides_when_the_gate_is_ready() {
 }
 
 #[test]
-fn verify_does_not_run_if_the_policys_own_condition_does_not_hold() {
+fn verify_does_not_run_if_the_policys_own_condition_is_not_met() {
     for (policy, script) in
         [("Gate", gate(false)), ("Gate", format!("{}; exit 1", gate(true))), ("ExitCode", "exit 1".into())]
     {

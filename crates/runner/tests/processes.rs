@@ -10,12 +10,12 @@ use agentloop_contract::report::{Change, End};
 use common::{AS_PID_1, AS_USER, Pod, containers, gate, give, is_root, process_with, wait_for};
 
 #[test]
-fn a_runner_that_is_told_to_stop_passes_the_signal_on_and_exits_with_143() {
+fn a_stopped_runner_passes_the_signal_on_and_exits_with_143() {
     let pod = Pod::new();
     let running = pod.start(
-        "cd $AGENTLOOP_WORKSPACE; trap 'touch told; exit 5' TERM; touch up; while :; do sleep 0.05; done",
+        "cd $AGENTLOOP_WORKSPACE; trap 'touch stopped; exit 5' TERM; touch up; while :; do sleep 0.05; done",
     );
-    running.until("up").signal("TERM").until("told");
+    running.until("up").signal("TERM").until("stopped");
     let exit = running.exit();
     let report = exit.report();
     assert_eq!((exit.code, report.end, report.exit_code), (Some(143), End::Interrupted, Some(5)));
@@ -23,7 +23,7 @@ fn a_runner_that_is_told_to_stop_passes_the_signal_on_and_exits_with_143() {
 }
 
 #[test]
-fn an_agent_that_exits_with_0_when_told_to_stop_is_still_interrupted() {
+fn an_agent_that_exits_with_0_when_it_is_stopped_is_still_interrupted() {
     let pod = Pod::new().with("policy", "ExitCode").verify("true");
     let running = pod.start(&format!(
         "trap '{}; exit 0' TERM; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done",
@@ -57,7 +57,7 @@ fn an_iteration_that_takes_too_long_is_stopped_and_its_changes_are_reported() {
 }
 
 #[test]
-fn a_runner_that_is_told_to_stop_early_does_not_start_the_agent() {
+fn a_runner_that_is_stopped_early_does_not_start_the_agent() {
     let pod = Pod::new();
     // Too large to be read before the signal comes. It is sparse and takes no space.
     let large = fs::File::create(pod.path("workspace/large")).expect("file");
@@ -246,7 +246,7 @@ fn as_pid_1_it_reaps_processes_passes_signals_on_and_leaves_nothing_behind() {
 }
 
 #[test]
-fn as_pid_1_on_a_read_only_root_it_can_be_told_to_stop() {
+fn as_pid_1_on_a_read_only_root_it_can_be_stopped() {
     if !containers() {
         return;
     }

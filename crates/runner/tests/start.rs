@@ -56,8 +56,8 @@ fn a_relative_command_is_looked_up_in_the_folder_that_the_container_started_in()
     let pod = Pod::new().with("startInWorkspace", true);
     // A program of the same name in the workspace is not meant.
     let agent = pod.path("agent");
-    for (path, words) in [(agent.clone(), "the image's"), (pod.path("workspace/agent"), "the workspace's")] {
-        fs::write(&path, format!("#!/bin/sh\necho {words:?} $(pwd -P) \"$@\"\n")).expect("write");
+    for (path, whose) in [(agent.clone(), "the image's"), (pod.path("workspace/agent"), "the workspace's")] {
+        fs::write(&path, format!("#!/bin/sh\necho {whose:?} $(pwd -P) \"$@\"\n")).expect("write");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
     }
     let relative = agent.display().to_string().trim_start_matches('/').to_owned();

@@ -24,19 +24,19 @@ fn run_after(before: &str, pod: &Pod, script: &str) -> (Report, String) {
         .chain(pod.arguments(&["sh", "-c", script]))
         .map(|word| format!("'{}'", word.replace('\'', "'\\''")))
         .collect();
-    let shown = pod.path("shown");
+    let screen = pod.path("screen");
     let mut child = Command::new("script")
         .args(["--quiet", "--flush", "--command", &format!("{before} {}; exit", quoted.join(" "))])
-        .arg(&shown)
+        .arg(&screen)
         .env("SHELL", "/bin/sh")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
         .expect("script, of util-linux");
     wait_for("the runner's end", || child.try_wait().expect("wait").is_some());
-    let shown = std::fs::read(&shown).expect("what was shown");
+    let screen = std::fs::read(&screen).expect("what the terminal showed");
     let report = Report::decode(&pod.read("termination-log")).expect("a report");
-    (report, String::from_utf8_lossy(&shown).into_owned())
+    (report, String::from_utf8_lossy(&screen).into_owned())
 }
 
 #[test]
@@ -57,10 +57,10 @@ fn an_agent_that_uses_its_terminal_immediately_does_not_stay_stopped() {
 
 #[test]
 fn the_output_of_an_agent_that_locks_its_terminal_is_still_passed_through() {
-    let (report, shown) =
+    let (report, screen) =
         run(&Pod::new(), "stty tostop </dev/tty; echo =$((40+2))=; sleep 0.2; echo =$((50+3))= >&2; exit 3");
     assert_eq!((report.end, report.exit_code), (End::Exited, Some(3)));
-    assert!(shown.contains("=42=") && shown.contains("=53="), "{shown}");
+    assert!(screen.contains("=42=") && screen.contains("=53="), "{screen}");
 }
 
 #[test]
@@ -72,8 +72,8 @@ fn the_verify_command_may_set_up_the_terminal_too() {
 
 #[test]
 fn processes_of_an_agent_with_a_terminal_start_with_no_signal_blocked() {
-    let (_, shown) = run(&Pod::new(), "grep ^Sig''Blk /proc/self/status");
-    assert!(shown.contains("SigBlk:\t0000000000000000"), "{shown}");
+    let (_, screen) = run(&Pod::new(), "grep ^Sig''Blk /proc/self/status");
+    assert!(screen.contains("SigBlk:\t0000000000000000"), "{screen}");
 }
 
 #[test]

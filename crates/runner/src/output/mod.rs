@@ -25,7 +25,7 @@ pub struct Output {
     transcript: Transcript,
 }
 
-/// What an output says after it has ended.
+/// What is known from an output after it has ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutputSummary {
     /// The final text, which is searched for a completion gate. Standard error is never part of it.

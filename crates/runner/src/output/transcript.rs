@@ -30,12 +30,12 @@ impl Transcript {
         self.total == 0
     }
 
-    /// The parts to write, in order. The middle part says how much was left out.
+    /// The parts to write, in order. The middle part says how much was omitted.
     pub fn parts(&self) -> [Vec<u8>; 3] {
         let end = last(&self.end, END_BYTES);
-        let left_out = self.total - (self.head.len() + end.len()) as u64;
+        let omitted = self.total - (self.head.len() + end.len()) as u64;
         let note =
-            if left_out == 0 { String::new() } else { format!("\n[agentloop: {left_out} bytes left out]\n") };
+            if omitted == 0 { String::new() } else { format!("\n[agentloop: {omitted} bytes omitted]\n") };
         [self.head.clone(), note.into_bytes(), end.to_vec()]
     }
 }
@@ -53,13 +53,13 @@ mod tests {
     }
 
     #[test]
-    fn a_long_output_says_how_much_was_left_out() {
+    fn a_long_output_says_how_much_was_omitted() {
         let mut transcript = Transcript::default();
         let all = vec![b'x'; HEAD_BYTES + END_BYTES];
         transcript.push(&all);
         assert_eq!(transcript.parts().concat(), all);
         transcript.push(b"12345");
         let text = String::from_utf8(transcript.parts().concat()).expect("ascii");
-        assert!(text.contains("\n[agentloop: 5 bytes left out]\n") && text.ends_with("x12345"));
+        assert!(text.contains("\n[agentloop: 5 bytes omitted]\n") && text.ends_with("x12345"));
     }
 }

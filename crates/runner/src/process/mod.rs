@@ -34,7 +34,7 @@ use crate::{
 const LINGER: Duration = Duration::from_secs(2);
 /// How long to wait for the rest of the output when no process writes anymore and no byte moves.
 const STALLED: Duration = Duration::from_secs(10);
-/// The same, if the runner was told to stop.
+/// The same, if the runner has received an order to stop.
 const STALLED_WHEN_STOPPING: Duration = Duration::from_secs(2);
 /// The longest wait for an event, because a signal may be lost.
 const POLL: Duration = Duration::from_secs(1);
@@ -76,11 +76,11 @@ pub struct EndedCommand {
     /// The output up to then, if the runner stopped it after the final event of its stream, because it stayed silent or
     /// reached its timeout. Its exit status then means nothing.
     pub finished: Option<OutputSummary>,
-    /// The runner was told to stop before it had ended and before its timeout.
+    /// The runner received an order to stop before the command had ended and before its timeout.
     pub interrupted: bool,
     /// What it printed.
     pub output: Arc<Mutex<Output>>,
-    /// Processes of it that could not be ended. From then on, they may cause whatever the runner sees.
+    /// Processes of it that could not be killed. They may have caused anything that the runner observes afterwards.
     pub survivors: Option<Survivors>,
 }
 
@@ -104,7 +104,7 @@ impl Supervisor {
         Self { events, terminal: Terminal::open() }
     }
 
-    /// Whether the runner was told to stop.
+    /// Whether the runner has received an order to stop.
     pub fn stopping(&self) -> bool {
         self.events.stopping.load(Ordering::SeqCst)
     }
@@ -114,7 +114,7 @@ impl Supervisor {
         &self.events.stopping
     }
 
-    /// Runs a command until none of its processes is left that could be ended. An error means that it was not executed.
+    /// Runs a command until all of its processes that can be killed are gone. An error means that it was not executed.
     pub fn run(&self, mut command: Command, options: CommandOptions) -> io::Result<EndedCommand> {
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         // Drops signals that were meant for an earlier command, except for an order to stop.
@@ -163,7 +163,7 @@ impl Supervisor {
         ended: &mut EndedCommand,
         closed: &mut u32,
     ) -> Status {
-        // An error means that the group is already gone.
+        // An error means that the group no longer exists.
         let signal = |signal| _ = rustix::process::kill_process_group(leader, signal);
         let now = Instant::now();
         let mut phase = SupervisionPhase::Running { until: now.checked_add(options.timeout) };
@@ -219,7 +219,7 @@ impl Supervisor {
                 Ok(SignalEvent::Child | SignalEvent::Inside(_)) | Err(RecvTimeoutError::Timeout) => {
                     self.terminal.iter().for_each(|terminal| terminal.wake(leader));
                 }
-                // Cannot happen, because this supervisor holds a sender.
+                // Cannot happen, because this supervisor has a sender itself.
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(POLL),
             }
         }
@@ -266,7 +266,7 @@ impl Silent {
 
 fn pass(leader: Pid, number: i32) {
     if let Some(signal) = Signal::from_named_raw(number) {
-        // The group may already be gone.
+        // The group may no longer exist.
         let _ = rustix::process::kill_process_group(leader, signal);
     }
 }

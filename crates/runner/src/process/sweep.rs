@@ -90,11 +90,11 @@ pub(super) fn sweep(leader: Pid) -> Option<Survivors> {
 /// Whether no other process runs that the runner is responsible for. `/proc` alone is not enough, because it may hide
 /// other users' processes.
 fn alone() -> bool {
-    let seen = getpid() == Pid::INIT && test_kill_process_group(Pid::INIT) != Err(Errno::SRCH);
-    !seen && others().is_empty()
+    let any = getpid() == Pid::INIT && test_kill_process_group(Pid::INIT) != Err(Errno::SRCH);
+    !any && others().is_empty()
 }
 
-/// Processes that could not be ended.
+/// Processes that could not be killed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Survivors {
     foreign: bool,
@@ -104,7 +104,7 @@ pub struct Survivors {
 impl fmt::Display for Survivors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whose = if self.foreign { " of another user" } else { "" };
-        write!(f, "processes{whose} could not be ended")?;
+        write!(f, "processes{whose} could not be killed")?;
         for (number, process) in self.others.iter().take(NAMED).enumerate() {
             let Process { pid, parent, user, name } = process;
             let before = if number == 0 { ": " } else { ", " };
@@ -193,7 +193,7 @@ mod tests {
         let others = vec![process(7, 1), process(8, 0)];
         assert_eq!(
             Survivors { foreign: true, others }.to_string(),
-            "processes of another user could not be ended: pid 7, uid 0, \"sleep\", pid 8, uid 0, \"sleep\" (started from \
+            "processes of another user could not be killed: pid 7, uid 0, \"sleep\", pid 8, uid 0, \"sleep\" (started from \
              outside the container)"
         );
         let others = (2..100).map(|pid| process(pid, 1)).collect();
@@ -201,7 +201,7 @@ mod tests {
         assert!(words.len() < 200 && words.ends_with(" and 95 more"), "{words}");
         assert_eq!(
             Survivors { foreign: false, others: Vec::new() }.to_string(),
-            "processes could not be ended"
+            "processes could not be killed"
         );
     }
 

@@ -88,9 +88,9 @@ fn last(past: &Past) -> String {
         }
     }
     if let Some(gate) = &past.gate {
-        for (what, said) in [("Its progress", &gate.progress), ("Its reason", &gate.reason)] {
-            if let Some(said) = said {
-                let _ = writeln!(text, "{what}: {}", cut(said, LINE_CHARS));
+        for (name, value) in [("Its progress", &gate.progress), ("Its reason", &gate.reason)] {
+            if let Some(value) = value {
+                let _ = writeln!(text, "{name}: {}", cut(value, LINE_CHARS));
             }
         }
     }
@@ -107,13 +107,13 @@ fn left_locks(locks: &[String]) -> String {
         names.push(format!("{} more", locks.len() - LOCKS));
     }
     format!(
-        "\nGit lock files existed before this iteration began: {}. Nothing of this task runs between iterations. Unless \
+        "\nGit lock files existed before this iteration began: {}. No process of this task runs between iterations. Unless \
          another program uses the workspace now, they are stale, and git refuses to write until they are removed.\n",
         names.join(", ")
     )
 }
 
-/// Warns the agent before the loop stops, so that it can try another way.
+/// Warns the agent before the loop stops, so that it can try a different approach.
 fn warnings(context: &Context) -> String {
     let breaker = &context.breaker;
     let mut text = String::new();
@@ -128,7 +128,8 @@ fn warnings(context: &Context) -> String {
     if same_error > 0 && same_error.saturating_add(1) >= breaker.same_error_threshold {
         let _ = writeln!(
             text,
-            "\nWARNING: {} in a row ended in the same error. If this one does too, the loop stops. Try another way.",
+            "\nWARNING: {} in a row ended in the same error. If this one does too, the loop stops. Try a different \
+             approach.",
             iterations(same_error)
         );
     }
@@ -146,9 +147,8 @@ fn completion(context: &Context) -> String {
     match context.policy {
         Policy::Gate => format!(
             "\nEnd your last message with this block, filled in:\n\n{OPEN}\nready: <true or false>\nreason: <one \
-             line>\nprogress: <one line: what this iteration achieved>\nblockers:\n  - <what stands in the way; no line \
-             if nothing does>\n{CLOSE}\n\nSay that it is ready only when the whole goal is reached and you have checked \
-             it{}.\n",
+             line>\nprogress: <one line: what this iteration achieved>\nblockers:\n  - <what blocks the goal; no line if \
+             nothing does>\n{CLOSE}\n\nSet ready to true only when the whole goal is reached and you have verified it{}.\n",
             checked("; this command must then pass:")
         ),
         Policy::ExitCode => {

@@ -70,10 +70,10 @@ ready: <true or false>
 reason: <one line>
 progress: <one line: what this iteration achieved>
 blockers:
-  - <what stands in the way; no line if nothing does>
+  - <what blocks the goal; no line if nothing does>
 </COMPLETION_GATE>
 
-Say that it is ready only when the whole goal is reached and you have checked it.
+Set ready to true only when the whole goal is reached and you have verified it.
 ";
     let rendered = render(b"Fix the parser.", &Context { iteration: 1, ..context() }, &[]);
     assert_eq!(String::from_utf8(rendered).expect("utf-8"), expected);
@@ -97,12 +97,12 @@ Its reason: two tests still fail
 
 WARNING: 2 iterations in a row changed nothing. If this one changes nothing in the workspace, the loop stops.
 
-WARNING: 4 iterations in a row ended in the same error. If this one does too, the loop stops. Try another way.
+WARNING: 4 iterations in a row ended in the same error. If this one does too, the loop stops. Try a different approach.
 
 End your last message";
     assert!(section.contains(expected), "{section}");
     assert!(
-        section.ends_with("you have checked it; this command must then pass: `make test`.\n"),
+        section.ends_with("you have verified it; this command must then pass: `make test`.\n"),
         "{section}"
     );
 }
@@ -142,7 +142,7 @@ fn an_error_is_shown_once() {
 fn locks_that_were_left_behind_are_named() {
     let locks: Vec<String> = (1..=5).map(|number| format!("r{number}/.git/index.lock")).collect();
     let one = section(&context(), &locks[..1]);
-    assert!(one.contains("before this iteration began: r1/.git/index.lock. Nothing of"), "{one}");
+    assert!(one.contains("before this iteration began: r1/.git/index.lock. No process"), "{one}");
     let many = section(&context(), &locks);
     assert!(many.contains("r3/.git/index.lock, 2 more. "), "{many}");
     let as_written = Context { loop_context: LoopContext::FileOnly, ..context() };
@@ -150,25 +150,25 @@ fn locks_that_were_left_behind_are_named() {
 }
 
 #[test]
-fn what_an_earlier_iteration_said_has_no_hidden_characters() {
+fn hidden_characters_in_the_report_of_an_earlier_iteration_are_removed() {
     let mut context = context();
-    let said = "a\u{202e}b\u{200b}c\u{2066}d\u{feff}e\u{e0041}f\u{7}g";
+    let text = "a\u{202e}b\u{200b}c\u{2066}d\u{feff}e\u{e0041}f\u{7}g";
     let gate = CompletionGate {
         ready: false,
-        reason: Some(said.into()),
-        progress: Some(said.into()),
-        blockers: vec![said.into()],
+        reason: Some(text.into()),
+        progress: Some(text.into()),
+        blockers: vec![text.into()],
     };
     context.history =
-        vec![Past { outcome: said.into(), gate: Some(gate), error: Some(format!("{said}!")), ..past() }];
-    let section = section(&context, &[said.to_owned()]);
+        vec![Past { outcome: text.into(), gate: Some(gate), error: Some(format!("{text}!")), ..past() }];
+    let section = section(&context, &[text.to_owned()]);
     assert_eq!(section.matches("abcdef g").count(), 6, "{section}");
     assert!(!section.contains(['\u{202e}', '\u{200b}', '\u{2066}', '\u{feff}', '\u{e0041}']), "{section:?}");
 }
 
 proptest! {
     #[test]
-    fn the_section_is_bounded_and_says_no_gate_of_its_own(
+    fn the_section_is_bounded_and_contains_no_gate(
         text in "\\PC{0,300}", warn in any::<bool>(), ready in any::<bool>(), path in "/\\PC{0,300}",
     ) {
         let mut context = context();

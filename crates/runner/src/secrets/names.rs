@@ -1,4 +1,4 @@
-//! Recognises variables and fields that hold credentials by their names.
+//! Recognises variables and fields that contain credentials by their names.
 
 /// Words that count anywhere in a name.
 const WORDS: [&str; 8] =
@@ -26,7 +26,7 @@ const PARTS: [&str; 17] = [
 /// Variables in which a shell keeps its folder.
 const FOLDERS: [&str; 2] = ["PWD", "OLDPWD"];
 
-/// Whether a variable of this name holds a credential.
+/// Whether a variable of this name contains a credential.
 pub(super) fn indicates_a_credential(name: &str) -> bool {
     let name = name.to_ascii_uppercase();
     let mut parts = name.split(|c: char| !c.is_ascii_alphanumeric());
@@ -43,7 +43,7 @@ pub(super) enum Field {
     Likely,
 }
 
-/// Whether a field of this name, as in `name=value`, holds a credential. A bare `key` says nothing.
+/// Whether a field of this name, as in `name=value`, contains a credential. A bare `key` does not indicate one.
 pub(super) fn field(name: &str) -> Option<Field> {
     let name: String =
         name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect();

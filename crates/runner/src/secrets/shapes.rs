@@ -22,7 +22,7 @@ const fn doubtful(prefix: &'static str, least: usize) -> Token {
 }
 
 const TOKENS: &[Token] = &[
-    // Models: Anthropic, OpenAI and the many who follow it, Groq, xAI, Perplexity, Replicate, NVIDIA, Fireworks,
+    // Models: Anthropic, OpenAI and the many compatible with it, Groq, xAI, Perplexity, Replicate, NVIDIA, Fireworks,
     // Hugging Face, Google.
     token("sk-ant-", 8),
     token("sk-proj-", 8),
@@ -219,7 +219,7 @@ fn starts_with_word(bytes: &[u8], word: &str) -> bool {
     bytes.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// Skips blanks, quotes and backslashes before quotes; whether there was a quote.
+/// Skips blanks, quotes and backslashes before quotes. Also returns whether there was a quote.
 fn skip(bytes: &[u8], mut at: usize) -> (usize, bool) {
     let mut quoted = false;
     while let Some(byte) = bytes.get(at) {
@@ -264,8 +264,8 @@ fn scheme(bytes: &[u8]) -> Option<Range<usize>> {
     let blanks = run(bytes.get(name.len()..)?, |byte| byte == b' ');
     let at = name.len() + blanks;
     let length = run(bytes.get(at..)?, is_token68);
-    let sure = bytes.get(at..at + length)?.iter().any(|byte| byte.is_ascii_digit() || *byte == b'=');
-    (blanks > 0 && (length >= 24 || (length >= 10 && sure))).then(|| at..at + length)
+    let certain = bytes.get(at..at + length)?.iter().any(|byte| byte.is_ascii_digit() || *byte == b'=');
+    (blanks > 0 && (length >= 24 || (length >= 10 && certain))).then(|| at..at + length)
 }
 
 /// The value in `password=value`, `"api_key": "value"` and similar text, given the position of `=` or `:`.
@@ -287,8 +287,8 @@ fn assigned(bytes: &[u8], at: usize) -> Option<Range<usize>> {
     };
     let length = run(value, |byte| !ends(byte) && byte != b'\n');
     let digit = value.get(..length)?.iter().any(u8::is_ascii_digit);
-    let sure = field == Field::Certain || digit || length >= 20;
-    (length >= super::SHORTEST && sure).then(|| start..start + length)
+    let certain = field == Field::Certain || digit || length >= 20;
+    (length >= super::SHORTEST && certain).then(|| start..start + length)
 }
 
 /// The passwords in `scheme://user:password@host`, and tokens in the place of the user.
@@ -333,7 +333,7 @@ fn private_keys(text: &str) -> Vec<Range<usize>> {
         {
             let near = after.get(..after.len().min(KEY_BYTES)).unwrap_or_default();
             let end = near.windows(8).position(|window| window == b"-----END");
-            // To its end, or as far as the lines look like those of a key.
+            // Up to its end, or as far as the lines look like those of a key.
             let head = if after.starts_with(b" BLOCK") { 6 } else { 0 };
             let body = head + armour(after.get(head..).unwrap_or_default().iter());
             found.push(start.len()..at + PRIVATE.len() + end.unwrap_or(body));

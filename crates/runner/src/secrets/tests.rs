@@ -239,7 +239,7 @@ fn text_that_consists_of_beginnings_of_tokens_is_masked_in_linear_time() {
         "AKIA",
         "\\n",
     ] {
-        // Half a second where it is linear, half a minute where it is not.
+        // Takes half a second if it is linear, half a minute if it is not.
         let begun = Instant::now();
         let _ = all.mask_tail(&piece.repeat((1 << 16) / piece.len()));
         assert!(begun.elapsed().as_secs() < 20, "{piece} took {:?}", begun.elapsed());
@@ -273,7 +273,7 @@ fn everywhere(text: &str) -> Report {
 
 proptest! {
     #[test]
-    fn no_secret_is_in_an_encoded_report_wherever_it_stood(
+    fn no_secret_is_in_an_encoded_report_wherever_it_was(
         secret in "[a-z\"\\\\ö/+ ]{3}[A-Za-z0-9\"\\\\/+-]{8,40}",
         before in "\\PC{0,220}",
         after in "\\PC{0,220}",
@@ -282,7 +282,7 @@ proptest! {
         let secret = secret.trim();
         let all = secrets(&[("THE_TOKEN", secret)]);
         let mut report = everywhere(&all.mask(&format!("{before}{secret}{after}")));
-        // What a parser put together after the first look.
+        // What a parser assembled after the text was masked.
         report.gate.iter_mut().for_each(|gate| gate.reason = Some(format!("{before}{secret}{after}")));
         report.files.push(format!("{before}{secret}"));
         all.report(&mut report);

@@ -19,9 +19,9 @@ pub struct Limits<'a> {
     pub bytes: usize,
     /// How many files and folders are kept, to name those that changed.
     pub kept: usize,
-    /// Set by a signal to give up soon.
+    /// Set by an order to stop. The walk then gives up soon.
     pub stop: Option<&'a AtomicBool>,
-    /// How soon.
+    /// How long the walk may continue after that order.
     pub after_stop: Duration,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Bounds<'a> {
     deadline: Option<Instant>,
     pub(super) count: AtomicUsize,
     pub(super) bytes: AtomicUsize,
-    over: AtomicBool,
+    given_up: AtomicBool,
     why: Mutex<Option<String>>,
     /// When the stop was noticed.
     stopped: OnceLock<Instant>,
@@ -58,7 +58,7 @@ impl<'a> Bounds<'a> {
             deadline: Instant::now().checked_add(limits.time),
             count: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            over: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             why: Mutex::new(None),
             stopped: OnceLock::new(),
         }
@@ -67,7 +67,7 @@ impl<'a> Bounds<'a> {
     /// Ends the walk. The first reason is kept.
     pub(super) fn give_up(&self, why: &str) {
         self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_owned());
-        self.over.store(true, Ordering::Relaxed);
+        self.given_up.store(true, Ordering::Relaxed);
     }
 
     /// Counts an entry, and returns how many came before it.
@@ -80,13 +80,13 @@ impl<'a> Bounds<'a> {
     }
 
     /// Counts bytes that are kept in memory, and returns whether they are within the limit. Bytes that are freed later
-    /// still count, so this limits the maximum that is held at once.
-    pub(super) fn hold(&self, bytes: usize) -> bool {
-        let held = self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if held > self.limits.bytes {
+    /// still count, so the memory in use is never above the limit.
+    pub(super) fn reserve(&self, bytes: usize) -> bool {
+        let reserved = self.bytes.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if reserved > self.limits.bytes {
             self.give_up(&format!("names and patterns take more than {} MiB", self.limits.bytes >> 20));
         }
-        held <= self.limits.bytes
+        reserved <= self.limits.bytes
     }
 
     /// How many more bytes may be kept.
@@ -94,17 +94,17 @@ impl<'a> Bounds<'a> {
         self.limits.bytes.saturating_sub(self.bytes.load(Ordering::Relaxed))
     }
 
-    /// Whether the walk continues.
-    pub(super) fn on(&self) -> bool {
+    /// Whether the walk may continue.
+    pub(super) fn may_continue(&self) -> bool {
         if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             self.give_up(&format!("not finished within {} s", self.limits.time.as_secs()));
         }
         if self.limits.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
             && self.stopped.get_or_init(Instant::now).elapsed() >= self.limits.after_stop
         {
-            self.give_up("told to stop");
+            self.give_up("the pod is being stopped");
         }
-        !self.over.load(Ordering::Relaxed)
+        !self.given_up.load(Ordering::Relaxed)
     }
 
     /// Why the walk was ended early; `None` if it was not.

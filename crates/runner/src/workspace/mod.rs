@@ -83,8 +83,8 @@ fn read_open(file: &OwnedFd, limit: usize) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// The names in a folder, without `.` and `..`. More than `most` names, or more than `room` bytes, are an error.
-fn names(folder: &OwnedFd, most: usize, room: usize) -> Result<Vec<Vec<u8>>, Errno> {
+/// The names in a folder, without `.` and `..`. More than `max` names, or more than `room` bytes, are an error.
+fn names(folder: &OwnedFd, max: usize, room: usize) -> Result<Vec<Vec<u8>>, Errno> {
     let mut names = Vec::new();
     let mut bytes = 0_usize;
     for entry in rustix::fs::Dir::read_from(folder)? {
@@ -94,7 +94,7 @@ fn names(folder: &OwnedFd, most: usize, room: usize) -> Result<Vec<Vec<u8>>, Err
         }
         // Its bytes, and the size of its entry in the list.
         bytes = bytes.saturating_add(name.len() + 32);
-        if names.len() >= most || bytes > room {
+        if names.len() >= max || bytes > room {
             return Err(Errno::FBIG);
         }
         names.push(name);

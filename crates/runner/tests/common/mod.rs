@@ -179,7 +179,7 @@ impl Running<'_> {
         self
     }
 
-    /// The runner's process id outside its PID namespace: the only child of the process that made the namespace.
+    /// The runner's process id outside its PID namespace: the only child of the process that created the namespace.
     pub fn first_child(&self) -> String {
         let children = format!("/proc/{0}/task/{0}/children", self.child.id());
         fs::read_to_string(children).expect("children").trim().to_owned()
@@ -228,10 +228,10 @@ impl Drop for Running<'_> {
 
 /// Waits for a condition, with a deadline.
 #[track_caller]
-pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, mut is_met: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+    while !is_met() {
+        assert!(Instant::now() < deadline, "timed out while waiting for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -270,10 +270,10 @@ pub fn containers() -> bool {
     let output =
         Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "--mount", "true"]).output();
     let output = output.expect("unshare, of util-linux");
-    let words = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
         output.status.success(),
-        "root cannot create namespaces here ({words}): run the tests on a machine that allows it"
+        "root cannot create namespaces here ({stderr}): run the tests on a machine that allows it"
     );
     true
 }

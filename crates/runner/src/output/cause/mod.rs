@@ -75,12 +75,12 @@ pub fn is_constant(line: &str) -> bool {
 /// The line that most likely names the cause: the last one that is not the same after every failure, or the last one if
 /// all are.
 pub fn line<'a>(lines: &[&'a str]) -> Option<&'a str> {
-    let shown = || lines.iter().rev().copied().filter(|line| !line.trim().is_empty());
-    shown().find(|line| !is_constant(line)).or_else(|| shown().next())
+    let visible = || lines.iter().rev().copied().filter(|line| !line.trim().is_empty());
+    visible().find(|line| !is_constant(line)).or_else(|| visible().next())
 }
 
-/// The error of a failed command: made from all lines that name something that failed, in any order. If there is none,
-/// made from the line that most likely names the cause.
+/// The error of a failed command. It is computed from all lines that name something that failed, in any order; if there
+/// are none, from the line that most likely names the cause.
 pub fn error(lines: &[String]) -> Option<Error> {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let failing: Vec<&str> = lines

@@ -49,7 +49,7 @@ fn result(events: &mut AgentEvents, event: Json) -> String {
             first = item.text();
         }
     });
-    let words = match first {
+    let message = match first {
         _ if !text.trim().is_empty() => text,
         Some(error) => error,
         None if subtype.is_empty() => "the turn failed".to_owned(),
@@ -57,7 +57,7 @@ fn result(events: &mut AgentEvents, event: Json) -> String {
     };
     let status = event.get("api_error_status");
     let status = status.integer().or_else(|| status.text()?.trim().parse().ok());
-    events.fails(Failed { words, status, ..Failed::default() });
+    events.fails(Failed { message, status, ..Failed::default() });
     String::new()
 }
 

@@ -31,8 +31,8 @@ pub(super) fn take(events: &mut AgentEvents, kind: &str, event: Json) -> Option<
         }
         "turn.failed" => {
             let error = event.get("error");
-            let words = error.get("message").text().unwrap_or_else(|| "the turn failed".to_owned());
-            events.fails(Failed { words, until: retry_after::fields(error), ..Failed::default() });
+            let message = error.get("message").text().unwrap_or_else(|| "the turn failed".to_owned());
+            events.fails(Failed { message, until: retry_after::fields(error), ..Failed::default() });
             // Earlier messages are not the final text of a turn that failed.
             return Some(Text::Is(String::new()));
         }

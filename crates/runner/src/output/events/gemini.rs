@@ -47,9 +47,9 @@ fn result(events: &mut AgentEvents, event: Json) -> Option<Text> {
     }
     let error = event.get("error");
     let kind = error.get("type").text().filter(|kind| kind != "unknown");
-    let words = error.get("message").text().filter(|words| !words.trim().is_empty()).or(kind);
-    let words = words.unwrap_or_else(|| "the turn failed".to_owned());
+    let message = error.get("message").text().filter(|message| !message.trim().is_empty()).or(kind);
+    let message = message.unwrap_or_else(|| "the turn failed".to_owned());
     let status = [error.get("code"), error.get("status")].into_iter().find_map(Json::integer);
-    events.fails(Failed { words, status, ..Failed::default() });
+    events.fails(Failed { message, status, ..Failed::default() });
     Some(Text::Is(String::new()))
 }

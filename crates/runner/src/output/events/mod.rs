@@ -18,7 +18,7 @@ pub enum Text {
     Continues(String),
 }
 
-/// What the events have said so far.
+/// What is known from the events so far.
 #[derive(Default)]
 #[allow(clippy::struct_excessive_bools, reason = "four independent facts")]
 pub struct AgentEvents {
@@ -42,7 +42,7 @@ pub struct AgentEvents {
 /// How a turn failed.
 #[derive(Clone, Debug, Default)]
 struct Failed {
-    words: String,
+    message: String,
     /// The HTTP status of the failed request, if the stream has a field for it.
     status: Option<i64>,
     /// The stream says that the credential was refused.
@@ -94,20 +94,20 @@ impl AgentEvents {
 
     /// The error text of the turn that failed.
     pub fn failed(&self) -> Option<&str> {
-        self.failed.as_ref().map(|failed| failed.words.as_str())
+        self.failed.as_ref().map(|failed| failed.message.as_str())
     }
 
-    /// The provider's error in the turn that failed. Fields take precedence over words.
+    /// The provider's error in the turn that failed. Fields take precedence over the error's message.
     pub fn provider_error(&self, now: Timestamp) -> Option<ProviderError> {
         let failed = self.failed.as_ref()?;
         let kind = if failed.credential {
             provider_error::FailureKind::Credential
         } else {
-            provider_error::find(failed.status, &failed.words)?
+            provider_error::find(failed.status, &failed.message)?
         };
-        let told = failed.until.and_then(|reset| reset.at(now));
-        let within = || retry_after::fields(Json::within(&failed.words)?).and_then(|reset| reset.at(now));
-        let times = [self.resets_at, told, within(), retry_after::find(&failed.words, now)];
+        let in_field = failed.until.and_then(|reset| reset.at(now));
+        let within = || retry_after::fields(Json::within(&failed.message)?).and_then(|reset| reset.at(now));
+        let times = [self.resets_at, in_field, within(), retry_after::find(&failed.message, now)];
         Some(provider_error::with_time(kind, &times, now))
     }
 

@@ -58,8 +58,8 @@ fn step_finish(events: &mut AgentEvents, part: Json) {
     match reason.as_str() {
         "tool-calls" | "unknown" => events.begins(),
         "error" | "content-filter" => {
-            let words = format!("the model ended its step with: {reason}");
-            events.fails(Failed { words, ..Failed::default() });
+            let message = format!("the model ended its step with: {reason}");
+            events.fails(Failed { message, ..Failed::default() });
         }
         _ => events.succeeded(),
     }
@@ -68,16 +68,16 @@ fn step_finish(events: &mut AgentEvents, part: Json) {
 fn failed(error: Json) -> Failed {
     let data = error.get("data");
     let name = error.get("name").text().unwrap_or_else(|| "the turn failed".to_owned());
-    let words = [data.get("message"), error.get("message")]
+    let message = [data.get("message"), error.get("message")]
         .into_iter()
-        .find_map(|words| words.text().filter(|words| !words.trim().is_empty()));
+        .find_map(|message| message.text().filter(|message| !message.trim().is_empty()));
     let body = data.get("responseBody").text().unwrap_or_default();
     let until = [retry_after::fields(data), Json::whole(&body).and_then(retry_after::fields)]
         .into_iter()
         .flatten()
         .next();
     Failed {
-        words: words.unwrap_or_else(|| name.clone()),
+        message: message.unwrap_or_else(|| name.clone()),
         status: data.get("statusCode").integer(),
         credential: name == "ProviderAuthError",
         until,

@@ -1,16 +1,16 @@
 //! Recognises that the model provider refused to serve, from the final error in an agent's own stream.
 //!
-//! A status takes precedence over words, and words are read only from the final error of a failed turn. Tool output and
-//! plain output are never searched: the agent's project may itself be about rate limits.
+//! A status takes precedence over the message, and only the message of the final error of a failed turn is read. Tool
+//! output and plain output are never searched: the agent's project may itself be about rate limits.
 
-mod words;
+mod wordings;
 
 use agentloop_contract::report::{ProviderError, ProviderErrorKind};
 use jiff::{SignedDuration, Timestamp};
 
 use super::json::Json;
 
-/// No provider asks for a longer wait. A later time is a misreading.
+/// No provider asks for a longer wait. A later time was misread.
 const FURTHEST: SignedDuration = SignedDuration::from_hours(35 * 24);
 
 /// Why a request failed.
@@ -26,36 +26,36 @@ pub enum FailureKind {
     Unavailable,
 }
 
-/// Why the provider refused, according to the request's status or else to the words of the final error.
-pub fn find(status: Option<i64>, words: &str) -> Option<FailureKind> {
-    let lower = words.to_lowercase();
-    let by_words = words::find(&lower);
-    let kind = match status.or_else(|| status_in(words, &lower)) {
+/// Why the provider refused, according to the request's status, or else to the message of the final error.
+pub fn find(status: Option<i64>, message: &str) -> Option<FailureKind> {
+    let lower = message.to_lowercase();
+    let by_wording = wordings::find(&lower);
+    let kind = match status.or_else(|| status_in(message, &lower)) {
         Some(401 | 403) => FailureKind::Credential,
         Some(402 | 429) => FailureKind::Limit,
         // Proxies answer with these if the conversation is too long.
-        Some(408 | 500..=599) if by_words == Some(FailureKind::Own) => return None,
+        Some(408 | 500..=599) if by_wording == Some(FailureKind::Own) => return None,
         Some(408 | 500..=599) => FailureKind::Unavailable,
         // Some providers call a bad key a bad request. Any other bad request is no refusal.
-        Some(400) if by_words == Some(FailureKind::Credential) => FailureKind::Credential,
+        Some(400) if by_wording == Some(FailureKind::Credential) => FailureKind::Credential,
         Some(400) if lower.contains("credit balance is too low") => FailureKind::Limit,
         // Any other number is not an HTTP status.
         Some(400..=499) => return None,
-        _ => by_words?,
+        _ => by_wording?,
     };
     (kind != FailureKind::Own).then_some(kind)
 }
 
-/// The status that the words of an error name.
-fn status_in(words: &str, lower: &str) -> Option<i64> {
-    if let Some(error) = Json::within(words) {
+/// The status that an error's message names.
+fn status_in(message: &str, lower: &str) -> Option<i64> {
+    if let Some(error) = Json::within(message) {
         let inner = error.get("error");
         let fields = [inner.get("code"), inner.get("status"), error.get("code"), error.get("status")];
         if let Some(status) = fields.into_iter().filter_map(Json::integer).find(|s| (400..600).contains(s)) {
             return Some(status);
         }
     }
-    words::BEFORE_STATUS.iter().find_map(|before| {
+    wordings::BEFORE_STATUS.iter().find_map(|before| {
         lower.match_indices(before).find_map(|(at, _)| {
             let rest = lower.get(at + before.len()..)?.trim_start_matches([' ', ':', '=', '(', '"', '\'']);
             let (digits, rest) = rest.split_at_checked(3)?;

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn a_status_takes_precedence_over_words() {
+fn a_status_takes_precedence_over_the_message() {
     assert_eq!(find(Some(401), "429 Too Many Requests"), Some(FailureKind::Credential));
     assert_eq!(find(Some(529), ""), Some(FailureKind::Unavailable));
     assert_eq!(find(Some(400), "rate limit"), None);
@@ -17,9 +17,9 @@ fn a_status_takes_precedence_over_words() {
 }
 
 #[track_caller]
-fn all(kind: Option<FailureKind>, words: &[&str]) {
-    for words in words {
-        assert_eq!(find(None, words), kind, "{words}");
+fn all(kind: Option<FailureKind>, messages: &[&str]) {
+    for message in messages {
+        assert_eq!(find(None, message), kind, "{message}");
     }
 }
 

@@ -39,8 +39,8 @@ const DAYS: &[&str] = &["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 const WINDOW: usize = 100;
 
 /// The time that an error names. A time of day means the next such time, in the zone that follows it, or else in UTC.
-pub fn find(words: &str, now: Timestamp) -> Option<Timestamp> {
-    let lower = words.to_lowercase();
+pub fn find(text: &str, now: Timestamp) -> Option<Timestamp> {
+    let lower = text.to_lowercase();
     WORDS.iter().find_map(|word| {
         lower.match_indices(word).find_map(|(at, _)| {
             let rest = lower.get(at + word.len()..)?;
@@ -237,9 +237,9 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn names(words: &str, expected: &str) {
+    fn names(text: &str, expected: &str) {
         let now = "2026-11-22T10:00:00Z".parse().expect("time");
-        assert_eq!(find(words, now).map(|at| at.to_string()).as_deref(), Some(expected), "{words}");
+        assert_eq!(find(text, now).map(|at| at.to_string()).as_deref(), Some(expected), "{text}");
     }
 
     #[test]
@@ -275,7 +275,7 @@ mod tests {
         names("resets 09:30", "2026-11-23T09:30:00Z");
     }
 
-    /// Codex omits the seconds, so an agent that tries again at that time is told the same minute again.
+    /// Codex omits the seconds, so an agent that tries again at that time gets the same minute again.
     #[test]
     fn a_time_of_day_that_has_just_passed_does_not_mean_tomorrow() {
         let at = |now: &str| {
@@ -313,7 +313,7 @@ mod tests {
 
     #[test]
     fn daylight_saving_time_is_that_of_the_day() {
-        let at = |words: &str, now: &str| find(words, now.parse().expect("time")).map(|at| at.to_string());
+        let at = |text: &str, now: &str| find(text, now.parse().expect("time")).map(|at| at.to_string());
         let berlin = "resets 3pm (Europe/Berlin)";
         assert_eq!(at(berlin, "2026-07-01T10:00:00Z").as_deref(), Some("2026-07-01T13:00:00Z"));
         assert_eq!(at(berlin, "2026-12-01T10:00:00Z").as_deref(), Some("2026-12-01T14:00:00Z"));
@@ -327,18 +327,18 @@ mod tests {
     #[test]
     fn text_that_is_not_understood_gives_no_time() {
         let now = "2026-11-22T10:00:00Z".parse().expect("time");
-        for words in
+        for text in
             ["try again later", "resets soon", "the limit of 5", "reset to 7 by you", "wait at the 3rd", ""]
         {
-            assert_eq!(find(words, now), None, "{words}");
+            assert_eq!(find(text, now), None, "{text}");
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn no_words_make_it_panic(words in "(try again|resets|retry-after) ?(in|at|:)? ?\\PC{0,40}") {
-            let _ = find(&words, Timestamp::UNIX_EPOCH);
-            let _ = find(&words, Timestamp::MAX);
+        fn no_text_makes_it_panic(text in "(try again|resets|retry-after) ?(in|at|:)? ?\\PC{0,40}") {
+            let _ = find(&text, Timestamp::UNIX_EPOCH);
+            let _ = find(&text, Timestamp::MAX);
         }
     }
 }

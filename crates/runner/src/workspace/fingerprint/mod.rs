@@ -28,7 +28,7 @@ pub struct Fingerprint {
     /// Paths of git's lock files.
     pub(super) locks: Vec<Vec<u8>>,
     /// The first file that could not be read and may have changed.
-    pub(super) blind: Option<String>,
+    pub(super) unreadable: Option<String>,
     /// Why the fingerprint was not finished.
     pub(super) gave_up: Option<String>,
     /// All entries, sorted by path; `None` if there were too many to keep.
@@ -68,7 +68,7 @@ impl Fingerprint {
 
     /// Why this fingerprint is not complete.
     pub fn incomplete(&self) -> Option<&str> {
-        self.gave_up.as_deref().or(self.blind.as_deref())
+        self.gave_up.as_deref().or(self.unreadable.as_deref())
     }
 
     /// Git's lock files, sorted. Only the first few are kept.
@@ -89,19 +89,20 @@ impl Fingerprint {
         Some(hex::encode(hash.finalize().get(..16)?))
     }
 
-    /// What differs in a later fingerprint, with at most `most` names.
-    pub fn difference(&self, later: &Self, most: usize) -> Difference {
+    /// What differs in a later fingerprint, with at most `max_names` names.
+    pub fn difference(&self, later: &Self, max_names: usize) -> Difference {
         if self.gave_up.is_some() || later.gave_up.is_some() {
             return Difference::UNKNOWN;
         }
         // A branch that is no longer in this set was moved by a fetch, or by a commit, which is a change by itself.
         let pushed = later.pushed.iter().filter(|(name, to)| self.pushed.get(*name) != Some(*to));
         let pushed = pushed.map(|(name, _)| String::from_utf8_lossy(name).into_owned());
-        let mut pushed: Vec<String> = pushed.take(most).collect();
+        let mut pushed: Vec<String> = pushed.take(max_names).collect();
         if self.sum == later.sum && pushed.is_empty() {
-            let blind = self.blind.is_some() || later.blind.is_some() || self.doubts != later.doubts;
-            let changed = if blind { Change::Unknown } else { Change::Unchanged };
-            return Difference { changed, files: (!blind).then_some(0), names: Vec::new() };
+            let uncertain =
+                self.unreadable.is_some() || later.unreadable.is_some() || self.doubts != later.doubts;
+            let changed = if uncertain { Change::Unknown } else { Change::Unchanged };
+            return Difference { changed, files: (!uncertain).then_some(0), names: Vec::new() };
         }
         let (Some(before), Some(after)) = (&self.entries, &later.entries) else {
             return Difference { changed: Change::Changed, files: None, names: Vec::new() };
@@ -112,13 +113,13 @@ impl Fingerprint {
         for entry in differing(before, after) {
             files += i64::from(entry.file);
             let list = if entry.file { &mut names } else { &mut others };
-            if list.len() < most {
+            if list.len() < max_names {
                 list.push(String::from_utf8_lossy(&entry.path).into_owned());
             }
         }
         names.extend(others);
         names.append(&mut pushed);
-        names.truncate(most);
+        names.truncate(max_names);
         Difference { changed: Change::Changed, files: Some(files), names }
     }
 }

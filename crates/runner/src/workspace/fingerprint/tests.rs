@@ -473,7 +473,7 @@ fn ignored_with_parents(rules: &Rules, path: &Path) -> bool {
     let mut ancestors: Vec<_> = path.ancestors().filter(|a| *a != Path::new("")).collect();
     ancestors.reverse();
     ancestors.iter().any(|at| {
-        rules.verdict(at.as_os_str().as_encoded_bytes(), *at != path, &Effort::while_on(&|| true))
+        rules.verdict(at.as_os_str().as_encoded_bytes(), *at != path, &Effort::while_allowed(&|| true))
             == Some(true)
     })
 }

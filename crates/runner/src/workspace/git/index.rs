@@ -43,12 +43,12 @@ const PATH_BYTES: usize = 64;
 const VOLATILE: [&[u8]; 4] = [b"UNTR", b"FSMN", b"EOIE", b"IEOT"];
 
 impl Index {
-    /// Reads an index whose object names have `object` bytes. Asks `hold` for the memory of each path before keeping
-    /// it.
+    /// Reads an index whose object names have `object` bytes. Asks `reserve` for the memory of each path before it keeps
+    /// the path.
     ///
     /// # Errors
     /// See [`IndexError`].
-    pub fn parse(bytes: &[u8], object: usize, hold: &dyn Fn(usize) -> bool) -> Result<Self, IndexError> {
+    pub fn parse(bytes: &[u8], object: usize, reserve: &dyn Fn(usize) -> bool) -> Result<Self, IndexError> {
         let mut paths = Vec::new();
         let mut full = false;
         let hashes = read(bytes, object, &mut |path| {
@@ -56,7 +56,7 @@ impl Index {
             if paths.last().is_some_and(|last: &Vec<u8>| last.as_slice() > path) {
                 return false;
             }
-            full = !hold(path.len() + PATH_BYTES);
+            full = !reserve(path.len() + PATH_BYTES);
             if !full {
                 paths.push(path.to_vec());
             }
@@ -200,13 +200,13 @@ mod tests {
             index.extend([0; OBJECT + 20 + 2 + 1]);
             index.extend(b"a\0");
         }
-        let asked = std::cell::Cell::new(0);
-        let hold = |bytes| {
-            asked.set(asked.get() + bytes);
-            asked.get() < 1000
+        let reserved = std::cell::Cell::new(0);
+        let reserve = |bytes| {
+            reserved.set(reserved.get() + bytes);
+            reserved.get() < 1000
         };
-        assert_eq!(Index::parse(&index, 20, &hold), Err(IndexError::TooLarge));
-        assert!(asked.get() < 2000, "{} bytes", asked.get());
+        assert_eq!(Index::parse(&index, 20, &reserve), Err(IndexError::TooLarge));
+        assert!(reserved.get() < 2000, "{} bytes", reserved.get());
     }
 
     /// Git rejects such an index, and a binary search would not find its paths.

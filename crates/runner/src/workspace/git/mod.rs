@@ -1,5 +1,5 @@
-//! Reads what a person would call a change in a git directory: HEAD, branches, tags and staged content. Reflogs, lock
-//! files, fetched objects, packing, and the times that `git status` refreshes do not count.
+//! Reads those parts of a git directory in which a difference is a change to a person: HEAD, branches, tags and staged
+//! content. Reflogs, lock files, fetched objects, packing, and the times that `git status` refreshes do not count.
 //!
 //! A remote-tracking branch counts only if it is at the same commit as a local branch: so a push is a change, and a
 //! fetch of other people's commits is not.
@@ -22,12 +22,12 @@ const SMALL: usize = 1 << 20;
 /// How much memory the references of one repository may take.
 const REFS_BYTES: usize = 64 << 20;
 /// How many names a folder may have.
-const MOST_NAMES: usize = 500_000;
+const MAX_NAMES: usize = 500_000;
 /// How deep names of branches, and submodules, may be nested.
 const DEPTH: usize = 16;
 
 /// How many lock files are kept.
-pub(super) const MOST_LOCKS: usize = 20;
+pub(super) const MAX_LOCKS: usize = 20;
 /// Lock files that git creates while it writes other files, and does not remove if it is killed.
 const LOCKS: [&[u8]; 6] = [
     b"index.lock",
@@ -76,7 +76,7 @@ pub(super) struct State<'a> {
     /// What may differ without a change: if it is equal, nothing changed; if it differs, the answer is unknown.
     pub(super) doubts: Vec<[u8; 32]>,
     /// The first file that could not be read.
-    pub(super) blind: Option<String>,
+    pub(super) unreadable: Option<String>,
     /// Lock files.
     pub(super) locks: Vec<Vec<u8>>,
     /// The folders with the state of linked worktrees, and the `.git` files that they name.
@@ -110,7 +110,7 @@ pub(super) fn is_git(folder: &OwnedFd) -> bool {
 }
 
 /// Whether git keeps an index in a folder: in a git directory, or in the folder of a linked worktree.
-pub(super) fn holds_index(folder: &OwnedFd) -> bool {
+pub(super) fn has_index(folder: &OwnedFd) -> bool {
     is_git(folder) || (kind(folder, b"HEAD").is_some() && kind(folder, b"commondir").is_some())
 }
 
@@ -236,7 +236,7 @@ impl<'a> State<'a> {
             parts: Vec::new(),
             pushed: Vec::new(),
             doubts: Vec::new(),
-            blind: None,
+            unreadable: None,
             locks: Vec::new(),
             trees: Vec::new(),
         }
@@ -258,8 +258,8 @@ impl<'a> State<'a> {
     /// The names in a folder of a git directory; none if the folder does not exist.
     fn folders(&mut self, git: &OwnedFd, name: &[u8]) -> Vec<Vec<u8>> {
         let Ok(folder) = open_below(git, name) else { return Vec::new() };
-        let mut list = names(&folder, MOST_NAMES, REFS_BYTES).unwrap_or_else(|errno| {
-            self.blind(b"", name, errno);
+        let mut list = names(&folder, MAX_NAMES, REFS_BYTES).unwrap_or_else(|errno| {
+            self.unreadable(b"", name, errno);
             Vec::new()
         });
         list.sort();
@@ -270,7 +270,7 @@ impl<'a> State<'a> {
         match read_file(folder, name, SMALL) {
             Ok(bytes) => self.part(prefix, name, &bytes),
             Err(Errno::NOENT) => {}
-            Err(errno) => self.blind(prefix, name, errno),
+            Err(errno) => self.unreadable(prefix, name, errno),
         }
     }
 
@@ -278,20 +278,20 @@ impl<'a> State<'a> {
         self.parts.push(([prefix, name].concat(), digest(&[bytes])));
     }
 
-    fn blind(&mut self, prefix: &[u8], name: &[u8], errno: Errno) {
+    fn unreadable(&mut self, prefix: &[u8], name: &[u8], errno: Errno) {
         let path = [b".git/", prefix, name].concat();
-        self.blind.get_or_insert_with(|| format!("{}: {errno}", String::from_utf8_lossy(&path)));
+        self.unreadable.get_or_insert_with(|| format!("{}: {errno}", String::from_utf8_lossy(&path)));
     }
 
     /// The tracked paths of an index; `None` if it cannot be read.
     fn index(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) -> Option<Vec<Vec<u8>>> {
         let Some(bytes) = self.index_file(git, prefix)? else { return Some(Vec::new()) };
-        match Index::parse(&bytes, object, &|bytes| self.bounds.hold(bytes)) {
+        match Index::parse(&bytes, object, &|bytes| self.bounds.reserve(bytes)) {
             Ok(index) => {
                 self.part(prefix, b"index", &index.digest);
                 return Some(index.paths);
             }
-            // The walk was ended.
+            // The walk has given up.
             Err(IndexError::TooLarge) => {}
             Err(IndexError::Malformed) => self.doubts.push(digest(&[prefix, b"index", &bytes])),
         }
@@ -309,13 +309,13 @@ impl<'a> State<'a> {
     }
 
     /// The bytes of an index; `Some(None)` if there is none, `None` if it cannot be read.
-    #[allow(clippy::option_option, reason = "absent and unreadable are two things")]
+    #[allow(clippy::option_option, reason = "absent and unreadable are different")]
     fn index_file(&mut self, git: &OwnedFd, prefix: &[u8]) -> Option<Option<Vec<u8>>> {
         match read_file(git, b"index", LARGE) {
             Ok(bytes) => Some(Some(bytes)),
             Err(Errno::NOENT) => Some(None),
             Err(errno) => {
-                self.blind(prefix, b"index", errno);
+                self.unreadable(prefix, b"index", errno);
                 None
             }
         }
@@ -324,7 +324,7 @@ impl<'a> State<'a> {
     /// Reads the linked worktrees of the repository whose git directory is at `prefix` in `git`.
     fn worktrees(&mut self, git: &OwnedFd, prefix: &[u8], object: usize) {
         for name in self.folders(git, &[prefix, b"worktrees"].concat()) {
-            if !self.bounds.on() {
+            if !self.bounds.may_continue() {
                 return;
             }
             let at = [prefix, b"worktrees/", &name].concat();
@@ -335,7 +335,7 @@ impl<'a> State<'a> {
             // Its tracked paths are read when the walk reaches its files.
             self.index_alone(&folder, &path, object);
             if let Ok(link) = read_file(&folder, b"gitdir", SMALL)
-                && self.bounds.hold(at.len() + link.len() + 128)
+                && self.bounds.reserve(at.len() + link.len() + 128)
             {
                 self.trees.push((at, link));
             }
@@ -352,7 +352,7 @@ impl<'a> State<'a> {
     }
 
     fn lock(&mut self, prefix: &[u8], name: &[u8]) {
-        if self.locks.len() < MOST_LOCKS {
+        if self.locks.len() < MAX_LOCKS {
             self.locks.push([prefix, name].concat());
         }
     }
@@ -360,13 +360,13 @@ impl<'a> State<'a> {
     /// Reads the git directories of submodules, which are in that of the repository around them.
     fn modules(&mut self, git: &OwnedFd, path: &[u8], depth: usize) {
         if depth == 0 {
-            self.blind(path, b"", Errno::NAMETOOLONG);
+            self.unreadable(path, b"", Errno::NAMETOOLONG);
             return;
         }
         let own = path.strip_suffix(b"/").unwrap_or(path);
         let Ok(folder) = open_below(git, own) else { return };
         for name in self.folders(&folder, b".") {
-            if !self.bounds.on() {
+            if !self.bounds.may_continue() {
                 return;
             }
             let Ok(module) = open_folder(&folder, &name) else { continue };

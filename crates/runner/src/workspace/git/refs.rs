@@ -7,7 +7,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{DEPTH, LARGE, MOST_NAMES, REFS_BYTES, SMALL, State, digest};
+use super::{DEPTH, LARGE, MAX_NAMES, REFS_BYTES, SMALL, State, digest};
 use crate::workspace::{bounds::Bounds, names, open_below, open_folder, read_file};
 
 /// References and their targets.
@@ -46,7 +46,7 @@ impl State<'_> {
                 }
             }
             Err(Errno::NOENT) => {}
-            Err(errno) => self.blind(prefix, b"packed-refs", errno),
+            Err(errno) => self.unreadable(prefix, b"packed-refs", errno),
         }
         for kind in [&b"refs/heads"[..], b"refs/tags", b"refs/remotes"] {
             if let Ok(folder) = open_below(git, kind) {
@@ -57,7 +57,7 @@ impl State<'_> {
             self.lock(prefix, &lock);
         }
         if refs.full() {
-            self.blind(prefix, b"refs", Errno::FBIG);
+            self.unreadable(prefix, b"refs", Errno::FBIG);
             return;
         }
         let local: BTreeSet<[u8; 32]> =
@@ -74,12 +74,12 @@ impl State<'_> {
 
 /// Adds the loose references in a folder. They replace packed ones.
 fn loose(folder: &OwnedFd, path: &[u8], refs: &mut Refs, depth: usize, bounds: &Bounds<'_>) {
-    let list = names(folder, MOST_NAMES, REFS_BYTES).unwrap_or_else(|_| {
+    let list = names(folder, MAX_NAMES, REFS_BYTES).unwrap_or_else(|_| {
         refs.bytes = usize::MAX;
         Vec::new()
     });
     for name in list {
-        if refs.full() || !bounds.on() {
+        if refs.full() || !bounds.may_continue() {
             return;
         }
         let path = [path, b"/", &name].concat();

@@ -14,9 +14,9 @@ pub use self::user::user;
 
 /// The maximum number of patterns in a file. If there are more, none of them counts: without the last patterns, which
 /// may negate earlier ones, too much would be ignored.
-const MOST: usize = 10_000;
+const MAX_PATTERNS: usize = 10_000;
 /// The maximum length of a line, with the same consequence.
-const LONGEST: usize = 4 << 10;
+const MAX_LINE_BYTES: usize = 4 << 10;
 
 /// The patterns of one file, or of the task's `workspace.ignore`.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ impl Rules {
         let mut patterns = Vec::new();
         for line in text.split(|byte| *byte == b'\n') {
             patterns.extend(Pattern::parse(line));
-            if patterns.len() > MOST || line.len() > LONGEST {
+            if patterns.len() > MAX_PATTERNS || line.len() > MAX_LINE_BYTES {
                 return Self::default();
             }
         }
@@ -80,21 +80,21 @@ pub struct Ignore {
     pub user: Rules,
 }
 
-/// Bounds the work of matching: patterns can be made to be slow, and there may be many patterns and many names.
+/// Bounds the work of matching: a pattern may be slow on purpose, and there may be many patterns and many names.
 pub struct Effort<'a> {
-    /// Steps since the last question whether to continue.
+    /// Steps since `may_continue` was last called.
     steps: Cell<usize>,
-    on: &'a dyn Fn() -> bool,
-    over: Cell<bool>,
+    may_continue: &'a dyn Fn() -> bool,
+    used_up: Cell<bool>,
 }
 
-/// After this many comparisons of bytes, which take some milliseconds, `on` is asked whether to continue.
+/// `may_continue` is called after this many comparisons of bytes, which take some milliseconds.
 const STEPS: usize = 1 << 20;
 
 impl<'a> Effort<'a> {
-    /// Continues as long as `on` returns true.
-    pub fn while_on(on: &'a dyn Fn() -> bool) -> Self {
-        Self { steps: Cell::new(0), on, over: Cell::new(false) }
+    /// Continues as long as `may_continue` returns true.
+    pub fn while_allowed(may_continue: &'a dyn Fn() -> bool) -> Self {
+        Self { steps: Cell::new(0), may_continue, used_up: Cell::new(false) }
     }
 
     /// Counts steps, and returns whether to continue.
@@ -103,13 +103,13 @@ impl<'a> Effort<'a> {
         self.steps.set(spent);
         if spent > STEPS {
             self.steps.set(0);
-            self.over.set(self.over.get() || !(self.on)());
+            self.used_up.set(self.used_up.get() || !(self.may_continue)());
         }
         self.is_left()
     }
 
     fn is_left(&self) -> bool {
-        !self.over.get()
+        !self.used_up.get()
     }
 }
 

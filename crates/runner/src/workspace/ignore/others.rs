@@ -115,8 +115,8 @@ fn runner(cases: u32) -> TestRunner {
 
 fn repository() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("temporary folder");
-    let made = Command::new("git").args(["init", "-q"]).current_dir(folder.path()).status().expect("git");
-    assert!(made.success());
+    let status = Command::new("git").args(["init", "-q"]).current_dir(folder.path()).status().expect("git");
+    assert!(status.success());
     folder
 }
 
@@ -131,7 +131,7 @@ fn patterns_are_read_as_git_reads_them() {
 }
 
 #[test]
-fn where_the_ignore_crate_differs_git_agrees_with_us() {
+fn if_the_ignore_crate_reads_patterns_differently_git_agrees_with_us() {
     let (repository, paths) = (repository(), paths());
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(400));
     let agreed = std::cell::Cell::new(0);
@@ -153,16 +153,18 @@ fn where_the_ignore_crate_differs_git_agrees_with_us() {
 fn the_crates_known_differences_from_git_are_not_ours() {
     let (repository, paths) = (repository(), paths());
     for pattern in [
-        // A range that runs backwards has its beginning alone; for the crate it is an error.
-        "[c-a]", // After a range a `-` is a member like others, and does not continue it.
+        // A backward range contains only its first character; for the crate it is an error.
+        "[c-a]",
+        // A `-` after a range is an ordinary member and does not continue the range.
         "[a-c-x]",
-        // A set or an escape that does not end matches nothing; for the crate it stands for itself, or is an error.
+        // An unclosed set or escape matches nothing; the crate takes it literally, or as an error.
         "[a",
-        "a\\", // More than two stars are two; for the crate they are one.
+        "a\\",
+        // More than two stars mean the same as two; for the crate they mean the same as one.
         "***/a",
-        // Before an escaped slash two stars are folders too; for the crate they are one star.
+        // Two stars before an escaped slash also match folders; for the crate they mean the same as one star.
         "q/**\\/a",
-        // Two stars after a literal beginning stand for folders; for the crate they stand for one name.
+        // Two stars after a literal beginning match folders; for the crate they match one name.
         "q/a**/s/a",
         "D**/*/",
     ] {

@@ -79,7 +79,7 @@ impl Pattern {
     }
 }
 
-/// A pattern whose literal beginning ends within a name and is followed by `**`, as patterns that say the same.
+/// Rewrites a pattern whose literal beginning ends within a name and is followed by `**`, as equivalent patterns.
 ///
 /// Git compares the literal beginning by itself (`match_pathname` in its `dir.c`) and then reads what is left as a
 /// whole pattern, which begins with `**`. So `src/a**/b` matches `src/ab`, `src/ac/b` and `src/ac/d/b`, although git's
@@ -90,7 +90,7 @@ fn after_literal(line: &[u8]) -> Option<(Vec<u8>, Option<Vec<u8>>)> {
         return None;
     }
     let mut after = two_stars(rest)?;
-    // More of them add nothing.
+    // Further ones change nothing.
     while let Some(more) = after.strip_prefix(b"/").and_then(two_stars) {
         after = more;
     }
@@ -296,7 +296,7 @@ impl Bytes {
             }
             let (low, length) = set_byte(rest)?;
             at += length;
-            // Also if it begins a backward range, which has no other member.
+            // Also if it begins a backward range, which contains nothing else.
             bytes.add(low);
             match set.get(at..)? {
                 [b'-', next, ..] if *next != b']' => {

@@ -154,7 +154,7 @@ mod tests {
                 .find(|(own, _)| *own == name)
                 .map(|(_, value)| value.replace("HOME", &home.path().display().to_string()).into()),
         });
-        rules.verdict(b"deep/.mine", false, &Effort::while_on(&|| true)) == Some(true)
+        rules.verdict(b"deep/.mine", false, &Effort::while_allowed(&|| true)) == Some(true)
     }
 
     #[test]

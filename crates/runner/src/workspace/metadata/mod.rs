@@ -6,9 +6,9 @@
 //! content is read. The ctime, which no program can set, changes with content, names, permissions, owners and extended
 //! attributes.
 //!
-//! There is one exception: `git status` rewrites the index, and so touches the folder that contains it. So an index is
-//! compared by its entries, and its folder by everything except its times, if the index was in fact rewritten. Both are
-//! then also compared by their extended attributes, which no other time would cover.
+//! There is one exception: `git status` rewrites the index, and so touches the folder that contains it. If the index
+//! was rewritten, it is compared by its entries, and its folder by everything except its times. Both are then also
+//! compared by their extended attributes, which nothing else would cover.
 //!
 //! If something cannot be compared in this way, the workspace does not count as untouched.
 
@@ -40,8 +40,8 @@ const TIME: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(20);
 /// The same for a file system that keeps only whole seconds, or multiples of two.
 const COARSE_TICK: Duration = Duration::from_secs(2);
-/// A change may seem to be this far in the future, because a file server's clock is ahead of ours.
-const AHEAD: Duration = Duration::from_secs(2);
+/// A change may seem to be this far in the future, because a file server's clock may be ahead of ours.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(2);
 /// The maximum size of extended attributes. A folder or an index with longer ones cannot be compared.
 const ATTRIBUTES: usize = 64 << 10;
 
@@ -73,11 +73,11 @@ impl MetadataSnapshot {
     /// Takes a snapshot before the agent starts. Then waits until a change would have a later time than the last
     /// change.
     pub fn before(root: &OwnedFd, limits: Limits<'_>) -> Self {
-        let mut look = Self::take(root, limits);
-        if look.failed.is_none() && !wait_past(look.newest) {
-            look.failed = Some("something in the workspace has a change time in the future".to_owned());
+        let mut snapshot = Self::take(root, limits);
+        if snapshot.failed.is_none() && !wait_past(snapshot.newest) {
+            snapshot.failed = Some("a file in the workspace has a change time in the future".to_owned());
         }
-        look
+        snapshot
     }
 
     /// Takes a snapshot after the agent has ended.
@@ -110,12 +110,12 @@ impl MetadataSnapshot {
 
     fn take(root: &OwnedFd, limits: Limits<'_>) -> Self {
         let bounds = Bounds::new(Limits { time: TIME.min(limits.time), ..limits });
-        let mut looker = SnapshotWalker { bounds: &bounds, look: Self::default(), stack: Vec::new() };
-        if let Err((path, errno)) = looker.run(root) {
+        let mut walker = SnapshotWalker { bounds: &bounds, snapshot: Self::default(), stack: Vec::new() };
+        if let Err((path, errno)) = walker.run(root) {
             bounds.give_up(&format!("{}: {errno}", String::from_utf8_lossy(&path)));
         }
-        let look = looker.look;
-        Self { failed: bounds.why(), ..look }
+        let snapshot = walker.snapshot;
+        Self { failed: bounds.why(), ..snapshot }
     }
 }
 
@@ -128,7 +128,7 @@ fn wait_past(newest: Duration) -> bool {
         if wait.is_zero() {
             return true;
         }
-        if wait > tick + AHEAD {
+        if wait > tick + MAX_CLOCK_SKEW {
             return false;
         }
         std::thread::sleep(wait);
@@ -148,7 +148,7 @@ type Failure = (Vec<u8>, Errno);
 
 struct SnapshotWalker<'a> {
     bounds: &'a Bounds<'a>,
-    look: MetadataSnapshot,
+    snapshot: MetadataSnapshot,
     stack: Vec<Pending>,
 }
 
@@ -157,7 +157,7 @@ impl SnapshotWalker<'_> {
         let root = open_folder(root, b".").map_err(|errno| (Vec::new(), errno))?;
         self.folder(&Rc::new(root), b"", 0)?;
         while let Some(Pending { parent, name, path, depth }) = self.stack.pop() {
-            if !self.bounds.on() {
+            if !self.bounds.may_continue() {
                 return Ok(());
             }
             match open_folder(&parent, &name) {
@@ -185,7 +185,7 @@ impl SnapshotWalker<'_> {
         let own = rustix::fs::fstat(&**folder).map_err(here)?;
         let list = names(folder, self.bounds.limits.entries, self.bounds.room()).map_err(here)?;
         let mut index = false;
-        if list.iter().any(|name| name == b"index") && git::holds_index(folder) {
+        if list.iter().any(|name| name == b"index") && git::has_index(folder) {
             index = self.index(folder, &own, path).map_err(here)?;
         }
         if !index {
@@ -199,7 +199,7 @@ impl SnapshotWalker<'_> {
             let stat = stat(folder, &name).map_err(|errno| (child.clone(), errno))?;
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => {
-                    self.bounds.hold(child.len() + 128);
+                    self.bounds.reserve(child.len() + 128);
                     self.bounds.count();
                     if depth >= DEPTH {
                         self.bounds.give_up(&format!("folders are more than {DEPTH} deep"));
@@ -219,7 +219,7 @@ impl SnapshotWalker<'_> {
                     self.add(&child, &stat);
                 }
             }
-            if !self.bounds.on() {
+            if !self.bounds.may_continue() {
                 return Ok(());
             }
         }
@@ -239,36 +239,36 @@ impl SnapshotWalker<'_> {
             Err(Errno::INVAL | Errno::FBIG) => return Ok(false),
             Err(errno) => return Err(errno),
         };
-        let Some(says) = git::index_digest(&bytes) else { return Ok(false) };
+        let Some(index) = git::index_digest(&bytes) else { return Ok(false) };
         let mut entries = Sha256::new();
-        entries.update(says);
+        entries.update(index);
         entries.update(stat.st_mode.to_le_bytes());
         entries.update(stat.st_uid.to_le_bytes());
         entries.update(stat.st_gid.to_le_bytes());
         entries.update(attributes(&file)?);
         entries.update(attributes(folder)?);
-        let seen = IndexSnapshot {
+        let snapshot = IndexSnapshot {
             folder: digest(&[&times(own), &own.st_size.to_le_bytes()]),
             file: digest(&[&times(&stat), &lasting(&stat)]),
             entries: entries.finalize().into(),
         };
         self.newer(own);
         self.newer(&stat);
-        self.bounds.hold(path.len() + 256);
-        self.look.sum.add(&digest(&[path, b"index", &lasting(own)]));
-        self.look.indexes.insert(path.to_vec(), seen);
+        self.bounds.reserve(path.len() + 256);
+        self.snapshot.sum.add(&digest(&[path, b"index", &lasting(own)]));
+        self.snapshot.indexes.insert(path.to_vec(), snapshot);
         Ok(true)
     }
 
     fn add(&mut self, path: &[u8], stat: &Stat) {
         self.newer(stat);
-        self.look.sum.add(&digest(&[path, &lasting(stat), &times(stat), &stat.st_size.to_le_bytes()]));
+        self.snapshot.sum.add(&digest(&[path, &lasting(stat), &times(stat), &stat.st_size.to_le_bytes()]));
     }
 
     fn newer(&mut self, stat: &Stat) {
         let seconds = u64::try_from(stat.st_ctime).unwrap_or(0);
         let nanoseconds = u32::try_from(stat.st_ctime_nsec).unwrap_or(0);
-        self.look.newest = self.look.newest.max(Duration::new(seconds, nanoseconds.min(999_999_999)));
+        self.snapshot.newest = self.snapshot.newest.max(Duration::new(seconds, nanoseconds.min(999_999_999)));
     }
 }
 

@@ -218,9 +218,9 @@ fn only_a_folder_that_its_owner_could_open_again_fails_the_snapshot() {
     space.write("d/f", "1");
     fs::set_permissions(space.path("d"), fs::Permissions::from_mode(0o000)).expect("mode");
     let root = workspace::open(space.0.path()).expect("open");
-    let look = MetadataSnapshot::before(&root, Limits::default());
-    // Root reads it; any other owner could open it again.
+    let snapshot = MetadataSnapshot::before(&root, Limits::default());
+    // Root can read it; any other owner could open it again.
     let is_root = rustix::process::geteuid().is_root();
-    assert_eq!(look.incomplete().is_none(), is_root);
+    assert_eq!(snapshot.incomplete().is_none(), is_root);
     fs::set_permissions(space.path("d"), fs::Permissions::from_mode(0o755)).expect("mode");
 }

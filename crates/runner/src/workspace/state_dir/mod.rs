@@ -7,7 +7,7 @@
 //! ```
 //!
 //! In an empty workspace nothing is created until another file exists or the agent has ended, because `git clone URL .`
-//! and many generators need an empty folder. The folder is opened anew for each use, because an agent that cleans up
+//! and many generators need an empty folder. The folder is opened again for each use, because an agent that cleans up
 //! may have removed it.
 
 use std::{
@@ -78,7 +78,7 @@ impl From<Errno> for Error {
 pub struct StateDir {
     workspace: Arc<OwnedFd>,
     context: Context,
-    /// Whether to keep nothing in a workspace that is still empty.
+    /// Whether to write nothing to a workspace that is still empty.
     spare_empty: AtomicBool,
 }
 
@@ -112,9 +112,9 @@ impl StateDir {
             .is_ok_and(|ran| kind(&ran, marker(&self.context).as_bytes()).is_some())
     }
 
-    /// Marks this attempt as executed, so that it never is again. Fails if it was executed before. In an empty
-    /// workspace, where nothing can be done twice yet, the marker is created when the first file appears, as long as
-    /// the result lives.
+    /// Marks this attempt as executed, so that it is never executed again. Fails if it was executed before. In an empty
+    /// workspace, in which nothing can be done twice yet, the returned watch creates the marker when the first file
+    /// appears.
     pub fn mark(&self) -> Result<MarkerWatch, Error> {
         let mut watch = MarkerWatch { stop: None, thread: None };
         if is_empty(&self.workspace)? {
@@ -130,7 +130,7 @@ impl StateDir {
         Ok(watch)
     }
 
-    /// Keeps nothing in a workspace that is still empty: the provider refused, and the next attempt must find the
+    /// Writes nothing to a workspace that is still empty: the provider refused, and the next attempt must find the
     /// workspace as this one did.
     pub fn spare_empty(&self) {
         self.spare_empty.store(true, Ordering::SeqCst);
@@ -201,7 +201,7 @@ fn is_empty(workspace: &OwnedFd) -> Result<bool, Errno> {
 /// Opens the folder. Creates it if it does not exist.
 fn folder(workspace: &OwnedFd) -> Result<OwnedFd, Error> {
     let folder = make(workspace, WORKSPACE_DIR.as_bytes())?;
-    // Missing if an older version or a person created the folder. A failure here is harmless.
+    // It is missing if an older version or a person created the folder. A failure here is harmless.
     if kind(&folder, b".gitignore").is_none() {
         let _ = write(&folder, ".gitignore", &[b"*\n"]);
     }

@@ -35,7 +35,7 @@ pub(super) fn read_files(receiver: &Mutex<Receiver<Batch>>, shared: &Bounds<'_>)
         let batch = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(batch) = batch else { return print.whole };
         for (name, path, stat) in batch.files {
-            if !shared.on() {
+            if !shared.may_continue() {
                 // The loop still empties the channel, so that the walker does not block.
                 break;
             }
@@ -70,9 +70,9 @@ impl<'a> Print<'a> {
         }
     }
 
-    /// Notes something that could not be read and that the agent may have changed.
-    pub(super) fn blind(&mut self, path: &[u8], errno: Errno) {
-        self.whole.blind.get_or_insert_with(|| format!("{}: {errno}", String::from_utf8_lossy(path)));
+    /// Records something that could not be read and that the agent may have changed.
+    pub(super) fn unreadable(&mut self, path: &[u8], errno: Errno) {
+        self.whole.unreadable.get_or_insert_with(|| format!("{}: {errno}", String::from_utf8_lossy(path)));
     }
 
     fn file(&mut self, folder: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat, buffer: &mut [u8]) {
@@ -80,15 +80,15 @@ impl<'a> Print<'a> {
         match FileType::from_raw_mode(mode) {
             FileType::RegularFile => match self.content(folder, name, buffer) {
                 Ok(Some(digest)) => self.add(path, "file", mode, &digest, true),
-                // The file was replaced by something else, or the walk was ended.
-                Ok(None) => self.blind(path, Errno::AGAIN),
+                // The file was replaced by something else, or the walk has given up.
+                Ok(None) => self.unreadable(path, Errno::AGAIN),
                 Err(Errno::NOENT) => {}
                 Err(errno) => self.unreadable_file(folder, name, path, stat, errno),
             },
             FileType::Symlink => match rustix::fs::readlinkat(folder, name, Vec::new()) {
                 Ok(target) => self.add(path, "link", mode, target.as_bytes(), true),
                 Err(Errno::NOENT) => {}
-                Err(errno) => self.blind(path, errno),
+                Err(errno) => self.unreadable(path, errno),
             },
             // Opening a FIFO, a socket or a device could block or do something.
             _ => self.add(path, "special", mode, b"", true),
@@ -112,7 +112,7 @@ impl<'a> Print<'a> {
             {
                 return Ok(None);
             }
-            if chunks.is_multiple_of(8) && !self.shared.on() {
+            if chunks.is_multiple_of(8) && !self.shared.may_continue() {
                 return Ok(None);
             }
         }
@@ -123,7 +123,7 @@ impl<'a> Print<'a> {
     /// to it, or change its permissions.
     fn unreadable_file(&mut self, folder: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat, errno: Errno) {
         if !matches!(errno, Errno::ACCESS | Errno::PERM) {
-            return self.blind(path, errno);
+            return self.unreadable(path, errno);
         }
         self.add(path, "unreadable", stat.st_mode, &stat.st_size.to_le_bytes(), true);
         let writable = rustix::fs::accessat(folder, name, Access::WRITE_OK, AtFlags::empty()).is_ok();
@@ -136,16 +136,16 @@ impl<'a> Print<'a> {
 
     pub(super) fn unreadable_folder(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8], errno: Errno) {
         match errno {
-            // Removed since.
+            // It was removed meanwhile.
             Errno::NOENT => {}
             Errno::ACCESS | Errno::PERM => {
                 let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW);
                 if stat.is_ok_and(|stat| !may_change(parent, name, &stat)) {
                     return;
                 }
-                self.blind(path, errno);
+                self.unreadable(path, errno);
             }
-            errno => self.blind(path, errno),
+            errno => self.unreadable(path, errno),
         }
     }
 }

@@ -26,7 +26,7 @@ use self::{
 use super::{
     bounds::{Bounds, Limits},
     fingerprint::Fingerprint,
-    git::{self, MOST_LOCKS, ReadRepository, Repository},
+    git::{self, MAX_LOCKS, ReadRepository, Repository},
     ignore::{Effort, Ignore, Rules},
     join, kind, names, open_below, open_folder, read_file,
 };
@@ -57,12 +57,12 @@ fn walk(root: &OwnedFd, path: &[u8], ignore: &Ignore, limits: Limits<'_>) -> Fin
     let receiver = Mutex::new(receiver);
     let mut prints = std::thread::scope(|scope| {
         let readers: Vec<_> = (0..threads).map(|_| scope.spawn(|| read_files(&receiver, &shared))).collect();
-        let on = || shared.on();
+        let may_continue = || shared.may_continue();
         let mut walker = Walker {
             root,
             workspace: path,
             ignore,
-            effort: Effort::while_on(&on),
+            effort: Effort::while_allowed(&may_continue),
             shared: &shared,
             sender,
             stack: Vec::new(),
@@ -84,7 +84,7 @@ fn walk(root: &OwnedFd, path: &[u8], ignore: &Ignore, limits: Limits<'_>) -> Fin
     for print in prints {
         whole.sum.merge(&print.sum);
         whole.doubts.merge(&print.doubts);
-        whole.blind = whole.blind.or(print.blind);
+        whole.unreadable = whole.unreadable.or(print.unreadable);
         whole.pushed.extend(print.pushed);
         whole.locks.extend(print.locks);
         whole.entries = whole.entries.zip(print.entries).map(|(mut all, more)| {
@@ -137,14 +137,14 @@ impl Walker<'_> {
         }
         self.walk();
         while let Some(path) = self.others.pop_first() {
-            if !self.shared.on() {
+            if !self.shared.may_continue() {
                 return;
             }
             let levels = path.split(|byte| *byte == b'/').count();
             if self.is_left_out(&path) || levels > DEPTH {
                 continue;
             }
-            // Removed by hand, or never created.
+            // It was removed by hand, or never created.
             let Ok(folder) = open_below(self.root, &path) else { continue };
             if kind(&folder, b".git").is_none() && !git::is_git(&folder) {
                 continue;
@@ -171,7 +171,7 @@ impl Walker<'_> {
 
     fn walk(&mut self) {
         while let Some(pending) = self.stack.pop() {
-            if !self.shared.on() {
+            if !self.shared.may_continue() {
                 return;
             }
             match open_folder(&pending.parent, &pending.name) {
@@ -198,7 +198,7 @@ impl Walker<'_> {
         let list = match names(folder, self.shared.limits.entries, self.shared.room()) {
             Ok(list) => list,
             Err(Errno::FBIG) => return self.shared.give_up("a folder has too many names"),
-            Err(errno) => return self.print.blind(path, errno),
+            Err(errno) => return self.print.unreadable(path, errno),
         };
         let (scope, ignored) = match self.repository(folder, path, &list) {
             Some(scope) => (scope, None),
@@ -213,15 +213,15 @@ impl Walker<'_> {
             }
             let stat = match rustix::fs::statat(&**folder, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
-                // Removed since the folder was read.
+                // It was removed after the folder was read.
                 Err(Errno::NOENT) => continue,
                 Err(errno) => {
-                    self.print.blind(&join(path, &name), errno);
+                    self.print.unreadable(&join(path, &name), errno);
                     continue;
                 }
             };
             let child = join(path, &name);
-            self.shared.hold(child.len() + 64);
+            self.shared.reserve(child.len() + 64);
             let is_folder = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             if child == WORKSPACE_DIR.as_bytes()
                 || self.ignore.task.verdict(&child, is_folder, &self.effort) == Some(true)
@@ -266,7 +266,7 @@ impl Walker<'_> {
                     self.send(folder, std::mem::take(&mut files));
                 }
             }
-            if !self.shared.on() {
+            if !self.shared.may_continue() {
                 return;
             }
         }
@@ -299,14 +299,14 @@ impl Walker<'_> {
                 let linked = git::read_linked(self.root, self.workspace, path, &link, self.shared);
                 self.see(path);
                 linked.map(|(repository, own)| {
-                    if self.shared.hold(own.len() + 64) {
+                    if self.shared.reserve(own.len() + 64) {
                         self.others.insert(own);
                     }
                     repository
                 })
             }
         };
-        self.shared.hold(repository.as_ref().map_or(0, |repository| repository.exclude.bytes()));
+        self.shared.reserve(repository.as_ref().map_or(0, |repository| repository.exclude.bytes()));
         let repository = repository.map(|repository| (path.to_vec(), Rc::new(repository)));
         Some(Rc::new(PatternScope { repository, ..PatternScope::default() }))
     }
@@ -321,24 +321,24 @@ impl Walker<'_> {
         }
         for (name, to) in state.pushed {
             let name = join(at, &name);
-            self.shared.hold(name.len() + 128);
+            self.shared.reserve(name.len() + 128);
             self.print.whole.pushed.insert(name, to);
         }
         for doubt in state.doubts {
             self.print.whole.doubts.add(&hash(at, "doubt", 0, &doubt));
         }
-        if let Some(why) = state.blind {
-            self.print.whole.blind.get_or_insert(why);
+        if let Some(why) = state.unreadable {
+            self.print.whole.unreadable.get_or_insert(why);
         }
         let locks = state.locks.iter().map(|lock| join(at, lock));
-        let room = MOST_LOCKS.saturating_sub(self.print.whole.locks.len());
+        let room = MAX_LOCKS.saturating_sub(self.print.whole.locks.len());
         self.print.whole.locks.extend(locks.take(room));
         self.others.extend(others);
         repository
     }
 
     fn see(&mut self, path: &[u8]) {
-        if self.shared.hold(path.len() + 64) {
+        if self.shared.reserve(path.len() + 64) {
             self.seen.insert(path.to_vec());
         }
     }
@@ -373,7 +373,7 @@ impl Walker<'_> {
         let rules = read_file(folder, b".gitignore", PATTERNS).map(|text| Rules::parse(path, &text));
         match rules {
             Ok(rules) if !rules.is_empty() => {
-                self.shared.hold(rules.bytes());
+                self.shared.reserve(rules.bytes());
                 let repository = scope.repository.clone();
                 Rc::new(PatternScope { rules: Some(rules), parent: Some(scope), repository })
             }

@@ -234,8 +234,8 @@ const TABLE: &[Wording] = {
 };
 
 /// Why a request failed, according to the error's text in lower case.
-pub(super) fn find(words: &str) -> Option<FailureKind> {
-    TABLE.iter().find(|(_, wording, _)| words.contains(wording)).map(|(kind, ..)| *kind)
+pub(super) fn find(message: &str) -> Option<FailureKind> {
+    TABLE.iter().find(|(_, wording, _)| message.contains(wording)).map(|(kind, ..)| *kind)
 }
 
 #[cfg(test)]
