@@ -13,10 +13,10 @@ use tracing::{info, warn};
 use crate::cli::ControllerArgs;
 use crate::client::{Clients, ConnectError};
 use crate::controller::{self, Setup};
-use crate::health::{Health, Stage};
-use crate::http::{BindError, Server, Serves};
+use crate::health::{Health, ProcessStage};
+use crate::http::{BindError, HttpServer, Serves};
 use crate::lease::decide::{Loss, Timings};
-use crate::lease::{Election, Seen};
+use crate::lease::{CandidateStatus, Election};
 use crate::metrics::Metrics;
 use crate::shutdown;
 use crate::write::Writer;
@@ -54,8 +54,8 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
     let shutdown = shutdown::on_signal().map_err(Error::Signals)?;
     let clients = Clients::connect().await?;
     let (health, metrics) = (Health::default(), Metrics::new());
-    let probes = Server::bind(args.probe_address, Serves::Probes).await?;
-    let server = Server::bind(args.http_address, Serves::Everything).await?;
+    let probes = HttpServer::bind(args.probe_address, Serves::Probes).await?;
+    let server = HttpServer::bind(args.http_address, Serves::Everything).await?;
     info!(
         address = %server.address,
         probes = %probes.address,
@@ -75,9 +75,9 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
             Election::new(clients.write.clone(), &namespace, name, &identity, Timings::default());
         let beat = health.heartbeat("leader election", SILENCE, SILENCE);
         let seen = |seen| match seen {
-            Seen::Looking => beat.beat(),
-            Seen::Held => health.set(Stage::StandingBy),
-            Seen::Nothing => health.set(Stage::Unable),
+            CandidateStatus::Checking => beat.beat(),
+            CandidateStatus::StandingBy => health.set(ProcessStage::StandingBy),
+            CandidateStatus::Unable => health.set(ProcessStage::Unable),
         };
         if !election.acquire(&shutdown, seen).await {
             return Ok(());
@@ -88,7 +88,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
         None
     };
     metrics.leader(true);
-    health.set(Stage::Syncing);
+    health.set(ProcessStage::Syncing);
 
     let serving = args.serving.serving(&namespace, &args.lease.lease_name);
     let setup = Setup {
@@ -98,15 +98,15 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
         namespace,
         config_map: args.config_map,
         runner: args.runner,
-        rules: controller::Rules::default(),
+        rules: controller::RuleSet::default(),
         serving,
         concurrency: args.concurrency.get(),
-        look_at_nodes: controller::LOOK_AT_NODES,
-        longest: controller::LONGEST,
+        node_check_interval: controller::NODE_CHECK_INTERVAL,
+        no_new_steps_after: controller::NO_NEW_STEPS_AFTER,
         identity,
         metrics: metrics.clone(),
         health: health.clone(),
-        heartbeat: health.heartbeat("the reconcile loop", SILENCE, controller::RECONCILE),
+        heartbeat: health.heartbeat("the reconcile loop", SILENCE, controller::MAX_RECONCILE),
         shutdown: shutdown.child_token(),
     };
     metrics.max_workers(setup.concurrency);
@@ -151,7 +151,7 @@ async fn finished(
             // A signal may have come just now; else the loop had no reason to end.
             return if shutdown.is_cancelled() { Ok(()) } else { Err(Error::Ended("reconcile loop")) };
         }
-        () = shutdown.cancelled() => health.set(Stage::Stopping),
+        () = shutdown.cancelled() => health.set(ProcessStage::Stopping),
     }
     if let Ok(ended) = time::timeout(GRACE, &mut *the_loop).await {
         return Ok(ended.map_err(|_| Error::Ended("reconcile loop"))??);

@@ -2,7 +2,7 @@
 //!
 //! Neither client repeats a request by itself. kube's own retry replays a POST for minutes inside one await, long after
 //! the state that justified the write is gone, and holds the start of a watch back as long; watches and reconciles have
-//! a back-off of their own. [`bounded`] gives every single request an end.
+//! a back-off of their own. [`with_timeout`] gives every single request an end.
 
 use std::future::Future;
 use std::time::Duration;
@@ -34,7 +34,7 @@ const SOCKET_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub struct Clients {
     /// For reads and watches. Its own read timeout is long, for a quiet watch is no fault: put single reads into
-    /// [`bounded`].
+    /// [`with_timeout`].
     pub read: Client,
     /// For writes. Use it through [`Writer`](crate::write::Writer).
     pub write: Client,
@@ -215,7 +215,7 @@ fn names_another_uid(status: &Status) -> bool {
 }
 
 /// The request's answer, unless it takes longer than `limit`.
-pub async fn bounded<T>(
+pub async fn with_timeout<T>(
     limit: Duration,
     request: impl Future<Output = Result<T, kube::Error>>,
 ) -> Result<T, RequestError> {
@@ -237,7 +237,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_without_an_answer_ends_at_its_limit() {
         let started = time::Instant::now();
-        let error = bounded::<()>(WRITE_TIMEOUT, std::future::pending()).await.unwrap_err();
+        let error = with_timeout::<()>(WRITE_TIMEOUT, std::future::pending()).await.unwrap_err();
         assert_eq!(error.reason(), "timeout");
         assert_eq!(started.elapsed(), WRITE_TIMEOUT);
         assert_eq!(error.to_string(), "no answer from the API server within 5 s");
@@ -315,9 +315,11 @@ mod tests {
         let clients = Clients::from_config(config).unwrap();
         let request = || http::Request::post("/api").body(Vec::new()).unwrap();
         let sent = || count.load(std::sync::atomic::Ordering::Relaxed);
-        drop(bounded(WRITE_TIMEOUT, clients.write.request_text(request())).await.unwrap_err());
+        drop(with_timeout(WRITE_TIMEOUT, clients.write.request_text(request())).await.unwrap_err());
         assert_eq!(sent(), 1);
-        drop(bounded(Duration::from_millis(500), clients.read.request_text(request())).await.unwrap_err());
+        drop(
+            with_timeout(Duration::from_millis(500), clients.read.request_text(request())).await.unwrap_err(),
+        );
         assert_eq!(sent(), 2);
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 /// How far the process has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Stage {
+pub enum ProcessStage {
     /// Nothing is known yet.
     Starting = 0,
     /// Another operator leads; this one takes over when it goes.
@@ -33,11 +33,11 @@ pub enum Stage {
 /// The state of the whole process; cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
-    shared: Arc<Shared>,
+    shared: Arc<HealthState>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct HealthState {
     stage: AtomicU8,
     next: AtomicU64,
     unlisted: Mutex<Vec<String>>,
@@ -55,19 +55,19 @@ struct Pulse {
 
 impl Health {
     /// Says how far the process has come.
-    pub fn set(&self, stage: Stage) {
+    pub fn set(&self, stage: ProcessStage) {
         self.shared.stage.store(stage as u8, Ordering::Relaxed);
     }
 
     /// How far the process has come.
-    pub fn stage(&self) -> Stage {
+    pub fn stage(&self) -> ProcessStage {
         match self.shared.stage.load(Ordering::Relaxed) {
-            1 => Stage::StandingBy,
-            2 => Stage::Syncing,
-            3 => Stage::Working,
-            4 => Stage::Stopping,
-            5 => Stage::Unable,
-            _ => Stage::Starting,
+            1 => ProcessStage::StandingBy,
+            2 => ProcessStage::Syncing,
+            3 => ProcessStage::Working,
+            4 => ProcessStage::Stopping,
+            5 => ProcessStage::Unable,
+            _ => ProcessStage::Starting,
         }
     }
 
@@ -108,17 +108,19 @@ impl Health {
             unlisted.insert_str(0, "; these namespaces cannot be listed:\n");
         }
         match self.stage() {
-            Stage::Working => Ok(format!("working{unlisted}")),
-            Stage::StandingBy => Ok("standing by: another operator leads".to_owned()),
-            Stage::Starting => Err("starting".to_owned()),
-            Stage::Syncing => Err(format!("caches have not synced yet{unlisted}")),
-            Stage::Unable => Err("the lease can be neither read nor taken: the log says why".to_owned()),
-            Stage::Stopping => Err("stopping".to_owned()),
+            ProcessStage::Working => Ok(format!("working{unlisted}")),
+            ProcessStage::StandingBy => Ok("standing by: another operator leads".to_owned()),
+            ProcessStage::Starting => Err("starting".to_owned()),
+            ProcessStage::Syncing => Err(format!("caches have not synced yet{unlisted}")),
+            ProcessStage::Unable => {
+                Err("the lease can be neither read nor taken: the log says why".to_owned())
+            }
+            ProcessStage::Stopping => Err("stopping".to_owned()),
         }
     }
 }
 
-impl Shared {
+impl HealthState {
     /// A panic while the lock was held leaves numbers that are merely old.
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Pulse>> {
         self.beats.lock().unwrap_or_else(PoisonError::into_inner)
@@ -131,7 +133,7 @@ pub struct Heartbeat(Arc<Registered>);
 
 #[derive(Debug)]
 struct Registered {
-    shared: Arc<Shared>,
+    shared: Arc<HealthState>,
     id: u64,
 }
 
@@ -144,12 +146,12 @@ impl Heartbeat {
     }
 
     /// A piece of work begins; it ends when the answer is dropped.
-    pub fn begin(&self) -> Work {
+    pub fn begin(&self) -> WorkInProgress {
         let work = self.0.shared.next.fetch_add(1, Ordering::Relaxed);
         if let Some(pulse) = self.0.shared.lock().get_mut(&self.0.id) {
             pulse.running.insert(work, Instant::now());
         }
-        Work { of: self.0.clone(), work }
+        WorkInProgress { of: self.0.clone(), work }
     }
 }
 
@@ -162,12 +164,12 @@ impl Drop for Registered {
 /// A piece of work under way.
 #[derive(Debug)]
 #[must_use = "the work ends when this is dropped"]
-pub struct Work {
+pub struct WorkInProgress {
     of: Arc<Registered>,
     work: u64,
 }
 
-impl Drop for Work {
+impl Drop for WorkInProgress {
     fn drop(&mut self) {
         if let Some(pulse) = self.of.shared.lock().get_mut(&self.of.id) {
             pulse.running.remove(&self.work);
@@ -221,13 +223,13 @@ mod tests {
     fn standing_by_is_ready_and_unfilled_caches_are_not() {
         let health = Health::default();
         assert!(health.ready().is_err());
-        health.set(Stage::StandingBy);
+        health.set(ProcessStage::StandingBy);
         assert!(health.ready().is_ok());
-        health.set(Stage::Unable);
+        health.set(ProcessStage::Unable);
         assert!(health.ready().is_err(), "it could not take over");
-        health.set(Stage::Syncing);
+        health.set(ProcessStage::Syncing);
         assert!(health.ready().is_err());
-        health.set(Stage::Working);
+        health.set(ProcessStage::Working);
         assert!(health.ready().is_ok());
     }
 }

@@ -25,7 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::client::{RequestError, WRITE_TIMEOUT, bounded, patch_params, post_params};
+use crate::client::{RequestError, WRITE_TIMEOUT, patch_params, post_params, with_timeout};
 use crate::metrics::{Metrics, Verb};
 
 /// The one way to write.
@@ -53,7 +53,7 @@ impl Writer {
         verb: Verb,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, RequestError> {
-        let answer = bounded(self.limit, request).await;
+        let answer = with_timeout(self.limit, request).await;
         self.metrics.write(verb, answer.as_ref().map_or_else(RequestError::reason, |_| "ok"));
         answer
     }

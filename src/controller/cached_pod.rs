@@ -1,4 +1,4 @@
-//! A pod as the caches keep it: the facts that the rules read, and the metadata that finds it.
+//! A pod as the caches keep it: the facts that the rules use, and the metadata that identifies it.
 //!
 //! A pod takes up to a hundred times more memory than its facts: containers, volumes, prompts. A list is decoded
 //! straight into this type, so that only one whole pod exists at a time.
@@ -14,20 +14,20 @@ use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use serde::{Deserialize, Deserializer};
 
-use super::Guarded;
+use super::guard::Guarded;
 
 /// What is kept of a pod.
 #[derive(Clone, Debug)]
 pub(super) struct CachedPod {
     metadata: ObjectMeta,
-    /// What the rules read.
+    /// What the rules use.
     pub(super) facts: PodFacts,
-    /// Something holds it when it is deleted.
+    /// It has finalizers, ours or others.
     pub(super) has_finalizers: bool,
 }
 
 impl CachedPod {
-    /// The task that the pod belongs to, whether or not it is still there.
+    /// The task that the pod belongs to, whether or not it still exists.
     pub(super) fn task(&self) -> Option<ObjectRef<Guarded>> {
         let kind = AgentTask::kind(&());
         let owners = self.metadata.owner_references.iter().flatten();
@@ -63,7 +63,7 @@ impl From<Pod> for CachedPod {
     }
 }
 
-/// The parts of an owner reference that are read.
+/// The parts of an owner reference that are used.
 fn slim(owner: OwnerReference) -> OwnerReference {
     OwnerReference { api_version: String::new(), block_owner_deletion: None, ..owner }
 }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_the_rules_read_of_a_pod_is_kept_and_nothing_else() {
+    fn everything_that_the_rules_use_of_a_pod_is_kept_and_nothing_else() {
         let whole: Pod = serde_json::from_value(pod()).expect("a pod");
         let cached = cached(&pod());
         assert_eq!(cached.facts, PodFacts::of(&whole));

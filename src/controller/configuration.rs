@@ -11,27 +11,27 @@ use tracing::{error, info, warn};
 
 use super::events::{EventRecord, Events};
 use super::panics::caught_now;
-use crate::client::{READ_TIMEOUT, RequestError, bounded};
-use crate::metrics::{Metrics, Place};
+use crate::client::{READ_TIMEOUT, RequestError, with_timeout};
+use crate::metrics::{Metrics, PanicSource};
 
-/// The configuration as it was last seen.
+/// The configuration as it was last read.
 pub(super) struct Watched {
     api: Api<ConfigMap>,
     name: String,
-    /// `None` until the ConfigMap, or its absence, was seen for the first time.
-    seen: watch::Sender<Option<Configuration>>,
-    report: Report,
+    /// `None` until the ConfigMap, or its absence, has been read for the first time.
+    current: watch::Sender<Option<Configuration>>,
+    reporter: Reporter,
     _stop: DropGuard,
 }
 
-/// Who is told about a configuration.
+/// Reports a new configuration.
 #[derive(Clone)]
-struct Report {
+struct Reporter {
     metrics: Metrics,
     events: Events,
 }
 
-/// Starts to watch; ends when the answer is dropped.
+/// Starts the watch; it ends when the result is dropped.
 pub(super) fn watch(
     client: &Client,
     namespace: &str,
@@ -40,27 +40,27 @@ pub(super) fn watch(
     events: Events,
 ) -> Watched {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    let (seen, _) = watch::channel(None);
-    let report = Report { metrics, events };
+    let (current, _) = watch::channel(None);
+    let reporter = Reporter { metrics, events };
     let stop = CancellationToken::new();
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let stream = watcher(api.clone(), only).default_backoff().take_until(stop.clone().cancelled_owned());
-    tokio::spawn(follow(stream, seen.clone(), report.clone()));
-    Watched { api, name: name.to_owned(), seen, report, _stop: stop.drop_guard() }
+    tokio::spawn(follow(stream, current.clone(), reporter.clone()));
+    Watched { api, name: name.to_owned(), current, reporter, _stop: stop.drop_guard() }
 }
 
 async fn follow(
     stream: impl Stream<Item = Result<watcher::Event<ConfigMap>, watcher::Error>>,
-    seen: watch::Sender<Option<Configuration>>,
-    report: Report,
+    current: watch::Sender<Option<Configuration>>,
+    reporter: Reporter,
 ) {
     let mut stream = std::pin::pin!(stream);
     let mut listed = None;
-    // Without this task nothing would ever be read again.
+    // A panic must not end this task: no change would ever be read again.
     let take = |map: Option<&ConfigMap>| {
-        if let Err(words) = caught_now(|| take(&seen, &report, map, false)) {
-            report.metrics.panicked(Place::Configuration);
-            error!(panic = words, "agentloop panicked at the configuration; the one before stays in force");
+        if let Err(message) = caught_now(|| take(&current, &reporter, map, false)) {
+            reporter.metrics.panicked(PanicSource::Configuration);
+            error!(panic = message, "panic while reading the configuration; keeping the previous one");
         }
     };
     while let Some(event) = stream.next().await {
@@ -70,20 +70,20 @@ async fn follow(
             Ok(watcher::Event::InitDone) => take(listed.take().as_ref()),
             Ok(watcher::Event::Apply(map)) => take(Some(&map)),
             Ok(watcher::Event::Delete(_)) => take(None),
-            Err(error) => warn!(%error, "the watch of the configuration is disturbed; it goes on"),
+            Err(error) => warn!(%error, "the watch of the configuration was interrupted; resuming"),
         }
     }
 }
 
-/// Takes over what was read, and tells where it changed something.
+/// Takes over what was read, and reports it if it has changed.
 fn take(
-    seen: &watch::Sender<Option<Configuration>>,
-    report: &Report,
+    current: &watch::Sender<Option<Configuration>>,
+    reporter: &Reporter,
     map: Option<&ConfigMap>,
     consistent: bool,
 ) {
-    seen.send_if_modified(|slot| {
-        // Never remembered as consistent: it was so when it was read, and may be old at the next decision.
+    current.send_if_modified(|slot| {
+        // Never remembered as consistent: at the next decision it may be out of date.
         let read = match map {
             None => Configuration::absent(),
             Some(map) => {
@@ -97,59 +97,59 @@ fn take(
         if slot.as_ref() == Some(&read) {
             return false;
         }
-        // A watch may still be on its way to what a consistent read has told already.
+        // A watch may lag behind a consistent read.
         if !consistent
             && slot.as_ref().is_some_and(|known| read.is_older_than(known.version.as_deref()))
             && map.is_some()
         {
             return false;
         }
-        report.tell(&read, map);
+        reporter.report(&read, map);
         *slot = Some(read);
         true
     });
 }
 
-impl Report {
-    fn tell(&self, read: &Configuration, map: Option<&ConfigMap>) {
+impl Reporter {
+    fn report(&self, read: &Configuration, map: Option<&ConfigMap>) {
         self.metrics.config_refused(read.newest.is_err());
         if let Err(refused) = &read.newest {
-            error!(%refused, "the configuration is refused; the last good one stays in force");
+            error!(%refused, "the configuration is invalid; keeping the last valid one");
             if let Some(map) = map {
-                let message = format!("refused, the last good configuration stays in force: {refused}");
+                let message = format!("invalid, the last valid configuration stays in effect: {refused}");
                 let record = EventRecord { warning: true, reason: "ConfigInvalid".to_owned(), message };
                 self.events.publish(map.object_ref(&()), record);
             }
         } else {
-            info!(version = read.version, paused = read.paused, "the configuration is taken");
+            info!(version = read.version, paused = read.paused, "loaded the configuration");
         }
     }
 }
 
 impl Watched {
-    /// Waits until the configuration was seen for the first time.
+    /// Waits until the configuration has been read for the first time.
     pub(super) async fn synced(&self) {
-        // The sender lives in self: this cannot fail.
-        drop(self.seen.subscribe().wait_for(Option::is_some).await);
+        // This cannot fail, because self owns the sender.
+        drop(self.current.subscribe().wait_for(Option::is_some).await);
     }
 
-    /// What was seen last; call [`Watched::synced`] first.
+    /// What was read last; call [`Watched::synced`] first.
     pub(super) fn get(&self) -> Configuration {
-        self.seen.borrow().clone().unwrap_or_default()
+        self.current.borrow().clone().unwrap_or_default()
     }
 
     /// A signal for each change.
     pub(super) fn changes(&self) -> impl Stream<Item = ()> + Send + 'static {
-        futures::stream::unfold(self.seen.subscribe(), |mut seen| async move {
-            seen.changed().await.ok()?;
-            Some(((), seen))
+        futures::stream::unfold(self.current.subscribe(), |mut current| async move {
+            current.changed().await.ok()?;
+            Some(((), current))
         })
     }
 
-    /// Reads the configuration from the API server itself: what this returns is in force.
+    /// Reads the configuration from the API server itself: the result is up to date.
     pub(super) async fn read(&self) -> Result<Configuration, RequestError> {
-        let map = bounded(READ_TIMEOUT, self.api.get_opt(&self.name)).await?;
-        take(&self.seen, &self.report, map.as_ref(), true);
+        let map = with_timeout(READ_TIMEOUT, self.api.get_opt(&self.name)).await?;
+        take(&self.current, &self.reporter, map.as_ref(), true);
         Ok(Configuration { consistent: true, ..self.get() })
     }
 }

@@ -1,21 +1,20 @@
-//! Events: told to people, and never a reason for a reconcile to fail or to wait.
+//! Events: published for people. A reconcile never fails or waits because of one.
 
 use std::time::Duration;
 
+use agentloop_contract::text::cut_bytes;
+pub(super) use agentloop_core::decide::EventRecord;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::time;
 use tracing::debug;
 
-use agentloop_contract::text::cut_bytes;
-pub(super) use agentloop_core::decide::EventRecord;
-
 use crate::NAME;
 
-/// How long an Event may take to be written.
-const LIMIT: Duration = Duration::from_secs(5);
-/// Bytes of an Event's words, and of its reason, that the API server takes.
+/// How long writing an Event may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Most bytes that the API server accepts in an Event's note and reason.
 const NOTE_BYTES: usize = 1024;
 const REASON_BYTES: usize = 128;
 
@@ -32,16 +31,16 @@ impl Events {
     pub(super) fn publish(&self, regarding: ObjectReference, record: EventRecord) {
         let recorder = self.0.clone();
         tokio::spawn(async move {
-            match time::timeout(LIMIT, recorder.publish(&event(&record), &regarding)).await {
+            match time::timeout(TIMEOUT, recorder.publish(&event(&record), &regarding)).await {
                 Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(%error, "an Event was not written"),
+                Ok(Err(error)) => debug!(%error, "cannot write an Event"),
                 Err(_) => debug!("an Event was not written in time"),
             }
         });
     }
 }
 
-/// The Event, with as many words as the API server takes: one with more is refused, and nobody sees any of it.
+/// The Event, cut to what the API server accepts: it would reject a longer one as a whole.
 fn event(record: &EventRecord) -> Event {
     Event {
         type_: if record.warning { EventType::Warning } else { EventType::Normal },
@@ -57,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_event_never_has_more_words_than_the_server_takes() {
+    fn an_event_is_never_longer_than_the_server_accepts() {
         for word in ["x", "\u{1f980}", "<", "\u{7}"] {
             let record = EventRecord { warning: true, reason: word.repeat(200), message: word.repeat(2000) };
             let event = event(&record);

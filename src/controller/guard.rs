@@ -1,7 +1,7 @@
-//! A task as the API server sent it, decoded or not: one that cannot be decoded must not hide the others.
+//! A task as the API server sent it, decoded or not: a task that cannot be decoded must not hide the others.
 //!
-//! kube's `DeserializeGuard` does the same, but holds each object as a tree of values, twice: up to a hundred
-//! times the memory of the text, which a task's author chooses. This one holds the text.
+//! kube's `DeserializeGuard` does the same, but keeps each object as a tree of values, twice: up to a hundred times the
+//! memory of the text, whose size a task's author chooses. This one keeps the text.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -24,20 +24,21 @@ pub(super) struct Invalid {
     metadata: ObjectMeta,
 }
 
-/// All that is read of a task that cannot be decoded. The rest is skipped, and takes no memory.
+/// The part of a task that is read if the whole cannot be decoded. The rest is skipped and takes no memory.
 #[derive(Deserialize)]
 struct MetadataOnly {
     #[serde(default)]
     metadata: ObjectMeta,
 }
 
-/// Takes out of a task what nobody reads. It may be most of it, and is decoded to many times its text.
+/// Removes the parts of a task that agentloop never reads. They can be most of it, and take many times the memory of their
+/// text.
 pub(super) fn slim(mut task: AgentTask) -> AgentTask {
     slim_metadata(&mut task.metadata);
     task
 }
 
-/// Who wrote which field, and the last applied configuration.
+/// Removes the field owners and the last applied configuration.
 fn slim_metadata(metadata: &mut ObjectMeta) {
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
@@ -85,7 +86,7 @@ impl Resource for Guarded {
         self.0.as_ref().map_or_else(|invalid| &invalid.metadata, |task| task.meta())
     }
 
-    /// Copies the task if it is shared. It is not yet where a watch changes it.
+    /// Copies the task if it is shared. It is not shared yet when a watch changes it.
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         match &mut self.0 {
             Ok(task) => Arc::make_mut(task).meta_mut(),
@@ -157,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn no_field_owners_and_no_applied_configuration_are_kept() {
+    fn field_owners_and_the_last_applied_configuration_are_not_kept() {
         for spec in [sound(), json!("no spec")] {
             let mut object = object("a", &spec);
             let notes =

@@ -1,4 +1,4 @@
-//! How the runner gets into pods: an image volume where the cluster has them, else an init container.
+//! How the runner gets into pods: with an image volume if the cluster supports them, otherwise with an init container.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,39 +13,38 @@ use tokio::sync::watch;
 use tracing::{debug, info};
 
 use crate::cli::{RunnerArgs, RunnerInjection};
-use crate::client::{READ_TIMEOUT, RequestError, bounded};
+use crate::client::{READ_TIMEOUT, RequestError, with_timeout};
 
-/// The first minor version of Kubernetes 1 that has image volumes switched on by itself (KEP-4639).
+/// The first minor version of Kubernetes 1 in which image volumes are on by default (KEP-4639).
 const FIRST_MINOR: u32 = 35;
-/// The first versions of the runtimes that mount them.
+/// The first versions of the container runtimes that mount them.
 const FIRST_RUNTIMES: &[(&str, (u32, u32))] = &[("containerd", (2, 1)), ("cri-o", (1, 31))];
 
-/// How often `auto` looks at the nodes again, at least; up to a quarter longer, so that releases do not list
-/// nodes in step.
-pub(crate) const LOOK_AT_NODES: Duration = Duration::from_mins(5);
-/// Nodes in one answer.
+/// How often `auto` checks the nodes. Up to a quarter is added, so that several releases do not list nodes in step.
+pub(crate) const NODE_CHECK_INTERVAL: Duration = Duration::from_mins(5);
+/// Nodes in one page.
 const PAGE: u32 = 100;
-/// The most pages that are read; more nodes than Kubernetes supports.
-const MOST_PAGES: usize = 1000;
+/// Most pages that are read: more nodes than Kubernetes supports.
+const MAX_PAGES: usize = 1000;
 
-/// The way in force. Reconciles read it; only `auto` changes it.
+/// The injection in use. Reconciles read it; only `auto` changes it.
 pub(super) struct Chosen {
     is_auto: bool,
     now: watch::Sender<Arc<Injection>>,
 }
 
 impl Chosen {
-    /// Chooses. Where server and nodes cannot be asked, it is an init container, which works everywhere.
+    /// Chooses. If server and nodes cannot be checked, it is an init container, which works everywhere.
     pub(super) async fn new(client: &Client, args: &RunnerArgs) -> Self {
         let image_volume = match args.injection {
             RunnerInjection::ImageVolume => true,
             RunnerInjection::InitContainer => false,
             RunnerInjection::Auto => has_image_volumes(client).await.unwrap_or_else(|error| {
-                info!(%error, "server and nodes cannot be asked for image volumes; taking an init container");
+                info!(%error, "cannot check server and nodes for image volumes; using an init container");
                 false
             }),
         };
-        info!(image = args.image, image_volume, "the runner's way into pods");
+        info!(image = args.image, image_volume, "chose how the runner gets into pods");
         let injection = Injection {
             image: args.image.clone(),
             pull_policy: args.pull_policy.as_str().map(str::to_owned),
@@ -61,7 +60,7 @@ impl Chosen {
         self.now.borrow().clone()
     }
 
-    /// Something for every change.
+    /// A signal for each change.
     pub(super) fn changes(&self) -> impl Stream<Item = ()> + Send + 'static {
         futures::stream::unfold(self.now.subscribe(), |mut now| async move {
             now.changed().await.ok()?;
@@ -69,7 +68,7 @@ impl Chosen {
         })
     }
 
-    /// Chooses again as nodes come and go. Where they cannot be asked, the last answer stays.
+    /// Chooses again as nodes come and go. If they cannot be checked, the choice stays as it is.
     pub(super) async fn follow(&self, client: &Client, every: Duration) {
         if !self.is_auto {
             return;
@@ -79,7 +78,7 @@ impl Chosen {
             match has_image_volumes(client).await {
                 Ok(image_volume) => self.take(image_volume),
                 Err(error) => {
-                    debug!(%error, "nodes cannot be asked for image volumes; the last answer stays");
+                    debug!(%error, "cannot check nodes for image volumes; keeping the current choice");
                 }
             }
         }
@@ -91,24 +90,24 @@ impl Chosen {
                 return false;
             }
             *now = Arc::new(Injection { image_volume, ..now.as_ref().clone() });
-            info!(image_volume, "server or nodes have changed, and with them the runner's way into pods");
+            info!(image_volume, "server or nodes have changed: changed how the runner gets into pods");
             true
         });
     }
 }
 
-/// Whether server and all nodes have image volumes.
+/// Whether the server and all nodes support image volumes.
 async fn has_image_volumes(client: &Client) -> Result<bool, RequestError> {
-    let version = bounded(READ_TIMEOUT, client.apiserver_version()).await?;
+    let version = with_timeout(READ_TIMEOUT, client.apiserver_version()).await?;
     let minor: String = version.minor.chars().take_while(char::is_ascii_digit).collect();
     if minor.parse::<u32>().unwrap_or(0) < FIRST_MINOR {
         return Ok(false);
     }
-    let nodes: Api<Slim> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
+    let nodes: Api<SlimNode> = Api::all_with(client.clone(), &ApiResource::erase::<Node>(&()));
     let mut page = ListParams::default().limit(PAGE);
     let mut some = false;
-    for _ in 0..MOST_PAGES {
-        let list = bounded(READ_TIMEOUT, nodes.list(&page)).await?;
+    for _ in 0..MAX_PAGES {
+        let list = with_timeout(READ_TIMEOUT, nodes.list(&page)).await?;
         for node in &list.items {
             let info = node.status.as_ref().map(|status| &status.node_info);
             if !info.is_some_and(SlimInfo::has_image_volumes) {
@@ -124,8 +123,8 @@ async fn has_image_volumes(client: &Client) -> Result<bool, RequestError> {
     Ok(false)
 }
 
-/// Of a node, what is read here; a node's list of images may be long.
-type Slim = Object<NotUsed, SlimStatus>;
+/// The part of a node that is used here. A node's list of images may be long.
+type SlimNode = Object<NotUsed, SlimStatus>;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -146,8 +145,8 @@ impl SlimInfo {
     }
 }
 
-/// Whether a kubelet such as `v1.35.1` has image volumes switched on by itself. During an upgrade the server
-/// is newer than its nodes.
+/// Whether a kubelet such as `v1.35.1` has image volumes on by default. During an upgrade the server is newer than its
+/// nodes.
 fn offers_image_volumes(kubelet: &str) -> bool {
     let mut numbers =
         kubelet.trim_start_matches('v').split(['.', '-', '+']).map_while(|n| n.parse::<u32>().ok());
@@ -169,7 +168,7 @@ mod tests {
     use super::{mounts_images, offers_image_volumes};
 
     #[test]
-    fn a_kubelet_has_image_volumes_from_1_35_on() {
+    fn a_kubelet_has_image_volumes_since_1_35() {
         for new in ["v1.35.0", "1.36.2", "v1.35.1-eks-5d632ec", "v1.35.0+k3s1", "v2.0.0"] {
             assert!(offers_image_volumes(new), "{new}");
         }

@@ -6,16 +6,16 @@ use std::time::Duration;
 use agentloop_core::sync::Memory;
 use parking_lot::Mutex;
 
-use super::live::Live;
+use super::handles::Live;
 
-/// A cache that is older than this is no reason to trust an answer: the object may long be gone.
+/// Answers are forgotten after this time: a cache that lags further says nothing about the object, which may be gone.
 const LONGEST_LAG: Duration = Duration::from_mins(1);
 
 /// By the task's uid.
 #[derive(Default)]
 pub(super) struct Memories(Mutex<HashMap<String, Memory<Live>>>);
 
-/// The memory of one task, for one reconcile; given back when it is dropped.
+/// The memory of one task, for one reconcile. It is put back when this is dropped.
 pub(super) struct Borrowed<'a> {
     memories: &'a Memories,
     uid: String,
@@ -23,14 +23,14 @@ pub(super) struct Borrowed<'a> {
 }
 
 impl Memories {
-    /// Takes the memory of a task. A task has one reconcile at a time, so nobody else asks for it meanwhile.
+    /// Takes the memory of a task. A task has one reconcile at a time, so nothing else needs it in the meantime.
     pub(super) fn borrow(&self, uid: String) -> Borrowed<'_> {
         let mut memory = self.0.lock().remove(&uid).unwrap_or_default();
         memory.forget_answers(|time| time.elapsed() >= LONGEST_LAG);
         Borrowed { memories: self, uid, memory }
     }
 
-    /// Forgets the tasks that are not there any more.
+    /// Forgets the tasks that no longer exist.
     pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
         self.0.lock().retain(|uid, _| is_there(uid));
     }

@@ -2,10 +2,10 @@
 
 use serde_json::{Map, Value};
 
-/// The JSON merge patch (RFC 7396) from `before` to `after`; `None` where they are equal.
+/// The JSON merge patch (RFC 7396) from `before` to `after`; `None` if they are equal.
 ///
-/// What `after` lacks is removed by a null; lists are replaced whole. So a patch touches nothing that
-/// neither document knows, such as fields that are newer than our types.
+/// A null removes what `after` lacks; lists are replaced as a whole. So a patch does not touch what neither document has,
+/// such as fields that are newer than our types.
 pub(super) fn patch(before: &Value, after: &Value) -> Option<Value> {
     let (Value::Object(old), Value::Object(new)) = (before, after) else {
         return (before != after).then(|| after.clone());
@@ -30,14 +30,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_gone_becomes_null_and_what_is_new_stands_whole() {
+    fn a_field_that_is_gone_becomes_null_and_a_new_one_is_included_whole() {
         let before = json!({"phase": "Running", "active": {"iteration": 3, "attempt": 0}, "history": [1]});
         let after = json!({"phase": "Running", "iterations": 3, "history": [2, 1]});
         assert_eq!(patch(&before, &after), Some(json!({"active": null, "iterations": 3, "history": [2, 1]})));
     }
 
     #[test]
-    fn a_nested_change_names_only_itself() {
+    fn a_nested_change_includes_only_the_changed_field() {
         let before = json!({"breaker": {"consecutiveNoChange": 1, "consecutiveSameError": 0}});
         let after = json!({"breaker": {"consecutiveNoChange": 2, "consecutiveSameError": 0}});
         assert_eq!(patch(&before, &after), Some(json!({"breaker": {"consecutiveNoChange": 2}})));

@@ -1,5 +1,5 @@
-//! Carries out what the machine asks for: each request once, within its time, bound to the uid or version that it was
-//! decided on. There is no rule here.
+//! Carries out what the machine requests: each request once, within its time limit, bound to the uid or version on which
+//! it was decided. There are no rules here.
 
 use agentloop_contract::hex;
 use agentloop_contract::names::LABEL_TASK;
@@ -19,24 +19,25 @@ use tracing::{debug, info};
 
 use super::cached_pod::CachedPod;
 use super::guard::slim;
-use super::live::{Handle, Live};
+use super::handles::{Handle, Live};
+use super::scope::WatchScope;
 use super::watch::PAGE;
-use super::{Scope, merge, report};
-use crate::client::{READ_TIMEOUT, RequestError, bounded};
+use super::{merge, report};
+use crate::client::{READ_TIMEOUT, RequestError, with_timeout};
 
-/// A request that failed; the reconcile is tried again, each time later.
+/// A request that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {source}")]
 pub(super) struct RequestFailed {
-    /// What was tried.
+    /// What it was for.
     what: String,
-    /// What came of it.
+    /// Why it failed.
     source: RequestError,
 }
 
 /// Carries out the requests of one reconcile.
 pub(super) struct Performer<'a> {
-    pub(super) scope: &'a Scope,
+    pub(super) scope: &'a WatchScope,
     pub(super) namespace: String,
     pub(super) name: String,
     /// The last request that failed.
@@ -61,7 +62,7 @@ impl Performer<'_> {
         request: Request<Live>,
     ) -> Result<Response<Live>, RequestFailed> {
         let task = sync.task();
-        let writer = &self.scope.shared.writer;
+        let writer = &self.scope.context.writer;
         let on_pod = |what: &'static str, pod: &PodRef| {
             let what = format!("{what} pod {}", pod.name);
             move |source: RequestError| RequestFailed { what, source }
@@ -73,7 +74,7 @@ impl Performer<'_> {
             Request::WriteStatus { task, status } => self.write_status(task, &status).await?,
             Request::ReadTask | Request::ConfirmTask => self.read_task(task).await?,
             Request::ReadConfiguration => {
-                let read = self.scope.shared.configuration.read().await;
+                let read = self.scope.context.configuration.read().await;
                 let read = read.map_err(|source| failed("reading the configuration", source))?;
                 Response::Configuration(Handle::new(read))
             }
@@ -104,7 +105,7 @@ impl Performer<'_> {
                 let (uid, version) = (task.uid(), task.resource_version());
                 let deleted = writer.delete_task(&self.namespace, &self.name, uid, version).await;
                 deleted.map_err(|source| failed("deleting the task", source))?;
-                info!("the time to live is over; the task is deleted");
+                info!("deleted the task: its time to live is over");
                 Response::Done
             }
         })
@@ -114,13 +115,13 @@ impl Performer<'_> {
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
-        Api::namespaced(self.scope.shared.clients.read.clone(), &self.namespace)
+        Api::namespaced(self.scope.context.clients.read.clone(), &self.namespace)
     }
 
     async fn events_of(&self, pod: &PodRef) -> Option<Obstacle> {
         let cached = self.scope.pods.get(&ObjectRef::new(&pod.name).within(&self.namespace))?;
         let silent = cached.facts.is_silent_for(Timestamp::now())?.try_into().ok()?;
-        self.scope.shared.told.of(&self.namespace, &pod.uid, silent).await
+        self.scope.context.event_obstacles.of(&self.namespace, &pod.uid, silent).await
     }
 
     async fn write_status(
@@ -134,27 +135,27 @@ impl Performer<'_> {
         };
         let version = task.resource_version().unwrap_or_default();
         let written =
-            self.scope.shared.writer.task_status(&self.namespace, &self.name, &version, &patch).await;
+            self.scope.context.writer.task_status(&self.namespace, &self.name, &version, &patch).await;
         let written = slim(written.map_err(|source| failed("writing the status", source))?);
-        report::status_written(&self.scope.shared, &written, task.status.as_ref(), status);
+        report::status_written(&self.scope.context, &written, task.status.as_ref(), status);
         Ok(Response::Task(Handle::new(written)))
     }
 
     async fn read_task(&self, task: &AgentTask) -> Result<Response<Live>, RequestFailed> {
-        let read = bounded(READ_TIMEOUT, self.api::<AgentTask>().get_opt(&self.name)).await;
+        let read = with_timeout(READ_TIMEOUT, self.api::<AgentTask>().get_opt(&self.name)).await;
         Ok(match read.map_err(|source| failed("reading the task", source))? {
             Some(read) if read.uid() == task.uid() => Response::Task(Handle::new(slim(read))),
             _ => Response::Failed(Failure::NotFound),
         })
     }
 
-    /// The first pod that bears the task's name, is of another task and has not ended: a gated one too, because another
-    /// operator may have confirmed its start just before its task was deleted.
+    /// The first pod that has the task's name, belongs to another task and has not ended. A pod with a scheduling gate counts
+    /// too, because another operator may have confirmed its start just before its task was deleted.
     async fn list_previous_pods(&self, task: &AgentTask) -> Result<Option<String>, RequestFailed> {
         let own = task.uid();
         let mut of_name = ListParams::default().labels(&format!("{LABEL_TASK}={}", self.name)).limit(PAGE);
         loop {
-            let pods = bounded(READ_TIMEOUT, self.api::<CachedPod>().list(&of_name)).await;
+            let pods = with_timeout(READ_TIMEOUT, self.api::<CachedPod>().list(&of_name)).await;
             let pods = pods.map_err(|source| failed("listing pods of previous tasks", source))?;
             if let Some(pod) = pods.iter().find(|pod| pod.facts.is_live_pod_of_another(own.as_deref())) {
                 return Ok(Some(pod.facts.name.clone()));
@@ -171,7 +172,7 @@ impl Performer<'_> {
         let Some(name) = active.map(|active| active.pod_name.as_str()) else {
             return Ok(Response::Failed(Failure::Other));
         };
-        let read = bounded(READ_TIMEOUT, self.api::<CachedPod>().get_opt(name)).await;
+        let read = with_timeout(READ_TIMEOUT, self.api::<CachedPod>().get_opt(name)).await;
         let read = read.map_err(|source| failed(format!("reading pod {name}"), source))?;
         Ok(read.map_or(Response::Failed(Failure::NotFound), |pod| Response::Pod(Handle::new(pod))))
     }
@@ -181,14 +182,14 @@ impl Performer<'_> {
         task: &AgentTask,
         configuration: &Configuration,
     ) -> Result<Response<Live>, RequestFailed> {
-        let shared = &self.scope.shared;
+        let context = &self.scope.context;
         let Some(status) = &task.status else { return Ok(Response::Failed(Failure::Other)) };
         let (Some(active), Some(thresholds)) = (&status.active, &status.thresholds) else {
             return Ok(Response::Failed(Failure::Other));
         };
         let what = format!("creating pod {}", active.pod_name);
         let report_key = report_key().map_err(|source| failed(&what, source))?;
-        let injection = shared.injection.get();
+        let injection = context.injection.get();
         let means = pod::BuildInputs {
             injection: &injection,
             settings: &configuration.last_good,
@@ -198,9 +199,9 @@ impl Performer<'_> {
             Ok(body) => body,
             Err(bad) => return Ok(Response::Failed(Failure::Unbuildable(bad.to_string()))),
         };
-        let created = shared.writer.create_raw::<CachedPod>(&self.namespace, &body).await;
+        let created = context.writer.create_raw::<CachedPod>(&self.namespace, &body).await;
         let created = created.map_err(|source| failed(what, source))?;
-        shared.metrics.pod_created();
+        context.metrics.pod_created();
         Ok(Response::Pod(Handle::new(created)))
     }
 
@@ -210,8 +211,8 @@ impl Performer<'_> {
 
     async fn read_pvc(&self, task: &AgentTask) -> Result<Response<Live>, RequestFailed> {
         let name = self.pvc_name(task);
-        let read = bounded(READ_TIMEOUT, self.api::<PersistentVolumeClaim>().get_opt(&name)).await;
-        let read = read.map_err(|source| failed(format!("reading the workspace's PVC {name}"), source))?;
+        let read = with_timeout(READ_TIMEOUT, self.api::<PersistentVolumeClaim>().get_opt(&name)).await;
+        let read = read.map_err(|source| failed(format!("reading workspace PVC {name}"), source))?;
         Ok(read.map_or(Response::Failed(Failure::NotFound), |pvc| Response::Pvc(Handle::new(pvc))))
     }
 
@@ -221,10 +222,10 @@ impl Performer<'_> {
             Ok(None) => return Ok(Response::Done),
             Err(bad) => return Ok(Response::Failed(Failure::Unbuildable(bad.to_string()))),
         };
-        let writer = &self.scope.shared.writer;
+        let writer = &self.scope.context.writer;
         let created = writer.create_raw::<PersistentVolumeClaim>(&self.namespace, &body).await;
         let name = self.pvc_name(task);
-        created.map_err(|source| failed(format!("creating the workspace's PVC {name}"), source))?;
+        created.map_err(|source| failed(format!("creating workspace PVC {name}"), source))?;
         Ok(Response::Done)
     }
 
@@ -234,8 +235,8 @@ impl Performer<'_> {
         pvc: &PersistentVolumeClaim,
     ) -> Result<Response<Live>, RequestFailed> {
         let (name, metadata) = (pvc.name_any(), pod::pvc_owner_patch(task, &pvc.metadata));
-        let set = self.scope.shared.writer.pvc_metadata(&self.namespace, &name, &metadata).await;
-        set.map_err(|source| failed(format!("setting the owner of the workspace's PVC {name}"), source))?;
+        let set = self.scope.context.writer.pvc_metadata(&self.namespace, &name, &metadata).await;
+        set.map_err(|source| failed(format!("setting the owner of workspace PVC {name}"), source))?;
         Ok(Response::Done)
     }
 }
@@ -244,7 +245,7 @@ fn failed(what: impl Into<String>, source: RequestError) -> RequestFailed {
     RequestFailed { what: what.into(), source }
 }
 
-/// A key that nobody can guess, for the report of one pod.
+/// An unguessable key that signs the report of one pod.
 fn report_key() -> Result<String, RequestError> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes).map_err(|error| kube::Error::Service(Box::new(error)))?;

@@ -5,16 +5,16 @@ use agentloop_core::decide;
 use kube::Resource;
 use tracing::info;
 
-use super::Shared;
+use super::context::ControllerContext;
 
-/// Logs, counts and announces what a status write changed.
+/// Logs, counts and publishes what a status write changed.
 pub(super) fn status_written(
-    shared: &Shared,
+    context: &ControllerContext,
     task: &AgentTask,
     before: Option<&AgentTaskStatus>,
     after: &AgentTaskStatus,
 ) {
-    let metrics = &shared.metrics;
+    let metrics = &context.metrics;
     if let Some(last) = after.history.first()
         && after.iterations > before.map_or(0, |status| status.iterations)
     {
@@ -26,19 +26,19 @@ pub(super) fn status_written(
     {
         metrics.stop(stop.phase, stop.reason);
     }
-    let claimed = after.active.as_ref().filter(|active| {
+    let started = after.active.as_ref().filter(|active| {
         before.and_then(|status| status.active.as_ref()).is_none_or(|known| known.pod_name != active.pod_name)
     });
-    if let Some(active) = claimed {
+    if let Some(active) = started {
         info!(
             iteration = active.iteration,
             attempt = active.attempt,
             pod = active.pod_name,
-            "iteration claimed"
+            "iteration started"
         );
     }
     for record in decide::events_of_change(before, after) {
         info!(reason = record.reason, "{}", record.message);
-        shared.events.publish(task.object_ref(&()), record);
+        context.events.publish(task.object_ref(&()), record);
     }
 }

@@ -1,8 +1,8 @@
-//! Watches: what fills a cache, tells when it is full, and says which tasks a pod's change is about.
+//! Watches: they fill a cache, report when it is complete, and find the task that a changed pod belongs to.
 //!
-//! kube's shared streams are not used: they do not tell of deletions, and lose their wake-up where an object
-//! is gone before it is looked at. Nor is `Store::wait_until_ready`: of several that wait for one cache it
-//! wakes only the last that looked, and each controller waits for its own.
+//! kube's shared streams are not used: they do not pass deletions on, and lose a wake-up if an object is gone before it is
+//! processed. Nor is `Store::wait_until_ready`: if several wait for one cache, it wakes only the last one, and here each
+//! reconcile waits.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -21,34 +21,33 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Guarded;
 use super::cached_pod::CachedPod;
+use super::guard::Guarded;
 
-/// How far a cache has come.
+/// How complete a cache is.
 #[derive(Clone, Default)]
 struct Filling {
-    /// It holds all that there is, or did once.
+    /// It has received a complete list.
     full: bool,
-    /// Why it could not be filled, or followed, when that was last tried.
+    /// The last error of its watch, and when that happened.
     trouble: Option<(Instant, String)>,
 }
 
-/// A trouble that was not met again for so long is over: each try comes within half a minute of the one before.
+/// An error that has not been repeated for so long is over: a watch retries at least every half minute.
 const TROUBLE_LASTS: Duration = Duration::from_secs(90);
-/// Bytes of a trouble's own words.
+/// Most bytes that are kept of an error's message.
 const TROUBLE_BYTES: usize = 300;
 
-/// Becomes true once a cache holds all that there is.
-#[derive(Clone)]
+/// Whether a cache is complete.
 pub(super) struct Synced(watch::Receiver<Filling>);
 
 impl Synced {
     pub(super) async fn wait(&self) {
-        // An error says that the watch is gone, which is the end of the process anyway.
+        // An error means that the watch has ended, and with it the process.
         drop(self.0.clone().wait_for(|filling| filling.full).await);
     }
 
-    /// Waits until the cache is full, or it is known why it is not.
+    /// Waits until the cache is complete, or it is known why it cannot be filled.
     pub(super) async fn settled(&self) {
         drop(self.0.clone().wait_for(|filling| filling.full || filling.trouble.is_some()).await);
     }
@@ -57,15 +56,15 @@ impl Synced {
         self.0.borrow().full
     }
 
-    /// Why the cache cannot be filled, or followed.
+    /// Why the cache cannot be filled or kept up to date.
     pub(super) fn trouble(&self) -> Option<String> {
         let filling = self.0.borrow();
-        let (since, words) = filling.trouble.as_ref()?;
-        (since.elapsed() < TROUBLE_LASTS).then(|| words.clone())
+        let (since, message) = filling.trouble.as_ref()?;
+        (since.elapsed() < TROUBLE_LASTS).then(|| message.clone())
     }
 }
 
-/// What an event of a watch says of its cache.
+/// Notes what an event of the watch means for its cache.
 fn follow<K>(filling: &watch::Sender<Filling>, event: &Event<K>) {
     filling.send_if_modified(|filling| match event {
         Ok(event) => {
@@ -75,14 +74,14 @@ fn follow<K>(filling: &watch::Sender<Filling>, event: &Event<K>) {
             is_news
         }
         Err(error) => {
-            filling.trouble = Some((Instant::now(), cut_bytes(&words(error), TROUBLE_BYTES)));
+            filling.trouble = Some((Instant::now(), cut_bytes(&message(error), TROUBLE_BYTES)));
             true
         }
     });
 }
 
-/// The server's own words, where it has answered.
-fn words(error: &watcher::Error) -> String {
+/// The server's message, if it has answered.
+fn message(error: &watcher::Error) -> String {
     use watcher::Error::{InitialListFailed, WatchError, WatchFailed, WatchStartFailed};
     match error {
         WatchError(status)
@@ -93,13 +92,13 @@ fn words(error: &watcher::Error) -> String {
     }
 }
 
-/// Objects in one page of a list. A page is held as one body before it is read.
+/// Objects in one page of a list. A page is in memory as a whole before it is decoded.
 pub(super) const PAGE: u32 = 50;
 
 type Event<K> = Result<watcher::Event<K>, watcher::Error>;
 
-/// Each object as it is, and then its changes. A server that streams a list sends one object after another; from one
-/// that does not (Kubernetes before 1.34, by default) the list is read in pages.
+/// Each object as it is, and then its changes. A server that can stream a list sends one object after another; from one
+/// that cannot (Kubernetes before 1.34, by default) the list is read in pages.
 fn objects<K>(api: Api<K>, config: watcher::Config) -> impl Stream<Item = Event<K>> + Send + 'static
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
@@ -108,23 +107,30 @@ where
     let streamed = streamed.take_while(|event| {
         let is_refused = matches!(event, Err(error) if does_not_stream(error));
         if is_refused {
-            info!("the server does not stream lists; they are read in pages");
+            info!("the API server does not stream lists; reading them in pages");
         }
         future::ready(!is_refused)
     });
     streamed.chain(watcher(api, config.page_size(PAGE)).default_backoff())
 }
 
-/// Whether the server said that it streams no lists: it calls a request for one invalid.
+/// Whether the server does not stream lists: it rejects the request for one as invalid.
 fn does_not_stream(error: &watcher::Error) -> bool {
     matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if matches!(status.code, 400 | 422))
 }
 
-/// A cache, the events that fill it as they are polled, and the word that it is full.
-fn cache<K>(
-    api: Api<K>,
-    config: watcher::Config,
-) -> (Store<K>, impl Stream<Item = Event<K>> + Send + 'static, Synced)
+/// The objects of a watch.
+pub(super) struct Cache<K>
+where
+    K: Resource + 'static,
+    K::DynamicType: Eq + Hash,
+{
+    pub(super) store: Store<K>,
+    pub(super) synced: Synced,
+}
+
+/// A cache, and the events that fill it as they are polled.
+fn cache<K>(api: Api<K>, config: watcher::Config) -> (Cache<K>, impl Stream<Item = Event<K>> + Send + 'static)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
@@ -134,40 +140,40 @@ where
     let events = reflector::reflector(writer, objects(api, config)).inspect(move |event| {
         follow(&filling, event);
         if let Err(error) = event {
-            warn!(%error, "a watch is disturbed; it goes on");
+            warn!(%error, "the watch was interrupted; resuming");
         }
     });
-    (store, events, Synced(synced))
+    (Cache { store, synced: Synced(synced) }, events)
 }
 
-/// The tasks' cache and the changes that a controller works on.
+/// The tasks' cache, and the changes for a controller.
 pub(super) fn tasks(
     api: Api<Guarded>,
-) -> (Store<Guarded>, impl Stream<Item = Result<Guarded, watcher::Error>> + Send + 'static, Synced) {
-    let (store, events, synced) = cache(api, watcher::Config::default());
-    (store, events.touched_objects(), synced)
+) -> (Cache<Guarded>, impl Stream<Item = Result<Guarded, watcher::Error>> + Send + 'static) {
+    let (cache, events) = cache(api, watcher::Config::default());
+    (cache, events.touched_objects())
 }
 
-/// The pods' cache, and what their changes concern.
-pub(super) struct Pods {
-    pub(super) store: Store<CachedPod>,
-    pub(super) synced: Synced,
+/// The changes of pods, for the controllers.
+pub(super) struct PodChanges {
     /// The task of each pod that was changed or deleted.
     pub(super) tasks: UnboundedReceiver<ObjectRef<Guarded>>,
     /// Each pod that was changed.
     pub(super) changed: UnboundedReceiver<Result<CachedPod, watcher::Error>>,
-    /// A signal whenever the cache was filled anew: a pod may have gone unseen.
+    /// A signal after each complete list: a pod may have disappeared unnoticed.
     pub(super) filled: UnboundedReceiver<()>,
 }
 
-/// Watches the pods of tasks. The future is the watch: it goes on as long as it is polled.
-pub(super) fn pods(api: Api<CachedPod>) -> (Pods, impl Future<Output = ()> + Send + 'static) {
-    let (store, events, synced) = cache(api, watcher::Config::default().labels(LABEL_TASK_UID));
+/// Watches the pods of tasks. The future is the watch: it runs as long as it is polled.
+pub(super) fn pods(
+    api: Api<CachedPod>,
+) -> (Cache<CachedPod>, PodChanges, impl Future<Output = ()> + Send + 'static) {
+    let (cache, events) = cache(api, watcher::Config::default().labels(LABEL_TASK_UID));
     let (to_tasks, tasks) = mpsc::unbounded();
     let (to_changed, changed) = mpsc::unbounded();
     let (to_filled, filled) = mpsc::unbounded();
-    // A receiver that is gone belongs to a loop that has ended; the process ends with it.
-    let tell = move |pod: &CachedPod| {
+    // A receiver is gone only if its controller has ended; then the process ends too.
+    let notify = move |pod: &CachedPod| {
         if let Some(task) = pod.task() {
             let _ = to_tasks.unbounded_send(task);
         }
@@ -175,14 +181,14 @@ pub(super) fn pods(api: Api<CachedPod>) -> (Pods, impl Future<Output = ()> + Sen
     let watch = events.for_each(move |event| {
         match event {
             Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
-                tell(&pod);
+                notify(&pod);
                 let _ = to_changed.unbounded_send(Ok(pod));
             }
-            Ok(watcher::Event::Delete(pod)) => tell(&pod),
+            Ok(watcher::Event::Delete(pod)) => notify(&pod),
             Ok(watcher::Event::InitDone) => drop(to_filled.unbounded_send(())),
             Ok(watcher::Event::Init) | Err(_) => {}
         }
         future::ready(())
     });
-    (Pods { store, synced, tasks, changed, filled }, watch)
+    (cache, PodChanges { tasks, changed, filled }, watch)
 }

@@ -5,7 +5,7 @@
 //! are too many, the one that has been silent for longest is closed. So nobody keeps a probe waiting, and probes have a
 //! port of their own besides.
 
-mod places;
+mod slots;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 
 use crate::health::Health;
 use crate::metrics::{self, Metrics};
-use places::{Heard, Places};
+use slots::{ConnectionSlots, TrackedStream};
 
 const CONNECTIONS: usize = 64;
 const EXCHANGE: Duration = Duration::from_secs(10);
@@ -63,14 +63,14 @@ impl Serves {
 
 /// A socket that listens, and does not answer yet.
 #[derive(Debug)]
-pub struct Server {
+pub struct HttpServer {
     listener: TcpListener,
     port: Serves,
     /// The address, with the port that was chosen where 0 was asked for.
     pub address: SocketAddr,
 }
 
-impl Server {
+impl HttpServer {
     /// Listens on `address`.
     pub async fn bind(address: SocketAddr, port: Serves) -> Result<Self, BindError> {
         let fail = |source| BindError { address, flag: port.flag(), source };
@@ -88,12 +88,12 @@ impl Server {
     }
 
     async fn accept(self, health: Health, metrics: Metrics) {
-        let mut places = Places::new(CONNECTIONS);
+        let mut slots = ConnectionSlots::new(CONNECTIONS);
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => {
                     let (health, metrics, port) = (health.clone(), metrics.clone(), self.port);
-                    places.take(stream, |stream| async move {
+                    slots.take(stream, |stream| async move {
                         exchange(stream, port, &health, &metrics).await;
                     });
                 }
@@ -107,7 +107,7 @@ impl Server {
     }
 }
 
-async fn exchange(stream: Heard<TcpStream>, port: Serves, health: &Health, metrics: &Metrics) {
+async fn exchange(stream: TrackedStream<TcpStream>, port: Serves, health: &Health, metrics: &Metrics) {
     let service = service_fn(|request: Request<Incoming>| {
         let response = answer(request.method(), request.uri().path(), port, health, metrics);
         async move { Ok::<_, Infallible>(response) }
@@ -174,7 +174,7 @@ fn reply(code: StatusCode, kind: &'static str, body: String) -> Response<Full<By
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::Stage;
+    use crate::health::ProcessStage;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn started(health: &Health) -> SocketAddr {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     async fn serving(health: &Health, port: Serves) -> SocketAddr {
-        let server = Server::bind("127.0.0.1:0".parse().unwrap(), port).await.unwrap();
+        let server = HttpServer::bind("127.0.0.1:0".parse().unwrap(), port).await.unwrap();
         let address = server.address;
         tokio::spawn(server.serve(health.clone(), Metrics::new(), std::future::pending()));
         address
@@ -206,7 +206,7 @@ mod tests {
         let address = started(&health).await;
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 503"));
-        health.set(Stage::Working);
+        health.set(ProcessStage::Working);
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         let hung = health.heartbeat("the loop", Duration::ZERO, Duration::ZERO);
         assert!(get(address, "/livez").await.contains("the loop has been silent"));
@@ -246,7 +246,7 @@ mod tests {
     #[tokio::test]
     async fn a_probe_is_answered_within_a_second_whatever_clients_do_on_either_port() {
         let health = Health::default();
-        health.set(Stage::Working);
+        health.set(ProcessStage::Working);
         for port in [Serves::Probes, Serves::Everything] {
             let address = serving(&health, port).await;
             let mut idle = Vec::new();

@@ -47,16 +47,16 @@ pub struct Record {
 
 /// A record, and when this process first saw it like this.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
+pub struct LeaseObservation {
     /// What the Lease said.
     pub record: Record,
     /// When it began to say so, on this process's clock.
     pub since: Instant,
 }
 
-impl Observed {
+impl LeaseObservation {
     /// The record just read; an unchanged one keeps the time at which it was first seen.
-    pub fn again(before: Option<&Self>, record: Record, now: Instant) -> Self {
+    pub fn update(before: Option<&Self>, record: Record, now: Instant) -> Self {
         match before {
             Some(before) if before.record == record => before.clone(),
             _ => Self { record, since: now },
@@ -66,7 +66,7 @@ impl Observed {
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ElectionStep {
     /// Write ourselves in as a new holder; the number counts changes of hands.
     Acquire {
         /// For the new record.
@@ -96,34 +96,34 @@ pub enum Loss {
 /// * `observed`: the Lease as it was last read; nothing where there is none.
 /// * `held`: while we lead, when the last successful renewal was *sent*.
 pub fn decide(
-    observed: Option<&Observed>,
+    observed: Option<&LeaseObservation>,
     identity: &str,
     held: Option<Instant>,
     timings: &Timings,
     now: Instant,
-) -> Step {
+) -> ElectionStep {
     if held.is_some_and(|renewed| now.saturating_duration_since(renewed) >= timings.renew_deadline) {
-        return Step::Lost(Loss::Deadline(timings.renew_deadline));
+        return ElectionStep::Lost(Loss::Deadline(timings.renew_deadline));
     }
-    let Some(Observed { record, since }) = observed else {
-        return Step::Acquire { transitions: 0 };
+    let Some(LeaseObservation { record, since }) = observed else {
+        return ElectionStep::Acquire { transitions: 0 };
     };
     if record.holder == identity {
         // Also where we do not lead yet: the answer to our own write was lost.
-        return Step::Renew;
+        return ElectionStep::Renew;
     }
     if record.holder.is_empty() {
-        return Step::Acquire { transitions: record.transitions.saturating_add(1) };
+        return ElectionStep::Acquire { transitions: record.transitions.saturating_add(1) };
     }
     if held.is_some() {
         // Even where it looks expired: whoever wrote it believed that we were gone.
-        return Step::Lost(Loss::Taken(record.holder.clone()));
+        return ElectionStep::Lost(Loss::Taken(record.holder.clone()));
     }
     let expiry = *since + record.duration.unwrap_or(timings.duration);
     if now < expiry {
-        return Step::Wait(expiry);
+        return ElectionStep::Wait(expiry);
     }
-    Step::Acquire { transitions: record.transitions.saturating_add(1) }
+    ElectionStep::Acquire { transitions: record.transitions.saturating_add(1) }
 }
 
 #[cfg(test)]
@@ -151,55 +151,55 @@ mod tests {
         }
     }
 
-    fn seen(holder: &str, since: Instant) -> Observed {
-        Observed { record: record(holder, 0), since }
+    fn seen(holder: &str, since: Instant) -> LeaseObservation {
+        LeaseObservation { record: record(holder, 0), since }
     }
 
-    fn follower(observed: Option<&Observed>, now: Instant) -> Step {
+    fn follower(observed: Option<&LeaseObservation>, now: Instant) -> ElectionStep {
         decide(observed, ME, None, &timings(), now)
     }
 
     #[test]
     fn a_missing_lease_is_made() {
-        assert_eq!(follower(None, Instant::now()), Step::Acquire { transitions: 0 });
+        assert_eq!(follower(None, Instant::now()), ElectionStep::Acquire { transitions: 0 });
     }
 
     #[test]
     fn a_released_lease_is_taken_at_once() {
         let now = Instant::now();
-        assert_eq!(follower(Some(&seen("", now)), now), Step::Acquire { transitions: 5 });
+        assert_eq!(follower(Some(&seen("", now)), now), ElectionStep::Acquire { transitions: 5 });
     }
 
     #[test]
     fn another_holders_lease_is_left_alone_until_it_expires() {
         let start = Instant::now();
         let lease = seen(OTHER, start);
-        assert_eq!(follower(Some(&lease), start + seconds(14)), Step::Wait(start + seconds(15)));
-        assert_eq!(follower(Some(&lease), start + seconds(15)), Step::Acquire { transitions: 5 });
+        assert_eq!(follower(Some(&lease), start + seconds(14)), ElectionStep::Wait(start + seconds(15)));
+        assert_eq!(follower(Some(&lease), start + seconds(15)), ElectionStep::Acquire { transitions: 5 });
     }
 
     #[test]
     fn each_renewal_by_another_holder_starts_the_wait_anew() {
         let start = Instant::now();
-        let first = Observed::again(None, record(OTHER, 100), start);
-        let same = Observed::again(Some(&first), record(OTHER, 100), start + seconds(9));
+        let first = LeaseObservation::update(None, record(OTHER, 100), start);
+        let same = LeaseObservation::update(Some(&first), record(OTHER, 100), start + seconds(9));
         assert_eq!(same.since, start);
-        let renewed = Observed::again(Some(&same), record(OTHER, 102), start + seconds(14));
-        assert_eq!(follower(Some(&renewed), start + seconds(16)), Step::Wait(start + seconds(29)));
+        let renewed = LeaseObservation::update(Some(&same), record(OTHER, 102), start + seconds(14));
+        assert_eq!(follower(Some(&renewed), start + seconds(16)), ElectionStep::Wait(start + seconds(29)));
     }
 
     #[test]
     fn clocks_that_are_wrong_by_years_change_nothing() {
         let start = Instant::now();
         for renewed in [-1_000_000_000, 4_000_000_000] {
-            let lease = Observed { record: record(OTHER, renewed), since: start };
-            assert_eq!(follower(Some(&lease), start + seconds(14)), Step::Wait(start + seconds(15)));
-            assert_eq!(follower(Some(&lease), start + seconds(15)), Step::Acquire { transitions: 5 });
+            let lease = LeaseObservation { record: record(OTHER, renewed), since: start };
+            assert_eq!(follower(Some(&lease), start + seconds(14)), ElectionStep::Wait(start + seconds(15)));
+            assert_eq!(follower(Some(&lease), start + seconds(15)), ElectionStep::Acquire { transitions: 5 });
         }
         // A holder whose clock runs backwards still renews: the record changes.
-        let first = Observed::again(None, record(OTHER, 100), start);
+        let first = LeaseObservation::update(None, record(OTHER, 100), start);
         assert_eq!(
-            Observed::again(Some(&first), record(OTHER, 40), start + seconds(5)).since,
+            LeaseObservation::update(Some(&first), record(OTHER, 40), start + seconds(5)).since,
             start + seconds(5)
         );
     }
@@ -209,15 +209,15 @@ mod tests {
         let start = Instant::now();
         let mut lease = seen(OTHER, start);
         lease.record.duration = Some(seconds(240));
-        assert_eq!(follower(Some(&lease), start + seconds(100)), Step::Wait(start + seconds(240)));
+        assert_eq!(follower(Some(&lease), start + seconds(100)), ElectionStep::Wait(start + seconds(240)));
         lease.record.duration = None;
-        assert_eq!(follower(Some(&lease), start + seconds(15)), Step::Acquire { transitions: 5 });
+        assert_eq!(follower(Some(&lease), start + seconds(15)), ElectionStep::Acquire { transitions: 5 });
     }
 
     #[test]
     fn an_acquisition_whose_answer_was_lost_is_gone_on_with() {
         let now = Instant::now();
-        assert_eq!(follower(Some(&seen(ME, now)), now), Step::Renew);
+        assert_eq!(follower(Some(&seen(ME, now)), now), ElectionStep::Renew);
     }
 
     #[test]
@@ -225,8 +225,8 @@ mod tests {
         let start = Instant::now();
         let lease = seen(ME, start);
         let leader = |now| decide(Some(&lease), ME, Some(start), &timings(), now);
-        assert_eq!(leader(start + seconds(9)), Step::Renew);
-        assert_eq!(leader(start + seconds(10)), Step::Lost(Loss::Deadline(seconds(10))));
+        assert_eq!(leader(start + seconds(9)), ElectionStep::Renew);
+        assert_eq!(leader(start + seconds(10)), ElectionStep::Lost(Loss::Deadline(seconds(10))));
         assert!(timings().renew_deadline < timings().duration);
     }
 
@@ -237,15 +237,18 @@ mod tests {
         for after in [1, 9] {
             let now = start + seconds(after + 100);
             let step = decide(Some(&lease), ME, Some(start + seconds(100)), &timings(), now);
-            assert_eq!(step, Step::Lost(Loss::Taken(OTHER.to_owned())));
+            assert_eq!(step, ElectionStep::Lost(Loss::Taken(OTHER.to_owned())));
         }
     }
 
     #[test]
     fn a_leader_whose_lease_was_deleted_or_emptied_writes_itself_in_again() {
         let now = Instant::now();
-        assert_eq!(decide(None, ME, Some(now), &timings(), now), Step::Acquire { transitions: 0 });
+        assert_eq!(decide(None, ME, Some(now), &timings(), now), ElectionStep::Acquire { transitions: 0 });
         let emptied = seen("", now);
-        assert_eq!(decide(Some(&emptied), ME, Some(now), &timings(), now), Step::Acquire { transitions: 5 });
+        assert_eq!(
+            decide(Some(&emptied), ME, Some(now), &timings(), now),
+            ElectionStep::Acquire { transitions: 5 }
+        );
     }
 }

@@ -19,21 +19,21 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::decide::{Loss, Observed, Record, Step, Timings, decide};
-use crate::client::{RequestError, bounded, post_params};
+use self::decide::{ElectionStep, LeaseObservation, Loss, Record, Timings, decide};
+use crate::client::{RequestError, post_params, with_timeout};
 
 /// One request's bound: a hung one leaves time for another before the renewal is due.
 const REQUEST: Duration = Duration::from_secs(3);
 
-/// What a candidate sees.
+/// What a candidate reports about its progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
-    /// Nothing yet: it is about to look.
-    Looking,
-    /// Another holds the Lease.
-    Held,
-    /// The Lease can be neither read nor taken.
-    Nothing,
+pub enum CandidateStatus {
+    /// It is about to check the Lease.
+    Checking,
+    /// Another process holds the Lease.
+    StandingBy,
+    /// The Lease can neither be read nor be taken.
+    Unable,
 }
 
 /// A candidate for one Lease; after [`Election::acquire`], its holder.
@@ -44,7 +44,7 @@ pub struct Election {
     timings: Timings,
     /// What the next write builds on: its resourceVersion is the precondition.
     lease: Option<Lease>,
-    observed: Option<Observed>,
+    observed: Option<LeaseObservation>,
     /// While we lead: when the last successful renewal was sent.
     held: Option<Instant>,
 }
@@ -67,21 +67,21 @@ impl Election {
     ///
     /// Errors are tried again for ever, for a stand-by has nothing better to do. `seen` is called before each
     /// look, and after it with what came of it.
-    pub async fn acquire(&mut self, stop: &CancellationToken, seen: impl Fn(Seen)) -> bool {
+    pub async fn acquire(&mut self, stop: &CancellationToken, seen: impl Fn(CandidateStatus)) -> bool {
         let mut said = String::new();
         loop {
             if stop.is_cancelled() {
                 return false;
             }
-            seen(Seen::Looking);
+            seen(CandidateStatus::Checking);
             // Not given up half way: a write that was sent might make us a holder who never renews.
             let next = match self.look().await {
-                Ok(Step::Renew | Step::Acquire { .. }) => {
+                Ok(ElectionStep::Renew | ElectionStep::Acquire { .. }) => {
                     info!(lease = self.name, identity = self.identity, "holding the lease: working");
                     return true;
                 }
-                Ok(Step::Wait(until)) => {
-                    seen(Seen::Held);
+                Ok(ElectionStep::Wait(until)) => {
+                    seen(CandidateStatus::StandingBy);
                     let holder = self.holder();
                     if said != holder {
                         info!(lease = self.name, holder, "standing by: another operator holds the lease");
@@ -90,13 +90,13 @@ impl Election {
                     until.saturating_duration_since(Instant::now()).min(self.pause())
                 }
                 // Only a holder can lose; a candidate looks again.
-                Ok(Step::Lost(_)) => self.pause(),
+                Ok(ElectionStep::Lost(_)) => self.pause(),
                 Err(error) => {
                     let words = error.to_string();
                     if error.is_conflict() || error.already_exists() {
                         debug!(%error, "another candidate was faster");
                     } else {
-                        seen(Seen::Nothing);
+                        seen(CandidateStatus::Unable);
                         if said != words {
                             warn!(lease = self.name, %error, "the lease cannot be taken yet");
                             said = words;
@@ -129,7 +129,7 @@ impl Election {
             // A renewal that hangs must not hide the deadline. Where `stop` comes meanwhile it is seen right after.
             let deadline = self.held.unwrap_or_else(Instant::now) + self.timings.renew_deadline;
             match time::timeout_at(deadline, self.look()).await {
-                Ok(Ok(Step::Lost(loss))) => return Err(loss),
+                Ok(Ok(ElectionStep::Lost(loss))) => return Err(loss),
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => warn!(lease = self.name, %error, "the lease was not renewed; trying again"),
                 Err(_) => return Err(Loss::Deadline(self.timings.renew_deadline)),
@@ -152,7 +152,7 @@ impl Election {
             // As client-go does: nobody is to wait for a Lease that nobody holds.
             spec.lease_duration_seconds = Some(1);
         }
-        match bounded(REQUEST, self.api.replace(&self.name, &post_params(), &freed)).await {
+        match with_timeout(REQUEST, self.api.replace(&self.name, &post_params(), &freed)).await {
             Ok(_) => info!(lease = self.name, "the lease is released"),
             Err(error) => warn!(lease = self.name, %error, "the lease is not released; it expires by itself"),
         }
@@ -165,14 +165,14 @@ impl Election {
             resource_version: lease.metadata.resource_version,
             uid: lease.metadata.uid,
         });
-        match bounded(REQUEST, self.api.delete(&self.name, &ours)).await {
+        match with_timeout(REQUEST, self.api.delete(&self.name, &ours)).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
     }
 
     /// Reads where needed, decides, and writes; the step is the one that was carried out.
-    async fn look(&mut self) -> Result<Step, RequestError> {
+    async fn look(&mut self) -> Result<ElectionStep, RequestError> {
         // A leader knows the Lease from its own last write and needs no read before the next.
         if self.held.is_none() || self.lease.is_none() {
             self.read().await?;
@@ -193,7 +193,7 @@ impl Election {
     }
 
     async fn read(&mut self) -> Result<(), RequestError> {
-        self.lease = bounded(REQUEST, self.api.get_opt(&self.name)).await?;
+        self.lease = with_timeout(REQUEST, self.api.get_opt(&self.name)).await?;
         self.observe();
         Ok(())
     }
@@ -202,21 +202,21 @@ impl Election {
         self.observed = self
             .lease
             .as_ref()
-            .map(|lease| Observed::again(self.observed.as_ref(), record(lease), Instant::now()));
+            .map(|lease| LeaseObservation::update(self.observed.as_ref(), record(lease), Instant::now()));
     }
 
-    async fn attempt(&mut self) -> Result<Step, RequestError> {
+    async fn attempt(&mut self) -> Result<ElectionStep, RequestError> {
         let sent = Instant::now();
         let step = decide(self.observed.as_ref(), &self.identity, self.held, &self.timings, sent);
         let written = match &step {
-            Step::Wait(_) | Step::Lost(_) => return Ok(step),
-            Step::Acquire { transitions } => self.written(Some(*transitions)),
-            Step::Renew => self.written(None),
+            ElectionStep::Wait(_) | ElectionStep::Lost(_) => return Ok(step),
+            ElectionStep::Acquire { transitions } => self.written(Some(*transitions)),
+            ElectionStep::Renew => self.written(None),
         };
         let answer = if written.metadata.resource_version.is_some() {
-            bounded(REQUEST, self.api.replace(&self.name, &post_params(), &written)).await?
+            with_timeout(REQUEST, self.api.replace(&self.name, &post_params(), &written)).await?
         } else {
-            bounded(REQUEST, self.api.create(&post_params(), &written)).await?
+            with_timeout(REQUEST, self.api.create(&post_params(), &written)).await?
         };
         self.lease = Some(answer);
         self.held = Some(sent);

@@ -66,24 +66,24 @@ impl Reconciled {
 
 /// Where a panic was caught.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum PanicSource {
     /// In the reconcile of a task.
     Reconcile,
     /// In the sweep of a pod whose task is gone.
-    Sweep,
+    Orphan,
     /// In reading the configuration.
     Configuration,
     /// In counting the tasks.
     Count,
 }
 
-impl Place {
-    const ALL: [Self; 4] = [Self::Reconcile, Self::Sweep, Self::Configuration, Self::Count];
+impl PanicSource {
+    const ALL: [Self; 4] = [Self::Reconcile, Self::Orphan, Self::Configuration, Self::Count];
 
     fn label(self) -> &'static str {
         match self {
             Self::Reconcile => "reconcile",
-            Self::Sweep => "sweep",
+            Self::Orphan => "orphan",
             Self::Configuration => "configuration",
             Self::Count => "count",
         }
@@ -175,7 +175,7 @@ impl Metrics {
         for how in Reconciled::ALL {
             drop(all.reconciles.get_or_create(&reconcile_labels(how)));
         }
-        for place in Place::ALL {
+        for place in PanicSource::ALL {
             drop(all.panics.get_or_create(&[("in", place.label().to_owned())]));
         }
         let metrics = Self { all: Arc::new(All { registry, ..all }) };
@@ -242,7 +242,7 @@ impl Metrics {
     }
 
     /// A panic was caught.
-    pub fn panicked(&self, place: Place) {
+    pub fn panicked(&self, place: PanicSource) {
         self.all.panics.get_or_create(&[("in", place.label().to_owned())]).inc();
     }
 
@@ -340,7 +340,7 @@ impl All {
             "The program's version",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        registry.register_collector(Box::new(process::Process::default()));
+        registry.register_collector(Box::new(process::ProcessCollector::default()));
     }
 }
 
@@ -418,7 +418,7 @@ mod tests {
         metrics.pod_created();
         metrics.write(Verb::PatchStatus, "conflict");
         metrics.config_refused(true);
-        metrics.panicked(Place::Sweep);
+        metrics.panicked(PanicSource::Orphan);
         metrics.leader(true);
         metrics.unlisted("team-a", true);
         metrics.tasks(|phase| i64::from(phase == Phase::Running) * 3);
@@ -433,7 +433,7 @@ mod tests {
             ("agentloop_pods_created_total", 1.0),
             (r#"agentloop_writes_total{verb="patch_status",result="conflict"}"#, 1.0),
             ("agentloop_config_refused", 1.0),
-            (r#"agentloop_panics_total{in="sweep"}"#, 1.0),
+            (r#"agentloop_panics_total{in="orphan"}"#, 1.0),
             (r#"agentloop_panics_total{in="reconcile"}"#, 0.0),
             ("agentloop_leader", 1.0),
             (r#"agentloop_namespace_unlisted{namespace="team-a"}"#, 1.0),

@@ -15,11 +15,11 @@ use prometheus_client::metrics::gauge::ConstGauge;
 const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct ProcessCollector {
     started: f64,
 }
 
-impl Default for Process {
+impl Default for ProcessCollector {
     /// This moment is the process's start, near enough.
     fn default() -> Self {
         static STARTED: OnceLock<f64> = OnceLock::new();
@@ -28,7 +28,7 @@ impl Default for Process {
     }
 }
 
-impl Collector for Process {
+impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
         if let Some(seconds) = cpu_seconds() {
             let counter = ConstCounter::new(seconds);

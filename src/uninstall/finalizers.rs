@@ -10,7 +10,7 @@ use tokio::time::{self, Instant};
 
 use super::error::{Troubles, unlisted};
 use super::{Error, Hook, LOOK, named, page};
-use crate::client::{READ_TIMEOUT, bounded};
+use crate::client::{READ_TIMEOUT, with_timeout};
 
 impl Hook {
     pub(super) async fn remove_finalizers(
@@ -61,7 +61,7 @@ impl Hook {
             let mut token = None;
             loop {
                 let params = page(token).labels(LABEL_TASK_UID);
-                let list = bounded(READ_TIMEOUT, api.list_metadata(&params))
+                let list = with_timeout(READ_TIMEOUT, api.list_metadata(&params))
                     .await
                     .map_err(|source| unlisted("pods of tasks", api.namespace(), source))?;
                 token = list.metadata.continue_.filter(|token| !token.is_empty());

@@ -11,7 +11,7 @@ use tokio::time::{self, Instant};
 
 use super::error::{Troubles, unlisted};
 use super::{Error, Hook, LOOK, named, page};
-use crate::client::{READ_TIMEOUT, RequestError, bounded};
+use crate::client::{READ_TIMEOUT, RequestError, with_timeout};
 
 impl Hook {
     /// The uids of tasks whose pods keep our finalizer: they could not be marked, or are not ours.
@@ -28,7 +28,7 @@ impl Hook {
             let mut token = None;
             loop {
                 let params = page(token);
-                let list = match bounded(READ_TIMEOUT, api.list(&params)).await {
+                let list = match with_timeout(READ_TIMEOUT, api.list(&params)).await {
                     Ok(list) => list,
                     // The definition is gone already, and all tasks with it.
                     Err(error) if error.is_not_found() => break,
@@ -89,7 +89,7 @@ impl Hook {
                 Err(error) if error.is_not_found() => return Ok(Marked::Nothing),
                 Err(error) => self.pause_before_repeat(error).await?,
             }
-            match bounded(READ_TIMEOUT, api.get_opt(&name)).await? {
+            match with_timeout(READ_TIMEOUT, api.get_opt(&name)).await? {
                 Some(now) => task = now,
                 None => return Ok(Marked::Nothing),
             }

@@ -10,7 +10,7 @@ use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Hook, LOOK, named};
-use crate::client::{READ_TIMEOUT, bounded, patch_params};
+use crate::client::{READ_TIMEOUT, patch_params, with_timeout};
 use crate::lease::Election;
 use crate::lease::decide::Timings;
 use crate::metrics::Verb;
@@ -26,7 +26,7 @@ impl Hook {
     /// these marks. One that is not there contradicts nothing.
     pub(super) async fn is_helms(&self, release: &str) -> Result<bool, Error> {
         let api: Api<Deployment> = Api::namespaced(self.clients.read.clone(), &self.namespace);
-        let read = bounded(READ_TIMEOUT, api.get_opt(&self.deployment)).await;
+        let read = with_timeout(READ_TIMEOUT, api.get_opt(&self.deployment)).await;
         let doing = || format!("reading Deployment {}/{}", self.namespace, self.deployment);
         let found = read.map_err(|source| Error::Request { doing: doing(), source })?;
         let mark = |deployment: &Deployment, name| deployment.annotations().get(name).cloned();
@@ -76,7 +76,8 @@ impl Hook {
         let fail =
             |source| Error::Request { doing: format!("waiting for the pods of {named} to end"), source };
         let api: Api<Deployment> = Api::namespaced(self.clients.read.clone(), &self.namespace);
-        let Some(deployment) = bounded(READ_TIMEOUT, api.get_opt(&self.deployment)).await.map_err(fail)?
+        let Some(deployment) =
+            with_timeout(READ_TIMEOUT, api.get_opt(&self.deployment)).await.map_err(fail)?
         else {
             return Ok(None);
         };
@@ -86,7 +87,7 @@ impl Hook {
             .map_err(|error| Error::Selector(self.deployment.clone(), error))?;
         let pods: Api<Pod> = Api::namespaced(self.clients.read.clone(), &self.namespace);
         let params = ListParams::default().labels_from(&selector);
-        let pods = bounded(READ_TIMEOUT, pods.list(&params)).await.map_err(fail)?;
+        let pods = with_timeout(READ_TIMEOUT, pods.list(&params)).await.map_err(fail)?;
         let left: Vec<String> = pods.iter().filter(|pod| works(pod)).map(describe).collect();
         Ok(match (left.is_empty(), settled && status.replicas.unwrap_or(0) == 0) {
             (true, true) => None,

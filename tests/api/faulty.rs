@@ -17,7 +17,7 @@ use kube::{Client, Config};
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::world::World;
+use crate::namespace::TestNamespace;
 
 /// A request: its method, its path with the query, and what it sends.
 #[derive(Clone, Debug)]
@@ -43,27 +43,27 @@ impl Sent {
 }
 
 /// What a request is answered with in place of the server's own answer.
-type Fault = Arc<dyn Fn(&Sent) -> Option<u16> + Send + Sync>;
+type FaultFor = Arc<dyn Fn(&Sent) -> Option<u16> + Send + Sync>;
 
 pub struct Faulty {
     address: SocketAddr,
-    state: Arc<State>,
+    state: Arc<ProxyState>,
 }
 
 #[derive(Default)]
-struct State {
-    fault: Mutex<Option<Fault>>,
+struct ProxyState {
+    fault: Mutex<Option<FaultFor>>,
     /// How long the answer to a write takes beyond the server's own time.
     delay: Mutex<Duration>,
     sent: Mutex<Vec<Sent>>,
 }
 
 impl Faulty {
-    pub async fn before(world: &World) -> Self {
+    pub async fn before(ns: &TestNamespace) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
-        let state = Arc::<State>::default();
-        let (client, shared) = (world.clients.read.clone(), state.clone());
+        let state = Arc::<ProxyState>::default();
+        let (client, shared) = (ns.clients.read.clone(), state.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (client, shared) = (client.clone(), shared.clone());
@@ -105,7 +105,7 @@ impl Faulty {
 
 async fn answer(
     client: Client,
-    state: Arc<State>,
+    state: Arc<ProxyState>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
     let (head, body) = request.into_parts();

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::world::{World, uid};
+use crate::namespace::{TestNamespace, uid};
 
 const OTHER_UID: &str = "00000000-0000-4000-8000-000000000000";
 const OTHER_FINALIZER: &str = "example.com/other";
@@ -15,57 +15,54 @@ const OTHER_GATE: &str = "example.com/other";
 
 #[tokio::test]
 async fn a_pod_of_another_uid_is_neither_started_nor_released_nor_deleted() {
-    let world = World::new().await;
-    let pod = world.pod(json!({ "name": "p", "finalizers": [FINALIZER_SETTLE] }), &[GATE_START]).await;
-    let ns = world.namespace.clone();
-    let started = world.writer.remove_scheduling_gate(&ns, "p", OTHER_UID).await.expect_err("another pod");
-    let released = world.writer.remove_finalizer(&ns, "p", OTHER_UID, true).await.expect_err("another pod");
-    let deleted = world.writer.delete_pod(&ns, "p", OTHER_UID).await.expect_err("another pod");
+    let ns = TestNamespace::new().await;
+    let pod = ns.pod(json!({ "name": "p", "finalizers": [FINALIZER_SETTLE] }), &[GATE_START]).await;
+    let started = ns.writer.remove_scheduling_gate(&ns.name, "p", OTHER_UID).await.expect_err("another pod");
+    let released = ns.writer.remove_finalizer(&ns.name, "p", OTHER_UID, true).await.expect_err("another pod");
+    let deleted = ns.writer.delete_pod(&ns.name, "p", OTHER_UID).await.expect_err("another pod");
     for error in [started, released, deleted] {
         assert!(error.is_conflict(), "{error}");
     }
-    let after = world.api::<Pod>().get("p").await.expect("the pod");
+    let after = ns.api::<Pod>().get("p").await.expect("the pod");
     assert_eq!(after.metadata.resource_version, pod.metadata.resource_version);
-    world.writer.remove_finalizer(&ns, "p", &uid(&pod), true).await.expect("released");
-    world.end().await;
+    ns.writer.remove_finalizer(&ns.name, "p", &uid(&pod), true).await.expect("released");
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn starting_takes_our_gate_and_no_other() {
-    let world = World::new().await;
-    let pod = world.pod(json!({ "name": "p" }), &[OTHER_GATE, GATE_START]).await;
+    let ns = TestNamespace::new().await;
+    let pod = ns.pod(json!({ "name": "p" }), &[OTHER_GATE, GATE_START]).await;
     for _ in 0..2 {
-        let started =
-            world.writer.remove_scheduling_gate(&world.namespace, "p", &uid(&pod)).await.expect("started");
+        let started = ns.writer.remove_scheduling_gate(&ns.name, "p", &uid(&pod)).await.expect("started");
         let gates = started.spec.and_then(|spec| spec.scheduling_gates).unwrap_or_default();
         assert_eq!(gates.iter().map(|gate| gate.name.as_str()).collect::<Vec<_>>(), [OTHER_GATE]);
     }
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn releasing_takes_our_finalizer_and_no_other() {
-    let world = World::new().await;
+    let ns = TestNamespace::new().await;
     let metadata = json!({ "name": "p", "finalizers": [OTHER_FINALIZER, FINALIZER_SETTLE] });
-    let pod = world.pod(metadata, &[]).await;
+    let pod = ns.pod(metadata, &[]).await;
     for _ in 0..2 {
-        let released =
-            world.writer.remove_finalizer(&world.namespace, "p", &uid(&pod), false).await.expect("released");
+        let released = ns.writer.remove_finalizer(&ns.name, "p", &uid(&pod), false).await.expect("released");
         assert_eq!(released.finalizers(), [OTHER_FINALIZER]);
     }
     let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    world.api::<Pod>().patch("p", &PatchParams::default(), &none).await.expect("free");
-    world.end().await;
+    ns.api::<Pod>().patch("p", &PatchParams::default(), &none).await.expect("free");
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn only_a_pod_that_has_ended_loses_its_prompt_and_context_when_it_is_released() {
-    let world = World::new().await;
+    let ns = TestNamespace::new().await;
     let notes = json!({ ANNOTATION_PROMPT: "do it", ANNOTATION_CONTEXT: "{}", "example.com/kept": "yes" });
     for (name, has_ended) in [("runs", false), ("ended", true)] {
         let metadata = json!({ "name": name, "annotations": notes, "finalizers": [FINALIZER_SETTLE] });
-        let pod = world.pod(metadata, &[]).await;
-        let released = world.writer.remove_finalizer(&world.namespace, name, &uid(&pod), has_ended).await;
+        let pod = ns.pod(metadata, &[]).await;
+        let released = ns.writer.remove_finalizer(&ns.name, name, &uid(&pod), has_ended).await;
         let released = released.expect("released");
         assert!(released.finalizers().is_empty());
         let notes = released.annotations();
@@ -73,45 +70,42 @@ async fn only_a_pod_that_has_ended_loses_its_prompt_and_context_when_it_is_relea
         assert_eq!(notes.contains_key(ANNOTATION_CONTEXT), !has_ended, "{name}");
         assert!(notes.contains_key("example.com/kept"), "{name}");
     }
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_status_is_written_only_over_the_version_that_was_read() {
-    let world = World::with_tasks().await;
-    let task = world.task("t", json!({ "iterations": 0 })).await;
+    let ns = TestNamespace::with_tasks().await;
+    let task = ns.task("t", json!({ "iterations": 0 })).await;
     let read = task.resource_version().expect("a version");
     let suspend = Patch::Merge(json!({ "spec": { "suspend": true } }));
-    let now =
-        world.api::<AgentTask>().patch("t", &PatchParams::default(), &suspend).await.expect("suspended");
+    let now = ns.api::<AgentTask>().patch("t", &PatchParams::default(), &suspend).await.expect("suspended");
 
-    let late = world.writer.task_status(&world.namespace, "t", &read, &json!({ "iterations": 1 })).await;
+    let late = ns.writer.task_status(&ns.name, "t", &read, &json!({ "iterations": 1 })).await;
     assert!(late.expect_err("too late").is_conflict());
 
     let version = now.resource_version().expect("a version");
-    let written =
-        world.writer.task_status(&world.namespace, "t", &version, &json!({ "iterations": 1 })).await;
+    let written = ns.writer.task_status(&ns.name, "t", &version, &json!({ "iterations": 1 })).await;
     assert_eq!(written.expect("in time").status.map(|status| status.iterations), Some(1));
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn errors_are_distinguished() {
-    let world = World::with_tasks().await;
-    let pod = world.pod(json!({ "name": "p" }), &[]).await;
+    let ns = TestNamespace::with_tasks().await;
+    let pod = ns.pod(json!({ "name": "p" }), &[]).await;
     let mut again = pod.clone();
     again.metadata.resource_version = None;
     again.metadata.uid = None;
-    let exists = world.writer.create(&world.namespace, &again).await.expect_err("the name is taken");
+    let exists = ns.writer.create(&ns.name, &again).await.expect_err("the name is taken");
     assert!(exists.already_exists(), "{exists}");
-    let missing =
-        world.writer.delete_pod(&world.namespace, "no-such-pod", OTHER_UID).await.expect_err("no such pod");
+    let missing = ns.writer.delete_pod(&ns.name, "no-such-pod", OTHER_UID).await.expect_err("no such pod");
     assert!(missing.is_not_found(), "{missing}");
-    let task = world.task("t", json!({ "iterations": 5 })).await;
+    let task = ns.task("t", json!({ "iterations": 5 })).await;
     let version = task.resource_version().expect("a version");
-    let back = world.writer.task_status(&world.namespace, "t", &version, &json!({ "iterations": 3 })).await;
+    let back = ns.writer.task_status(&ns.name, "t", &version, &json!({ "iterations": 3 })).await;
     assert_eq!(back.expect_err("the count never falls").reason(), "invalid");
     let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
-    world.api::<Pod>().delete("p", &now).await.expect("deleted");
-    world.end().await;
+    ns.api::<Pod>().delete("p", &now).await.expect("deleted");
+    ns.end().await;
 }

@@ -12,17 +12,17 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tower::util::MapRequestLayer;
 
-use crate::kubelet::{Operator, bind, set_status};
-use crate::world::{World, config, eventually, object};
+use crate::kubelet::{TestOperator, bind, set_status};
+use crate::namespace::{TestNamespace, config, eventually, object};
 
 /// The label of a test's own nodes.
 const LABEL: &str = "agentloop.dev/test";
 
 /// Retries soon, so that a test need not wait for the ordinary delay.
-async fn world() -> World {
-    let world = World::with_tasks().await;
-    world.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
-    world
+async fn ns() -> TestNamespace {
+    let ns = TestNamespace::with_tasks().await;
+    ns.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
+    ns
 }
 
 /// The runner of this image, by an init container.
@@ -34,9 +34,9 @@ fn of_image(image: &str) -> impl FnOnce(&mut Setup) {
 }
 
 /// The claimed pod, and that the kubelet cannot get its runner: the image of the init container, or of the volume.
-async fn stuck(world: &World, task: &str) -> Pod {
-    let pod = world.started_pod(task).await;
-    let pods = world.api::<Pod>();
+async fn stuck(ns: &TestNamespace, task: &str) -> Pod {
+    let pod = ns.started_pod(task).await;
+    let pods = ns.api::<Pod>();
     bind(&pods, &pod.name_any()).await;
     let container = |name: &str, state: Value| json!({ "name": name, "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state });
     let image = runner_image(&pod);
@@ -55,16 +55,16 @@ async fn stuck(world: &World, task: &str) -> Pod {
 }
 
 /// Waits until the pod is being deleted, and ends it unstarted, as a kubelet does.
-async fn is_replaced(world: &World, task: &str, pod: &Pod) -> AgentTaskStatus {
-    let (pods, name) = (world.api::<Pod>(), pod.name_any());
+async fn is_replaced(ns: &TestNamespace, task: &str, pod: &Pod) -> AgentTaskStatus {
+    let (pods, name) = (ns.api::<Pod>(), pod.name_any());
     eventually("the pod is being deleted", || async {
         pods.get_opt(&name).await.expect("an answer")?.metadata.deletion_timestamp
     })
     .await;
     set_status(&pods, &name, json!({ "phase": "Failed" })).await;
-    world.force_delete(&name).await;
+    ns.force_delete(&name).await;
     let is_next = |s: &AgentTaskStatus| s.active.as_ref().is_some_and(|active| active.pod_name != name);
-    world.until(task, "the next attempt", is_next).await
+    ns.until(task, "the next attempt", is_next).await
 }
 
 fn which(status: &AgentTaskStatus) -> Option<(i32, i32)> {
@@ -90,22 +90,22 @@ fn is_volume(pod: &Pod) -> bool {
 
 #[tokio::test]
 async fn a_pod_that_waits_for_another_runners_image_is_replaced_by_the_next_operator_and_costs_nothing() {
-    let world = world().await;
-    let first = Operator::set_up(&world, of_image("example/mistyped:1"));
-    world.create("waits", json!({})).await;
-    let pod = stuck(&world, "waits").await;
+    let ns = ns().await;
+    let first = TestOperator::set_up(&ns, of_image("example/mistyped:1"));
+    ns.create("waits", json!({})).await;
+    let pod = stuck(&ns, "waits").await;
     assert_eq!(runner_image(&pod), "example/mistyped:1");
     let status =
-        world.until("waits", "ImagePullFailed", |s| s.reason.as_deref() == Some("ImagePullFailed")).await;
+        ns.until("waits", "ImagePullFailed", |s| s.reason.as_deref() == Some("ImagePullFailed")).await;
     let message = status.message.expect("words");
     assert!(message.ends_with("or with another runner.image in the operator's Helm values"), "{message}");
     first.kill();
 
-    let _second = Operator::set_up(&world, of_image("example/runner:1"));
-    let status = is_replaced(&world, "waits", &pod).await;
+    let _second = TestOperator::set_up(&ns, of_image("example/runner:1"));
+    let status = is_replaced(&ns, "waits", &pod).await;
     assert_eq!((status.iterations, which(&status)), (0, Some((1, 1))));
-    assert_eq!(runner_image(&world.started_pod("waits").await), "example/runner:1");
-    world.end().await;
+    assert_eq!(runner_image(&ns.started_pod("waits").await), "example/runner:1");
+    ns.end().await;
 }
 
 /// Nodes that only this test's operator sees, for nodes are the whole cluster's.
@@ -115,8 +115,8 @@ struct Nodes {
 }
 
 impl Nodes {
-    fn of(world: &World) -> Self {
-        Self { api: Api::all(world.clients.read.clone()), label: world.namespace.clone() }
+    fn of(ns: &TestNamespace) -> Self {
+        Self { api: Api::all(ns.clients.read.clone()), label: ns.name.clone() }
     }
 
     /// A client that lists these nodes only, even if asked for all.
@@ -172,29 +172,29 @@ impl Nodes {
 
 #[tokio::test]
 async fn auto_decides_anew_when_nodes_change_and_the_next_pod_is_made_in_the_other_way() {
-    let world = world().await;
-    let nodes = Nodes::of(&world);
+    let ns = ns().await;
+    let nodes = Nodes::of(&ns);
     nodes.add("one", "v1.34.2").await;
     let client = nodes.client().await;
-    let _operator = Operator::set_up(&world, |setup| {
+    let _operator = TestOperator::set_up(&ns, |setup| {
         setup.clients.read = client;
         setup.runner.injection = RunnerInjection::Auto;
-        setup.look_at_nodes = Duration::from_millis(100);
+        setup.node_check_interval = Duration::from_millis(100);
     });
-    world.create("follows", json!({})).await;
-    let first = stuck(&world, "follows").await;
+    ns.create("follows", json!({})).await;
+    let first = stuck(&ns, "follows").await;
     assert!(!is_volume(&first), "its kubelet has no image volumes");
 
     nodes.upgrade("one", "v1.36.0").await;
-    let status = is_replaced(&world, "follows", &first).await;
+    let status = is_replaced(&ns, "follows", &first).await;
     assert_eq!((status.iterations, which(&status)), (0, Some((1, 1))));
-    let second = stuck(&world, "follows").await;
+    let second = stuck(&ns, "follows").await;
     assert!(is_volume(&second), "every kubelet has image volumes");
 
     nodes.add("two", "v1.34.2").await;
-    let status = is_replaced(&world, "follows", &second).await;
+    let status = is_replaced(&ns, "follows", &second).await;
     assert_eq!((status.iterations, which(&status)), (0, Some((1, 2))));
-    assert!(!is_volume(&world.started_pod("follows").await), "one kubelet of two has no image volumes");
+    assert!(!is_volume(&ns.started_pod("follows").await), "one kubelet of two has no image volumes");
     nodes.end().await;
-    world.end().await;
+    ns.end().await;
 }

@@ -11,7 +11,7 @@ use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
 use agentloop_core::decide::served::{Release, Serving};
 use agentloop_operator::cli::{PullPolicy, RunnerArgs, RunnerInjection};
 use agentloop_operator::client::Clients;
-use agentloop_operator::controller::{self, Rules, Setup};
+use agentloop_operator::controller::{self, RuleSet, Setup};
 use agentloop_operator::health::Health;
 use agentloop_operator::metrics::Metrics;
 use agentloop_operator::namespaces::Namespaces;
@@ -27,39 +27,39 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::world::{World, eventually, object};
+use crate::namespace::{TestNamespace, eventually, object};
 
 /// The node that all pods of these tests are bound to. It exists, so that the garbage collector leaves its pods alone.
 const NODE: &str = "agentloop-test";
 
-/// An operator for the world's namespace alone.
-pub struct Operator {
+/// An operator that serves only the test's namespace.
+pub struct TestOperator {
     running: JoinHandle<Result<(), controller::Error>>,
 }
 
-impl Operator {
-    pub fn start(world: &World) -> Self {
-        Self::set_up(world, |_| {})
+impl TestOperator {
+    pub fn start(ns: &TestNamespace) -> Self {
+        Self::set_up(ns, |_| {})
     }
 
-    pub fn with_concurrency(world: &World, concurrency: u16) -> Self {
-        Self::set_up(world, |setup| setup.concurrency = concurrency)
+    pub fn with_concurrency(ns: &TestNamespace, concurrency: u16) -> Self {
+        Self::set_up(ns, |setup| setup.concurrency = concurrency)
     }
 
     /// With clients of its own, such as those of a faulty server.
-    pub fn over(world: &World, clients: Clients, writer: Writer, metrics: Metrics) -> Self {
-        Self::set_up(world, |setup| (setup.clients, setup.writer, setup.metrics) = (clients, writer, metrics))
+    pub fn over(ns: &TestNamespace, clients: Clients, writer: Writer, metrics: Metrics) -> Self {
+        Self::set_up(ns, |setup| (setup.clients, setup.writer, setup.metrics) = (clients, writer, metrics))
     }
 
     /// One that `change` has set up otherwise.
-    pub fn set_up(world: &World, change: impl FnOnce(&mut Setup)) -> Self {
+    pub fn set_up(ns: &TestNamespace, change: impl FnOnce(&mut Setup)) -> Self {
         let health = Health::default();
         let minute = Duration::from_mins(1);
         let mut setup = Setup {
-            writer: world.writer.clone(),
-            clients: world.clients.clone(),
-            namespaces: Namespaces::Only([world.namespace.clone()].into()),
-            namespace: world.namespace.clone(),
+            writer: ns.writer.clone(),
+            clients: ns.clients.clone(),
+            namespaces: Namespaces::Only([ns.name.clone()].into()),
+            namespace: ns.name.clone(),
             config_map: "agentloop-config".to_owned(),
             runner: RunnerArgs {
                 image: "none".to_owned(),
@@ -68,11 +68,11 @@ impl Operator {
                 resources: None,
                 security_context: None,
             },
-            rules: Rules::default(),
-            serving: serving(&world.namespace, &[]),
+            rules: RuleSet::default(),
+            serving: serving(&ns.name, &[]),
             concurrency: 4,
-            look_at_nodes: Duration::from_millis(500),
-            longest: minute,
+            node_check_interval: Duration::from_millis(500),
+            no_new_steps_after: minute,
             identity: "test".to_owned(),
             metrics: Metrics::new(),
             heartbeat: health.heartbeat("the loop", minute, minute),
@@ -89,7 +89,7 @@ impl Operator {
     }
 }
 
-impl Drop for Operator {
+impl Drop for TestOperator {
     fn drop(&mut self) {
         self.running.abort();
     }
@@ -105,9 +105,9 @@ pub fn serving(namespace: &str, take_over: &[&str]) -> Serving {
 
 /// What an agent did in one iteration.
 #[derive(Clone, Debug)]
-pub struct Work(pub Report);
+pub struct AgentWork(pub Report);
 
-impl Work {
+impl AgentWork {
     pub fn changed() -> Self {
         Self(Report { exit_code: Some(0), changed: Change::Changed, ..Report::of(End::Exited) })
     }
@@ -151,9 +151,9 @@ fn number(pod: &Pod, label: &str) -> i32 {
 
 impl Kubelet {
     /// `work` returns what the agent of an iteration does.
-    pub fn start(world: &World, work: impl Fn(i32) -> Work + Send + Sync + 'static) -> Self {
+    pub fn start(ns: &TestNamespace, work: impl Fn(i32) -> AgentWork + Send + Sync + 'static) -> Self {
         let (ran, created) = (Arc::default(), Arc::default());
-        let pods = world.api::<Pod>();
+        let pods = ns.api::<Pod>();
         let running = tokio::spawn(follow(pods, Arc::new(work), Arc::clone(&ran), Arc::clone(&created)));
         Self { ran, created, running }
     }
@@ -171,7 +171,7 @@ impl Kubelet {
 
 async fn follow(
     pods: Api<Pod>,
-    work: Arc<impl Fn(i32) -> Work + Send + Sync + 'static>,
+    work: Arc<impl Fn(i32) -> AgentWork + Send + Sync + 'static>,
     ran: Arc<Mutex<Vec<(i32, i32)>>>,
     created: Arc<Mutex<BTreeMap<String, (i32, i32)>>>,
 ) {
@@ -231,20 +231,20 @@ pub async fn run(pods: &Api<Pod>, name: &str) {
     set_status(pods, name, reported::status("Running", &reported::running(started()))).await;
 }
 
-pub async fn end(pods: &Api<Pod>, name: &str, work: &Work) {
+pub async fn end(pods: &Api<Pod>, name: &str, work: &AgentWork) {
     let pod = pods.get(name).await.expect("the pod is there");
     let (phase, state) = ended(&pod, work);
     set_status(pods, name, reported::status(phase, &state)).await;
 }
 
 /// The termination message of this pod's runner, signed with the key that the pod has.
-pub fn message(pod: &Pod, work: &Work) -> String {
+pub fn message(pod: &Pod, work: &AgentWork) -> String {
     let pod = serde_json::to_value(pod).expect("a pod is JSON");
     reported::termination_message(&work.0, &pod).expect("the report fits")
 }
 
 /// What a kubelet reports of a pod that did this work: its phase, and the state of the agent's container.
-pub fn ended(pod: &Pod, work: &Work) -> (&'static str, Value) {
+pub fn ended(pod: &Pod, work: &AgentWork) -> (&'static str, Value) {
     let (code, message) = (work.exit_code(), message(pod, work));
     // A pod that was deleted ends at its deletion at the earliest.
     let finished = Timestamp::now();
@@ -256,7 +256,7 @@ fn started() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().expect("a time")
 }
 
-impl World {
+impl TestNamespace {
     /// Creates a task with this spec, over a template that is fit for these tests.
     pub async fn create(&self, name: &str, spec: Value) -> AgentTask {
         let mut task = json!({

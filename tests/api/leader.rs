@@ -12,8 +12,8 @@ use serde_json::json;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
+use crate::namespace::{PATIENCE, TestNamespace, config, eventually};
 use crate::relay::Relay;
-use crate::world::{PATIENCE, World, config, eventually};
 
 const LEASE: &str = "operator";
 
@@ -26,8 +26,8 @@ fn timings(duration: u64) -> Timings {
     }
 }
 
-fn candidate(world: &World, client: &Client, identity: &str, duration: u64) -> Election {
-    Election::new(client.clone(), &world.namespace, LEASE, identity, timings(duration))
+fn candidate(ns: &TestNamespace, client: &Client, identity: &str, duration: u64) -> Election {
+    Election::new(client.clone(), &ns.name, LEASE, identity, timings(duration))
 }
 
 async fn acquired(election: &mut Election) {
@@ -35,20 +35,20 @@ async fn acquired(election: &mut Election) {
     assert!(time::timeout(PATIENCE, election.acquire(&never, |_| {})).await.expect("in time"));
 }
 
-async fn holder(world: &World) -> Option<String> {
-    world.api::<Lease>().get_opt(LEASE).await.expect("an answer")?.spec?.holder_identity
+async fn holder(ns: &TestNamespace) -> Option<String> {
+    ns.api::<Lease>().get_opt(LEASE).await.expect("an answer")?.spec?.holder_identity
 }
 
 #[tokio::test]
 async fn of_two_candidates_one_leads_and_the_other_follows_at_once_when_it_stops() {
-    let world = World::new().await;
-    let client = &world.clients.write;
-    let mut first = candidate(&world, client, "first", 600);
+    let ns = TestNamespace::new().await;
+    let client = &ns.clients.write;
+    let mut first = candidate(&ns, client, "first", 600);
     acquired(&mut first).await;
     let stop = CancellationToken::new();
     let leading = tokio::spawn(first.keep(stop.clone(), || {}));
 
-    let mut second = candidate(&world, client, "second", 600);
+    let mut second = candidate(&ns, client, "second", 600);
     let never = CancellationToken::new();
     let wait = time::timeout(Duration::from_secs(1), second.acquire(&never, |_| {}));
     assert!(wait.await.is_err(), "the second one stands by");
@@ -58,20 +58,20 @@ async fn of_two_candidates_one_leads_and_the_other_follows_at_once_when_it_stops
     assert_eq!(leading.await.expect("no panic"), Ok(()));
     // Far below the 600 s that an expiry would take.
     acquired(&mut second).await;
-    assert_eq!(holder(&world).await.as_deref(), Some("second"));
+    assert_eq!(holder(&ns).await.as_deref(), Some("second"));
     let transitions =
-        world.api::<Lease>().get(LEASE).await.expect("a lease").spec.and_then(|s| s.lease_transitions);
+        ns.api::<Lease>().get(LEASE).await.expect("a lease").spec.and_then(|s| s.lease_transitions);
     assert_eq!(transitions, Some(1));
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn of_candidates_that_start_together_exactly_one_leads() {
-    let world = World::new().await;
+    let ns = TestNamespace::new().await;
     let stop = CancellationToken::new();
     let mut racing = tokio::task::JoinSet::new();
     for n in 0..4 {
-        let mut election = candidate(&world, &world.clients.write, &format!("candidate-{n}"), 600);
+        let mut election = candidate(&ns, &ns.clients.write, &format!("candidate-{n}"), 600);
         let stop = stop.clone();
         racing.spawn(async move { election.acquire(&stop, |_| {}).await });
     }
@@ -80,45 +80,45 @@ async fn of_candidates_that_start_together_exactly_one_leads() {
     stop.cancel();
     let others: Vec<bool> = racing.join_all().await;
     assert_eq!(others, [false; 3]);
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_leader_that_vanished_is_followed_after_its_time_and_not_before() {
-    let world = World::new().await;
-    let mut first = candidate(&world, &world.clients.write, "first", 2);
+    let ns = TestNamespace::new().await;
+    let mut first = candidate(&ns, &ns.clients.write, "first", 2);
     acquired(&mut first).await;
     drop(first);
     let since = Instant::now();
-    let mut second = candidate(&world, &world.clients.write, "second", 2);
+    let mut second = candidate(&ns, &ns.clients.write, "second", 2);
     acquired(&mut second).await;
     assert!(since.elapsed() >= Duration::from_secs(2), "{:?}", since.elapsed());
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_leader_stops_when_another_holder_takes_the_lease() {
-    let world = World::new().await;
-    let mut first = candidate(&world, &world.clients.write, "first", 600);
+    let ns = TestNamespace::new().await;
+    let mut first = candidate(&ns, &ns.clients.write, "first", 600);
     acquired(&mut first).await;
     let keeping = first.keep(CancellationToken::new(), || {});
     let usurp = Patch::Merge(json!({ "spec": { "holderIdentity": "usurper" } }));
-    world.api::<Lease>().patch(LEASE, &PatchParams::default(), &usurp).await.expect("written");
+    ns.api::<Lease>().patch(LEASE, &PatchParams::default(), &usurp).await.expect("written");
     let loss = time::timeout(PATIENCE, keeping).await.expect("in time").expect_err("lost");
     assert_eq!(loss, Loss::Taken("usurper".to_owned()));
-    assert_eq!(holder(&world).await.as_deref(), Some("usurper"));
-    world.end().await;
+    assert_eq!(holder(&ns).await.as_deref(), Some("usurper"));
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_leader_continues_after_foreign_edits_and_a_deleted_lease() {
-    let world = World::new().await;
-    let mut first = candidate(&world, &world.clients.write, "first", 600);
+    let ns = TestNamespace::new().await;
+    let mut first = candidate(&ns, &ns.clients.write, "first", 600);
     acquired(&mut first).await;
     let stop = CancellationToken::new();
     let keeping = tokio::spawn(first.keep(stop.clone(), || {}));
     let label = Patch::Merge(json!({ "metadata": { "labels": { "a": "b" } } }));
-    let api = world.api::<Lease>();
+    let api = ns.api::<Lease>();
     let labelled = api.patch(LEASE, &PatchParams::default(), &label).await.expect("labelled");
     let renewed = |lease: Lease| lease.spec.and_then(|spec| spec.renew_time).map(|time| time.0);
     let before = renewed(labelled);
@@ -129,21 +129,20 @@ async fn a_leader_continues_after_foreign_edits_and_a_deleted_lease() {
     })
     .await;
     api.delete(LEASE, &kube::api::DeleteParams::default()).await.expect("deleted");
-    eventually("the lease is there again", || async { (holder(&world).await? == "first").then_some(()) })
-        .await;
+    eventually("the lease is there again", || async { (holder(&ns).await? == "first").then_some(()) }).await;
     stop.cancel();
     assert_eq!(keeping.await.expect("no panic"), Ok(()));
-    assert_eq!(holder(&world).await.as_deref(), Some(""));
-    world.end().await;
+    assert_eq!(holder(&ns).await.as_deref(), Some(""));
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_leader_that_hears_nothing_more_stops_within_its_deadline() {
-    let world = World::new().await;
+    let ns = TestNamespace::new().await;
     let config = config().await;
     let relay = Relay::to(&config).await;
     let clients = Clients::from_config(relay.through(&config)).expect("clients");
-    let mut first = candidate(&world, &clients.write, "first", 600);
+    let mut first = candidate(&ns, &clients.write, "first", 600);
     acquired(&mut first).await;
     relay.cut();
     let since = Instant::now();
@@ -151,5 +150,5 @@ async fn a_leader_that_hears_nothing_more_stops_within_its_deadline() {
     let deadline = timings(600).renew_deadline;
     assert_eq!(kept, Err(Loss::Deadline(deadline)));
     assert!(since.elapsed() < deadline * 3, "{:?}", since.elapsed());
-    world.end().await;
+    ns.end().await;
 }

@@ -16,8 +16,8 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tower::util::MapRequestLayer;
 
-use crate::kubelet::{Kubelet, Operator, Work, bind, end, run, set_status};
-use crate::world::{World, config, eventually, object};
+use crate::kubelet::{AgentWork, Kubelet, TestOperator, bind, end, run, set_status};
+use crate::namespace::{TestNamespace, config, eventually, object};
 
 /// What was asked of the API server, as `METHOD path?query`.
 #[derive(Clone, Default)]
@@ -54,13 +54,13 @@ impl Asked {
 
 /// Serves two tasks with this client, one that is there at the start and one that comes later.
 async fn serve_two(client: Client) {
-    let world = World::with_tasks().await;
-    world.create("before", json!({ "suspend": true })).await;
-    let _operator = Operator::set_up(&world, |setup| setup.clients.read = client);
-    world.until_phase("before", Phase::Suspended).await;
-    world.create("later", json!({ "suspend": true })).await;
-    world.until_phase("later", Phase::Suspended).await;
-    world.end().await;
+    let ns = TestNamespace::with_tasks().await;
+    ns.create("before", json!({ "suspend": true })).await;
+    let _operator = TestOperator::set_up(&ns, |setup| setup.clients.read = client);
+    ns.until_phase("before", Phase::Suspended).await;
+    ns.create("later", json!({ "suspend": true })).await;
+    ns.until_phase("later", Phase::Suspended).await;
+    ns.end().await;
 }
 
 #[tokio::test]
@@ -92,15 +92,15 @@ async fn tasks_and_pods_are_streamed_by_a_server_that_streams_lists_and_read_in_
 
 #[tokio::test]
 async fn the_events_of_all_slow_pods_of_a_namespace_are_listed_together() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let asked = Asked::default();
     let client = asked.client().await;
-    let _operator = Operator::set_up(&world, |setup| setup.clients.read = client);
-    let (pods, names) = (world.api::<Pod>(), ["a", "b", "c", "d", "e", "f"]);
+    let _operator = TestOperator::set_up(&ns, |setup| setup.clients.read = client);
+    let (pods, names) = (ns.api::<Pod>(), ["a", "b", "c", "d", "e", "f"]);
     let mut slow = Vec::new();
     for name in names {
-        world.create(name, json!({})).await;
-        let pod = world.started_pod(name).await;
+        ns.create(name, json!({})).await;
+        let pod = ns.started_pod(name).await;
         bind(&pods, &pod.name_any()).await;
         let creating = json!({ "waiting": { "reason": "ContainerCreating" } });
         let agent = json!({ "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": creating });
@@ -110,34 +110,34 @@ async fn the_events_of_all_slow_pods_of_a_namespace_are_listed_together() {
     let warn = |pod: &Pod, reason: &str, message: &str| {
         object::<Event>(json!({
             "metadata": { "generateName": "warning-" },
-            "involvedObject": { "kind": "Pod", "namespace": world.namespace, "name": pod.name_any(), "uid": pod.uid() },
+            "involvedObject": { "kind": "Pod", "namespace": ns.name, "name": pod.name_any(), "uid": pod.uid() },
             "type": "Warning", "reason": reason, "message": message, "lastTimestamp": jiff::Timestamp::now().to_string(),
         }))
     };
-    let events = world.api::<Event>();
+    let events = ns.api::<Event>();
     let mount = warn(&slow[0], "FailedMount", "MountVolume.SetUp failed for volume \"data\": no such disk");
     events.create(&PostParams::default(), &mount).await.expect("an Event");
-    let status = world.until("a", "VolumePending", |s| s.reason.as_deref() == Some("VolumePending")).await;
+    let status = ns.until("a", "VolumePending", |s| s.reason.as_deref() == Some("VolumePending")).await;
     assert!(status.message.expect("words").contains("no such disk"));
     // One that comes later is seen as well.
     let sandbox = warn(&slow[5], "FailedCreatePodSandBox", "no network");
     events.create(&PostParams::default(), &sandbox).await.expect("an Event");
-    world.until("f", "StartFailed", |s| s.reason.as_deref() == Some("StartFailed")).await;
+    ns.until("f", "StartFailed", |s| s.reason.as_deref() == Some("StartFailed")).await;
     let lists = asked.count(|request| request.contains("/events?"));
     assert!((1..=5).contains(&lists), "{lists} lists of Events for {} pods", names.len());
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_pod_whose_owner_reference_was_edited_is_waited_for_quietly_and_taken_back() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let asked = Asked::default();
     let client = asked.client().await;
-    let _operator = Operator::set_up(&world, |setup| setup.clients.read = client);
-    world.configure(json!({ "startRetryMinSeconds": "3", "startRetryMaxSeconds": "3" })).await;
-    let task = world.create("edited", json!({})).await;
-    let pods = world.api::<Pod>();
-    let pod = world.started_pod("edited").await.name_any();
+    let _operator = TestOperator::set_up(&ns, |setup| setup.clients.read = client);
+    ns.configure(json!({ "startRetryMinSeconds": "3", "startRetryMaxSeconds": "3" })).await;
+    let task = ns.create("edited", json!({})).await;
+    let pods = ns.api::<Pod>();
+    let pod = ns.started_pod("edited").await.name_any();
     bind(&pods, &pod).await;
     run(&pods, &pod).await;
     let controls = async |yes: bool| {
@@ -149,24 +149,24 @@ async fn a_pod_whose_owner_reference_was_edited_is_waited_for_quietly_and_taken_
     controls(false).await;
     let gets =
         || asked.count(|request| request.starts_with("GET") && request.contains(&format!("/pods/{pod}")));
-    let status = world.until("edited", "NameConflict", |s| s.reason.as_deref() == Some("NameConflict")).await;
+    let status = ns.until("edited", "NameConflict", |s| s.reason.as_deref() == Some("NameConflict")).await;
     assert!(status.message.expect("words").contains("restore them"), "it says what to do");
-    let (before, version) = (gets(), world.status("edited").await);
+    let (before, version) = (gets(), ns.status("edited").await);
     tokio::time::sleep(Duration::from_secs(7)).await;
     let more = gets() - before;
     assert!(more <= 4, "{more} reads of the pod in 7 s");
-    assert_eq!(world.status("edited").await.iterations, version.iterations);
+    assert_eq!(ns.status("edited").await.iterations, version.iterations);
     assert_eq!(pods.get(&pod).await.expect("there").metadata.deletion_timestamp, None);
 
     controls(true).await;
-    end(&pods, &pod, &Work::ready()).await;
-    let status = world.until_phase("edited", Phase::Succeeded).await;
+    end(&pods, &pod, &AgentWork::ready()).await;
+    let status = ns.until_phase("edited", Phase::Succeeded).await;
     assert_eq!(status.iterations, 1);
-    world.end().await;
+    ns.end().await;
 }
 
-/// Lets `user` do all that an operator must in this world's namespace, but for these resources.
-async fn grant(world: &World, user: &str, without: &[&str]) {
+/// Lets `user` do all that an operator must in this namespace, except with these resources.
+async fn grant(ns: &TestNamespace, user: &str, without: &[&str]) {
     let rules: Vec<Value> = [
         ("", "pods"),
         ("", "persistentvolumeclaims"),
@@ -184,18 +184,18 @@ async fn grant(world: &World, user: &str, without: &[&str]) {
     let (name, params) = ("operator", PatchParams::apply("test").force());
     let role = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
         "metadata": { "name": name }, "rules": rules });
-    world.api::<Role>().patch(name, &params, &Patch::Apply(&role)).await.expect("a role");
+    ns.api::<Role>().patch(name, &params, &Patch::Apply(&role)).await.expect("a role");
     let group = "rbac.authorization.k8s.io";
     let binding = json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
         "metadata": { "name": name }, "roleRef": { "apiGroup": group, "kind": "Role", "name": name },
         "subjects": [{ "apiGroup": group, "kind": "User", "name": user }] });
-    world.api::<RoleBinding>().patch(name, &params, &Patch::Apply(&binding)).await.expect("a binding");
+    ns.api::<RoleBinding>().patch(name, &params, &Patch::Apply(&binding)).await.expect("a binding");
 }
 
 #[tokio::test]
 async fn a_namespace_that_may_not_be_listed_is_reported_and_keeps_no_other_waiting() {
-    let (open, closed) = (World::with_tasks().await, World::new().await);
-    let user = format!("operator-of-{}", open.namespace);
+    let (open, closed) = (TestNamespace::with_tasks().await, TestNamespace::new().await);
+    let user = format!("operator-of-{}", open.name);
     grant(&open, &user, &[]).await;
     grant(&closed, &user, &["pods"]).await;
     let mut limited = config().await;
@@ -203,16 +203,17 @@ async fn a_namespace_that_may_not_be_listed_is_reported_and_keeps_no_other_waiti
     let clients = Clients::from_config(limited).expect("clients");
     // A right takes effect a moment after it is given.
     eventually("the rights are there", || async {
-        let may = |world: &World| Api::<Pod>::namespaced(clients.read.clone(), &world.namespace);
+        let may = |ns: &TestNamespace| Api::<Pod>::namespaced(clients.read.clone(), &ns.name);
         may(&open).list(&ListParams::default()).await.ok()
     })
     .await;
     let (health, metrics) = (Health::default(), Metrics::new());
     let heartbeat = health.heartbeat("the loop", Duration::from_mins(1), Duration::from_secs(3));
-    let both = Namespaces::Only([open.namespace.clone(), closed.namespace.clone()].into());
-    let _kubelets = [Kubelet::start(&open, |_| Work::ready()), Kubelet::start(&closed, |_| Work::ready())];
+    let both = Namespaces::Only([open.name.clone(), closed.name.clone()].into());
+    let _kubelets =
+        [Kubelet::start(&open, |_| AgentWork::ready()), Kubelet::start(&closed, |_| AgentWork::ready())];
     closed.create("waits", json!({})).await;
-    let _operator = Operator::set_up(&open, |setup| {
+    let _operator = TestOperator::set_up(&open, |setup| {
         setup.clients = clients;
         setup.namespaces = both;
         setup.health = health.clone();
@@ -221,9 +222,9 @@ async fn a_namespace_that_may_not_be_listed_is_reported_and_keeps_no_other_waiti
         setup.concurrency = 1;
     });
     let ready = eventually("ready", || async { health.ready().ok() }).await;
-    let line = format!("{}: pods is forbidden", closed.namespace);
+    let line = format!("{}: pods is forbidden", closed.name);
     assert!(ready.starts_with("working") && ready.contains(&line), "{ready}");
-    let series = format!("agentloop_namespace_unlisted{{namespace=\"{}\"}}", closed.namespace);
+    let series = format!("agentloop_namespace_unlisted{{namespace=\"{}\"}}", closed.name);
     let unlisted = || metrics.encode().expect("text").contains(&format!("{series} 1\n"));
     assert!(unlisted());
     open.create("served", json!({})).await;

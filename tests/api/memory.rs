@@ -11,9 +11,9 @@ use kube::ResourceExt;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::kubelet::{Work, ended};
-use crate::process::Running;
-use crate::world::{World, eventually, object, uid};
+use crate::kubelet::{AgentWork, ended};
+use crate::namespace::{TestNamespace, eventually, object, uid};
+use crate::process::OperatorProcess;
 
 /// Pods that a task keeps, by default.
 const RETAINED: usize = 10;
@@ -52,7 +52,7 @@ fn limit() -> u64 {
 }
 
 /// What the process holds, in MiB: now, and at most since it started.
-fn memory(operator: &Running) -> (u64, u64) {
+fn memory(operator: &OperatorProcess) -> (u64, u64) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", operator.pid())).expect("it runs");
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a field");
@@ -62,7 +62,7 @@ fn memory(operator: &Running) -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
-fn measured(operator: &Running, what: &str) -> u64 {
+fn measured(operator: &OperatorProcess, what: &str) -> u64 {
     let (now, peak) = memory(operator);
     println!("{now:>6} MiB, {peak:>6} at most: {what}");
     peak
@@ -73,11 +73,11 @@ async fn all<F: Future<Output = ()>>(count: usize, make: impl Fn(usize) -> F) {
 }
 
 /// A loop that no operator advances, with the pods of its last iterations.
-async fn task_with_pods(world: &World, number: usize) {
+async fn task_with_pods(ns: &TestNamespace, number: usize) {
     let name = format!("ordinary-{number}");
     let prompt = "p".repeat(PROMPT);
-    let task = world.create(&name, json!({ "suspend": true, "prompt": prompt })).await;
-    let pods = world.api::<Pod>();
+    let task = ns.create(&name, json!({ "suspend": true, "prompt": prompt })).await;
+    let pods = ns.api::<Pod>();
     for iteration in 1..=RETAINED {
         let pod: Pod = object(json!({
             "metadata": {
@@ -98,7 +98,7 @@ async fn task_with_pods(world: &World, number: usize) {
             ] },
         }));
         let pod = pods.create(&PostParams::default(), &pod).await.expect("a pod");
-        let (phase, state) = ended(&pod, &Work::error(&"e".repeat(500)));
+        let (phase, state) = ended(&pod, &AgentWork::error(&"e".repeat(500)));
         let agent = json!({
             "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state,
         });
@@ -108,13 +108,13 @@ async fn task_with_pods(world: &World, number: usize) {
 }
 
 /// A suspended task with this template. The API server may take longer for it than it grants itself.
-async fn create(world: &World, name: &str, template: &Value) {
+async fn create(ns: &TestNamespace, name: &str, template: &Value) {
     let task: AgentTask = object(json!({
         "apiVersion": "agentloop.dev/v1alpha1", "kind": "AgentTask", "metadata": { "name": name },
         "spec": { "suspend": true, "template": template },
     }));
     eventually("the API server takes the task", || async {
-        match world.api::<AgentTask>().create(&PostParams::default(), &task).await {
+        match ns.api::<AgentTask>().create(&PostParams::default(), &task).await {
             Ok(_) => Some(()),
             Err(kube::Error::Api(status)) if status.code == 409 => Some(()),
             Err(kube::Error::Api(status)) if status.code == 504 => None,
@@ -125,29 +125,29 @@ async fn create(world: &World, name: &str, template: &Value) {
 }
 
 /// Objects that take many times their size when they are decoded to trees.
-async fn crafted(world: &World, number: usize) {
+async fn crafted(ns: &TestNamespace, number: usize) {
     let values = |each: &str| vec![json!({ "": 0 }); CRAFTED / each.len()];
     let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
     // In an unknown field of the template.
     let template = json!({ "spec": { "containers": [agent], "x": values("{\"\":0},") } });
-    create(world, &format!("crafted-{number}"), &template).await;
+    create(ns, &format!("crafted-{number}"), &template).await;
     // In who owns which field: the API server writes an entry for each.
     let fields: serde_json::Map<String, Value> =
         (0..FIELDS).map(|number| (format!("{number:0FIELD_NAME$}"), json!(0))).collect();
     let template = json!({ "spec": { "containers": [agent], "x": fields } });
-    create(world, &format!("fields-{number}"), &template).await;
+    create(ns, &format!("fields-{number}"), &template).await;
     // Every client that may create pods may set these labels.
     let variables = vec![json!({ "name": "A" }); CRAFTED / "{\"name\":\"A\"},".len()];
     let pod = json!({
         "metadata": { "name": format!("crafted-{number}"), "labels": { "agentloop.dev/task-uid": "none" } },
         "spec": { "containers": [{ "name": "agent", "image": "none", "env": variables }] },
     });
-    let pod = world.api::<Pod>().create(&PostParams::default(), &object::<Pod>(pod)).await;
+    let pod = ns.api::<Pod>().create(&PostParams::default(), &object::<Pod>(pod)).await;
     pod.expect("a pod");
 }
 
 /// Waits until its cache holds this many tasks.
-async fn seen(operator: &Running, tasks: usize) {
+async fn seen(operator: &OperatorProcess, tasks: usize) {
     let count = || {
         let metrics = operator.get("/metrics");
         let lines = metrics.lines().filter(|line| line.starts_with("agentloop_tasks{"));
@@ -158,17 +158,17 @@ async fn seen(operator: &Running, tasks: usize) {
 
 #[tokio::test]
 async fn what_is_stored_in_the_cluster_does_not_take_more_memory_than_the_chart_allows() {
-    let (world, size) = (World::with_tasks().await, Size::of_environment());
-    let operator = Running::controller(&world);
+    let (ns, size) = (TestNamespace::with_tasks().await, Size::of_environment());
+    let operator = OperatorProcess::controller(&ns);
     operator.ready("working").await;
     measured(&operator, "with nothing");
-    all(size.tasks, |number| task_with_pods(&world, number)).await;
+    all(size.tasks, |number| task_with_pods(&ns, number)).await;
     seen(&operator, size.tasks).await;
     let (tasks, pods) = (size.tasks, size.tasks * RETAINED);
     measured(&operator, &format!("with {tasks} tasks of {PROMPT} bytes, and {pods} pods"));
     // One at a time: each takes the API server some seconds.
     for number in 0..size.crafted {
-        crafted(&world, number).await;
+        crafted(&ns, number).await;
     }
     let count = size.tasks + 2 * size.crafted;
     seen(&operator, count).await;
@@ -176,11 +176,11 @@ async fn what_is_stored_in_the_cluster_does_not_take_more_memory_than_the_chart_
     let followed = measured(&operator, &more);
     drop(operator);
 
-    let operator = Running::controller(&world);
+    let operator = OperatorProcess::controller(&ns);
     operator.ready("working").await;
     seen(&operator, count).await;
     let started = measured(&operator, "with all of them, after a start");
-    let tasks: kube::Api<AgentTask> = world.api();
+    let tasks: kube::Api<AgentTask> = ns.api();
     assert_eq!(
         tasks.list_metadata(&kube::api::ListParams::default()).await.expect("a list").items.len(),
         count
@@ -188,5 +188,5 @@ async fn what_is_stored_in_the_cluster_does_not_take_more_memory_than_the_chart_
     for peak in [followed, started] {
         assert!(peak < limit(), "{peak} MiB");
     }
-    world.end().await;
+    ns.end().await;
 }

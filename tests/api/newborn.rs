@@ -11,51 +11,51 @@ use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 
-use crate::kubelet::Operator;
-use crate::world::{World, eventually, object};
+use crate::kubelet::TestOperator;
+use crate::namespace::{TestNamespace, eventually, object};
 
 /// Every Warning in this namespace.
-async fn warnings(world: &World) -> Vec<String> {
-    let events = world.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
+async fn warnings(ns: &TestNamespace) -> Vec<String> {
+    let events = ns.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
     let is_warning = |event: &Event| event.type_.as_deref() == Some("Warning");
     events.into_iter().filter(is_warning).filter_map(|event| event.note).collect()
 }
 
-async fn is_not_stalled(world: &World, task: &str) {
-    let status = world.status(task).await;
+async fn is_not_stalled(ns: &TestNamespace, task: &str) {
+    let status = ns.status(task).await;
     let stalled = status.conditions.iter().find(|c| c.type_ == "Stalled").expect("the condition");
     assert_eq!(stalled.status, "False");
-    assert_eq!(warnings(world).await, Vec::<String>::new());
+    assert_eq!(warnings(ns).await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn namespaces_and_their_tasks_made_together_cause_no_warning() {
-    let first = World::with_tasks().await;
-    let names: Vec<String> = (0..10).map(|n| format!("{}-{n}", first.namespace)).collect();
+    let first = TestNamespace::with_tasks().await;
+    let names: Vec<String> = (0..10).map(|n| format!("{}-{n}", first.name)).collect();
     let all = Namespaces::Only(names.iter().cloned().collect());
-    let _operator = Operator::set_up(&first, |setup| setup.namespaces = all);
+    let _operator = TestOperator::set_up(&first, |setup| setup.namespaces = all);
     let namespaces: Api<Namespace> = Api::all(first.clients.read.clone());
-    let mut worlds = Vec::new();
+    let mut created = Vec::new();
     for name in names {
         let made = object(json!({ "metadata": { "name": name } }));
         namespaces.create(&PostParams::default(), &made).await.expect("a namespace");
-        let world = World { clients: first.clients.clone(), writer: first.writer.clone(), namespace: name };
-        world.create("together", json!({})).await;
-        worlds.push(world);
+        let ns = TestNamespace { clients: first.clients.clone(), writer: first.writer.clone(), name };
+        ns.create("together", json!({})).await;
+        created.push(ns);
     }
-    for world in worlds {
-        world.started_pod("together").await;
-        is_not_stalled(&world, "together").await;
-        world.end().await;
+    for ns in created {
+        ns.started_pod("together").await;
+        is_not_stalled(&ns, "together").await;
+        ns.end().await;
     }
     first.end().await;
 }
 
 /// Refuses every ServiceAccount of this namespace, also those that the cluster's controller makes.
-async fn forbid_accounts(world: &World) -> Api<ValidatingAdmissionPolicyBinding> {
-    let policies: Api<ValidatingAdmissionPolicy> = Api::all(world.clients.read.clone());
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(world.clients.read.clone());
-    let name = &world.namespace;
+async fn forbid_accounts(ns: &TestNamespace) -> Api<ValidatingAdmissionPolicyBinding> {
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(ns.clients.read.clone());
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(ns.clients.read.clone());
+    let name = &ns.name;
     let policy = object(json!({
         "metadata": { "name": name },
         "spec": {
@@ -77,7 +77,7 @@ async fn forbid_accounts(world: &World) -> Api<ValidatingAdmissionPolicyBinding>
     let probe = object(json!({ "metadata": { "name": "probe" } }));
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     eventually("the policy is in force", || async {
-        world.api::<ServiceAccount>().create(&dry, &probe).await.is_err().then_some(())
+        ns.api::<ServiceAccount>().create(&dry, &probe).await.is_err().then_some(())
     })
     .await;
     bindings
@@ -85,21 +85,21 @@ async fn forbid_accounts(world: &World) -> Api<ValidatingAdmissionPolicyBinding>
 
 #[tokio::test]
 async fn a_default_account_that_comes_late_is_tried_for_at_once_and_without_a_word() {
-    let world = World::with_tasks().await;
-    let bindings = forbid_accounts(&world).await;
-    let accounts = world.api::<ServiceAccount>();
+    let ns = TestNamespace::with_tasks().await;
+    let bindings = forbid_accounts(&ns).await;
+    let accounts = ns.api::<ServiceAccount>();
     eventually("its default account is there", || async {
         accounts.delete("default", &DeleteParams::default()).await.ok()
     })
     .await;
     let metrics = Metrics::new();
     let seen = metrics.clone();
-    let writer = agentloop_operator::write::Writer::new(world.clients.write.clone(), metrics.clone());
-    let _operator = Operator::set_up(&world, |setup| {
+    let writer = agentloop_operator::write::Writer::new(ns.clients.write.clone(), metrics.clone());
+    let _operator = TestOperator::set_up(&ns, |setup| {
         setup.metrics = metrics;
         setup.writer = writer;
     });
-    world.create("early", json!({})).await;
+    ns.create("early", json!({})).await;
     eventually("it was refused three times", || async {
         let text = seen.encode().expect("text");
         let series = r#"agentloop_writes_total{verb="create",result="forbidden"} "#;
@@ -107,10 +107,10 @@ async fn a_default_account_that_comes_late_is_tried_for_at_once_and_without_a_wo
         (count.parse::<f64>().expect("a number") >= 3.0).then_some(())
     })
     .await;
-    is_not_stalled(&world, "early").await;
-    assert_eq!(world.status("early").await.waiting, None);
+    is_not_stalled(&ns, "early").await;
+    assert_eq!(ns.status("early").await.waiting, None);
 
-    bindings.delete(&world.namespace, &DeleteParams::default()).await.expect("deleted");
+    bindings.delete(&ns.name, &DeleteParams::default()).await.expect("deleted");
     eventually("the account is made", || async {
         let account = object(json!({ "metadata": { "name": "default" } }));
         match accounts.create(&PostParams::default(), &account).await {
@@ -121,23 +121,23 @@ async fn a_default_account_that_comes_late_is_tried_for_at_once_and_without_a_wo
     })
     .await;
     let since = tokio::time::Instant::now();
-    world.started_pod("early").await;
+    ns.started_pod("early").await;
     assert!(since.elapsed().as_secs() < 5, "{:?}", since.elapsed());
-    is_not_stalled(&world, "early").await;
-    let policies: Api<ValidatingAdmissionPolicy> = Api::all(world.clients.read.clone());
-    policies.delete(&world.namespace, &DeleteParams::default()).await.expect("deleted");
-    world.end().await;
+    is_not_stalled(&ns, "early").await;
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(ns.clients.read.clone());
+    policies.delete(&ns.name, &DeleteParams::default()).await.expect("deleted");
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn an_account_that_the_template_names_and_that_does_not_exist_is_reported_at_once() {
-    let world = World::with_tasks().await;
-    let _operator = Operator::start(&world);
+    let ns = TestNamespace::with_tasks().await;
+    let _operator = TestOperator::start(&ns);
     let template = json!({ "spec": { "serviceAccountName": "bot",
         "containers": [{ "name": "agent", "image": "none", "command": ["/bin/agent"] }] } });
-    world.create("named", json!({ "template": template })).await;
-    let status = world.until("named", "PodRejected", |s| s.reason.as_deref() == Some("PodRejected")).await;
+    ns.create("named", json!({ "template": template })).await;
+    let status = ns.until("named", "PodRejected", |s| s.reason.as_deref() == Some("PodRejected")).await;
     assert!(status.message.expect("words").contains("serviceaccount \"bot\" not found"));
-    eventually("a Warning", || async { (!warnings(&world).await.is_empty()).then_some(()) }).await;
-    world.end().await;
+    eventually("a Warning", || async { (!warnings(&ns).await.is_empty()).then_some(()) }).await;
+    ns.end().await;
 }

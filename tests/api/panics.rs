@@ -4,7 +4,7 @@ use agentloop_contract::names::{FINALIZER_SETTLE, LABEL_TASK, LABEL_TASK_UID};
 use agentloop_core::api::Phase;
 use agentloop_core::decide::{self, Decision, Observed};
 use agentloop_core::facts::PodFacts;
-use agentloop_operator::controller::Rules;
+use agentloop_operator::controller::RuleSet;
 use agentloop_operator::metrics::Metrics;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
@@ -12,8 +12,8 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
 
-use crate::kubelet::{Kubelet, Operator, Work};
-use crate::world::{World, eventually};
+use crate::kubelet::{AgentWork, Kubelet, TestOperator};
+use crate::namespace::{TestNamespace, eventually};
 
 /// The rules, but for a task that they cannot stand.
 fn decide_or_panic(observed: &Observed<'_>) -> Decision {
@@ -32,27 +32,27 @@ fn value(metrics: &Metrics, series: &str) -> f64 {
     line.trim().parse().expect("a number")
 }
 
-async fn warnings(world: &World, name: &str) -> Vec<Event> {
-    let all = world.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
+async fn warnings(ns: &TestNamespace, name: &str) -> Vec<Event> {
+    let all = ns.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
     let is_about = |event: &Event| event.regarding.as_ref().and_then(|of| of.name.as_deref()) == Some(name);
     all.into_iter().filter(|event| event.type_.as_deref() == Some("Warning") && is_about(event)).collect()
 }
 
 #[tokio::test]
 async fn a_task_that_makes_the_rules_panic_is_reported_and_stops_no_other() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let metrics = Metrics::new();
     let seen = metrics.clone();
-    world.create("bad", json!({})).await;
+    ns.create("bad", json!({})).await;
     // With one worker, a turn that a panic kept would keep everybody else waiting.
-    let _operator = Operator::set_up(&world, |setup| {
-        setup.rules = Rules { decide: decide_or_panic, ..Rules::default() };
+    let _operator = TestOperator::set_up(&ns, |setup| {
+        setup.rules = RuleSet { decide: decide_or_panic, ..RuleSet::default() };
         setup.metrics = metrics;
         setup.concurrency = 1;
     });
-    let _kubelet = Kubelet::start(&world, |_| Work::ready());
+    let _kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
     let warning = eventually("a Warning", || async {
-        warnings(&world, "bad")
+        warnings(&ns, "bad")
             .await
             .into_iter()
             .find(|event| event.reason.as_deref() == Some("OperatorPanicked"))
@@ -60,29 +60,29 @@ async fn a_task_that_makes_the_rules_panic_is_reported_and_stops_no_other() {
     .await;
     let note = warning.note.expect("words");
     assert!(note.contains("this task is too much"), "{note}");
-    world.create("good", json!({})).await;
-    world.until_phase("good", Phase::Succeeded).await;
+    ns.create("good", json!({})).await;
+    ns.until_phase("good", Phase::Succeeded).await;
     eventually("it is tried again", || async {
         (value(&seen, r#"agentloop_panics_total{in="reconcile"}"#) >= 3.0).then_some(())
     })
     .await;
     let errors = value(&seen, r#"controller_runtime_reconcile_errors_total{controller="agenttask"}"#);
     assert!(errors >= 3.0, "{errors}");
-    assert_eq!(world.status("bad").await.observed_generation, None, "nothing was written");
-    world.end().await;
+    assert_eq!(ns.status("bad").await.observed_generation, None, "nothing was written");
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_pod_that_makes_the_sweep_panic_stops_no_other() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let metrics = Metrics::new();
     let seen = metrics.clone();
     for name in ["bad-pod", "good-pod"] {
         let labels = json!({ LABEL_TASK: "gone", LABEL_TASK_UID: "gone" });
-        world.pod(json!({ "name": name, "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
+        ns.pod(json!({ "name": name, "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
     }
-    let _operator = Operator::set_up(&world, |setup| {
-        setup.rules = Rules { stop_all: stop_all_or_panic, ..Rules::default() };
+    let _operator = TestOperator::set_up(&ns, |setup| {
+        setup.rules = RuleSet { stop_all: stop_all_or_panic, ..RuleSet::default() };
         setup.metrics = metrics;
         setup.concurrency = 1;
     });
@@ -91,15 +91,11 @@ async fn a_pod_that_makes_the_sweep_panic_stops_no_other() {
     })
     .await;
     eventually("the other pod is gone", || async {
-        world.api::<Pod>().get_opt("good-pod").await.expect("an answer").is_none().then_some(())
+        ns.api::<Pod>().get_opt("good-pod").await.expect("an answer").is_none().then_some(())
     })
     .await;
-    let bad = world.api::<Pod>().get("bad-pod").await.expect("it is there");
+    let bad = ns.api::<Pod>().get("bad-pod").await.expect("it is there");
     assert_eq!(bad.finalizers(), [FINALIZER_SETTLE]);
-    world
-        .writer
-        .remove_finalizer(&world.namespace, "bad-pod", &bad.uid().expect("a uid"), false)
-        .await
-        .expect("free");
-    world.end().await;
+    ns.writer.remove_finalizer(&ns.name, "bad-pod", &bad.uid().expect("a uid"), false).await.expect("free");
+    ns.end().await;
 }

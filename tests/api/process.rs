@@ -12,8 +12,8 @@ use kube::api::{Patch, PatchParams};
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 
+use crate::namespace::{PATIENCE, TestNamespace, config, eventually, kubeconfig_path};
 use crate::relay::Relay;
-use crate::world::{PATIENCE, World, config, eventually, kubeconfig_path};
 
 fn agentloop() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_agentloop"));
@@ -22,17 +22,17 @@ fn agentloop() -> Command {
 }
 
 /// The operator in a process of its own, serving one namespace.
-pub struct Running {
+pub struct OperatorProcess {
     child: Child,
     address: String,
 }
 
-impl Running {
-    pub fn controller(world: &World) -> Self {
-        Self::with_kubeconfig(world, &kubeconfig_path())
+impl OperatorProcess {
+    pub fn controller(ns: &TestNamespace) -> Self {
+        Self::with_kubeconfig(ns, &kubeconfig_path())
     }
 
-    fn with_kubeconfig(world: &World, kubeconfig: &Path) -> Self {
+    fn with_kubeconfig(ns: &TestNamespace, kubeconfig: &Path) -> Self {
         let mut child = agentloop()
             .env("KUBECONFIG", kubeconfig)
             .args([
@@ -46,7 +46,7 @@ impl Running {
                 "--log-format",
                 "json",
             ])
-            .args(["--namespace", &world.namespace, "--watch-namespaces", &world.namespace])
+            .args(["--namespace", &ns.name, "--watch-namespaces", &ns.name])
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
@@ -98,7 +98,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for OperatorProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -111,11 +111,11 @@ fn output(command: &mut Command) -> Output {
 
 #[tokio::test]
 async fn a_second_operator_stands_by_and_takes_over_when_the_first_is_stopped() {
-    let world = World::with_tasks().await;
-    let first = Running::controller(&world);
+    let ns = TestNamespace::with_tasks().await;
+    let first = OperatorProcess::controller(&ns);
     first.ready("working").await;
     assert!(first.get("/metrics").contains("agentloop_leader 1"));
-    let second = Running::controller(&world);
+    let second = OperatorProcess::controller(&ns);
     second.ready("standing by").await;
     assert!(second.get("/metrics").contains("agentloop_leader 0"));
 
@@ -127,25 +127,25 @@ async fn a_second_operator_stands_by_and_takes_over_when_the_first_is_stopped() 
     assert!(second.get("/livez").starts_with("HTTP/1.1 200"));
     second.signal("INT");
     assert_eq!(second.ended().await, Some(0));
-    let lease = world.api::<Lease>().get("agentloop").await.expect("the lease");
+    let lease = ns.api::<Lease>().get("agentloop").await.expect("the lease");
     assert_eq!(lease.spec.and_then(|spec| spec.holder_identity).as_deref(), Some(""));
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn an_operator_that_loses_its_lease_ends_with_a_code_of_its_own() {
-    let world = World::with_tasks().await;
-    let operator = Running::controller(&world);
+    let ns = TestNamespace::with_tasks().await;
+    let operator = OperatorProcess::controller(&ns);
     operator.ready("working").await;
     let usurp = Patch::Merge(json!({ "spec": { "holderIdentity": "usurper" } }));
-    world.api::<Lease>().patch("agentloop", &PatchParams::default(), &usurp).await.expect("written");
+    ns.api::<Lease>().patch("agentloop", &PatchParams::default(), &usurp).await.expect("written");
     assert_eq!(operator.ended().await, Some(3));
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn one_that_cannot_see_who_leads_says_so_and_is_not_ready() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let relay = Relay::to(&config().await).await;
     let through = relay.through(&config().await);
     let mut kubeconfig = Kubeconfig::read_from(kubeconfig_path()).expect("a kubeconfig");
@@ -153,23 +153,23 @@ async fn one_that_cannot_see_who_leads_says_so_and_is_not_ready() {
         cluster.server = Some(through.cluster_url.to_string());
         cluster.tls_server_name.clone_from(&through.tls_server_name);
     }
-    let path = std::env::temp_dir().join(format!("{}.kubeconfig", world.namespace));
+    let path = std::env::temp_dir().join(format!("{}.kubeconfig", ns.name));
     std::fs::write(&path, serde_json::to_string(&kubeconfig).expect("JSON")).expect("written");
 
-    let leader = Running::controller(&world);
+    let leader = OperatorProcess::controller(&ns);
     leader.ready("working").await;
-    let follower = Running::with_kubeconfig(&world, &path);
+    let follower = OperatorProcess::with_kubeconfig(&ns, &path);
     follower.ready("standing by: another operator leads").await;
     assert!(follower.get("/readyz").starts_with("HTTP/1.1 200"));
     relay.cut();
     follower.ready("the lease can be neither read nor taken").await;
     assert!(follower.get("/readyz").starts_with("HTTP/1.1 503"));
     // There is no leader, and nothing is known at the start: it must not report a leader.
-    let blind = Running::with_kubeconfig(&world, &path);
+    let blind = OperatorProcess::with_kubeconfig(&ns, &path);
     blind.ready("the lease can be neither read nor taken").await;
     assert!(blind.get("/livez").starts_with("HTTP/1.1 200"), "a restart would help nothing");
     std::fs::remove_file(path).expect("removed");
-    world.end().await;
+    ns.end().await;
 }
 
 #[test]

@@ -6,7 +6,7 @@ use agentloop_core::settings::Settings;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-use crate::world::{World, object};
+use crate::namespace::{TestNamespace, object};
 
 const WORKSPACES: &[&str] = &[
     "//",
@@ -97,11 +97,11 @@ fn agent(task: &mut Value) -> &mut Value {
 }
 
 /// What the server says of a task, without keeping it.
-async fn refusal(world: &World, task: &AgentTask) -> Option<String> {
+async fn refusal(ns: &TestNamespace, task: &AgentTask) -> Option<String> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let mut task = task.clone();
     task.metadata.uid = None;
-    world.api::<AgentTask>().create(&dry, &task).await.err().map(|error| error.to_string())
+    ns.api::<AgentTask>().create(&dry, &task).await.err().map(|error| error.to_string())
 }
 
 /// What the core reports when it builds the pod.
@@ -117,7 +117,7 @@ fn built(task: &AgentTask) -> Result<Value, String> {
 
 #[tokio::test]
 async fn the_server_refuses_the_paths_that_no_pod_is_built_with() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let workspaces =
         WORKSPACES.iter().map(|path| (path, task(|t| t["spec"]["workspace"]["mountPath"] = json!(path))));
     let mounts = MOUNTS.iter().flat_map(|path| {
@@ -125,17 +125,17 @@ async fn the_server_refuses_the_paths_that_no_pod_is_built_with() {
             .map(|(list, key)| (path, task(|t| agent(t)[list] = json!([{ "name": "v", key: path }]))))
     });
     for (path, task) in workspaces.chain(mounts) {
-        let refused = refusal(&world, &task).await;
+        let refused = refusal(&ns, &task).await;
         let bad = built(&task).err();
         assert_eq!(refused.is_some(), bad.is_some(), "{path}: server {refused:?}, core {bad:?}");
         assert!(refused.is_none_or(|why| why.contains("/agentloop, /proc, /sys")), "{path}");
     }
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn every_container_needs_an_image() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     for image in [Value::Null, json!(""), json!(" "), json!(" none"), json!("none\n")] {
         for list in ["containers", "initContainers"] {
             let task = task(|t| {
@@ -148,16 +148,16 @@ async fn every_container_needs_an_image() {
                 all.push(other);
                 spec[list] = json!(all);
             });
-            let why = refusal(&world, &task).await.unwrap_or_default();
+            let why = refusal(&ns, &task).await.unwrap_or_default();
             assert!(why.contains("every container needs an image"), "{image} {list}: {why}");
         }
     }
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn metadata_of_templates_is_labels_and_annotations() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let metadata = json!({
         "labels": { "a": "b" }, "annotations": { "c": "d" }, "creationTimestamp": null,
         "name": "dropped", "finalizers": ["dropped.example.com/x"], "managedFields": [],
@@ -170,7 +170,7 @@ async fn metadata_of_templates_is_labels_and_annotations() {
     let mut task = task;
     task.metadata.uid = None;
     task.metadata.name = Some("made".to_owned());
-    let made = world.api::<AgentTask>().create(&PostParams::default(), &task).await.expect("taken");
+    let made = ns.api::<AgentTask>().create(&PostParams::default(), &task).await.expect("taken");
     let spec = serde_json::to_value(&made.spec).expect("a spec");
     for kept in [&spec["template"]["metadata"], &spec["workspace"]["volumeClaimTemplate"]["metadata"]] {
         let mut kept = kept.clone();
@@ -183,18 +183,18 @@ async fn metadata_of_templates_is_labels_and_annotations() {
         json!({ "labels": { "a": "b".repeat(64) } }),
     ] {
         let task = self::task(|t| t["spec"]["template"]["metadata"] = bad.clone());
-        assert!(refusal(&world, &task).await.is_some(), "{bad}");
+        assert!(refusal(&ns, &task).await.is_some(), "{bad}");
     }
     let empty =
         self::task(|t| t["spec"]["template"]["metadata"] = json!({ "labels": null, "annotations": null }));
-    assert_eq!(refusal(&world, &empty).await, None);
-    world.end().await;
+    assert_eq!(refusal(&ns, &empty).await, None);
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn texts_that_a_pods_annotations_cannot_hold_are_refused() {
     const PROMPT: usize = 131_072;
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let with = |prompt: usize, command: Vec<String>, note: usize| {
         task(|t| {
             t["spec"]["prompt"] = json!("p".repeat(prompt));
@@ -206,7 +206,7 @@ async fn texts_that_a_pods_annotations_cannot_hold_are_refused() {
     for good in
         [with(PROMPT, args("a", 20), 1000), with(PROMPT, args("\"", 11), 0), with(10, args("\u{1}", 9), 0)]
     {
-        assert_eq!(refusal(&world, &good).await, None);
+        assert_eq!(refusal(&ns, &good).await, None);
         let pod = built(&good).expect("a pod");
         let notes = pod["metadata"]["annotations"].as_object().expect("annotations");
         let bytes: usize =
@@ -219,8 +219,8 @@ async fn texts_that_a_pods_annotations_cannot_hold_are_refused() {
         with(10, args("\u{1}", 10), 0),
         with(PROMPT, args("a", 1), 100_000),
     ] {
-        let why = refusal(&world, &bad).await.unwrap_or_default();
+        let why = refusal(&ns, &bad).await.unwrap_or_default();
         assert!(why.contains("224 KiB together"), "{why}");
     }
-    world.end().await;
+    ns.end().await;
 }

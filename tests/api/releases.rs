@@ -10,9 +10,9 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use crate::kubelet::{Kubelet, Operator, Work, bind, end, run};
+use crate::kubelet::{AgentWork, Kubelet, TestOperator, bind, end, run};
+use crate::namespace::{TestNamespace, eventually};
 use crate::uninstall::uninstalled;
-use crate::world::{World, eventually};
 
 /// The release of this name, in a namespace of its own.
 fn release(name: &str, take_over: &[&str]) -> Serving {
@@ -22,11 +22,11 @@ fn release(name: &str, take_over: &[&str]) -> Serving {
     }
 }
 
-fn operator(world: &World, serving: &Serving) -> (Operator, Metrics) {
+fn operator(ns: &TestNamespace, serving: &Serving) -> (TestOperator, Metrics) {
     let metrics = Metrics::new();
     let seen = metrics.clone();
     let serving = serving.clone();
-    let operator = Operator::set_up(world, |setup| {
+    let operator = TestOperator::set_up(ns, |setup| {
         setup.serving = serving;
         setup.metrics = metrics;
     });
@@ -37,9 +37,9 @@ fn elsewhere(metrics: &Metrics) -> bool {
     !metrics.encode().expect("text").contains("agentloop_tasks_of_other_releases 0\n")
 }
 
-async fn told_whose(world: &World, task: &str) -> String {
+async fn told_whose(ns: &TestNamespace, task: &str) -> String {
     eventually("an Event that says whose it is", || async {
-        let all = world.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
+        let all = ns.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
         let found = all.into_iter().find(|event| {
             event.reason.as_deref() == Some("ServedByAnother")
                 && event.regarding.as_ref().and_then(|of| of.name.as_deref()) == Some(task)
@@ -49,8 +49,8 @@ async fn told_whose(world: &World, task: &str) -> String {
     .await
 }
 
-async fn version(world: &World, task: &str) -> Option<String> {
-    world.api::<AgentTask>().get(task).await.expect("the task").resource_version()
+async fn version(ns: &TestNamespace, task: &str) -> Option<String> {
+    ns.api::<AgentTask>().get(task).await.expect("the task").resource_version()
 }
 
 fn served_by(status: &AgentTaskStatus) -> Option<&str> {
@@ -58,164 +58,165 @@ fn served_by(status: &AgentTaskStatus) -> Option<&str> {
 }
 
 /// A task of release `a` whose first iteration runs, and its pod. The release is gone without a word.
-async fn left_behind(world: &World, name: &str) -> String {
-    let (first, _) = operator(world, &release("a", &[]));
-    world.create(name, json!({ "maxIterations": 3 })).await;
-    let pod = world.started_pod(name).await.name_any();
-    bind(&world.api(), &pod).await;
-    run(&world.api(), &pod).await;
-    world.until(name, "its release", |s| served_by(s) == Some("a/agentloop")).await;
+async fn left_behind(ns: &TestNamespace, name: &str) -> String {
+    let (first, _) = operator(ns, &release("a", &[]));
+    ns.create(name, json!({ "maxIterations": 3 })).await;
+    let pod = ns.started_pod(name).await.name_any();
+    bind(&ns.api(), &pod).await;
+    run(&ns.api(), &pod).await;
+    ns.until(name, "its release", |s| served_by(s) == Some("a/agentloop")).await;
     first.kill();
     pod
 }
 
 #[tokio::test]
 async fn of_two_at_once_one_serves_the_task_and_the_other_writes_nothing() {
-    let world = World::with_tasks().await;
-    let (_first, of_first) = operator(&world, &release("a", &[]));
-    let (_second, of_second) = operator(&world, &release("b", &[]));
-    let kubelet =
-        Kubelet::start(&world, |iteration| if iteration == 3 { Work::ready() } else { Work::changed() });
-    world.create("shared", json!({ "maxIterations": 5 })).await;
-    let status = world.until_phase("shared", Phase::Succeeded).await;
+    let ns = TestNamespace::with_tasks().await;
+    let (_first, of_first) = operator(&ns, &release("a", &[]));
+    let (_second, of_second) = operator(&ns, &release("b", &[]));
+    let kubelet = Kubelet::start(
+        &ns,
+        |iteration| if iteration == 3 { AgentWork::ready() } else { AgentWork::changed() },
+    );
+    ns.create("shared", json!({ "maxIterations": 5 })).await;
+    let status = ns.until_phase("shared", Phase::Succeeded).await;
     assert_eq!(kubelet.ran(), [(1, 0), (2, 0), (3, 0)]);
     assert_eq!(kubelet.created(), 3, "no pod was made by both");
     let winner = served_by(&status).expect("a name").to_owned();
     assert!(["a/agentloop", "b/agentloop"].contains(&winner.as_str()), "{winner}");
-    let note = told_whose(&world, "shared").await;
+    let note = told_whose(&ns, "shared").await;
     assert!(note.contains(&winner) && note.contains(&format!("takeOver=[{winner}]")), "{note}");
     let of_loser = if winner.starts_with('a') { &of_second } else { &of_first };
     eventually("the other counts it", || async { elsewhere(of_loser).then_some(()) }).await;
     assert!(!of_loser.encode().expect("text").contains("agentloop_writes_total{verb=\"create\""));
 
     // No writes any more: neither operator reacts to the other's.
-    let before = version(&world, "shared").await;
-    let marker = world.create("marker", json!({ "suspend": true })).await;
-    world.until_phase(&marker.name_any(), Phase::Suspended).await;
-    assert_eq!(version(&world, "shared").await, before);
-    world.end().await;
+    let before = version(&ns, "shared").await;
+    let marker = ns.create("marker", json!({ "suspend": true })).await;
+    ns.until_phase(&marker.name_any(), Phase::Suspended).await;
+    assert_eq!(version(&ns, "shared").await, before);
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_release_that_disappeared_keeps_its_tasks_until_the_value_of_the_event_is_set() {
-    let world = World::with_tasks().await;
-    let pod = left_behind(&world, "orphan").await;
-    let (second, _) = operator(&world, &release("b", &[]));
-    let note = told_whose(&world, "orphan").await;
+    let ns = TestNamespace::with_tasks().await;
+    let pod = left_behind(&ns, "orphan").await;
+    let (second, _) = operator(&ns, &release("b", &[]));
+    let note = told_whose(&ns, "orphan").await;
     let value = note.split_once("takeOver=[").and_then(|(_, rest)| rest.split_once(']')).expect("a value").0;
     assert_eq!(value, "a/agentloop");
-    let before = version(&world, "orphan").await;
-    end(&world.api(), &pod, &Work::changed()).await;
-    world.create("new", json!({ "suspend": true })).await;
-    let new = world.until_phase("new", Phase::Suspended).await;
+    let before = version(&ns, "orphan").await;
+    end(&ns.api(), &pod, &AgentWork::changed()).await;
+    ns.create("new", json!({ "suspend": true })).await;
+    let new = ns.until_phase("new", Phase::Suspended).await;
     assert_eq!(served_by(&new), Some("b/agentloop"), "it serves all others");
-    assert_eq!(version(&world, "orphan").await, before);
-    let held = world.api::<Pod>().get(&pod).await.expect("the pod");
+    assert_eq!(version(&ns, "orphan").await, before);
+    let held = ns.api::<Pod>().get(&pod).await.expect("the pod");
     assert_eq!(held.finalizers(), [FINALIZER_SETTLE]);
     second.kill();
 
-    let (_third, _) = operator(&world, &release("b", &[value]));
-    let _kubelet = Kubelet::start(&world, |_| Work::ready());
-    let status = world.until_phase("orphan", Phase::Succeeded).await;
+    let (_third, _) = operator(&ns, &release("b", &[value]));
+    let _kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
+    let status = ns.until_phase("orphan", Phase::Succeeded).await;
     assert_eq!(served_by(&status), Some("b/agentloop"));
     assert_eq!(status.iterations, 2, "the first one was counted, and the loop continued");
 
     // Should the first one come back, the task is not its own any more.
-    let before = version(&world, "orphan").await;
-    let (_first, of_first) = operator(&world, &release("a", &[]));
+    let before = version(&ns, "orphan").await;
+    let (_first, of_first) = operator(&ns, &release("a", &[]));
     eventually("the first one sees it", || async { elsewhere(&of_first).then_some(()) }).await;
-    assert_eq!(version(&world, "orphan").await, before);
-    world.end().await;
+    assert_eq!(version(&ns, "orphan").await, before);
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn an_uninstall_takes_the_name_out_and_another_release_needs_no_value() {
-    let world = World::with_tasks().await;
-    let pod = left_behind(&world, "moved").await;
+    let ns = TestNamespace::with_tasks().await;
+    let pod = left_behind(&ns, "moved").await;
     // Tasks of others stay as they are, their pods too.
-    world
-        .task(
-            "theirs",
-            json!({ "servedBy": "z/agentloop", "iterations": 2, "maxIterations": 10,
+    ns.task(
+        "theirs",
+        json!({ "servedBy": "z/agentloop", "iterations": 2, "maxIterations": 10,
         "active": { "iteration": 3, "attempt": 0, "podName": "theirs-3-0", "generation": 1 } }),
-        )
-        .await;
-    let theirs = world.api::<AgentTask>().get("theirs").await.expect("the task");
+    )
+    .await;
+    let theirs = ns.api::<AgentTask>().get("theirs").await.expect("the task");
     let labels = json!({ "agentloop.dev/task-uid": theirs.uid() });
-    world.pod(json!({ "name": "theirs-3-0", "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
+    ns.pod(json!({ "name": "theirs-3-0", "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
 
-    let lines = uninstalled(&world, release("a", &[])).await;
+    let lines = uninstalled(&ns, release("a", &[])).await;
     assert!(
         lines.iter().any(|line| line.contains("release z/agentloop") && line.starts_with("1 AgentTask")),
         "{lines:#?}"
     );
-    let status = world.status("moved").await;
+    let status = ns.status("moved").await;
     assert_eq!(served_by(&status), None);
     assert_eq!(status.active.map(|active| active.orphaned), Some(true));
-    assert_eq!(served_by(&world.status("theirs").await), Some("z/agentloop"));
-    assert_eq!(version(&world, "theirs").await, theirs.resource_version());
-    let held = world.api::<Pod>().get("theirs-3-0").await.expect("the pod");
+    assert_eq!(served_by(&ns.status("theirs").await), Some("z/agentloop"));
+    assert_eq!(version(&ns, "theirs").await, theirs.resource_version());
+    let held = ns.api::<Pod>().get("theirs-3-0").await.expect("the pod");
     assert_eq!(held.finalizers(), [FINALIZER_SETTLE]);
 
-    end(&world.api(), &pod, &Work::changed()).await;
-    let (_second, _) = operator(&world, &release("b", &[]));
-    let status = world.until("moved", "the next iteration", |s| s.iterations == 1).await;
+    end(&ns.api(), &pod, &AgentWork::changed()).await;
+    let (_second, _) = operator(&ns, &release("b", &[]));
+    let status = ns.until("moved", "the next iteration", |s| s.iterations == 1).await;
     assert_eq!(served_by(&status), Some("b/agentloop"));
 
     let uid = held.uid().expect("a uid");
-    world.writer.remove_finalizer(&world.namespace, "theirs-3-0", &uid, false).await.expect("free");
-    world.end().await;
+    ns.writer.remove_finalizer(&ns.name, "theirs-3-0", &uid, false).await.expect("free");
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn an_uninstall_lets_go_of_what_was_to_be_taken_over_as_well() {
-    let world = World::with_tasks().await;
-    left_behind(&world, "late").await;
-    uninstalled(&world, release("b", &["a/agentloop"])).await;
-    assert_eq!(served_by(&world.status("late").await), None);
-    world.end().await;
+    let ns = TestNamespace::with_tasks().await;
+    left_behind(&ns, "late").await;
+    uninstalled(&ns, release("b", &["a/agentloop"])).await;
+    assert_eq!(served_by(&ns.status("late").await), None);
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn the_pods_of_a_deleted_task_of_a_release_that_is_gone_do_not_stay_for_ever() {
-    let world = World::with_tasks().await;
-    let pod = left_behind(&world, "deleted").await;
-    end(&world.api(), &pod, &Work::changed()).await;
-    let (_second, _) = operator(&world, &release("b", &[]));
-    told_whose(&world, "deleted").await;
-    world.api::<AgentTask>().delete("deleted", &DeleteParams::default()).await.expect("deleted");
+    let ns = TestNamespace::with_tasks().await;
+    let pod = left_behind(&ns, "deleted").await;
+    end(&ns.api(), &pod, &AgentWork::changed()).await;
+    let (_second, _) = operator(&ns, &release("b", &[]));
+    told_whose(&ns, "deleted").await;
+    ns.api::<AgentTask>().delete("deleted", &DeleteParams::default()).await.expect("deleted");
     let since = tokio::time::Instant::now();
-    let gone = || async { world.api::<Pod>().get_opt(&pod).await.expect("an answer").is_none() };
+    let gone = || async { ns.api::<Pod>().get_opt(&pod).await.expect("an answer").is_none() };
     while !gone().await {
         assert!(since.elapsed().as_secs() < 150, "the pod stays");
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
     assert!(since.elapsed().as_secs() >= 55, "its own release had its turn: {:?}", since.elapsed());
-    world.end().await;
+    ns.end().await;
 }
 
 /// Rewrites who serves a task, as a release does that takes it over.
-async fn rename(world: &World, task: &str, name: &str) {
+async fn rename(ns: &TestNamespace, task: &str, name: &str) {
     let patch = Patch::Merge(json!({ "status": { "servedBy": name } }));
-    world.api::<AgentTask>().patch_status(task, &PatchParams::default(), &patch).await.expect("written");
+    ns.api::<AgentTask>().patch_status(task, &PatchParams::default(), &patch).await.expect("written");
 }
 
 #[tokio::test]
 async fn a_task_that_another_release_takes_over_in_mid_iteration_is_left_to_it() {
-    let world = World::with_tasks().await;
-    let (_first, of_first) = operator(&world, &release("a", &[]));
-    world.create("taken", json!({})).await;
-    let pod = world.started_pod("taken").await.name_any();
-    bind(&world.api(), &pod).await;
-    run(&world.api(), &pod).await;
-    rename(&world, "taken", "b/agentloop").await;
+    let ns = TestNamespace::with_tasks().await;
+    let (_first, of_first) = operator(&ns, &release("a", &[]));
+    ns.create("taken", json!({})).await;
+    let pod = ns.started_pod("taken").await.name_any();
+    bind(&ns.api(), &pod).await;
+    run(&ns.api(), &pod).await;
+    rename(&ns, "taken", "b/agentloop").await;
     eventually("it is seen", || async { elsewhere(&of_first).then_some(()) }).await;
-    let before = version(&world, "taken").await;
-    end(&world.api(), &pod, &Work::ready()).await;
-    world.create("marker", json!({ "suspend": true })).await;
-    world.until_phase("marker", Phase::Suspended).await;
-    assert_eq!(version(&world, "taken").await, before);
-    let held = world.api::<Pod>().get(&pod).await.expect("the pod");
+    let before = version(&ns, "taken").await;
+    end(&ns.api(), &pod, &AgentWork::ready()).await;
+    ns.create("marker", json!({ "suspend": true })).await;
+    ns.until_phase("marker", Phase::Suspended).await;
+    assert_eq!(version(&ns, "taken").await, before);
+    let held = ns.api::<Pod>().get(&pod).await.expect("the pod");
     assert_eq!(held.finalizers(), [FINALIZER_SETTLE]);
-    world.end().await;
+    ns.end().await;
 }

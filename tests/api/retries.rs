@@ -18,8 +18,8 @@ use serde_json::json;
 use tokio::time;
 
 use crate::faulty::{Faulty, Sent};
-use crate::kubelet::{Kubelet, Operator, Work, bind, end, run};
-use crate::world::{PATIENCE, World, eventually};
+use crate::kubelet::{AgentWork, Kubelet, TestOperator, bind, end, run};
+use crate::namespace::{PATIENCE, TestNamespace, eventually};
 
 /// How long the fault lasts once it has been met.
 const FAULT: Duration = Duration::from_secs(8);
@@ -30,15 +30,15 @@ const MOST_FAILURES: usize = 7;
 ///
 /// `at_once`: how many tries one reconcile makes.
 async fn bounded_while(code: u16, at_once: usize, is_hit: fn(&Sent) -> bool) {
-    let world = World::with_tasks().await;
-    let server = Faulty::before(&world).await;
+    let ns = TestNamespace::with_tasks().await;
+    let server = Faulty::before(&ns).await;
     server.set(move |sent| is_hit(sent).then_some(code));
     let metrics = Metrics::new();
-    let clients = server.clients(&world.namespace);
+    let clients = server.clients(&ns.name);
     let writer = Writer::new(clients.write.clone(), metrics.clone());
-    let _operator = Operator::over(&world, clients, writer, metrics.clone());
-    let _kubelet = Kubelet::start(&world, |_| Work::ready());
-    world.create("refused", json!({})).await;
+    let _operator = TestOperator::over(&ns, clients, writer, metrics.clone());
+    let _kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
+    ns.create("refused", json!({})).await;
     eventually("the fault is met", || async { (server.count(is_hit) > 0).then_some(()) }).await;
     time::sleep(FAULT).await;
     let (hits, reads) = (
@@ -57,8 +57,8 @@ async fn bounded_while(code: u16, at_once: usize, is_hit: fn(&Sent) -> bool) {
         "{errors:?} errors of {hits}:\n{samples}"
     );
     server.heal();
-    world.until_phase("refused", Phase::Succeeded).await;
-    world.end().await;
+    ns.until_phase("refused", Phase::Succeeded).await;
+    ns.end().await;
 }
 
 #[tokio::test]
@@ -93,12 +93,12 @@ async fn a_patch_of_a_pod_that_always_meets_a_conflict_is_tried_ever_more_slowly
 
 #[tokio::test]
 async fn a_pod_without_a_task_whose_release_always_meets_a_conflict_is_tried_ever_more_slowly() {
-    let world = World::with_tasks().await;
-    let server = Faulty::before(&world).await;
+    let ns = TestNamespace::with_tasks().await;
+    let server = Faulty::before(&ns).await;
     server.set(|sent| sent.is_patch_of_a_pod().then_some(409));
     let labels = json!({ LABEL_TASK: "gone", LABEL_TASK_UID: "gone" });
-    world.pod(json!({ "name": "left", "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
-    let _operator = operator_of(&world, &server);
+    ns.pod(json!({ "name": "left", "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
+    let _operator = operator_of(&ns, &server);
     eventually("the fault is met", || async { (server.count(Sent::is_patch_of_a_pod) > 0).then_some(()) })
         .await;
     time::sleep(FAULT).await;
@@ -106,51 +106,51 @@ async fn a_pod_without_a_task_whose_release_always_meets_a_conflict_is_tried_eve
     assert!((2..=MOST_FAILURES).contains(&hits), "{hits} tries");
     server.heal();
     eventually("the finalizer is removed", || async {
-        world.api::<Pod>().get_opt("left").await.expect("an answer").is_none().then_some(())
+        ns.api::<Pod>().get_opt("left").await.expect("an answer").is_none().then_some(())
     })
     .await;
-    world.end().await;
+    ns.end().await;
 }
 
 /// An operator that talks to the API server through this one.
-fn operator_of(world: &World, server: &Faulty) -> Operator {
-    let (clients, metrics) = (server.clients(&world.namespace), Metrics::new());
+fn operator_of(ns: &TestNamespace, server: &Faulty) -> TestOperator {
+    let (clients, metrics) = (server.clients(&ns.name), Metrics::new());
     let writer = Writer::new(clients.write.clone(), metrics.clone());
-    Operator::over(world, clients, writer, metrics)
+    TestOperator::over(ns, clients, writer, metrics)
 }
 
 #[tokio::test]
 async fn a_pod_that_is_settled_is_let_go_though_the_next_one_cannot_be_created() {
-    let world = World::with_tasks().await;
-    let server = Faulty::before(&world).await;
-    let _operator = operator_of(&world, &server);
-    world.create("stuck", json!({})).await;
-    let pods = world.api::<Pod>();
-    let first = world.started_pod("stuck").await.name_any();
+    let ns = TestNamespace::with_tasks().await;
+    let server = Faulty::before(&ns).await;
+    let _operator = operator_of(&ns, &server);
+    ns.create("stuck", json!({})).await;
+    let pods = ns.api::<Pod>();
+    let first = ns.started_pod("stuck").await.name_any();
     server.set(|sent| (sent.method == Method::POST && sent.path.contains("/pods")).then_some(500));
     bind(&pods, &first).await;
     run(&pods, &first).await;
-    end(&pods, &first, &Work::changed()).await;
+    end(&pods, &first, &AgentWork::changed()).await;
     eventually("the first pod is let go", || async {
         pods.get(&first).await.expect("it is kept").finalizers().is_empty().then_some(())
     })
     .await;
-    let second = world.status("stuck").await.active.expect("the next claim").pod_name;
+    let second = ns.status("stuck").await.active.expect("the next claim").pod_name;
     assert!(pods.get_opt(&second).await.expect("an answer").is_none());
     server.heal();
-    world.started_pod("stuck").await;
-    world.end().await;
+    ns.started_pod("stuck").await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_pod_that_lost_our_finalizer_is_not_started_where_it_cannot_be_given_back() {
-    let world = World::with_tasks().await;
-    let server = Faulty::before(&world).await;
+    let ns = TestNamespace::with_tasks().await;
+    let server = Faulty::before(&ns).await;
     server.set(|sent| sent.is_patch_of_a_pod().then_some(500));
-    let _operator = operator_of(&world, &server);
-    world.create("bare", json!({})).await;
-    let pods = world.api::<Pod>();
-    let name = world.until("bare", "a claim", |s| s.active.is_some()).await.active.expect("it").pod_name;
+    let _operator = operator_of(&ns, &server);
+    ns.create("bare", json!({})).await;
+    let pods = ns.api::<Pod>();
+    let name = ns.until("bare", "a claim", |s| s.active.is_some()).await.active.expect("it").pod_name;
     let is_refused = async |what: &str, is_it: fn(&Sent) -> bool| {
         eventually(what, || async { (server.count(is_it) > 0).then_some(()) }).await;
     };
@@ -176,5 +176,5 @@ async fn a_pod_that_lost_our_finalizer_is_not_started_where_it_cannot_be_given_b
             break;
         }
     }
-    world.end().await;
+    ns.end().await;
 }

@@ -15,10 +15,10 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::kubelet::{Kubelet, Operator, Work, bind, run, set_status};
+use crate::kubelet::{AgentWork, Kubelet, TestOperator, bind, run, set_status};
 use crate::load::Asked;
+use crate::namespace::{TestNamespace, eventually};
 use crate::uninstall::uninstall_through;
-use crate::world::{World, eventually};
 
 const RULES: &str = include_str!("../../charts/agentloop/templates/_rules.tpl");
 
@@ -90,73 +90,72 @@ fn used(asked: &Asked) -> Rights {
     asked.all().iter().filter_map(|request| needed(request)).collect()
 }
 
-async fn clients(world: &World, asked: &Asked) -> Clients {
+async fn clients(ns: &TestNamespace, asked: &Asked) -> Clients {
     let client = asked.client().await;
-    Clients { read: client.clone(), write: client, namespace: world.namespace.clone() }
+    Clients { read: client.clone(), write: client, namespace: ns.name.clone() }
 }
 
 /// Whatever makes the operator ask for something that it does not ask for elsewhere.
-async fn live(world: &World) {
+async fn live(ns: &TestNamespace) {
     // A life from claim to deletion, with a volume of its own.
     let volume = json!({ "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } } } });
     let workspace = json!({ "volumeClaimTemplate": volume, "whenDeleted": "Retain" });
     let spec = json!({ "workspace": workspace, "maxIterations": 2, "podHistoryLimit": 0, "suspend": true });
-    world.create("life", spec).await;
+    ns.create("life", spec).await;
     for suspend in [true, false, true, false] {
-        world.patch("life", json!({ "suspend": suspend })).await;
-        world
-            .until("life", "it obeys", |s| s.phase.is_some_and(|p| suspend == (p == Phase::Suspended)))
-            .await;
+        ns.patch("life", json!({ "suspend": suspend })).await;
+        ns.until("life", "it obeys", |s| s.phase.is_some_and(|p| suspend == (p == Phase::Suspended))).await;
     }
-    world.until_phase("life", Phase::IterationLimitReached).await;
-    world.patch("life", json!({ "workspace": { "whenDeleted": "Delete" }, "maxIterations": 3 })).await;
-    world.until_phase("life", Phase::Succeeded).await;
-    world.patch("life", json!({ "ttlSecondsAfterSucceeded": 0 })).await;
+    ns.until_phase("life", Phase::IterationLimitReached).await;
+    ns.patch("life", json!({ "workspace": { "whenDeleted": "Delete" }, "maxIterations": 3 })).await;
+    ns.until_phase("life", Phase::Succeeded).await;
+    ns.patch("life", json!({ "ttlSecondsAfterSucceeded": 0 })).await;
     eventually("its time to live is over", || async {
-        world.api::<AgentTask>().get_opt("life").await.expect("an answer").is_none().then_some(())
+        ns.api::<AgentTask>().get_opt("life").await.expect("an answer").is_none().then_some(())
     })
     .await;
 }
 
 #[tokio::test]
 async fn the_operator_uses_every_right_that_the_chart_grants_and_no_other() {
-    let world = World::with_tasks().await;
-    world.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
+    let ns = TestNamespace::with_tasks().await;
+    ns.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
     let asked = Asked::default();
-    let clients = clients(&world, &asked).await;
+    let clients = clients(&ns, &asked).await;
 
     let timings = Timings::default();
-    let mut election = Election::new(clients.write.clone(), &world.namespace, "agentloop", "first", timings);
+    let mut election = Election::new(clients.write.clone(), &ns.name, "agentloop", "first", timings);
     assert!(election.acquire(&CancellationToken::new(), |_| {}).await);
     election.release().await;
-    assert!(world.api::<Lease>().get_opt("agentloop").await.expect("an answer").is_some());
+    assert!(ns.api::<Lease>().get_opt("agentloop").await.expect("an answer").is_some());
 
     let writer = Writer::new(clients.write.clone(), Metrics::new());
-    let _operator = Operator::set_up(&world, |setup| {
+    let _operator = TestOperator::set_up(&ns, |setup| {
         setup.clients = clients;
         setup.writer = writer;
     });
     {
-        let _kubelet = Kubelet::start(&world, |n| if n == 3 { Work::ready() } else { Work::changed() });
-        live(&world).await;
+        let _kubelet =
+            Kubelet::start(&ns, |n| if n == 3 { AgentWork::ready() } else { AgentWork::changed() });
+        live(&ns).await;
         // A foreign pod has the name.
-        let task = world.create("named", json!({ "suspend": true })).await;
+        let task = ns.create("named", json!({ "suspend": true })).await;
         let name = pod_name("named", &task.uid().expect("a uid"), 1, 0);
-        world.pod(json!({ "name": name }), &[]).await;
-        world.patch("named", json!({ "suspend": false })).await;
-        world.until("named", "NameConflict", |s| s.reason.as_deref() == Some("NameConflict")).await;
-        world.force_delete(&name).await;
+        ns.pod(json!({ "name": name }), &[]).await;
+        ns.patch("named", json!({ "suspend": false })).await;
+        ns.until("named", "NameConflict", |s| s.reason.as_deref() == Some("NameConflict")).await;
+        ns.force_delete(&name).await;
     }
     // A configuration that is read because the task knows a newer one.
     let newer = Patch::Merge(json!({ "status": { "thresholds": { "configVersion": "999999999" } } }));
-    world.create("newer", json!({ "suspend": true })).await;
-    world.until("newer", "its thresholds", |s| s.thresholds.is_some()).await;
-    world.api::<AgentTask>().patch_status("newer", &PatchParams::default(), &newer).await.expect("written");
-    world.patch("newer", json!({ "suspend": false })).await;
+    ns.create("newer", json!({ "suspend": true })).await;
+    ns.until("newer", "its thresholds", |s| s.thresholds.is_some()).await;
+    ns.api::<AgentTask>().patch_status("newer", &PatchParams::default(), &newer).await.expect("written");
+    ns.patch("newer", json!({ "suspend": false })).await;
     // A pod about which only Events could say more.
-    world.create("slow", json!({})).await;
-    let pod = world.started_pod("slow").await.name_any();
-    bind(&world.api(), &pod).await;
+    ns.create("slow", json!({})).await;
+    let pod = ns.started_pod("slow").await.name_any();
+    bind(&ns.api(), &pod).await;
     eventually("all rights were used", || async {
         let expected = expected_of_operator();
         expected.is_subset(&used(&asked)).then_some(())
@@ -166,7 +165,7 @@ async fn the_operator_uses_every_right_that_the_chart_grants_and_no_other() {
         used(&asked).difference(&granted(&["tasks", "self", "lease"])).collect::<Vec<_>>(),
         Vec::<&String>::new()
     );
-    world.end().await;
+    ns.end().await;
 }
 
 /// What is granted, but for what no request of a test shows.
@@ -183,22 +182,22 @@ fn expected_of_operator() -> Rights {
 
 #[tokio::test]
 async fn the_job_before_an_uninstall_uses_every_right_that_the_chart_grants_and_no_other() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let asked = Asked::default();
-    let clients = clients(&world, &asked).await;
+    let clients = clients(&ns, &asked).await;
     {
-        let _operator = Operator::start(&world);
-        world.create("busy", json!({})).await;
-        let pod = world.started_pod("busy").await.name_any();
-        bind(&world.api(), &pod).await;
-        run(&world.api(), &pod).await;
+        let _operator = TestOperator::start(&ns);
+        ns.create("busy", json!({})).await;
+        let pod = ns.started_pod("busy").await.name_any();
+        bind(&ns.api(), &pod).await;
+        run(&ns.api(), &pod).await;
     }
     // As an operator leaves it that was stopped.
     let mut election =
-        Election::new(world.clients.write.clone(), &world.namespace, "agentloop", "gone", Timings::default());
+        Election::new(ns.clients.write.clone(), &ns.name, "agentloop", "gone", Timings::default());
     assert!(election.acquire(&CancellationToken::new(), |_| {}).await);
     election.release().await;
-    uninstall_through(&world, clients).await;
+    uninstall_through(&ns, clients).await;
     let granted = granted(&["uninstall.tasks", "uninstall.self", "lease"]);
     let unseen = rights(&[
         // After a conflict.
@@ -210,10 +209,10 @@ async fn the_job_before_an_uninstall_uses_every_right_that_the_chart_grants_and_
     let expected: Rights = granted.difference(&unseen).cloned().collect();
     assert_eq!(expected.difference(&used(&asked)).collect::<Vec<_>>(), Vec::<&String>::new());
     set_status(
-        &world.api(),
-        &world.status("busy").await.active.expect("a claim").pod_name,
+        &ns.api(),
+        &ns.status("busy").await.active.expect("a claim").pod_name,
         json!({ "phase": "Failed" }),
     )
     .await;
-    world.end().await;
+    ns.end().await;
 }

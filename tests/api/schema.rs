@@ -6,13 +6,13 @@ use kube::core::response::StatusCause;
 use kube::{Error, Resource, ResourceExt};
 use serde_json::{Map, Value, json};
 
+use crate::namespace::{TestNamespace, object};
 use crate::specs;
-use crate::world::{World, object};
 
 /// Tasks as they are sent: the type would leave nulls out.
-fn raw(world: &World) -> Api<DynamicObject> {
+fn raw(ns: &TestNamespace) -> Api<DynamicObject> {
     let resource = ApiResource::erase::<AgentTask>(&());
-    Api::namespaced_with(world.clients.read.clone(), &world.namespace, &resource)
+    Api::namespaced_with(ns.clients.read.clone(), &ns.name, &resource)
 }
 
 fn manifest(name: &str, spec: &Value) -> Value {
@@ -28,7 +28,7 @@ fn template() -> Value {
 
 #[tokio::test]
 async fn a_null_in_a_manifest_means_that_the_field_is_absent() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let mut spec = Map::new();
     for name in specs::schema()["properties"].as_object().expect("fields").keys() {
         spec.insert(name.clone(), Value::Null);
@@ -39,7 +39,7 @@ async fn a_null_in_a_manifest_means_that_the_field_is_absent() {
     agent["volumeMounts"] = Value::Null;
     agent["volumeDevices"] = Value::Null;
     let task = manifest("nulls", &Value::Object(spec));
-    let created = raw(&world).create(&PostParams::default(), &object(task.clone())).await.expect("taken");
+    let created = raw(&ns).create(&PostParams::default(), &object(task.clone())).await.expect("taken");
     let kept = &created.data["spec"];
     assert_eq!(kept.as_object().expect("a spec").keys().collect::<Vec<_>>(), ["template", "workspace"]);
     assert_eq!(kept["workspace"], json!({ "mountPath": "/workspace" }), "the default");
@@ -47,18 +47,18 @@ async fn a_null_in_a_manifest_means_that_the_field_is_absent() {
     let mut applied = manifest("applied", &task["spec"]);
     applied["spec"].as_object_mut().expect("a spec").retain(|_, value| !value.is_null());
     let params = PatchParams::apply("one");
-    raw(&world).patch("applied", &params, &Patch::Apply(&applied)).await.expect("taken by server-side apply");
-    world.api::<AgentTask>().get("applied").await.expect("it is read");
-    world.end().await;
+    raw(&ns).patch("applied", &params, &Patch::Apply(&applied)).await.expect("taken by server-side apply");
+    ns.api::<AgentTask>().get("applied").await.expect("it is read");
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn two_clients_can_own_different_containers_of_one_task() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let apply = async |manager: &str, containers: Value| {
         let task = manifest("shared", &json!({ "template": { "spec": { "containers": containers } } }));
         let params = PatchParams::apply(manager);
-        raw(&world).patch("shared", &params, &Patch::Apply(&task)).await
+        raw(&ns).patch("shared", &params, &Patch::Apply(&task)).await
     };
     let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
     apply("user", json!([agent])).await.expect("taken");
@@ -67,13 +67,13 @@ async fn two_clients_can_own_different_containers_of_one_task() {
     let containers = task.data["spec"]["template"]["spec"]["containers"].as_array().expect("a list").clone();
     let names: Vec<_> = containers.iter().map(|container| container["name"].as_str()).collect();
     assert_eq!(names, [Some("agent"), Some("proxy")]);
-    world.end().await;
+    ns.end().await;
 }
 
 /// What the server says of a spec that it refuses.
-async fn causes(world: &World, spec: &Value) -> Vec<StatusCause> {
+async fn causes(ns: &TestNamespace, spec: &Value) -> Vec<StatusCause> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    match raw(world).create(&dry, &object(manifest("refused", spec))).await {
+    match raw(ns).create(&dry, &object(manifest("refused", spec))).await {
         Err(Error::Api(status)) => status.details.expect("details").causes,
         other => panic!("{spec}: {:?}", other.map(|task| task.name_any())),
     }
@@ -81,7 +81,7 @@ async fn causes(world: &World, spec: &Value) -> Vec<StatusCause> {
 
 #[tokio::test]
 async fn a_refusal_names_the_field_and_what_is_wrong_with_it() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let pod = |pod: Value| json!({ "template": { "spec": pod } });
     let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
     let with_mounts = |mounts: Value| {
@@ -128,9 +128,9 @@ async fn a_refusal_names_the_field_and_what_is_wrong_with_it() {
         ),
         (with_mounts(json!([mount("/proc")])), "spec.template.spec.containers", "FieldValueInvalid"),
     ] {
-        let causes = causes(&world, &spec).await;
+        let causes = causes(&ns, &spec).await;
         let found = causes.iter().any(|cause| cause.field == field && cause.reason == reason);
         assert!(found, "{field} {reason}: {causes:?}");
     }
-    world.end().await;
+    ns.end().await;
 }

@@ -10,8 +10,8 @@ use http::Method;
 use serde_json::json;
 
 use crate::faulty::{Faulty, Sent};
-use crate::kubelet::{Kubelet, Operator, Work};
-use crate::world::World;
+use crate::kubelet::{AgentWork, Kubelet, TestOperator};
+use crate::namespace::TestNamespace;
 
 /// How long the server takes to answer a write.
 const DELAY: Duration = Duration::from_millis(300);
@@ -37,24 +37,24 @@ fn step(sent: &Sent) -> Option<&'static str> {
 /// Runs a task whose reconciles go on with new steps for so long, and tells after how many ended reconciles each step
 /// of its first iteration came.
 async fn steps(longest: Duration) -> Vec<(&'static str, u64)> {
-    let world = World::with_tasks().await;
-    let server = Faulty::before(&world).await;
+    let ns = TestNamespace::with_tasks().await;
+    let server = Faulty::before(&ns).await;
     server.answer_writes_after(DELAY);
-    let (clients, metrics) = (server.clients(&world.namespace), Metrics::new());
+    let (clients, metrics) = (server.clients(&ns.name), Metrics::new());
     let seen = Arc::<Mutex<Vec<_>>>::default();
     let (log, count) = (seen.clone(), metrics.clone());
     server.set(move |sent| {
         log.lock().expect("not poisoned").extend(step(sent).map(|step| (step, ended(&count))));
         None
     });
-    let _operator = Operator::set_up(&world, |setup| {
+    let _operator = TestOperator::set_up(&ns, |setup| {
         setup.writer = Writer::new(clients.write.clone(), metrics.clone());
-        (setup.clients, setup.metrics, setup.longest) = (clients, metrics, longest);
+        (setup.clients, setup.metrics, setup.no_new_steps_after) = (clients, metrics, longest);
     });
-    let _kubelet = Kubelet::start(&world, |_| Work::ready());
-    world.create("slow", json!({})).await;
-    world.until_phase("slow", Phase::Succeeded).await;
-    world.end().await;
+    let _kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
+    ns.create("slow", json!({})).await;
+    ns.until_phase("slow", Phase::Succeeded).await;
+    ns.end().await;
     let mut steps = seen.lock().expect("not poisoned").clone();
     steps.truncate(3);
     steps

@@ -17,9 +17,9 @@ use kube::api::{ListParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::kubelet::{Operator, Work, bind, ended, set_status, try_bind};
+use crate::kubelet::{AgentWork, TestOperator, bind, ended, set_status, try_bind};
+use crate::namespace::{TestNamespace, eventually, object};
 use crate::specs;
-use crate::world::{World, eventually, object};
 
 /// The exit code of an agent that fails.
 const FAILS: i32 = 3;
@@ -126,7 +126,7 @@ fn stops(spec: &AgentTaskSpec, script: Script, settled: i32, clear: i32) -> Opti
 
 /// How one pair went.
 #[derive(Debug)]
-enum Outcome {
+enum PairResult {
     /// As the fresh one, to the letter.
     Same,
     /// Elsewhere, for what it had done before the edit: more iterations than the new bounds allow.
@@ -141,12 +141,12 @@ async fn a_task_edited_into_another_ends_where_a_fresh_one_does_or_the_edit_is_r
         std::env::var(name).ok().map_or(default, |text| text.parse().expect("a whole number"))
     };
     let (pairs, seed) = (number("AGENTLOOP_TRANSITIONS", 40), number("AGENTLOOP_SEED", 1));
-    let world = World::with_tasks().await;
-    let _operator = Operator::start(&world);
+    let ns = TestNamespace::with_tasks().await;
+    let _operator = TestOperator::start(&ns);
     let schema = specs::schema();
     let mut tried = 0;
-    let outcomes: Vec<Outcome> = futures::stream::iter(0..pairs)
-        .map(|pair| pair_of(&world, &schema, seed, pair))
+    let outcomes: Vec<PairResult> = futures::stream::iter(0..pairs)
+        .map(|pair| pair_of(&ns, &schema, seed, pair))
         .buffer_unordered(AT_ONCE)
         .inspect(|_| {
             tried += 1;
@@ -156,21 +156,21 @@ async fn a_task_edited_into_another_ends_where_a_fresh_one_does_or_the_edit_is_r
         })
         .collect()
         .await;
-    let same = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Same)).count();
-    let carried = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Carried)).count();
-    let refused = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Refused)).count();
+    let same = outcomes.iter().filter(|outcome| matches!(outcome, PairResult::Same)).count();
+    let carried = outcomes.iter().filter(|outcome| matches!(outcome, PairResult::Carried)).count();
+    let refused = outcomes.iter().filter(|outcome| matches!(outcome, PairResult::Refused)).count();
     println!("{pairs} pairs: {same} end as a fresh task, {carried} beyond its bounds, {refused} refused");
     assert!(same > 0 && carried > 0 && refused > 0, "the pairs are too similar to show anything");
-    world.end().await;
+    ns.end().await;
 }
 
 /// A task that the API server takes; what it refuses is refused with a message that names the field.
-async fn draw_valid(world: &World, schema: &Value, rng: &mut Rng, name: &str) -> AgentTask {
+async fn draw_valid(ns: &TestNamespace, schema: &Value, rng: &mut Rng, name: &str) -> AgentTask {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     loop {
         let task: AgentTask =
             object(json!({ "metadata": { "name": name }, "spec": specs::draw(schema, rng) }));
-        match world.api::<AgentTask>().create(&dry, &task).await {
+        match ns.api::<AgentTask>().create(&dry, &task).await {
             Ok(_) => return task,
             Err(error) => assert_is_a_refusal(&error),
         }
@@ -184,24 +184,24 @@ fn assert_is_a_refusal(error: &kube::Error) {
     assert!(status.code == 422 && status.message.contains("spec"), "{}", status.message);
 }
 
-async fn pair_of(world: &World, schema: &Value, seed: u64, pair: u64) -> Outcome {
+async fn pair_of(ns: &TestNamespace, schema: &Value, seed: u64, pair: u64) -> PairResult {
     let mut rng = Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(pair));
     let script = Script::draw(&mut rng);
     let (name, fresh_name) = (format!("edited-{pair}"), format!("fresh-{pair}"));
-    let first = draw_valid(world, schema, &mut rng, &name).await;
-    let second = draw_valid(world, schema, &mut rng, &fresh_name).await;
+    let first = draw_valid(ns, schema, &mut rng, &name).await;
+    let second = draw_valid(ns, schema, &mut rng, &fresh_name).await;
     let about = format!(
         "seed {seed}, pair {pair}: {script:?}\n  from {}\n  to   {}",
         serde_json::to_string(&first.spec).expect("JSON"),
         serde_json::to_string(&second.spec).expect("JSON"),
     );
 
-    let api = world.api::<AgentTask>();
+    let api = ns.api::<AgentTask>();
     let params = PostParams::default();
     api.create(&params, &second).await.expect("taken");
-    let fresh = run_to_end(world, &fresh_name, script).await;
+    let fresh = run_to_end(ns, &fresh_name, script).await;
     let expected = ends(&second.spec, script, 1, 0, true);
-    check(world, &about, &second.spec, &fresh_name, fresh.as_ref(), &[expected]).await;
+    check(ns, &about, &second.spec, &fresh_name, fresh.as_ref(), &[expected]).await;
 
     api.create(&params, &first).await.expect("taken");
     let own = ends(&first.spec, script, 1, 0, true);
@@ -209,23 +209,22 @@ async fn pair_of(world: &World, schema: &Value, seed: u64, pair: u64) -> Outcome
     let runs = rng.bool() && edited_in > 0;
     let mut asked = true;
     if edited_in > 0 {
-        let pod = run_to(world, &name, script, edited_in).await;
+        let pod = run_to(ns, &name, script, edited_in).await;
         if runs {
             asked = completion_hash(&first.spec) == completion_hash(&second.spec);
-            bind(&world.api(), &pod.name_any()).await;
-            play(world, &pod, "Running", &json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } }))
-                .await;
+            bind(&ns.api(), &pod.name_any()).await;
+            play(ns, &pod, "Running", &json!({ "running": { "startedAt": "2026-01-01T00:00:00Z" } })).await;
         }
     } else {
-        world.until_phase(&name, Phase::Suspended).await;
+        ns.until_phase(&name, Phase::Suspended).await;
     }
-    if let Err(error) = edit(world, &name, &second.spec).await {
+    if let Err(error) = edit(ns, &name, &second.spec).await {
         assert_is_a_refusal(&error);
-        let status = run_to_end(world, &name, script).await;
-        check(world, &about, &first.spec, &name, status.as_ref(), &[own]).await;
-        return Outcome::Refused;
+        let status = run_to_end(ns, &name, script).await;
+        check(ns, &about, &first.spec, &name, status.as_ref(), &[own]).await;
+        return PairResult::Refused;
     }
-    let edited = run_to_end(world, &name, script).await;
+    let edited = run_to_end(ns, &name, script).await;
     let from = edited_in.max(1);
     let token = second.spec.reset_token.is_some() && second.spec.reset_token != first.spec.reset_token;
     let clear = if token { from - 1 } else { 0 };
@@ -239,13 +238,13 @@ async fn pair_of(world: &World, schema: &Value, seed: u64, pair: u64) -> Outcome
         let again = again.filter(|_| !runs && from > 1 && !second.spec.suspend);
         [Some(ends(&second.spec, script, from, clear, asked)), again].into_iter().flatten().collect()
     };
-    check(world, &about, &second.spec, &name, edited.as_ref(), &carried).await;
-    let (Some(edited), Some(fresh)) = (edited, fresh) else { return Outcome::Carried };
+    check(ns, &about, &second.spec, &name, edited.as_ref(), &carried).await;
+    let (Some(edited), Some(fresh)) = (edited, fresh) else { return PairResult::Carried };
     if (edited.phase, edited.iterations) != (fresh.phase, fresh.iterations) || token {
-        return Outcome::Carried;
+        return PairResult::Carried;
     }
     assert_eq!(seen(&edited), seen(&fresh), "{about}");
-    Outcome::Same
+    PairResult::Same
 }
 
 fn context_of(pod: &Pod) -> Context {
@@ -270,7 +269,7 @@ fn seen(status: &AgentTaskStatus) -> Value {
 }
 
 async fn check(
-    world: &World,
+    ns: &TestNamespace,
     about: &str,
     spec: &AgentTaskSpec,
     name: &str,
@@ -287,14 +286,14 @@ async fn check(
     let kept = spec.pod_history_limit();
     eventually(&format!("{name} keeps {kept} pods: {about}"), || async {
         let of_task = ListParams::default().labels(&format!("agentloop.dev/task={name}"));
-        let pods = world.api::<Pod>().list(&of_task).await.expect("a list").items;
+        let pods = ns.api::<Pod>().list(&of_task).await.expect("a list").items;
         (pods.len() <= kept).then_some(())
     })
     .await;
 }
 
-async fn edit(world: &World, name: &str, spec: &AgentTaskSpec) -> Result<(), kube::Error> {
-    let api = world.api::<AgentTask>();
+async fn edit(ns: &TestNamespace, name: &str, spec: &AgentTaskSpec) -> Result<(), kube::Error> {
+    let api = ns.api::<AgentTask>();
     loop {
         let mut task = api.get(name).await.expect("the task is there");
         task.spec = spec.clone();
@@ -302,7 +301,7 @@ async fn edit(world: &World, name: &str, spec: &AgentTaskSpec) -> Result<(), kub
             Ok(task) => {
                 // What follows is then judged by the new spec.
                 let generation = task.metadata.generation;
-                world.until(name, "the edit is seen", |s| s.observed_generation == generation).await;
+                ns.until(name, "the edit is seen", |s| s.observed_generation == generation).await;
                 return Ok(());
             }
             Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -312,24 +311,24 @@ async fn edit(world: &World, name: &str, spec: &AgentTaskSpec) -> Result<(), kub
 }
 
 /// The claimed pod, once nothing keeps it from its node; not one that was settled meanwhile, which has no context.
-async fn startable(world: &World, status: &AgentTaskStatus) -> Option<Pod> {
+async fn startable(ns: &TestNamespace, status: &AgentTaskStatus) -> Option<Pod> {
     let active = status.active.as_ref()?;
-    let pod = world.api::<Pod>().get_opt(&active.pod_name).await.expect("an answer")?;
+    let pod = ns.api::<Pod>().get_opt(&active.pod_name).await.expect("an answer")?;
     let gated = pod.spec.as_ref()?.scheduling_gates.iter().flatten().count() > 0;
     let settled = !pod.annotations().contains_key(ANNOTATION_CONTEXT);
     (!gated && !settled).then_some(pod)
 }
 
 /// Runs whole iterations until the pod of `iteration` may start, and gives it back unstarted.
-async fn run_to(world: &World, name: &str, script: Script, iteration: i32) -> Pod {
+async fn run_to(ns: &TestNamespace, name: &str, script: Script, iteration: i32) -> Pod {
     let what = format!("{name}: iteration {iteration}");
     loop {
         let next = eventually(&what, || async {
-            let pod = startable(world, &world.status(name).await).await?;
+            let pod = startable(ns, &ns.status(name).await).await?;
             if context_of(&pod).iteration == iteration {
                 return Some(Some(pod));
             }
-            bring_on(world, &pod, script).await.then_some(None)
+            advance(ns, &pod, script).await.then_some(None)
         });
         if let Some(pod) = next.await {
             return pod;
@@ -338,39 +337,41 @@ async fn run_to(world: &World, name: &str, script: Script, iteration: i32) -> Po
 }
 
 /// Runs the loop until it rests; `None` if its task is gone.
-async fn run_to_end(world: &World, name: &str, script: Script) -> Option<AgentTaskStatus> {
+async fn run_to_end(ns: &TestNamespace, name: &str, script: Script) -> Option<AgentTaskStatus> {
     /// What was seen last.
-    enum Seen {
+    enum LoopStep {
         Iteration,
         Rest(Box<AgentTaskStatus>),
         Gone,
     }
     let what = format!("the end of {name}");
-    let tasks: Api<AgentTask> = world.api();
+    let tasks: Api<AgentTask> = ns.api();
     loop {
         let step = eventually(&what, || async {
-            let Some(task) = tasks.get_opt(name).await.expect("an answer") else { return Some(Seen::Gone) };
+            let Some(task) = tasks.get_opt(name).await.expect("an answer") else {
+                return Some(LoopStep::Gone);
+            };
             let generation = task.metadata.generation;
             let status = task.status.unwrap_or_default();
             let bytes = serde_json::to_string(&status).expect("JSON").len();
             assert!(bytes < MOST_BYTES, "{name}: the status has {bytes} bytes");
-            if let Some(pod) = startable(world, &status).await {
-                return bring_on(world, &pod, script).await.then_some(Seen::Iteration);
+            if let Some(pod) = startable(ns, &status).await {
+                return advance(ns, &pod, script).await.then_some(LoopStep::Iteration);
             }
             let stays = status.stop.is_some() || status.phase == Some(Phase::Suspended);
             let rests = status.active.is_none() && stays && status.observed_generation == generation;
-            rests.then(|| Seen::Rest(Box::new(status)))
+            rests.then(|| LoopStep::Rest(Box::new(status)))
         });
         match step.await {
-            Seen::Iteration => {}
-            Seen::Rest(status) => return Some(*status),
-            Seen::Gone => return None,
+            LoopStep::Iteration => {}
+            LoopStep::Rest(status) => return Some(*status),
+            LoopStep::Gone => return None,
         }
     }
 }
 
 /// Does what a kubelet does next to a pod that may start. Returns false if there is nothing to do.
-async fn bring_on(world: &World, pod: &Pod, script: Script) -> bool {
+async fn advance(ns: &TestNamespace, pod: &Pod, script: Script) -> bool {
     let name = pod.name_any();
     let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
@@ -379,28 +380,27 @@ async fn bring_on(world: &World, pod: &Pod, script: Script) -> bool {
         return false;
     }
     if is_leaving {
-        end(world, pod, &Work(Report::of(End::Interrupted))).await;
-        world.force_delete(&name).await;
+        end(ns, pod, &AgentWork(Report::of(End::Interrupted))).await;
+        ns.force_delete(&name).await;
         return true;
     }
     // The operator may delete it in this very moment.
-    if !bound && try_bind(&world.api(), &name).await.is_err() {
+    if !bound && try_bind(&ns.api(), &name).await.is_err() {
         return false;
     }
-    end(world, pod, &Work(script.report(pod))).await;
+    end(ns, pod, &AgentWork(script.report(pod))).await;
     true
 }
 
-async fn end(world: &World, pod: &Pod, work: &Work) {
+async fn end(ns: &TestNamespace, pod: &Pod, work: &AgentWork) {
     let (phase, state) = ended(pod, work);
-    play(world, pod, phase, &state).await;
+    play(ns, pod, phase, &state).await;
 }
 
 /// The kubelet's word on a pod: its phase, and the state of every container.
-async fn play(world: &World, pod: &Pod, phase: &str, state: &Value) {
+async fn play(ns: &TestNamespace, pod: &Pod, phase: &str, state: &Value) {
     let containers: Vec<Value> = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| {
         json!({ "name": container.name, "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state })
     }).collect();
-    set_status(&world.api(), &pod.name_any(), json!({ "phase": phase, "containerStatuses": containers }))
-        .await;
+    set_status(&ns.api(), &pod.name_any(), json!({ "phase": phase, "containerStatuses": containers })).await;
 }

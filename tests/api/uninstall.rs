@@ -22,49 +22,49 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::kubelet::{bind, serving};
-use crate::world::{PATIENCE, World, eventually, object, uid};
+use crate::namespace::{PATIENCE, TestNamespace, eventually, object, uid};
 
 const OPERATOR: &str = "agentloop";
 const OTHER_FINALIZER: &str = "example.com/other";
 
-fn hook(world: &World, timeout: Duration) -> Hook {
+fn hook(ns: &TestNamespace, timeout: Duration) -> Hook {
     Hook {
-        clients: world.clients.clone(),
-        writer: world.writer.clone(),
-        namespace: world.namespace.clone(),
+        clients: ns.clients.clone(),
+        writer: ns.writer.clone(),
+        namespace: ns.name.clone(),
         deployment: OPERATOR.to_owned(),
         lease: OPERATOR.to_owned(),
-        serving: serving(&world.namespace, &[]),
+        serving: serving(&ns.name, &[]),
         helm_release: None,
-        namespaces: Namespaces::Only([world.namespace.clone()].into()),
+        namespaces: Namespaces::Only([ns.name.clone()].into()),
         timeout,
         deadline: Instant::now() + timeout,
     }
 }
 
-async fn run(world: &World, timeout: Duration) -> (Vec<String>, Result<(), Error>) {
+async fn run(ns: &TestNamespace, timeout: Duration) -> (Vec<String>, Result<(), Error>) {
     let mut lines = Vec::new();
-    let result = hook(world, timeout).run(&mut |line| lines.push(line)).await;
+    let result = hook(ns, timeout).run(&mut |line| lines.push(line)).await;
     (lines, result)
 }
 
 /// Uninstalls this release, whose operator is gone already, and gives back what the hook printed.
-pub async fn uninstalled(world: &World, serving: Serving) -> Vec<String> {
+pub async fn uninstalled(ns: &TestNamespace, serving: Serving) -> Vec<String> {
     let mut lines = Vec::new();
-    let hook = Hook { serving, ..hook(world, PATIENCE) };
+    let hook = Hook { serving, ..hook(ns, PATIENCE) };
     hook.run(&mut |line| lines.push(line)).await.unwrap_or_else(|error| panic!("{error}"));
     lines
 }
 
 /// Uninstalls an operator that is at work, through these clients.
-pub async fn uninstall_through(world: &World, clients: Clients) {
-    deployment_with_a_pod(world).await;
+pub async fn uninstall_through(ns: &TestNamespace, clients: Clients) {
+    deployment_with_a_pod(ns).await;
     let writer = Writer::new(clients.write.clone(), Metrics::new());
-    let hook = Hook { clients, writer, ..hook(world, PATIENCE) };
+    let hook = Hook { clients, writer, ..hook(ns, PATIENCE) };
     hook.run(&mut |_| {}).await.unwrap_or_else(|error| panic!("{error}"));
 }
 
-async fn deployment_with_a_pod(world: &World) {
+async fn deployment_with_a_pod(ns: &TestNamespace) {
     let deployment: Deployment = object(json!({
         "metadata": { "name": OPERATOR },
         "spec": {
@@ -76,31 +76,31 @@ async fn deployment_with_a_pod(world: &World) {
             },
         },
     }));
-    world.api().create(&PostParams::default(), &deployment).await.expect("a deployment");
+    ns.api().create(&PostParams::default(), &deployment).await.expect("a deployment");
     let of_it = ListParams::default().labels("app=agentloop");
     eventually("the operator's pod", || async {
-        let pods = world.api::<Pod>().list(&of_it).await.expect("pods");
+        let pods = ns.api::<Pod>().list(&of_it).await.expect("pods");
         (!pods.items.is_empty()).then_some(())
     })
     .await;
 }
 
-async fn orphaned(world: &World, task: &str) -> Option<bool> {
-    let task = world.api::<AgentTask>().get(task).await.expect("the task");
+async fn orphaned(ns: &TestNamespace, task: &str) -> Option<bool> {
+    let task = ns.api::<AgentTask>().get(task).await.expect("the task");
     Some(task.status?.active?.orphaned)
 }
 
-async fn pod_of(world: &World, name: &str, task: &AgentTask, finalizers: &[&str]) {
+async fn pod_of(ns: &TestNamespace, name: &str, task: &AgentTask, finalizers: &[&str]) {
     let metadata = json!({
         "name": name,
         "finalizers": finalizers,
         "labels": { LABEL_TASK_UID: uid(task) },
     });
-    world.pod(metadata, &[]).await;
+    ns.pod(metadata, &[]).await;
 }
 
-async fn finalizers(world: &World, pod: &str) -> Vec<String> {
-    world.api::<Pod>().get(pod).await.expect("the pod").finalizers().to_vec()
+async fn finalizers(ns: &TestNamespace, pod: &str) -> Vec<String> {
+    ns.api::<Pod>().get(pod).await.expect("the pod").finalizers().to_vec()
 }
 
 fn claim(pod: &str) -> serde_json::Value {
@@ -112,72 +112,69 @@ fn claim(pod: &str) -> serde_json::Value {
 
 #[tokio::test]
 async fn every_finalizer_is_removed_and_doing_it_again_changes_nothing() {
-    let world = World::with_tasks().await;
-    deployment_with_a_pod(&world).await;
+    let ns = TestNamespace::with_tasks().await;
+    deployment_with_a_pod(&ns).await;
     // The hook's own pod bears the release's labels, and must not wait for itself.
-    world.pod(json!({ "name": "hook", "labels": { "app": OPERATOR } }), &[]).await;
-    let busy = world.task("busy", claim("busy-1")).await;
-    world.task("idle", json!({ "iterations": 2 })).await;
-    world.task("fresh", serde_json::Value::Null).await;
-    pod_of(&world, "busy-1", &busy, &[OTHER_FINALIZER, FINALIZER_SETTLE]).await;
-    pod_of(&world, "busy-0", &busy, &[FINALIZER_SETTLE]).await;
+    ns.pod(json!({ "name": "hook", "labels": { "app": OPERATOR } }), &[]).await;
+    let busy = ns.task("busy", claim("busy-1")).await;
+    ns.task("idle", json!({ "iterations": 2 })).await;
+    ns.task("fresh", serde_json::Value::Null).await;
+    pod_of(&ns, "busy-1", &busy, &[OTHER_FINALIZER, FINALIZER_SETTLE]).await;
+    pod_of(&ns, "busy-0", &busy, &[FINALIZER_SETTLE]).await;
     let foreign = json!({ "name": "foreign", "finalizers": [OTHER_FINALIZER] });
-    world.pod(foreign, &[]).await;
+    ns.pod(foreign, &[]).await;
 
-    let (lines, result) = run(&world, PATIENCE).await;
+    let (lines, result) = run(&ns, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
     let sentence =
-        format!("AgentTask {}/busy has iteration 3 (attempt 1) in flight: its pod busy-1", world.namespace);
+        format!("AgentTask {}/busy has iteration 3 (attempt 1) in flight: its pod busy-1", ns.name);
     assert!(lines.iter().any(|line| line.starts_with(&sentence)), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("idle") || line.contains("fresh")), "{lines:#?}");
     assert!(lines.iter().any(|line| line.starts_with("2 pod(s) without our finalizer")), "{lines:#?}");
 
-    assert_eq!(orphaned(&world, "busy").await, Some(true));
-    assert_eq!(finalizers(&world, "busy-1").await, [OTHER_FINALIZER]);
-    assert!(finalizers(&world, "busy-0").await.is_empty());
-    assert_eq!(finalizers(&world, "foreign").await, [OTHER_FINALIZER]);
+    assert_eq!(orphaned(&ns, "busy").await, Some(true));
+    assert_eq!(finalizers(&ns, "busy-1").await, [OTHER_FINALIZER]);
+    assert!(finalizers(&ns, "busy-0").await.is_empty());
+    assert_eq!(finalizers(&ns, "foreign").await, [OTHER_FINALIZER]);
     let of_it = ListParams::default().labels("app=agentloop");
-    let left = world.api::<Pod>().list(&of_it).await.expect("pods");
+    let left = ns.api::<Pod>().list(&of_it).await.expect("pods");
     assert_eq!(left.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["hook"]);
-    assert!(
-        world.api::<Lease>().get_opt(OPERATOR).await.expect("an answer").is_none(),
-        "the lease is removed"
-    );
+    assert!(ns.api::<Lease>().get_opt(OPERATOR).await.expect("an answer").is_none(), "the lease is removed");
 
-    let before = world.api::<AgentTask>().get("busy").await.expect("the task").resource_version();
-    let (lines, result) = run(&world, PATIENCE).await;
+    let before = ns.api::<AgentTask>().get("busy").await.expect("the task").resource_version();
+    let (lines, result) = run(&ns, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
     assert!(lines.iter().any(|line| line.starts_with("0 pod(s) without our finalizer")), "{lines:#?}");
-    assert_eq!(world.api::<AgentTask>().get("busy").await.expect("the task").resource_version(), before);
+    assert_eq!(ns.api::<AgentTask>().get("busy").await.expect("the task").resource_version(), before);
 
     for pod in ["busy-1", "foreign"] {
         let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-        world.api::<Pod>().patch(pod, &PatchParams::default(), &none).await.expect("free");
+        ns.api::<Pod>().patch(pod, &PatchParams::default(), &none).await.expect("free");
     }
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn finalizers_are_removed_even_if_the_deployment_is_already_gone() {
-    let world = World::with_tasks().await;
-    let busy = world.task("busy", claim("busy-1")).await;
-    pod_of(&world, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
-    let (lines, result) = run(&world, PATIENCE).await;
+    let ns = TestNamespace::with_tasks().await;
+    let busy = ns.task("busy", claim("busy-1")).await;
+    pod_of(&ns, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
+    let (lines, result) = run(&ns, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
     assert!(lines.iter().any(|line| line.contains("no operator to stop")), "{lines:#?}");
-    assert_eq!(orphaned(&world, "busy").await, Some(true));
-    assert!(finalizers(&world, "busy-1").await.is_empty());
-    world.end().await;
+    assert_eq!(orphaned(&ns, "busy").await, Some(true));
+    assert!(finalizers(&ns, "busy-1").await.is_empty());
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_job_that_was_applied_with_everything_else_does_nothing() {
-    let world = World::with_tasks().await;
-    deployment_with_a_pod(&world).await;
-    let busy = world.task("busy", claim("busy-1")).await;
-    pod_of(&world, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
+    let ns = TestNamespace::with_tasks().await;
+    deployment_with_a_pod(&ns).await;
+    let busy = ns.task("busy", claim("busy-1")).await;
+    pod_of(&ns, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
     let replicas = async || {
-        let deployment = world.api::<Deployment>().get(OPERATOR).await.expect("the deployment");
+        let deployment = ns.api::<Deployment>().get(OPERATOR).await.expect("the deployment");
         deployment.spec.replicas
     };
     let marked = |release: &str, namespace: &str| {
@@ -186,98 +183,97 @@ async fn a_job_that_was_applied_with_everything_else_does_nothing() {
     };
     let as_helms = async || {
         let mut lines = Vec::new();
-        let hook = Hook { helm_release: Some("loops".to_owned()), ..hook(&world, PATIENCE) };
+        let hook = Hook { helm_release: Some("loops".to_owned()), ..hook(&ns, PATIENCE) };
         hook.run(&mut |line| lines.push(line)).await.unwrap_or_else(|error| panic!("{error}"));
         lines
     };
     // Of no release, of another release, and of the same name in another namespace.
-    let marks = [("", ""), ("other", world.namespace.as_str()), ("loops", "elsewhere")];
+    let marks = [("", ""), ("other", ns.name.as_str()), ("loops", "elsewhere")];
     for (release, namespace) in marks {
         if !release.is_empty() {
             let patch = marked(release, namespace);
-            world.api::<Deployment>().patch(OPERATOR, &PatchParams::default(), &patch).await.expect("marked");
+            ns.api::<Deployment>().patch(OPERATOR, &PatchParams::default(), &patch).await.expect("marked");
         }
         let lines = as_helms().await;
         assert!(lines.len() == 1 && lines[0].starts_with("Nothing is done"), "{lines:#?}");
         assert!(lines[0].contains("--set uninstallJob=always"), "{lines:#?}");
         assert_eq!(replicas().await, Some(1));
-        assert_eq!(orphaned(&world, "busy").await, Some(false));
-        assert_eq!(finalizers(&world, "busy-1").await, [FINALIZER_SETTLE]);
+        assert_eq!(orphaned(&ns, "busy").await, Some(false));
+        assert_eq!(finalizers(&ns, "busy-1").await, [FINALIZER_SETTLE]);
     }
 
-    let helms = marked("loops", &world.namespace);
-    world.api::<Deployment>().patch(OPERATOR, &PatchParams::default(), &helms).await.expect("marked");
+    let helms = marked("loops", &ns.name);
+    ns.api::<Deployment>().patch(OPERATOR, &PatchParams::default(), &helms).await.expect("marked");
     as_helms().await;
     assert_eq!(replicas().await, Some(0));
-    assert_eq!(orphaned(&world, "busy").await, Some(true));
-    assert!(finalizers(&world, "busy-1").await.is_empty());
+    assert_eq!(orphaned(&ns, "busy").await, Some(true));
+    assert!(finalizers(&ns, "busy-1").await.is_empty());
 
     // A user deleted the Deployment by hand before the uninstall.
-    world.api::<Deployment>().delete(OPERATOR, &DeleteParams::default()).await.expect("deleted");
+    ns.api::<Deployment>().delete(OPERATOR, &DeleteParams::default()).await.expect("deleted");
     assert!(as_helms().await.iter().any(|line| line.contains("no operator to stop")));
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn an_operator_that_does_not_end_stops_the_hook_before_any_finalizer_is_removed() {
-    let world = World::with_tasks().await;
-    deployment_with_a_pod(&world).await;
+    let ns = TestNamespace::with_tasks().await;
+    deployment_with_a_pod(&ns).await;
     // As on a lost node: the pod is being deleted, and stays.
     let of_it = ListParams::default().labels("app=agentloop");
-    let pod = world.api::<Pod>().list(&of_it).await.expect("pods").items.remove(0).name_any();
+    let pod = ns.api::<Pod>().list(&of_it).await.expect("pods").items.remove(0).name_any();
     // Else the pod garbage collector ends it at its next round.
-    bind(&world.api(), &pod).await;
+    bind(&ns.api(), &pod).await;
     let keep = Patch::Merge(json!({ "metadata": { "finalizers": [OTHER_FINALIZER] } }));
-    world.api::<Pod>().patch(&pod, &PatchParams::default(), &keep).await.expect("held");
-    let busy = world.task("busy", claim("busy-1")).await;
-    pod_of(&world, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
+    ns.api::<Pod>().patch(&pod, &PatchParams::default(), &keep).await.expect("held");
+    let busy = ns.task("busy", claim("busy-1")).await;
+    pod_of(&ns, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
 
-    let (_, result) = run(&world, Duration::from_secs(2)).await;
+    let (_, result) = run(&ns, Duration::from_secs(2)).await;
     let words = result.expect_err("it still works").to_string();
     assert!(words.contains(&pod), "{words}");
-    assert_eq!(orphaned(&world, "busy").await, Some(false));
-    assert_eq!(finalizers(&world, "busy-1").await, [FINALIZER_SETTLE]);
+    assert_eq!(orphaned(&ns, "busy").await, Some(false));
+    assert_eq!(finalizers(&ns, "busy-1").await, [FINALIZER_SETTLE]);
 
     let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    world.api::<Pod>().patch(&pod, &PatchParams::default(), &none).await.expect("the finalizer is removed");
-    world.force_delete(&pod).await;
-    let (_, result) = run(&world, PATIENCE).await;
+    ns.api::<Pod>().patch(&pod, &PatchParams::default(), &none).await.expect("the finalizer is removed");
+    ns.force_delete(&pod).await;
+    let (_, result) = run(&ns, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
-    assert!(finalizers(&world, "busy-1").await.is_empty());
-    world.end().await;
+    assert!(finalizers(&ns, "busy-1").await.is_empty());
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn an_operator_outside_the_deployment_stops_the_hook_by_its_lease() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let timings = Timings { duration: Duration::from_mins(10), ..Timings::default() };
-    let mut stray = Election::new(world.clients.write.clone(), &world.namespace, OPERATOR, "stray", timings);
+    let mut stray = Election::new(ns.clients.write.clone(), &ns.name, OPERATOR, "stray", timings);
     assert!(stray.acquire(&CancellationToken::new(), |_| {}).await);
-    let busy = world.task("busy", claim("busy-1")).await;
-    pod_of(&world, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
+    let busy = ns.task("busy", claim("busy-1")).await;
+    pod_of(&ns, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
 
-    let (_, result) = run(&world, Duration::from_secs(2)).await;
+    let (_, result) = run(&ns, Duration::from_secs(2)).await;
     let words = result.expect_err("it is held").to_string();
     assert!(words.contains("held by stray"), "{words}");
-    assert_eq!(orphaned(&world, "busy").await, Some(false));
+    assert_eq!(orphaned(&ns, "busy").await, Some(false));
 
     stray.release().await;
-    let (_, result) = run(&world, PATIENCE).await;
+    let (_, result) = run(&ns, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(orphaned(&world, "busy").await, Some(true));
-    world.end().await;
+    assert_eq!(orphaned(&ns, "busy").await, Some(true));
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn without_the_definition_or_any_task_there_is_nothing_to_do() {
-    let world = World::new().await;
-    let (lines, result) = run(&world, PATIENCE).await;
+    let ns = TestNamespace::new().await;
+    let (lines, result) = run(&ns, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
     assert!(lines.iter().any(|line| line.starts_with("0 pod(s) without our finalizer")), "{lines:#?}");
-    world
-        .api::<Pod>()
+    ns.api::<Pod>()
         .delete_collection(&DeleteParams::default(), &ListParams::default())
         .await
         .expect("deleted");
-    world.end().await;
+    ns.end().await;
 }

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time;
 
-use crate::kubelet::{Kubelet, Operator, Work, bind, set_status};
-use crate::world::{World, eventually, object};
+use crate::kubelet::{AgentWork, Kubelet, TestOperator, bind, set_status};
+use crate::namespace::{TestNamespace, eventually, object};
 
-async fn waits(world: &World, task: &str, reason: &str) -> String {
-    let status = world.until(task, reason, |s| s.reason.as_deref() == Some(reason)).await;
+async fn waits(ns: &TestNamespace, task: &str, reason: &str) -> String {
+    let status = ns.until(task, reason, |s| s.reason.as_deref() == Some(reason)).await;
     assert_eq!(status.phase, Some(Phase::Waiting));
     assert_eq!(status.iterations, 0);
     status.message.expect("a message")
@@ -24,60 +24,60 @@ async fn waits(world: &World, task: &str, reason: &str) -> String {
 
 #[tokio::test]
 async fn a_quota_that_is_full_is_waited_for_and_costs_nothing() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     // Retries soon, so that the test need not wait for the ordinary delay.
-    world.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
-    let quotas = world.api::<ResourceQuota>();
+    ns.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
+    let quotas = ns.api::<ResourceQuota>();
     let none = object(json!({ "metadata": { "name": "full" }, "spec": { "hard": { "pods": "0" } } }));
     quotas.create(&PostParams::default(), &none).await.expect("a quota");
     eventually("the quota is counted", || async { quotas.get("full").await.ok()?.status?.hard }).await;
-    let _operator = Operator::start(&world);
-    let kubelet = Kubelet::start(&world, |_| Work::ready());
-    world.create("poor", json!({})).await;
-    let message = waits(&world, "poor", "QuotaExceeded").await;
+    let _operator = TestOperator::start(&ns);
+    let kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
+    ns.create("poor", json!({})).await;
+    let message = waits(&ns, "poor", "QuotaExceeded").await;
     assert!(message.contains("exceeded quota: full"), "{message}");
 
     quotas.delete("full", &DeleteParams::default()).await.expect("deleted");
-    let status = world.until_phase("poor", Phase::Succeeded).await;
+    let status = ns.until_phase("poor", Phase::Succeeded).await;
     assert_eq!(status.iterations, 1);
     assert_eq!(kubelet.ran(), [(1, 0)]);
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_pod_that_the_server_refuses_is_reported_in_its_words_and_fixed_by_another_template() {
-    let world = World::with_tasks().await;
-    let _operator = Operator::start(&world);
-    let kubelet = Kubelet::start(&world, |_| Work::ready());
+    let ns = TestNamespace::with_tasks().await;
+    let _operator = TestOperator::start(&ns);
+    let kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
     let container = |mounts: Value| {
         json!({ "spec": { "containers": [
             { "name": "agent", "image": "none", "command": ["/bin/agent"], "volumeMounts": mounts },
         ] } })
     };
     let nowhere = container(json!([{ "name": "nowhere", "mountPath": "/x" }]));
-    world.create("refused", json!({ "template": nowhere })).await;
-    let message = waits(&world, "refused", "PodRejected").await;
+    ns.create("refused", json!({ "template": nowhere })).await;
+    let message = waits(&ns, "refused", "PodRejected").await;
     assert!(message.contains("nowhere"), "{message}");
-    world.patch("refused", json!({ "template": container(json!([])) })).await;
-    world.until_phase("refused", Phase::Succeeded).await;
+    ns.patch("refused", json!({ "template": container(json!([])) })).await;
+    ns.until_phase("refused", Phase::Succeeded).await;
     assert_eq!(kubelet.created(), 1);
-    world.end().await;
+    ns.end().await;
 }
 
 /// A webhook that accepts calls and never answers within its timeout: the task must report it, and resume
 /// once it is taken away.
 async fn waits_for_a_webhook(seconds: i32, words: &str) {
-    let world = World::with_tasks().await;
-    world.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
+    let ns = TestNamespace::with_tasks().await;
+    ns.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(world.clients.read.clone());
+    let webhooks: Api<ValidatingWebhookConfiguration> = Api::all(ns.clients.read.clone());
     let webhook = object(json!({
-        "metadata": { "name": world.namespace },
+        "metadata": { "name": ns.name },
         "webhooks": [{
             "name": "silent.agentloop.dev",
             "clientConfig": { "url": format!("https://{}", silent.local_addr().expect("its address")) },
             "rules": [{ "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"] }],
-            "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": world.namespace } },
+            "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": ns.name } },
             "admissionReviewVersions": ["v1"],
             "sideEffects": "None",
             "timeoutSeconds": seconds,
@@ -90,21 +90,21 @@ async fn waits_for_a_webhook(seconds: i32, words: &str) {
     }));
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     eventually("the webhook is asked", || async {
-        let asked = time::timeout(Duration::from_millis(300), world.api().create(&dry, &probe)).await;
+        let asked = time::timeout(Duration::from_millis(300), ns.api().create(&dry, &probe)).await;
         asked.is_err().then_some(())
     })
     .await;
-    let _operator = Operator::start(&world);
-    let kubelet = Kubelet::start(&world, |_| Work::ready());
-    world.create("held", json!({})).await;
-    let message = waits(&world, "held", "PodRejected").await;
+    let _operator = TestOperator::start(&ns);
+    let kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
+    ns.create("held", json!({})).await;
+    let message = waits(&ns, "held", "PodRejected").await;
     assert!(message.contains(words), "{message}");
 
-    webhooks.delete(&world.namespace, &DeleteParams::default()).await.expect("deleted");
-    let status = world.until_phase("held", Phase::Succeeded).await;
+    webhooks.delete(&ns.name, &DeleteParams::default()).await.expect("deleted");
+    let status = ns.until_phase("held", Phase::Succeeded).await;
     assert_eq!(status.iterations, 1);
     assert_eq!(kubelet.ran(), [(1, 0)]);
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
@@ -119,109 +119,112 @@ async fn a_webhook_that_takes_longer_than_a_write_may_take_is_waited_for_and_cos
 
 #[tokio::test]
 async fn a_foreign_pod_of_the_same_name_is_never_touched() {
-    let world = World::with_tasks().await;
-    world.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
-    let task = world.create("named", json!({})).await;
+    let ns = TestNamespace::with_tasks().await;
+    ns.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
+    let task = ns.create("named", json!({})).await;
     let name = agentloop_core::pod::pod_name("named", &task.uid().expect("a uid"), 1, 0);
-    let foreign = world.pod(json!({ "name": name }), &[]).await;
-    let _operator = Operator::start(&world);
-    let message = waits(&world, "named", "NameConflict").await;
+    let foreign = ns.pod(json!({ "name": name }), &[]).await;
+    let _operator = TestOperator::start(&ns);
+    let message = waits(&ns, "named", "NameConflict").await;
     assert!(message.contains(&name), "{message}");
-    let still = world.api::<Pod>().get(&name).await.expect("the foreign pod");
+    let still = ns.api::<Pod>().get(&name).await.expect("the foreign pod");
     assert_eq!((still.uid(), still.metadata.deletion_timestamp), (foreign.uid(), None));
 
-    world.force_delete(&name).await;
-    world.started_pod("named").await;
-    world.end().await;
+    ns.force_delete(&name).await;
+    ns.started_pod("named").await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn an_image_that_cannot_be_pulled_is_left_to_the_kubelet_until_the_template_changes() {
-    let world = World::with_tasks().await;
-    let _operator = Operator::start(&world);
-    world.create("image", json!({})).await;
-    let (pods, pod) = (world.api::<Pod>(), world.started_pod("image").await.name_any());
+    let ns = TestNamespace::with_tasks().await;
+    let _operator = TestOperator::start(&ns);
+    ns.create("image", json!({})).await;
+    let (pods, pod) = (ns.api::<Pod>(), ns.started_pod("image").await.name_any());
     bind(&pods, &pod).await;
     let waiting = json!({ "waiting": { "reason": "ImagePullBackOff", "message": "no such image" } });
     let container = json!({ "name": "agent", "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": waiting });
     set_status(&pods, &pod, json!({ "phase": "Pending", "containerStatuses": [container] })).await;
-    let message = waits(&world, "image", "ImagePullFailed").await;
+    let message = waits(&ns, "image", "ImagePullFailed").await;
     assert!(message.contains("no such image") && !message.contains("runner"), "{message}");
     assert_eq!(pods.get(&pod).await.expect("there").metadata.deletion_timestamp, None);
 
     let template = json!({ "spec": { "containers": [{ "name": "agent", "image": "other", "command": ["/bin/agent"] }] } });
-    world.patch("image", json!({ "template": template })).await;
+    ns.patch("image", json!({ "template": template })).await;
     eventually("the pod is replaced", || async {
         pods.get_opt(&pod).await.expect("an answer")?.metadata.deletion_timestamp
     })
     .await;
     set_status(&pods, &pod, json!({ "phase": "Failed" })).await;
-    world.force_delete(&pod).await;
+    ns.force_delete(&pod).await;
     let status =
-        world.until("image", "the next attempt", |s| s.active.as_ref().is_some_and(|a| a.attempt == 1)).await;
+        ns.until("image", "the next attempt", |s| s.active.as_ref().is_some_and(|a| a.attempt == 1)).await;
     assert_eq!(status.iterations, 0);
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_configuration_that_is_refused_holds_new_tasks_and_no_others() {
-    let world = World::with_tasks().await;
-    world.configure(json!({ "hardLimit": "7" })).await;
-    let _operator = Operator::start(&world);
+    let ns = TestNamespace::with_tasks().await;
+    ns.configure(json!({ "hardLimit": "7" })).await;
+    let _operator = TestOperator::start(&ns);
     let _kubelet =
-        Kubelet::start(&world, |iteration| if iteration == 5 { Work::ready() } else { Work::changed() });
-    world.create("before", json!({ "maxIterations": 2 })).await;
-    world.until_phase("before", Phase::IterationLimitReached).await;
+        Kubelet::start(
+            &ns,
+            |iteration| if iteration == 5 { AgentWork::ready() } else { AgentWork::changed() },
+        );
+    ns.create("before", json!({ "maxIterations": 2 })).await;
+    ns.until_phase("before", Phase::IterationLimitReached).await;
 
-    world.configure(json!({ "hardLimit": "7", "hardLimits": "9" })).await;
-    world.create("after", json!({})).await;
-    let message = waits(&world, "after", "ConfigInvalid").await;
+    ns.configure(json!({ "hardLimit": "7", "hardLimits": "9" })).await;
+    ns.create("after", json!({})).await;
+    let message = waits(&ns, "after", "ConfigInvalid").await;
     assert!(message.contains("hardLimits"), "{message}");
-    world.patch("before", json!({ "maxIterations": 9 })).await;
-    let status = world.until_phase("before", Phase::Succeeded).await;
+    ns.patch("before", json!({ "maxIterations": 9 })).await;
+    let status = ns.until_phase("before", Phase::Succeeded).await;
     assert_eq!(status.max_iterations, Some(7));
 
-    world.configure(json!({ "hardLimit": "7" })).await;
-    world.until_phase("after", Phase::Succeeded).await;
-    world.end().await;
+    ns.configure(json!({ "hardLimit": "7" })).await;
+    ns.until_phase("after", Phase::Succeeded).await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_configuration_with_many_mistakes_is_reported_in_an_event_that_the_server_accepts() {
-    let world = World::with_tasks().await;
+    let ns = TestNamespace::with_tasks().await;
     let mistakes: serde_json::Map<String, Value> =
         (0..60).map(|n| (format!("notASetting{n:02}"), json!("x".repeat(300)))).collect();
-    world.configure(Value::Object(mistakes)).await;
-    let _operator = Operator::start(&world);
+    ns.configure(Value::Object(mistakes)).await;
+    let _operator = TestOperator::start(&ns);
     let note = eventually("an Event on the ConfigMap", || async {
-        let events = world.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
+        let events = ns.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
         let refused = |event: &Event| event.reason.as_deref() == Some("ConfigInvalid");
         events.into_iter().find(refused).and_then(|event| event.note)
     })
     .await;
     assert!(note.contains("notASetting00") && note.ends_with('…'), "{note}");
-    world.end().await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn paused_starts_nothing_anywhere_until_it_is_taken_out() {
-    let world = World::with_tasks().await;
-    world.configure(json!({ "paused": "true" })).await;
-    let _operator = Operator::start(&world);
-    let kubelet = Kubelet::start(&world, |_| Work::ready());
-    world.create("held", json!({})).await;
-    waits(&world, "held", "Paused").await;
+    let ns = TestNamespace::with_tasks().await;
+    ns.configure(json!({ "paused": "true" })).await;
+    let _operator = TestOperator::start(&ns);
+    let kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
+    ns.create("held", json!({})).await;
+    waits(&ns, "held", "Paused").await;
     assert_eq!(kubelet.created(), 0);
-    world.api::<ConfigMap>().delete("agentloop-config", &DeleteParams::default()).await.expect("deleted");
-    world.until_phase("held", Phase::Succeeded).await;
-    world.end().await;
+    ns.api::<ConfigMap>().delete("agentloop-config", &DeleteParams::default()).await.expect("deleted");
+    ns.until_phase("held", Phase::Succeeded).await;
+    ns.end().await;
 }
 
 #[tokio::test]
 async fn a_task_that_cannot_be_decoded_stops_no_other() {
-    let world = World::with_tasks().await;
-    world.create("odd", json!({})).await;
-    let tasks = world.api::<AgentTask>();
+    let ns = TestNamespace::with_tasks().await;
+    ns.create("odd", json!({})).await;
+    let tasks = ns.api::<AgentTask>();
     // A time that the schema lets pass and no reader understands.
     let status = json!({ "status": { "startTime": "2026-01-01T00:00:00+99:99", "iterations": 0 } });
     // The answer cannot be read either.
@@ -231,9 +234,9 @@ async fn a_task_that_cannot_be_decoded_stops_no_other() {
         tasks.list(&ListParams::default()).await.is_err(),
         "the object must be one that cannot be decoded"
     );
-    let _operator = Operator::start(&world);
-    let _kubelet = Kubelet::start(&world, |_| Work::ready());
-    world.create("good", json!({})).await;
-    world.until_phase("good", Phase::Succeeded).await;
-    world.end().await;
+    let _operator = TestOperator::start(&ns);
+    let _kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
+    ns.create("good", json!({})).await;
+    ns.until_phase("good", Phase::Succeeded).await;
+    ns.end().await;
 }

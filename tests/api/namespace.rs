@@ -21,10 +21,10 @@ use tokio::time;
 /// The longest wait for anything.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
-pub struct World {
+pub struct TestNamespace {
     pub clients: Clients,
     pub writer: Writer,
-    pub namespace: String,
+    pub name: String,
 }
 
 pub fn kubeconfig_path() -> PathBuf {
@@ -44,34 +44,34 @@ pub async fn config() -> Config {
         .expect("a usable kubeconfig")
 }
 
-impl World {
+impl TestNamespace {
     pub async fn new() -> Self {
         let clients = Clients::from_config(config().await).expect("clients");
         let namespaces: Api<Namespace> = Api::all(clients.read.clone());
         let wanted = object(json!({ "metadata": { "generateName": "operator-" } }));
         let made = namespaces.create(&PostParams::default(), &wanted).await.expect("a namespace");
         let writer = Writer::new(clients.write.clone(), Metrics::new());
-        Self { clients, writer, namespace: made.name_any() }
+        Self { clients, writer, name: made.name_any() }
     }
 
     /// With the CRD of the code.
     pub async fn with_tasks() -> Self {
-        let world = Self::new().await;
-        let api: Api<CustomResourceDefinition> = Api::all(world.clients.read.clone());
+        let ns = Self::new().await;
+        let api: Api<CustomResourceDefinition> = Api::all(ns.clients.read.clone());
         let crd = agentloop_core::api::crd();
         let params = PatchParams::apply("agentloop-test").force();
         api.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.expect("the CRD is accepted");
         let name = crd.name_any();
         let established = await_condition(api, &name, conditions::is_crd_established());
         time::timeout(PATIENCE, established).await.expect("the CRD is established").expect("a watch");
-        world
+        ns
     }
 
     pub fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {
-        Api::namespaced(self.clients.read.clone(), &self.namespace)
+        Api::namespaced(self.clients.read.clone(), &self.name)
     }
 
     /// A pod that stays Pending, because the cluster has no scheduler.
@@ -103,7 +103,7 @@ impl World {
     /// Removes the namespace; what is left of a failed test stays for its reader.
     pub async fn end(self) {
         let namespaces: Api<Namespace> = Api::all(self.clients.read.clone());
-        let _ = namespaces.delete(&self.namespace, &DeleteParams::default()).await;
+        let _ = namespaces.delete(&self.name, &DeleteParams::default()).await;
     }
 }
 

@@ -1,10 +1,10 @@
-//! What Events tell of pods whose status is silent.
+//! What Events say about pods whose status says nothing.
 //!
-//! The API server keeps Events in no cache: each list is a scan of the namespace's Events in etcd, whatever it selects.
-//! So one list serves all pods of a namespace, and is made again only after a while.
+//! The API server does not cache Events: each list scans the namespace's Events in etcd, whatever it selects. So one list
+//! serves all pods of a namespace, and is repeated only after a while.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentloop_core::facts::{Obstacle, obstacle_from_events};
@@ -13,75 +13,76 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::ListParams;
 use kube::{Api, Client};
+use parking_lot::Mutex;
 use tokio::time::{self, Instant};
 use tracing::debug;
 
 use crate::client::READ_TIMEOUT;
 
 /// How old a list may be.
-const OLD: Duration = Duration::from_secs(30);
-/// How old it is at least before a pod that has fallen silent since is worth a new one.
-const YOUNG: Duration = Duration::from_secs(10);
-/// After this a namespace that nobody has asked about is forgotten.
-const FORGOTTEN: Duration = Duration::from_mins(5);
-/// Events in one answer, and answers for one list.
+const MAX_AGE: Duration = Duration::from_secs(30);
+/// A pod that has fallen silent since the list was read causes a new list once the old one has this age.
+const MIN_AGE: Duration = Duration::from_secs(10);
+/// A namespace whose list has not been renewed for so long is forgotten.
+const UNUSED: Duration = Duration::from_mins(5);
+/// Events in one page, and pages of one list.
 const PAGE: u32 = 500;
-const MOST_PAGES: usize = 20;
+const MAX_PAGES: usize = 20;
 
-/// What Events tell, by namespace.
-pub(super) struct Told {
+/// Obstacles that Events report, by namespace.
+pub(super) struct EventObstacles {
     client: Client,
-    namespaces: Mutex<HashMap<String, Arc<Namespace>>>,
+    namespaces: Mutex<HashMap<String, Arc<NamespaceList>>>,
 }
 
 #[derive(Default)]
-struct Namespace(tokio::sync::Mutex<Option<Heard>>);
+struct NamespaceList(tokio::sync::Mutex<Option<ObstacleList>>);
 
-/// One list.
-struct Heard {
-    at: Instant,
+/// The obstacles found in one list, by the uid of their pod.
+struct ObstacleList {
+    read_at: Instant,
     obstacles: HashMap<String, Obstacle>,
 }
 
-impl Heard {
-    /// Whether it is still good for a pod that has been silent for so long.
+impl ObstacleList {
+    /// Whether it can still be used for a pod that has been silent for this time.
     fn is_good_for(&self, silent: Duration) -> bool {
-        let age = self.at.elapsed();
-        age < OLD && (age < YOUNG || age < silent)
+        let age = self.read_at.elapsed();
+        age < MAX_AGE && (age < MIN_AGE || age < silent)
     }
 }
 
-impl Told {
+impl EventObstacles {
     pub(super) fn new(client: Client) -> Self {
         Self { client, namespaces: Mutex::default() }
     }
 
-    /// The obstacle that Events tell of this pod, which has been silent for so long.
+    /// The obstacle that Events report for this pod, which has been silent for this time.
     pub(super) async fn of(&self, namespace: &str, pod_uid: &str, silent: Duration) -> Option<Obstacle> {
-        let place = self.lock().entry(namespace.to_owned()).or_default().clone();
-        // Whoever comes while the list is on its way waits for the same one.
-        let mut heard = place.0.lock().await;
-        if !heard.as_ref().is_some_and(|heard| heard.is_good_for(silent)) {
+        let known = self.namespaces.lock().entry(namespace.to_owned()).or_default().clone();
+        // Others that ask while the list is being read wait for it.
+        let mut list = known.0.lock().await;
+        if !list.as_ref().is_some_and(|list| list.is_good_for(silent)) {
             let obstacles = match time::timeout(READ_TIMEOUT, self.list(namespace)).await {
                 Ok(Ok(obstacles)) => obstacles,
                 failed => {
-                    debug!(namespace, ?failed, "the Events of pods cannot be read");
-                    heard.take().map(|heard| heard.obstacles).unwrap_or_default()
+                    debug!(namespace, ?failed, "cannot list the Events of pods");
+                    list.take().map(|list| list.obstacles).unwrap_or_default()
                 }
             };
-            *heard = Some(Heard { at: Instant::now(), obstacles });
+            *list = Some(ObstacleList { read_at: Instant::now(), obstacles });
         }
-        heard.as_ref().and_then(|heard| heard.obstacles.get(pod_uid)).cloned()
+        list.as_ref().and_then(|list| list.obstacles.get(pod_uid)).cloned()
     }
 
-    /// Forgets namespaces that nobody asks about.
-    pub(super) fn forget_what_is_old(&self) {
-        self.lock().retain(|_, place| {
-            // One that is being listed is not old.
-            place
+    /// Forgets namespaces whose Events are no longer needed.
+    pub(super) fn forget_unused(&self) {
+        self.namespaces.lock().retain(|_, known| {
+            // A locked list is in use.
+            known
                 .0
                 .try_lock()
-                .map_or(true, |heard| heard.as_ref().is_some_and(|heard| heard.at.elapsed() < FORGOTTEN))
+                .map_or(true, |list| list.as_ref().is_some_and(|list| list.read_at.elapsed() < UNUSED))
         });
     }
 
@@ -90,7 +91,7 @@ impl Told {
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let mut params = ListParams::default().fields("involvedObject.kind=Pod,type=Warning").limit(PAGE);
         let mut newest: HashMap<String, (Option<Timestamp>, Obstacle)> = HashMap::new();
-        for _ in 0..MOST_PAGES {
+        for _ in 0..MAX_PAGES {
             let page = api.list(&params).await?;
             for event in page.items {
                 take(&mut newest, event);
@@ -100,12 +101,9 @@ impl Told {
         }
         Ok(newest.into_iter().map(|(uid, (_, obstacle))| (uid, obstacle)).collect())
     }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Namespace>>> {
-        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
+/// Keeps the obstacle that this Event reports, if it is the newest of its pod.
 fn take(newest: &mut HashMap<String, (Option<Timestamp>, Obstacle)>, event: Event) {
     let (Some(uid), Some(reason), Some(message)) =
         (event.involved_object.uid, event.reason.as_deref(), event.message.as_deref())
@@ -134,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_event_that_says_something_counts_in_whatever_order_they_come() {
+    fn the_newest_event_that_reports_an_obstacle_counts_in_whatever_order_they_arrive() {
         let events = [
             event("a", "FailedMount", "2026-01-01T00:00:01Z"),
             event("a", "FailedCreatePodSandBox", "2026-01-01T00:00:03Z"),
@@ -152,15 +150,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_list_serves_for_half_a_minute_and_less_for_a_pod_that_fell_silent_after_it() {
+    async fn a_list_is_used_for_half_a_minute_and_less_for_a_pod_that_fell_silent_after_it() {
         let seconds = Duration::from_secs;
-        let heard = Heard { at: Instant::now(), obstacles: HashMap::new() };
+        let list = ObstacleList { read_at: Instant::now(), obstacles: HashMap::new() };
         time::advance(seconds(9)).await;
-        assert!(heard.is_good_for(seconds(0)));
+        assert!(list.is_good_for(seconds(0)));
         time::advance(seconds(2)).await;
-        assert!(!heard.is_good_for(seconds(5)), "the pod was not silent yet");
-        assert!(heard.is_good_for(seconds(60)));
+        assert!(!list.is_good_for(seconds(5)), "the pod was not silent when the list was read");
+        assert!(list.is_good_for(seconds(60)));
         time::advance(seconds(20)).await;
-        assert!(!heard.is_good_for(seconds(60)));
+        assert!(!list.is_good_for(seconds(60)));
     }
 }

@@ -1,4 +1,4 @@
-//! Places for connections. There is always one more: the connection that has been silent for longest gives up its own.
+//! Slots for connections. A new connection always gets one: the connection that has been silent for longest is closed.
 
 use std::future::Future;
 use std::io;
@@ -10,33 +10,33 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-/// When something was last heard on a connection.
+/// When something was last read from a connection.
 #[derive(Clone)]
-struct Last(Arc<Mutex<Instant>>);
+struct LastRead(Arc<Mutex<Instant>>);
 
-impl Last {
+impl LastRead {
     fn get(&self) -> Instant {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self) {
+    fn update(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 }
 
 /// The connections that are served.
-pub(super) struct Places {
+pub(super) struct ConnectionSlots {
     most: usize,
-    taken: Vec<(Last, AbortHandle)>,
+    taken: Vec<(LastRead, AbortHandle)>,
 }
 
-impl Places {
+impl ConnectionSlots {
     pub(super) fn new(most: usize) -> Self {
         Self { most, taken: Vec::new() }
     }
 
     /// Serves a connection in a task of its own.
-    pub(super) fn take<S, F>(&mut self, stream: S, serve: impl FnOnce(Heard<S>) -> F)
+    pub(super) fn take<S, F>(&mut self, stream: S, serve: impl FnOnce(TrackedStream<S>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -47,19 +47,19 @@ impl Places {
             let (_, serving) = self.taken.swap_remove(place);
             serving.abort();
         }
-        let last = Last(Arc::new(Mutex::new(Instant::now())));
-        let serving = tokio::spawn(serve(Heard { stream, last: last.clone() })).abort_handle();
+        let last = LastRead(Arc::new(Mutex::new(Instant::now())));
+        let serving = tokio::spawn(serve(TrackedStream { stream, last: last.clone() })).abort_handle();
         self.taken.push((last, serving));
     }
 }
 
-/// A stream that notes when something comes.
-pub(super) struct Heard<S> {
+/// A stream that remembers when something was last read from it.
+pub(super) struct TrackedStream<S> {
     stream: S,
-    last: Last,
+    last: LastRead,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -68,13 +68,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Heard<S> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.last.note();
+            self.last.update();
         }
         read
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Heard<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -99,11 +99,11 @@ mod tests {
 
     #[tokio::test]
     async fn the_connection_that_has_been_silent_for_longest_gives_way() {
-        let mut places = Places::new(2);
+        let mut slots = ConnectionSlots::new(2);
         let mut clients = Vec::new();
         let mut connect = || {
             let (client, server) = tokio::io::duplex(64);
-            places.take(server, |mut stream| async move {
+            slots.take(server, |mut stream| async move {
                 let mut byte = [0];
                 while let Ok(1) = stream.read(&mut byte).await {
                     if stream.write_all(&byte).await.is_err() {

@@ -1,102 +1,47 @@
-//! The objects behind the machine's handles: versions that the API server has sent, shared and never changed.
+//! Answers the machine's questions from the caches.
 
-use std::hash::{Hash, Hasher};
-use std::ops::Deref;
-use std::sync::Arc;
 use std::time::Duration;
 
-use agentloop_core::api::{ActiveIteration, AgentTask, AgentTaskStatus};
+use agentloop_core::api::{ActiveIteration, AgentTask};
 use agentloop_core::decide::served::{Served, Serving};
 use agentloop_core::decide::{self, Action, Observed, PodRef};
 use agentloop_core::facts::{PodFacts, Relation};
 use agentloop_core::pod;
 use agentloop_core::settings::Configuration;
-use agentloop_core::sync::{Decided, Environment, Gathered, Handles, OrphanEnvironment};
+use agentloop_core::sync::{Decided, Environment, Gathered, OrphanEnvironment};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::{Resource, ResourceExt};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::Scope;
 use super::cached_pod::CachedPod;
+use super::handles::{Handle, Live};
+use super::scope::WatchScope;
 
-/// Something shared. Two are equal if they are one.
-#[derive(Debug)]
-pub(super) struct Handle<T>(pub(super) Arc<T>);
-
-impl<T> Handle<T> {
-    pub(super) fn new(object: T) -> Self {
-        Self(Arc::new(object))
-    }
-}
-
-impl<T> Clone for Handle<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T> Deref for Handle<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> PartialEq for Handle<T> {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl<T> Eq for Handle<T> {}
-
-impl<T> Hash for Handle<T> {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
-    }
-}
-
-/// Names real objects.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Live;
-
-impl Handles for Live {
-    type Task = Handle<AgentTask>;
-    type Status = Handle<AgentTaskStatus>;
-    type Active = ActiveIteration;
-    type Pod = Handle<CachedPod>;
-    type PodId = PodRef;
-    type Pvc = Handle<PersistentVolumeClaim>;
-    type Configuration = Handle<Configuration>;
-    type Time = Instant;
-}
-
-/// Versions of one kind of object can be compared as numbers (KEP-5504).
+/// The resourceVersion as a number: those of one kind of object can be compared (KEP-5504).
 fn version<K: Resource>(object: &K) -> Option<u64> {
     object.meta().resource_version.as_deref()?.parse().ok()
 }
 
-/// What one reconcile sees.
+/// The caches, for one reconcile.
 pub(super) struct Caches<'a> {
-    pub(super) scope: &'a Scope,
-    /// It begins nothing new after that.
+    pub(super) scope: &'a WatchScope,
+    /// The reconcile begins nothing new after this time.
     pub(super) late_from: Instant,
 }
 
 impl Caches<'_> {
     fn serving(&self) -> &Serving {
-        &self.scope.shared.serving
+        &self.scope.context.serving
     }
 }
 
 impl Environment<Live> for Caches<'_> {
     fn decide(&self, gathered: &Gathered<'_, Live>) -> Decided<Live> {
-        let (shared, task) = (&self.scope.shared, &gathered.task.0);
+        let (context, task) = (&self.scope.context, &gathered.task.0);
         let pods: Vec<PodFacts> = gathered.pods.iter().map(|pod| pod.facts.clone()).collect();
-        let injection = shared.injection.get();
+        let injection = context.injection.get();
         let observed = Observed {
             task,
             pods: &pods,
@@ -111,17 +56,17 @@ impl Environment<Live> for Caches<'_> {
             now: Timestamp::now(),
         };
         let uid = task.uid().unwrap_or_default();
-        let decision = match shared.serving.decide(&observed, shared.rules.decide) {
+        let decision = match context.serving.decide(&observed, context.rules.decide) {
             Served::Here(decision) => {
                 self.scope.elsewhere.forget(&uid);
                 decision
             }
             Served::Elsewhere { release, decision } => {
                 if self.scope.elsewhere.note(&uid, &release) {
-                    warn!(release, "another release serves this task; it is left alone");
-                    shared
+                    warn!(release, "another release serves this task; leaving it alone");
+                    context
                         .events
-                        .publish(task.object_ref(&()), shared.serving.served_by_another_event(&release));
+                        .publish(task.object_ref(&()), context.serving.served_by_another_event(&release));
                 }
                 decision
             }
@@ -226,17 +171,17 @@ impl Environment<Live> for Caches<'_> {
     }
 }
 
-impl OrphanEnvironment<Live> for Scope {
+impl OrphanEnvironment<Live> for WatchScope {
     fn has_finalizer(&self, pod: &Handle<CachedPod>) -> bool {
         pod.facts.has_finalizer
     }
 
     fn reserved_for(&self, pod: &Handle<CachedPod>) -> Option<Duration> {
         let served_by = self.elsewhere.of(pod.facts.task_uid.as_deref().unwrap_or_default());
-        self.shared.serving.pod_reserved_for(served_by.as_deref(), &pod.facts, Timestamp::now())
+        self.context.serving.pod_reserved_for(served_by.as_deref(), &pod.facts, Timestamp::now())
     }
 
     fn stop(&self, pod: &Handle<CachedPod>) -> Vec<Action> {
-        (self.shared.rules.stop_all)(std::slice::from_ref(&pod.facts)).actions
+        (self.context.rules.stop_all)(std::slice::from_ref(&pod.facts)).actions
     }
 }
