@@ -21,19 +21,25 @@ pub struct Cluster {
     helm: PathBuf,
 }
 
-/// The output of a program.
+/// What a program printed, and whether it succeeded.
 #[derive(Clone, Debug)]
-pub struct Output {
-    /// It exited with 0.
-    pub ok: bool,
+pub struct ProgramOutput {
+    /// Whether it exited with 0.
+    pub succeeded: bool,
     /// Both streams, standard output first.
     pub text: String,
 }
 
-impl Output {
-    /// The text, or the text as an error.
-    pub fn good(self) -> Result<String> {
-        if self.ok { Ok(self.text) } else { bail!("{}", self.text.trim_end()) }
+impl ProgramOutput {
+    fn of(output: &std::process::Output) -> Self {
+        let text =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Self { succeeded: output.status.success(), text }
+    }
+
+    /// The text if the program succeeded, or the text as an error.
+    pub fn success(self) -> Result<String> {
+        if self.succeeded { Ok(self.text) } else { bail!("{}", self.text.trim_end()) }
     }
 }
 
@@ -46,9 +52,9 @@ impl Cluster {
     /// Connects to the cluster of `AGENTLOOP_TEST_KUBECONFIG`.
     pub async fn connect() -> Result<Self> {
         let kubeconfig = setting("AGENTLOOP_TEST_KUBECONFIG")?;
-        let read = Kubeconfig::read_from(&kubeconfig)
+        let parsed = Kubeconfig::read_from(&kubeconfig)
             .with_context(|| format!("cannot read {}", kubeconfig.display()))?;
-        let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default()).await?;
+        let config = Config::from_custom_kubeconfig(parsed, &KubeConfigOptions::default()).await?;
         Ok(Self {
             client: Client::try_from(config)?,
             kubeconfig,
@@ -64,37 +70,35 @@ impl Cluster {
         command
     }
 
-    async fn run(mut command: Command) -> Result<Output> {
+    async fn run(mut command: Command) -> Result<ProgramOutput> {
         let output = command.output().await.with_context(|| format!("cannot run {command:?}"))?;
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        Ok(Output { ok: output.status.success(), text })
+        Ok(ProgramOutput::of(&output))
     }
 
     /// Runs kubectl.
-    pub async fn kubectl(&self, arguments: &[&str]) -> Result<Output> {
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<ProgramOutput> {
         let mut command = self.command(&self.kubectl);
         command.args(arguments);
         Self::run(command).await
     }
 
     /// Runs helm.
-    pub async fn helm(&self, arguments: &[&str]) -> Result<Output> {
+    pub async fn helm(&self, arguments: &[&str]) -> Result<ProgramOutput> {
         let mut command = self.command(&self.helm);
         command.args(arguments);
         Self::run(command).await
     }
 
     /// Runs `hack/cluster` on the cluster that the tests run in.
-    pub(crate) async fn hack(&self, arguments: &[&str]) -> Result<Output> {
+    pub(crate) async fn hack(&self, arguments: &[&str]) -> Result<ProgramOutput> {
         let name = env::var("AGENTLOOP_E2E_CLUSTER").context("AGENTLOOP_E2E_CLUSTER is not set")?;
         let mut command = self.command(HACK_CLUSTER);
         command.args(arguments).args(["--name", &name]);
         Self::run(command).await
     }
 
-    /// Runs a command line from a message, with kubectl in the path.
-    pub async fn shell(&self, line: &str) -> Result<Output> {
+    /// Runs a command line from a message, with kubectl in `PATH`.
+    pub async fn shell(&self, line: &str) -> Result<ProgramOutput> {
         let folder = self.kubectl.parent().context("AGENTLOOP_KUBECTL has no folder")?;
         let path = env::join_paths(
             [folder.to_owned()].into_iter().chain(env::split_paths(&env::var_os("PATH").unwrap_or_default())),
@@ -104,17 +108,14 @@ impl Cluster {
         Self::run(command).await
     }
 
-    /// Gives kubectl a manifest, as in `kubectl apply -f -`.
-    pub async fn kubectl_with(&self, arguments: &[&str], manifest: &str) -> Result<Output> {
+    /// Runs kubectl with a manifest on its standard input, as in `kubectl apply -f -`.
+    pub async fn kubectl_with(&self, arguments: &[&str], manifest: &str) -> Result<ProgramOutput> {
         let mut command = self.command(&self.kubectl);
         command.args(arguments).stdin(Stdio::piped());
         let mut child = command.spawn().context("cannot run kubectl")?;
         let mut stdin = child.stdin.take().context("kubectl has no standard input")?;
         stdin.write_all(manifest.as_bytes()).await?;
         drop(stdin);
-        let output = child.wait_with_output().await?;
-        let text =
-            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        Ok(Output { ok: output.status.success(), text })
+        Ok(ProgramOutput::of(&child.wait_with_output().await?))
     }
 }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt, runtime::watcher};
 use tokio::task::JoinHandle;
 
-/// All pods of a namespace, gone ones included.
+/// All pods of a namespace, including deleted ones.
 pub struct History {
     pods: Arc<Mutex<BTreeMap<String, PodRecord>>>,
     watch: JoinHandle<()>,
@@ -27,9 +27,9 @@ pub struct PodRecord {
     pub iteration: i32,
     /// Its attempt.
     pub attempt: i32,
-    /// The agent's container ran, or has ended after a start.
+    /// Whether the agent's container runs, or terminated after it had started.
     pub started: bool,
-    /// The object is gone.
+    /// Whether the object was deleted.
     pub gone: bool,
     /// The object as last reported.
     pub pod: Pod,
@@ -49,7 +49,7 @@ impl History {
                     // A watch that breaks is opened again, with a new list.
                     Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => continue,
                 };
-                note(&mut recorded.lock().unwrap_or_else(PoisonError::into_inner), pod, gone);
+                record(&mut recorded.lock().unwrap_or_else(PoisonError::into_inner), pod, gone);
             }
         });
         Self { pods, watch }
@@ -76,7 +76,7 @@ impl Drop for History {
     }
 }
 
-fn note(pods: &mut BTreeMap<String, PodRecord>, pod: Pod, gone: bool) {
+fn record(pods: &mut BTreeMap<String, PodRecord>, pod: Pod, gone: bool) {
     let label = |name: &str| pod.labels().get(name).cloned().unwrap_or_default();
     let Some(uid) = pod.uid() else { return };
     let before = pods.get(&uid).is_some_and(|before| before.started);

@@ -1,9 +1,9 @@
-//! The one node of the local cluster, which a test may stop, drain or declare dead.
+//! The only node of the local cluster, which a test may stop, drain or declare dead.
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use crate::cluster::{Cluster, Output};
+use crate::cluster::{Cluster, ProgramOutput};
 
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
@@ -16,21 +16,21 @@ pub struct Node {
 impl Node {
     /// The cluster's node.
     pub async fn of(cluster: &Cluster) -> Result<Self> {
-        let said = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]).await?;
-        let name = said.good()?;
-        ensure!(!name.is_empty() && !name.contains(' '), "the cluster must have one node, not {name:?}");
+        let names = cluster.kubectl(&["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"]).await?;
+        let name = names.success()?;
+        ensure!(!name.is_empty() && !name.contains(' '), "the cluster must have one node, but has {name:?}");
         Ok(Self { cluster: cluster.clone(), name })
     }
 
     /// Kills its kubelet: the node becomes unreachable, and its containers keep running.
     pub async fn stop(&self) -> Result<()> {
-        self.cluster.hack(&["node", "stop"]).await?.good()?;
+        self.cluster.hack(&["node", "stop"]).await?.success()?;
         Ok(())
     }
 
     /// Starts its kubelet, and waits until it is ready.
     pub async fn start(&self) -> Result<()> {
-        self.cluster.hack(&["node", "start"]).await?.good()?;
+        self.cluster.hack(&["node", "start"]).await?.success()?;
         Ok(())
     }
 
@@ -48,18 +48,18 @@ impl Node {
     }
 
     /// Drains it with kubectl.
-    pub async fn drain(&self, arguments: &[&str]) -> Result<Output> {
+    pub async fn drain(&self, arguments: &[&str]) -> Result<ProgramOutput> {
         let drain = ["drain", &self.name, "--timeout=90s"];
         let all: Vec<&str> = drain.into_iter().chain(arguments.iter().copied()).collect();
         self.cluster.kubectl(&all).await
     }
 
-    /// Lets it take pods again.
+    /// Makes it schedulable again.
     pub async fn uncordon(&self) -> Result<()> {
         self.kubectl(&["uncordon", &self.name]).await
     }
 
-    /// Undoes whatever a test did to it.
+    /// Reverts everything that a test may have done to it.
     pub async fn repair(&self) -> Result<()> {
         // The taint may not exist.
         let _ = self.cluster.kubectl(&["taint", "node", &self.name, &format!("{OUT_OF_SERVICE}-")]).await?;
@@ -68,7 +68,7 @@ impl Node {
     }
 
     async fn kubectl(&self, arguments: &[&str]) -> Result<()> {
-        self.cluster.kubectl(arguments).await?.good()?;
+        self.cluster.kubectl(arguments).await?.success()?;
         Ok(())
     }
 }

@@ -18,16 +18,16 @@ const SHARED_RELEASE: &str = "agentloop";
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/agentloop");
 
 /// A release of the chart.
-pub struct Operator {
+pub struct OperatorRelease {
     cluster: Cluster,
-    /// The release's name, and its objects' too.
+    /// The name of the release and of its objects.
     pub release: String,
     /// Its namespace.
     pub namespace: String,
     watched: Option<String>,
 }
 
-impl Operator {
+impl OperatorRelease {
     /// The release that serves all namespaces, scaled up.
     pub(crate) async fn shared(cluster: &Cluster) -> Result<Self> {
         let operator = Self::shared_handle(cluster);
@@ -63,7 +63,7 @@ impl Operator {
         Ok(operator)
     }
 
-    /// Installs the release, or upgrades it, and waits until it works.
+    /// Installs or upgrades the release, and waits until the operator is ready.
     pub async fn install(&self, values: &[&str]) -> Result<()> {
         let watched = self.watched.as_deref().context("the shared release is installed by hack/e2e up")?;
         let namespaces = format!("watch.namespaces={{{watched}}}");
@@ -74,14 +74,14 @@ impl Operator {
         arguments.extend(["--set", &namespaces, "--set", &name]);
         arguments.extend(["--set", "crds.install=false", "--set", "rbac.aggregate=false"]);
         arguments.extend(values);
-        self.cluster.helm(&arguments).await?.good().context("helm upgrade --install")?;
+        self.cluster.helm(&arguments).await?.success().context("helm upgrade --install")?;
         self.is_ready().await
     }
 
-    /// Uninstalls the release, its hooks included.
+    /// Uninstalls the release with its hooks.
     pub async fn uninstall(&self) -> Result<()> {
         let arguments = ["uninstall", &self.release, "--namespace", &self.namespace, "--wait"];
-        self.cluster.helm(&arguments).await?.good().context("helm uninstall")?;
+        self.cluster.helm(&arguments).await?.success().context("helm uninstall")?;
         Ok(())
     }
 
@@ -93,7 +93,7 @@ impl Operator {
         Api::namespaced(self.cluster.client.clone(), &self.namespace)
     }
 
-    /// The operator's pods, also those that are ending.
+    /// The operator's pods, including those that are being deleted.
     pub async fn pods(&self) -> Result<Vec<Pod>> {
         let selector =
             format!("app.kubernetes.io/instance={},app.kubernetes.io/component=controller", self.release);
@@ -107,7 +107,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Waits until all replicas are there and one of them is ready. Of several, one holds the Lease.
+    /// Waits until all replicas are up to date and ready.
     pub async fn is_ready(&self) -> Result<()> {
         eventually(PATIENCE, "the operator is ready", async || {
             let deployment = self.deployments().get(&self.release).await.map_err(|e| e.to_string())?;
@@ -119,7 +119,7 @@ impl Operator {
         .await
     }
 
-    /// Waits until no pod of it is left.
+    /// Waits until none of its pods is left.
     pub async fn is_at_rest(&self) -> Result<()> {
         eventually(PATIENCE, "no pod of the operator is left", async || match self.pods().await {
             Ok(pods) if pods.is_empty() => Ok(()),
@@ -129,8 +129,8 @@ impl Operator {
         .await
     }
 
-    /// Kills the operator like a crash, if its process is visible from here, and replaces its pods at once, so that
-    /// the kubelet's back-off does not delay the next one.
+    /// Kills the operator as a crash would, if its process is visible from here, and replaces its pods immediately, so
+    /// that the kubelet's back-off does not delay the next one.
     pub async fn kill(&self) -> Result<()> {
         kill_processes(&self.release).await;
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
@@ -148,7 +148,7 @@ impl Operator {
         let name = format!("{}-config", self.release);
         let patch = json!({ "data": { key: value } }).to_string();
         let arguments = ["patch", "configmap", &name, "-n", &self.namespace, "--type", "merge", "-p", &patch];
-        self.cluster.kubectl(&arguments).await?.good()?;
+        self.cluster.kubectl(&arguments).await?.success()?;
         Ok(())
     }
 
@@ -159,17 +159,17 @@ impl Operator {
         Ok(self.cluster.kubectl(&arguments).await?.text)
     }
 
-    /// Removes the release and its namespace, once the watched one is gone: with it went the rights of the
-    /// hook, which has nothing left to do.
+    /// Removes the release and its namespace after the watched namespace was deleted. The hook's permissions were
+    /// deleted with that namespace, and nothing is left for the hook to do.
     pub async fn remove(&self) -> Result<()> {
         if self.watched.is_none() {
             return Ok(());
         }
         let uninstall =
             ["uninstall", &self.release, "-n", &self.namespace, "--no-hooks", "--ignore-not-found"];
-        self.cluster.helm(&uninstall).await?.good().context("helm uninstall --no-hooks")?;
+        self.cluster.helm(&uninstall).await?.success().context("helm uninstall --no-hooks")?;
         let delete = ["delete", "namespace", &self.namespace, "--wait=false"];
-        self.cluster.kubectl(&delete).await?.good()?;
+        self.cluster.kubectl(&delete).await?.success()?;
         Ok(())
     }
 }
@@ -186,7 +186,7 @@ async fn kill_processes(release: &str) {
             && arguments.any(|argument| argument == lease.as_bytes());
         if is_operator {
             let pid = entry.file_name();
-            // It may have ended by itself.
+            // It may have exited already.
             let _ = tokio::process::Command::new("kill").arg("-KILL").arg(pid).status().await;
         }
     }

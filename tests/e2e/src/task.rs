@@ -7,9 +7,23 @@ pub(crate) const AGENT_IMAGE: &str = "localhost/agentloop-test-agent:1";
 
 /// Builds an `AgentTask`.
 #[derive(Clone, Debug)]
-pub struct Task {
+pub struct TaskManifest {
     name: String,
     spec: Value,
+}
+
+/// A small PVC that a test creates itself.
+pub fn pvc(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": { "name": name },
+        "spec": pvc_spec(),
+    })
+}
+
+fn pvc_spec() -> Value {
+    json!({ "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "16Mi" } } })
 }
 
 /// The security context that the restricted pod security standard requires.
@@ -35,9 +49,8 @@ pub(crate) fn container(name: &str, command: &[&str]) -> Value {
     })
 }
 
-impl Task {
-    /// A task whose agent does these actions, one after the other, in every iteration. Its pods
-    /// stop quickly.
+impl TaskManifest {
+    /// A task whose agent performs these actions, one after the other, in every iteration. Its pods stop quickly.
     pub fn new(name: &str, actions: &[&str]) -> Self {
         let command: Vec<&str> = ["/bin/agent"].into_iter().chain(actions.iter().copied()).collect();
         let spec = json!({
@@ -51,8 +64,8 @@ impl Task {
         Self { name: name.to_owned(), spec }
     }
 
-    /// A task whose agent is this shell script with these arguments, started like any command of a user: in the
-    /// container's working directory.
+    /// A task whose agent is this shell script with these arguments. It starts in the container's working directory, like
+    /// any command of a user.
     pub fn script(name: &str, script: &str, arguments: &[&str]) -> Self {
         let command: Vec<&str> =
             ["/bin/sh", "-c", script, "agent"].into_iter().chain(arguments.iter().copied()).collect();
@@ -64,7 +77,7 @@ impl Task {
         &self.name
     }
 
-    /// Sets the value at a JSON pointer into the spec, and creates the objects on the way.
+    /// Sets the value at a JSON pointer into the spec, and creates the objects that contain it.
     #[must_use]
     pub fn with(mut self, pointer: &str, value: Value) -> Self {
         let mut place = &mut self.spec;
@@ -98,11 +111,8 @@ impl Task {
     /// Gives it a workspace PVC that is deleted with the task.
     #[must_use]
     pub fn pvc(self) -> Self {
-        let pvc = json!({ "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "resources": { "requests": { "storage": "16Mi" } },
-        } });
-        self.with("workspace/volumeClaimTemplate", pvc).with("workspace/whenDeleted", json!("Delete"))
+        self.with("workspace/volumeClaimTemplate", json!({ "spec": pvc_spec() }))
+            .with("workspace/whenDeleted", json!("Delete"))
     }
 
     /// Adds a container beside the agent's, with a shell command.

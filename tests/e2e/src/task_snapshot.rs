@@ -7,6 +7,11 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde_json::Value;
 
+/// The state of a task that is done.
+pub const DONE: &str = "Succeeded/Completed";
+/// The state of a task that has reached its limit.
+pub const LIMIT: &str = "IterationLimitReached/IterationLimit";
+
 /// A task as the API server returned it.
 #[derive(Clone, Debug)]
 pub struct TaskSnapshot(pub Value);
@@ -72,20 +77,20 @@ impl TaskSnapshot {
     /// The charged iterations, oldest first, by one field of their entries.
     pub fn history(&self, field: &str) -> Vec<String> {
         let entries = json::list(&self.0, "/status/history");
-        let word = |entry: &Value| match entry.get(field) {
+        let text = |entry: &Value| match entry.get(field) {
             Some(Value::String(text)) => text.clone(),
             Some(value) => value.to_string(),
             None => "-".to_owned(),
         };
-        entries.iter().rev().map(word).collect()
+        entries.iter().rev().map(text).collect()
     }
 
     /// Status and reason of a condition: `True HardLimit`.
     pub fn condition(&self, type_: &str) -> Option<String> {
         let conditions = json::list(&self.0, "/status/conditions");
         let condition = conditions.iter().find(|c| c.get("type").is_some_and(|t| t == type_))?;
-        let word = |field: &str| condition.get(field).and_then(Value::as_str).unwrap_or("-");
-        Some(format!("{} {}", word("status"), word("reason")))
+        let text = |field: &str| condition.get(field).and_then(Value::as_str).unwrap_or("-");
+        Some(format!("{} {}", text("status"), text("reason")))
     }
 
     /// The commands in the message, in order.
@@ -100,7 +105,7 @@ impl TaskSnapshot {
         starts.iter().filter_map(command).collect()
     }
 
-    /// The one command among them that contains this word.
+    /// The first command in the message that contains this word.
     pub fn command_with(&self, word: &str) -> Result<String> {
         let found = self.commands().into_iter().find(|command| command.contains(word));
         found.with_context(|| format!("no command with {word} in the message: {}", self.message()))

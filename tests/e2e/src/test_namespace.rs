@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use agentloop_test_support::json;
 use anyhow::{Context, Result, bail, ensure};
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
@@ -18,10 +19,10 @@ use kube::{
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Cluster, Output},
+    cluster::{Cluster, ProgramOutput},
     history::History,
-    operator::Operator,
-    task::{self, Task},
+    operator::OperatorRelease,
+    task::{self, TaskManifest},
     task_snapshot::TaskSnapshot,
     wait::{PATIENCE, all_the_time, eventually},
 };
@@ -33,7 +34,7 @@ pub struct TestNamespace {
     /// The namespace's name.
     pub namespace: String,
     /// The operator that serves it.
-    pub operator: Operator,
+    pub operator: OperatorRelease,
     /// All pods that it ever had.
     pub history: History,
     tasks: Api<DynamicObject>,
@@ -43,7 +44,7 @@ impl TestNamespace {
     /// A namespace that the shared operator serves.
     pub async fn shared(name: &str) -> Result<Self> {
         let cluster = Cluster::connect().await?;
-        let operator = Operator::shared(&cluster).await?;
+        let operator = OperatorRelease::shared(&cluster).await?;
         let namespace = create_namespace(&cluster, name).await?;
         Ok(Self::at(cluster, namespace, operator))
     }
@@ -52,18 +53,17 @@ impl TestNamespace {
     pub async fn own(name: &str, values: &[&str]) -> Result<Self> {
         let cluster = Cluster::connect().await?;
         let namespace = create_namespace(&cluster, name).await?;
-        let operator = Operator::own(&cluster, &namespace, "", values).await?;
+        let operator = OperatorRelease::own(&cluster, &namespace, "", values).await?;
         Ok(Self::at(cluster, namespace, operator))
     }
 
-    /// Installs one more operator for the same namespace, with a Lease of its own: both are at work, and each task is
-    /// served by one of them.
-    /// The test must remove it.
-    pub async fn rival(&self) -> Result<Operator> {
-        Operator::own(&self.cluster, &self.namespace, "-b", &[]).await
+    /// Installs another operator for the same namespace, with a Lease of its own. Both work, and each task is served by
+    /// one of them. The test must remove it.
+    pub async fn rival(&self) -> Result<OperatorRelease> {
+        OperatorRelease::own(&self.cluster, &self.namespace, "-b", &[]).await
     }
 
-    fn at(cluster: Cluster, namespace: String, operator: Operator) -> Self {
+    fn at(cluster: Cluster, namespace: String, operator: OperatorRelease) -> Self {
         let kind = GroupVersionKind::gvk("agentloop.dev", "v1alpha1", "AgentTask");
         let resource = ApiResource::from_gvk_with_plural(&kind, "agenttasks");
         let tasks = Api::namespaced_with(cluster.client.clone(), &namespace, &resource);
@@ -71,8 +71,8 @@ impl TestNamespace {
         Self { cluster, namespace, operator, history, tasks }
     }
 
-    /// Runs a test. After success it removes everything, which must work. After a failure it keeps everything and
-    /// prints a report.
+    /// Runs a test. After success it removes everything, and fails if that is impossible. After a failure it keeps
+    /// everything and prints a report.
     pub async fn run(self, test: impl AsyncFnOnce(&Self) -> Result<()>) -> Result<()> {
         match AssertUnwindSafe(test(&self)).catch_unwind().await {
             Ok(Ok(())) => self.remove().await,
@@ -90,7 +90,7 @@ impl TestNamespace {
     // === tasks ===
 
     /// Creates a task.
-    pub async fn create(&self, task: &Task) -> Result<TaskSnapshot> {
+    pub async fn create(&self, task: &TaskManifest) -> Result<TaskSnapshot> {
         let object: DynamicObject = serde_json::from_value(task.manifest())?;
         let created = self.tasks.create(&PostParams::default(), &object).await?;
         Ok(TaskSnapshot(serde_json::to_value(created)?))
@@ -114,7 +114,7 @@ impl TestNamespace {
         Ok(TaskSnapshot(serde_json::to_value(patched)?))
     }
 
-    /// Asks for a task's deletion, and waits until it and its pods are gone.
+    /// Deletes a task, and waits until it and its pods are gone.
     pub async fn delete(&self, name: &str) -> Result<()> {
         let uid = self.get(name).await?.uid().to_owned();
         self.tasks.delete(name, &DeleteParams::default()).await?;
@@ -128,7 +128,7 @@ impl TestNamespace {
         eventually(PATIENCE, "the task and its pods are gone", async || {
             let tasks = self.tasks.list(&ListParams::default()).await.map_err(|e| e.to_string())?;
             if tasks.items.iter().any(|task| task.uid().as_deref() == Some(uid)) {
-                return Err("the task is there".to_owned());
+                return Err("the task still exists".to_owned());
             }
             let left =
                 pods.list(&ListParams::default().labels(&selector)).await.map_err(|e| e.to_string())?;
@@ -138,16 +138,16 @@ impl TestNamespace {
         .await
     }
 
-    /// Waits until a task is like this.
+    /// Waits until a task meets a condition.
     pub async fn until(
         &self,
         name: &str,
         within: Duration,
         what: &str,
-        holds: impl Fn(&TaskSnapshot) -> bool,
+        is_met: impl Fn(&TaskSnapshot) -> bool,
     ) -> Result<TaskSnapshot> {
         eventually(within, &format!("{name} {what}"), async || match self.get(name).await {
-            Ok(snapshot) if holds(&snapshot) => Ok(snapshot),
+            Ok(snapshot) if is_met(&snapshot) => Ok(snapshot),
             Ok(snapshot) => Err(snapshot.to_string()),
             Err(error) => Err(format!("{error:#}")),
         })
@@ -156,11 +156,24 @@ impl TestNamespace {
 
     /// Waits until a task is in this state, such as `CircuitOpen/NoChange`, and its status is that of the newest spec.
     pub async fn until_state(&self, name: &str, within: Duration, state: &str) -> Result<TaskSnapshot> {
-        let holds = |snapshot: &TaskSnapshot| {
+        let is_met = |snapshot: &TaskSnapshot| {
             snapshot.state() == state
                 && snapshot.number("/status/observedGeneration") == snapshot.number("/metadata/generation")
         };
-        self.until(name, within, &format!("is {state}"), holds).await
+        self.until(name, within, &format!("is {state}"), is_met).await
+    }
+
+    /// Waits until a task is suspended and has no active iteration.
+    pub async fn until_suspended(&self, name: &str) -> Result<TaskSnapshot> {
+        self.until(name, PATIENCE, "is suspended without an active iteration", |now| {
+            now.state() == "Suspended" && now.active_pod().is_none()
+        })
+        .await
+    }
+
+    /// Waits until the first iteration of a task was counted.
+    pub async fn until_counted(&self, name: &str) -> Result<TaskSnapshot> {
+        self.until(name, crate::iterations(1), "has counted an iteration", |now| now.iterations() == 1).await
     }
 
     /// Waits until the agent of this iteration runs.
@@ -173,23 +186,23 @@ impl TestNamespace {
         .await
     }
 
-    /// Checks that a task stays like this for a while.
+    /// Checks that a task meets a condition for a while.
     pub async fn stays(
         &self,
         name: &str,
         how_long: Duration,
-        holds: impl Fn(&TaskSnapshot) -> bool,
+        is_met: impl Fn(&TaskSnapshot) -> bool,
     ) -> Result<TaskSnapshot> {
         all_the_time(how_long, async || {
             let snapshot = self.get(name).await?;
-            ensure!(holds(&snapshot), "it did not stay like that: {snapshot}");
+            ensure!(is_met(&snapshot), "the task changed: {snapshot}");
             Ok(())
         })
         .await?;
         self.get(name).await
     }
 
-    /// Checks which iterations ever ran, by their pods, and that none had two.
+    /// Checks which iterations ever ran, according to their pods, and that none ran in two pods.
     pub fn ran(&self, snapshot: &TaskSnapshot, iterations: &[i32]) -> Result<()> {
         let started = self.history.started(snapshot.uid());
         ensure!(started == iterations, "the iterations that ran are {started:?}, not {iterations:?}");
@@ -206,20 +219,20 @@ impl TestNamespace {
         self.ran(snapshot, &all)
     }
 
-    /// Runs the command of a task's message that contains this word.
+    /// Runs the command in a task's message that contains this word.
     pub async fn paste(&self, snapshot: &TaskSnapshot, word: &str) -> Result<()> {
         let command = snapshot.command_with(word)?;
-        self.cluster.shell(&command).await?.good().with_context(|| command.clone())?;
+        self.cluster.shell(&command).await?.success().with_context(|| command.clone())?;
         Ok(())
     }
 
-    /// Signals an agent that waits in its current iteration to continue. The agent may end before the command that
-    /// signals it, which then fails with its container.
+    /// Signals an agent that waits in its current iteration to continue. The agent may exit before the command that
+    /// signals it has finished; the command then fails with the container.
     pub async fn signal_agent(&self, snapshot: &TaskSnapshot) -> Result<()> {
         let pod = snapshot.active_pod().with_context(|| format!("nothing runs: {snapshot}"))?;
         let touch = ["exec", pod, "-c", "agent", "--", "touch", "/workspace/.agentloop/told"];
         eventually(PATIENCE, "the agent gets the signal", async || {
-            let sent = self.kubectl(&touch).await.and_then(Output::good);
+            let sent = self.kubectl(&touch).await.and_then(ProgramOutput::success);
             let runs =
                 self.history.of(snapshot.uid()).iter().any(|one| one.name == pod && is_running(&one.pod));
             if runs { sent.map(drop).map_err(|error| format!("{error:#}")) } else { Ok(()) }
@@ -230,31 +243,91 @@ impl TestNamespace {
     // === other objects ===
 
     /// Runs kubectl in the test's namespace.
-    pub async fn kubectl(&self, arguments: &[&str]) -> Result<Output> {
+    pub async fn kubectl(&self, arguments: &[&str]) -> Result<ProgramOutput> {
         let mut all = vec!["-n", &self.namespace];
         all.extend(arguments);
         self.cluster.kubectl(&all).await
     }
 
     /// Applies an object with kubectl, in the test's namespace if it has none.
-    pub async fn apply(&self, object: &Value) -> Result<Output> {
+    pub async fn apply(&self, object: &Value) -> Result<ProgramOutput> {
         self.cluster.kubectl_with(&["-n", &self.namespace, "apply", "-f", "-"], &object.to_string()).await
     }
 
-    /// The events about an object: type, reason and note.
+    /// Runs `act` while an admission policy with this validation applies to the pods of the namespace. `probe` is a task
+    /// whose pod the policy refuses.
+    pub async fn with_admission_policy<T>(
+        &self,
+        validation: Value,
+        probe: &TaskManifest,
+        act: impl AsyncFnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let name = &self.namespace;
+        let refusal = json::text(&validation, "/message").to_owned();
+        let policy = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+            "metadata": { "name": name },
+            "spec": {
+                "matchConstraints": { "resourceRules": [
+                    { "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"] },
+                ] },
+                "validations": [validation],
+            },
+        });
+        let binding = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": { "name": name },
+            "spec": {
+                "policyName": name,
+                "validationActions": ["Deny"],
+                "matchResources": {
+                    "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": name } },
+                },
+            },
+        });
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] }).to_string();
+        self.cluster.kubectl_with(&["apply", "-f", "-"], &list).await?.success()?;
+        let result = async {
+            self.until_refused(probe, &refusal).await?;
+            act().await
+        }
+        .await;
+        let delete = ["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", name];
+        self.cluster.kubectl(&delete).await?.success()?;
+        result
+    }
+
+    /// Waits until a dry run shows that the pod of a task is refused: a policy takes effect after a moment.
+    async fn until_refused(&self, task: &TaskManifest, refusal: &str) -> Result<()> {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": "probe" },
+            "spec": task.manifest().pointer("/spec/template/spec"),
+        })
+        .to_string();
+        let create = ["-n", &self.namespace, "create", "--dry-run=server", "-f", "-"];
+        eventually(PATIENCE, "the policy is in force", async || {
+            let output = self.cluster.kubectl_with(&create, &pod).await.map_err(|error| error.to_string())?;
+            if output.text.contains(refusal) { Ok(()) } else { Err(output.text) }
+        })
+        .await
+    }
+
+    /// The Events about an object: type, reason and note.
     pub async fn events(&self, uid: &str) -> Result<Vec<(String, String, String)>> {
         let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
         let about = ListParams::default().fields(&format!("involvedObject.uid={uid}"));
-        let words = |event: Event| {
-            let word = Option::unwrap_or_default;
-            (word(event.type_), word(event.reason), word(event.message))
+        let texts = |event: Event| {
+            let text = Option::unwrap_or_default;
+            (text(event.type_), text(event.reason), text(event.message))
         };
-        Ok(events.list(&about).await?.items.into_iter().map(words).collect())
+        Ok(events.list(&about).await?.items.into_iter().map(texts).collect())
     }
 
     /// The output of a shell command in a pod that mounts a task's workspace PVC as /workspace.
-    pub async fn look_into(&self, pvc: &str, line: &str) -> Result<String> {
-        let mut container = task::container("look", &["/bin/sh", "-c", line]);
+    pub async fn run_in_pvc(&self, pvc: &str, line: &str) -> Result<String> {
+        let mut container = task::container("read", &["/bin/sh", "-c", line]);
         if let Value::Object(fields) = &mut container {
             fields.insert(
                 "volumeMounts".to_owned(),
@@ -264,7 +337,7 @@ impl TestNamespace {
         let pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": { "generateName": "look-" },
+            "metadata": { "generateName": "read-" },
             "spec": {
                 "restartPolicy": "Never",
                 "containers": [container],
@@ -279,15 +352,15 @@ impl TestNamespace {
             if matches!(phase.as_str(), "Succeeded" | "Failed") { Ok(()) } else { Err(phase) }
         })
         .await?;
-        let said = self.kubectl(&["logs", &name]).await?.good()?;
+        let log = self.kubectl(&["logs", &name]).await?.success()?;
         pods.delete(&name, &DeleteParams::default()).await?;
-        Ok(said)
+        Ok(log)
     }
 
     /// The name of the PVC that was created for a task.
     pub async fn pvc_of(&self, snapshot: &TaskSnapshot) -> Result<String> {
         let selector = format!("agentloop.dev/task-uid={}", snapshot.uid());
-        let name = self.kubectl(&["get", "pvc", "-l", &selector, "-o", "name"]).await?.good()?;
+        let name = self.kubectl(&["get", "pvc", "-l", &selector, "-o", "name"]).await?.success()?;
         let name = name.trim().strip_prefix("persistentvolumeclaim/");
         name.map(str::to_owned).context("the task has no PVC")
     }
@@ -297,11 +370,11 @@ impl TestNamespace {
     async fn remove(&self) -> Result<()> {
         let namespaces: Api<Namespace> = Api::all(self.cluster.client.clone());
         match namespaces.delete(&self.namespace, &DeleteParams::default()).await {
-            // The test itself has deleted it.
+            // The test itself deleted it.
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
             other => drop(other?),
         }
-        // With many pods it takes a while.
+        // This takes a while if there are many pods.
         let gone = eventually(PATIENCE * 3, "the test's namespace is gone", async || {
             match namespaces.get_opt(&self.namespace).await {
                 Ok(None) => Ok(()),
@@ -320,17 +393,18 @@ impl TestNamespace {
 
     /// Prints the objects in the namespace, so that the cause of a failure can be found.
     async fn report(&self) {
-        let looks: [&[&str]; 4] = [
+        let commands: [&[&str]; 4] = [
             &["get", "agt", "-o", "yaml", "--show-managed-fields=false"],
             &["get", "pods", "-o", "wide", "--show-labels"],
             &["get", "pvc"],
             &["get", "events", "--sort-by=.metadata.creationTimestamp"],
         ];
-        // Captured with the test's own output.
+        // The test harness captures standard error with the test's own output.
         eprintln!("\n=== {} ===", self.namespace);
-        for look in looks {
-            let said = self.kubectl(look).await.map_or_else(|error| error.to_string(), |output| output.text);
-            eprintln!("--- kubectl {}\n{said}", look.join(" "));
+        for command in commands {
+            let text =
+                self.kubectl(command).await.map_or_else(|error| error.to_string(), |output| output.text);
+            eprintln!("--- kubectl {}\n{text}", command.join(" "));
         }
         let log = self.operator.log().await.unwrap_or_else(|error| error.to_string());
         eprintln!("--- the operator's log\n{log}");

@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use agentloop_e2e::{Node, PATIENCE, Task, TestNamespace, iterations};
+use agentloop_e2e::{DONE, Node, PATIENCE, TaskManifest, TestNamespace, iterations};
 use anyhow::{Result, ensure};
 use tokio::sync::Mutex;
 
-const DONE: &str = "Succeeded/Completed";
 static THE_NODE: Mutex<()> = Mutex::const_new(());
 
 /// Runs a test that has the node to itself, and repairs the node afterwards.
@@ -26,9 +25,9 @@ async fn with_the_node(
     .await
 }
 
-/// A task that is disturbed in its first iteration, and done in its second.
-fn disturbed(name: &str) -> Task {
-    Task::new(name, &["change", "idle-until=2", "ready"]).pvc().max(5)
+/// A task that is disturbed in its first iteration and done in its second.
+fn disturbed(name: &str) -> TaskManifest {
+    TaskManifest::new(name, &["change", "idle-until=2", "ready"]).pvc().max(5)
 }
 
 /// Waits until the disturbed iteration was charged once, with this outcome, and the second one did the work.
@@ -42,14 +41,14 @@ async fn continues(ns: &TestNamespace, name: &str, outcome: &str) -> Result<()> 
 async fn on_an_unreachable_node_nothing_is_charged_or_started_and_when_it_is_back_everything_continues()
 -> Result<()> {
     with_the_node("silent", async |ns, node| {
-        // One ends by itself, unseen; the other is deleted.
-        ns.create(&Task::new("left", &["change", "sleep=15", "ready"]).pvc()).await?;
+        // One pod ends while its node is unreachable; the other is deleted.
+        ns.create(&TaskManifest::new("left", &["change", "sleep=15", "ready"]).pvc()).await?;
         ns.create(&disturbed("deleted")).await?;
         ns.until_running("left", 1).await?;
         let snapshot = ns.until_running("deleted", 1).await?;
         let pod = snapshot.active_pod().unwrap_or_default().to_owned();
         node.stop().await?;
-        ns.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?.good()?;
+        ns.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?.success()?;
 
         let lost = ns.until_state("deleted", PATIENCE, "Waiting/NodeLost").await?;
         ensure!(lost.message().contains("node") && lost.message().contains("may still be running"), "{lost}");
@@ -68,7 +67,7 @@ async fn on_an_unreachable_node_nothing_is_charged_or_started_and_when_it_is_bac
 }
 
 #[tokio::test]
-async fn an_iteration_on_a_node_that_is_said_to_be_off_is_charged_once_and_the_next_waits_for_a_node()
+async fn an_iteration_on_a_node_that_was_declared_off_is_charged_once_and_the_next_waits_for_a_node()
 -> Result<()> {
     with_the_node("off", async |ns, node| {
         ns.create(&disturbed("stranded")).await?;
@@ -91,8 +90,8 @@ async fn a_drain_is_not_held_up_and_the_loop_continues_once_a_node_takes_pods_ag
     with_the_node("drain", async |ns, node| {
         ns.create(&disturbed("drained")).await?;
         ns.until_running("drained", 1).await?;
-        let said = node.drain(&["--ignore-daemonsets", "--delete-emptydir-data"]).await?.good()?;
-        ensure!(said.contains("drained-") && said.contains("evicted"), "the pod was not evicted: {said}");
+        let text = node.drain(&["--ignore-daemonsets", "--delete-emptydir-data"]).await?.success()?;
+        ensure!(text.contains("drained-") && text.contains("evicted"), "the pod was not evicted: {text}");
         let snapshot = ns.until_state("drained", PATIENCE, "Waiting/Unschedulable").await?;
         ensure!(snapshot.iterations() == 1, "{snapshot}");
         ns.ran(&snapshot, &[1])?;

@@ -7,15 +7,15 @@
 //!   "key": "the one key that is accepted",
 //!   "refuse": { "first": 2, "error": { "type": "rate_limit_exceeded", "message": "…" }, "retryAfter": 1 },
 //!   "iterations": [
-//!     [{ "run": "make", "tokens": [100, 60, 7] }, { "say": "make said: {said}", "tokens": [200, 160, 9] }]
+//!     [{ "run": "make", "tokens": [100, 60, 7] }, { "say": "make printed: {output}", "tokens": [200, 160, 9] }]
 //!   ]
 //! }
 //! ```
 //!
 //! The prompt says which iteration it is. Each request takes the next step of the iteration: a command for the agent to
-//! run, or the last message, in which `{said}` is the output of the command before it. Tokens are input, cached input
-//! and output. The first requests, as many as `refuse` says, get a 429; an error with `resetsIn` contains that time.
-//! Every request is logged as a line on standard output.
+//! run, or the last message, in which `{output}` stands for the output of the previous command. `tokens` are input, cached
+//! input and output tokens. The number of first requests in `refuse` gets a 429; if the error has `resetsIn`, the response
+//! contains that time. Every request is logged as a line on standard output.
 
 use std::{
     env,
@@ -33,22 +33,22 @@ use std::{
 use serde_json::{Value, json};
 
 const ADDRESS: &str = "0.0.0.0:8080";
-/// A prompt with its tools is some 40 KB.
+/// A prompt with its tools has about 40 KB.
 const BODY_BYTES: u64 = 16 << 20;
 
 struct Model {
     script: Value,
     /// Requests with the right key.
-    asked: AtomicU64,
+    requests: AtomicU64,
 }
 
-struct Request {
+struct ModelRequest {
     line: String,
     key: String,
     body: Vec<u8>,
 }
 
-struct Answer {
+struct ModelResponse {
     status: &'static str,
     headers: String,
     body: String,
@@ -59,10 +59,10 @@ struct Answer {
 fn main() -> ExitCode {
     let script = env::var("SCRIPT").ok().and_then(|text| serde_json::from_str(&text).ok());
     let (Some(script), Ok(listener)) = (script, TcpListener::bind(ADDRESS)) else {
-        eprintln!("SCRIPT must hold JSON, and {ADDRESS} must be free");
+        eprintln!("SCRIPT must contain JSON, and {ADDRESS} must be free");
         return ExitCode::FAILURE;
     };
-    let model = Arc::new(Model { script, asked: AtomicU64::new(0) });
+    let model = Arc::new(Model { script, requests: AtomicU64::new(0) });
     for stream in listener.incoming().flatten() {
         let model = Arc::clone(&model);
         thread::spawn(move || {
@@ -78,13 +78,13 @@ impl Model {
     fn serve(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         let request = read(&mut BufReader::new(stream))?;
-        // A probe opens a connection, and no more.
+        // A probe only opens a connection.
         if request.line.is_empty() {
             return Ok(());
         }
-        let answer = self.answer(&request);
-        println!("{}", answer.log);
-        let Answer { status, headers, body, .. } = answer;
+        let response = self.respond(&request);
+        println!("{}", response.log);
+        let ModelResponse { status, headers, body, .. } = response;
         let length = body.len();
         let mut stream = stream;
         write!(
@@ -93,32 +93,32 @@ impl Model {
         )
     }
 
-    fn answer(&self, request: &Request) -> Answer {
+    fn respond(&self, request: &ModelRequest) -> ModelResponse {
         if !(request.line.starts_with("POST ") && request.line.contains("/responses ")) {
-            return plain("404 Not Found", &json!({ "message": "only /responses is here" }), &request.line);
+            return plain("404 Not Found", &json!({ "message": "only /responses exists" }), &request.line);
         }
         let key = self.script.get("key").and_then(Value::as_str).unwrap_or_default();
         if request.key != format!("Bearer {key}") {
             let error = json!({ "type": "invalid_request_error", "code": "invalid_api_key", "message": "Incorrect API key provided" });
             return plain("401 Unauthorized", &error, "refused: 401");
         }
-        let before = self.asked.fetch_add(1, Ordering::SeqCst);
+        let before = self.requests.fetch_add(1, Ordering::SeqCst);
         if let Some(refuse) = self.script.get("refuse").filter(|refuse| before < number(refuse, "first")) {
             return refusal(refuse);
         }
-        let asked = serde_json::from_slice(&request.body).unwrap_or_default();
-        self.step(&asked, before)
+        let body = serde_json::from_slice(&request.body).unwrap_or_default();
+        self.step(&body, before)
     }
 
-    /// The step that the conversation has come to.
-    fn step(&self, asked: &Value, id: u64) -> Answer {
-        let items = asked.get("input").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    /// The step that the conversation has reached.
+    fn step(&self, request: &Value, id: u64) -> ModelResponse {
+        let items = request.get("input").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let outputs: Vec<&str> = items
             .iter()
             .filter(|item| item.get("type").is_some_and(|kind| kind == "function_call_output"))
             .map(|item| item.get("output").and_then(Value::as_str).unwrap_or_default())
             .collect();
-        let Some(iteration) = iteration(&asked.to_string()) else {
+        let Some(iteration) = iteration(&request.to_string()) else {
             let error = json!({ "message": "the prompt does not say which iteration it is" });
             return plain("400 Bad Request", &error, "no iteration");
         };
@@ -129,16 +129,16 @@ impl Model {
         };
         // The agent reports the exit code of the command, and then its output.
         let last = outputs.last().copied().unwrap_or_default();
-        let said = last.split_once("Output:\n").map_or(last, |(_, said)| said).trim();
+        let output = last.split_once("Output:\n").map_or(last, |(_, output)| output).trim();
         let text = |name: &str| step.get(name).and_then(Value::as_str);
         let item = match (text("run"), text("say")) {
             (Some(command), _) => json!({
                 "type": "function_call", "id": format!("fc_{id}"), "call_id": format!("call_{id}"),
                 "name": "exec_command", "arguments": json!({ "cmd": command }).to_string(),
             }),
-            (None, words) => json!({
+            (None, text) => json!({
                 "type": "message", "id": format!("msg_{id}"), "role": "assistant",
-                "content": [{ "type": "output_text", "text": words.unwrap_or_default().replace("{said}", said) }],
+                "content": [{ "type": "output_text", "text": text.unwrap_or_default().replace("{output}", output) }],
             }),
         };
         let tokens = |at: usize| {
@@ -159,11 +159,11 @@ impl Model {
             let kind = event.get("type").and_then(Value::as_str).unwrap_or_default();
             format!("event: {kind}\ndata: {event}\n\n")
         };
-        Answer {
+        ModelResponse {
             status: "200 OK",
             headers: "content-type: text/event-stream\r\n".to_owned(),
             body: events.iter().map(event).collect(),
-            log: format!("iteration {iteration} step {}: {step}; heard {said:?}", outputs.len()),
+            log: format!("iteration {iteration} step {}: {step}; last output {output:?}", outputs.len()),
         }
     }
 }
@@ -172,8 +172,8 @@ fn number(value: &Value, name: &str) -> u64 {
     value.get(name).and_then(Value::as_u64).unwrap_or(0)
 }
 
-fn plain(status: &'static str, error: &Value, log: &str) -> Answer {
-    Answer {
+fn plain(status: &'static str, error: &Value, log: &str) -> ModelResponse {
+    ModelResponse {
         status,
         headers: "content-type: application/json\r\n".to_owned(),
         body: json!({ "error": error }).to_string(),
@@ -181,7 +181,7 @@ fn plain(status: &'static str, error: &Value, log: &str) -> Answer {
     }
 }
 
-fn refusal(refuse: &Value) -> Answer {
+fn refusal(refuse: &Value) -> ModelResponse {
     let mut error = refuse.get("error").cloned().unwrap_or_default();
     if let Some(seconds) = error.get("resetsIn").and_then(Value::as_u64)
         && let Some(at) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()
@@ -189,22 +189,22 @@ fn refusal(refuse: &Value) -> Answer {
     {
         fields.insert("resets_at".to_owned(), json!(at.as_secs() + seconds));
     }
-    let mut answer = plain("429 Too Many Requests", &error, "refused: 429");
+    let mut response = plain("429 Too Many Requests", &error, "refused: 429");
     if let Some(seconds) = refuse.get("retryAfter") {
-        answer.headers = format!("{}retry-after: {seconds}\r\n", answer.headers);
+        response.headers = format!("{}retry-after: {seconds}\r\n", response.headers);
     }
-    answer
+    response
 }
 
 /// The iteration in the prompt's section on the loop. Text that the agent itself adds comes before it.
-fn iteration(asked: &str) -> Option<usize> {
-    let (_, rest) = asked.rsplit_once("This is iteration ")?;
+fn iteration(request: &str) -> Option<usize> {
+    let (_, rest) = request.rsplit_once("This is iteration ")?;
     rest.split(' ').next()?.parse().ok()
 }
 
 /// An HTTP/1.1 request with a Content-Length.
-fn read(stream: &mut impl BufRead) -> io::Result<Request> {
-    let mut request = Request { line: String::new(), key: String::new(), body: Vec::new() };
+fn read(stream: &mut impl BufRead) -> io::Result<ModelRequest> {
+    let mut request = ModelRequest { line: String::new(), key: String::new(), body: Vec::new() };
     stream.read_line(&mut request.line)?;
     let mut length = 0;
     loop {

@@ -1,16 +1,14 @@
-//! The two ways to bring the runner into a pod.
+//! The two ways to inject the runner into a pod.
 
-use agentloop_e2e::{PATIENCE, Task, TaskSnapshot, TestNamespace, eventually, iterations};
+use agentloop_e2e::{DONE, PATIENCE, TaskManifest, TaskSnapshot, TestNamespace, iterations};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-const DONE: &str = "Succeeded/Completed";
-
-/// Runs a task to its end with this injection, and returns how its pod got the runner: by an image volume, by an init
+/// Runs a task to its end with this injection. Returns whether its pod has an image volume and whether it has an init
 /// container.
 async fn ways(ns: &TestNamespace, name: &str, injection: &str) -> Result<(bool, bool)> {
     ns.operator.install(&["--set", &format!("runner.injection={injection}")]).await?;
-    ns.create(&Task::new(name, &["prompt", "change", "ready-at=2"]).pvc()).await?;
+    ns.create(&TaskManifest::new(name, &["prompt", "change", "ready-at=2"]).pvc()).await?;
     let snapshot = ns.until_state(name, iterations(2), DONE).await?;
     ns.exactly(&snapshot, 2)?;
     let pods = ns.history.of(snapshot.uid());
@@ -19,38 +17,38 @@ async fn ways(ns: &TestNamespace, name: &str, injection: &str) -> Result<(bool, 
     Ok((by_volume, spec.init_containers.iter().flatten().next().is_some()))
 }
 
-/// Its namespace enforces the restricted level, as all of these tests' do.
+/// As in all of these tests, the namespace enforces the restricted pod security standard.
 #[tokio::test]
-async fn the_runner_comes_as_an_image_volume_or_by_an_init_container_as_it_was_set() -> Result<()> {
+async fn the_runner_is_injected_by_an_image_volume_or_an_init_container_as_configured() -> Result<()> {
     TestNamespace::own("injection", &[])
         .await?
         .run(async |ns| {
-            ensure!(ways(ns, "volume", "image-volume").await? == (true, false), "no image volume alone");
-            ensure!(ways(ns, "init", "init-container").await? == (false, true), "no init container alone");
+            ensure!(ways(ns, "volume", "image-volume").await? == (true, false), "not only an image volume");
+            ensure!(ways(ns, "init", "init-container").await? == (false, true), "not only an init container");
             Ok(())
         })
         .await
 }
 
-/// In the range of the policy below, as a namespace of OpenShift has one.
+/// A user in the range of the policy below. OpenShift has such a range for each namespace.
 const USER: i64 = 1_000_680_001;
 
 /// A task that leaves its user to the pod.
-fn fitting(name: &str, resources: Value) -> Task {
+fn fitting(name: &str, resources: Value) -> TaskManifest {
     let user = json!({ "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": USER, "fsGroup": USER });
     let context = json!({
         "allowPrivilegeEscalation": false,
         "capabilities": { "drop": ["ALL"] },
         "seccompProfile": { "type": "RuntimeDefault" },
     });
-    Task::new(name, &["change", "ready"])
+    TaskManifest::new(name, &["change", "ready"])
         .max(1)
         .with("template/spec/securityContext", user)
         .with("template/spec/containers/0/securityContext", context)
         .with("template/spec/containers/0/resources", resources)
 }
 
-async fn fits(ns: &TestNamespace, task: &Task) -> Result<TaskSnapshot> {
+async fn fits(ns: &TestNamespace, task: &TaskManifest) -> Result<TaskSnapshot> {
     ns.create(task).await?;
     let settled = |now: &TaskSnapshot| now.iterations() > 0 || now.reason() == "PodRejected";
     let snapshot = ns.until(task.name(), iterations(1), "has stopped", settled).await?;
@@ -75,18 +73,17 @@ async fn passes_a_limit_range(ns: &TestNamespace) -> Result<()> {
         "maxLimitRequestRatio": { "cpu": "2", "memory": "1" },
     }]);
     let range = json!({ "apiVersion": "v1", "kind": "LimitRange", "metadata": { "name": "floor" }, "spec": { "limits": limits } });
-    ns.apply(&range).await?.good()?;
+    ns.apply(&range).await?.success()?;
     let resources = json!({
         "requests": { "cpu": "100m", "memory": "64Mi" },
         "limits": { "cpu": "200m", "memory": "64Mi" },
     });
     let passed = fits(ns, &fitting("floor", resources)).await;
-    ns.kubectl(&["delete", "limitrange", "floor"]).await?.good()?;
+    ns.kubectl(&["delete", "limitrange", "floor"]).await?.success()?;
     passed.map(drop)
 }
 
 async fn passes_a_range_of_users(ns: &TestNamespace) -> Result<()> {
-    let name = ns.namespace.clone();
     let of = |field: &str| {
         let user = "c.securityContext.runAsUser";
         let within = format!("({user} >= 1000680000 && {user} <= 1000689999)");
@@ -94,47 +91,12 @@ async fn passes_a_range_of_users(ns: &TestNamespace) -> Result<()> {
     };
     let rule =
         format!("(!has(object.spec.initContainers) || {}) && {}", of("initContainers"), of("containers"));
-    let policy = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
-        "metadata": { "name": name },
-        "spec": {
-            "matchConstraints": { "resourceRules": [
-                { "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"] },
-            ] },
-            "validations": [{ "expression": rule, "message": "runAsUser is out of the range" }],
-        },
-    });
-    let binding = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
-        "metadata": { "name": name },
-        "spec": {
-            "policyName": name,
-            "validationActions": ["Deny"],
-            "matchResources": { "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": name } } },
-        },
-    });
-    let manifest = json!({ "apiVersion": "v1", "kind": "List", "items": [policy, binding] }).to_string();
-    ns.cluster.kubectl_with(&["apply", "-f", "-"], &manifest).await?.good()?;
-    // A policy takes effect a moment later: a dry run of what it refuses shows when.
-    let refused = Task::new("refused", &[]);
-    let probe = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "probe" },
-        "spec": refused.manifest().pointer("/spec/template/spec"),
-    });
-    let passed = async {
-        eventually(PATIENCE, "the policy is in force", async || {
-            let create = ["-n", &ns.namespace, "create", "--dry-run=server", "-f", "-"];
-            let tried = ns.cluster.kubectl_with(&create, &probe.to_string()).await;
-            let said = tried.map_err(|error| error.to_string())?.text;
-            if said.contains("out of the range") { Ok(()) } else { Err(said) }
-        })
-        .await?;
-        fits(ns, &fitting("range", json!({ "requests": { "cpu": "5m" } }))).await
-    }
-    .await;
-    let delete = ["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", &name];
-    ns.cluster.kubectl(&delete).await?.good()?;
-    passed.map(drop)
+    let validation = json!({ "expression": rule, "message": "runAsUser is out of the range" });
+    let refused = TaskManifest::new("refused", &[]);
+    ns.with_admission_policy(validation, &refused, async || {
+        fits(ns, &fitting("range", json!({ "requests": { "cpu": "5m" } }))).await.map(drop)
+    })
+    .await
 }
 
 #[tokio::test]
@@ -142,7 +104,7 @@ async fn the_init_container_fits_if_the_template_fits_and_changes_no_class_of_se
     TestNamespace::own("fits", &["--set", "runner.injection=init-container"])
         .await?
         .run(async |ns| {
-            // Try each, even if one before it failed.
+            // All three run, even if one of them fails.
             let all = [
                 stays_guaranteed(ns).await,
                 passes_a_limit_range(ns).await,
@@ -162,7 +124,7 @@ async fn a_pod_that_waits_for_a_wrong_image_of_the_runner_is_replaced_once_an_up
     TestNamespace::own("wrong-runner", &["--set", "runner.image.tag=no-such-tag"])
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("waits", &["change", "ready"]).max(1)).await?;
+            ns.create(&TaskManifest::new("waits", &["change", "ready"]).max(1)).await?;
             ns.until("waits", PATIENCE, "waits for the image", |now| {
                 now.state() == "Waiting/ImagePullFailed" && now.message().contains("no-such-tag")
             })

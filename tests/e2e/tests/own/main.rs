@@ -1,4 +1,5 @@
-//! Tests with an operator of their own, which they disturb or set up otherwise. The shared one rests meanwhile.
+//! Tests with an operator of their own, which they disturb or configure differently. The shared one is scaled to zero
+//! meanwhile.
 
 mod codex;
 mod disturbed;

@@ -1,4 +1,4 @@
-//! The chart in the hands of tools that render it and apply the result, with no Helm in the cluster.
+//! The chart as tools use it that render it and apply the result, without a Helm release in the cluster.
 
 use agentloop_e2e::{Cluster, PATIENCE, eventually};
 use anyhow::{Result, ensure};
@@ -7,8 +7,8 @@ use serde_json::Value;
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/agentloop");
 
 async fn get(cluster: &Cluster, namespace: &str, of: &str) -> Result<Vec<Value>> {
-    let said = cluster.kubectl(&["-n", namespace, "get", of, "-o", "json"]).await?.good()?;
-    let list: Value = serde_json::from_str(&said)?;
+    let json = cluster.kubectl(&["-n", namespace, "get", of, "-o", "json"]).await?.success()?;
+    let list: Value = serde_json::from_str(&json)?;
     Ok(list.pointer("/items").and_then(Value::as_array).cloned().unwrap_or_default())
 }
 
@@ -16,15 +16,15 @@ fn number(object: &Value, pointer: &str) -> Option<i64> {
     object.pointer(pointer).and_then(Value::as_i64)
 }
 
-/// Renders the chart in this way, applies it, and checks that the operator is at work once every Job that
-/// came with it has ended.
+/// Renders the chart with these arguments, applies it, and checks that the operator still works after every Job of the
+/// chart has ended.
 async fn stays_at_work(cluster: &Cluster, namespace: &str, how: &[&str]) -> Result<()> {
     let watched = format!("watch.namespaces={{{namespace}}}");
     let mut arguments = vec!["template", "rendered", CHART, "--namespace", namespace];
     arguments.extend(["--set", "crds.install=false", "--set", "rbac.aggregate=false", "--set", &watched]);
     arguments.extend(how);
-    let rendered = cluster.helm(&arguments).await?.good()?;
-    cluster.kubectl_with(&["-n", namespace, "apply", "-f", "-"], &rendered).await?.good()?;
+    let rendered = cluster.helm(&arguments).await?.success()?;
+    cluster.kubectl_with(&["-n", namespace, "apply", "-f", "-"], &rendered).await?.success()?;
     eventually(PATIENCE, "the operator is ready, and every Job has ended", async || {
         let text = |error: anyhow::Error| format!("{error:#}");
         let jobs = get(cluster, namespace, "jobs").await.map_err(text)?;
@@ -40,7 +40,7 @@ async fn stays_at_work(cluster: &Cluster, namespace: &str, how: &[&str]) -> Resu
     ensure!(deployments.len() == 1, "{} Deployments", deployments.len());
     for one in &deployments {
         let replicas = ["/spec/replicas", "/status/readyReplicas"].map(|of| number(one, of));
-        ensure!(replicas == [Some(1); 2], "replicas asked for and ready: {replicas:?}");
+        ensure!(replicas == [Some(1); 2], "requested and ready replicas: {replicas:?}");
     }
     Ok(())
 }
@@ -48,14 +48,14 @@ async fn stays_at_work(cluster: &Cluster, namespace: &str, how: &[&str]) -> Resu
 #[tokio::test]
 async fn an_operator_that_was_rendered_and_applied_stays_at_work() -> Result<()> {
     let cluster = Cluster::connect().await?;
-    // Without a cluster at hand, as most tools do it, and with one, when the uninstall Job is rendered too.
+    // Without access to a cluster, as most tools render it, and with access, when the uninstall Job is rendered too.
     for (namespace, how) in
         [("e2e-rendered-alone", &[][..]), ("e2e-rendered-here", &["--dry-run=server"][..])]
     {
-        cluster.kubectl(&["delete", "namespace", namespace, "--ignore-not-found"]).await?.good()?;
-        cluster.kubectl(&["create", "namespace", namespace]).await?.good()?;
+        cluster.kubectl(&["delete", "namespace", namespace, "--ignore-not-found"]).await?.success()?;
+        cluster.kubectl(&["create", "namespace", namespace]).await?.success()?;
         stays_at_work(&cluster, namespace, how).await?;
-        cluster.kubectl(&["delete", "namespace", namespace, "--wait=false"]).await?.good()?;
+        cluster.kubectl(&["delete", "namespace", namespace, "--wait=false"]).await?.success()?;
     }
     Ok(())
 }

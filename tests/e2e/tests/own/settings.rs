@@ -1,12 +1,11 @@
-//! Settings that no test may change for the others.
+//! Settings that a test must not change for the others.
 
-use agentloop_e2e::{Task, TestNamespace, iterations};
+use agentloop_e2e::{DONE, TaskManifest, TestNamespace, iterations};
 use anyhow::{Result, ensure};
 
-const DONE: &str = "Succeeded/Completed";
-
 #[tokio::test]
-async fn an_agent_that_is_silent_after_its_final_event_is_ended_after_the_grace_that_is_set() -> Result<()> {
+async fn an_agent_that_is_silent_after_its_final_event_is_stopped_after_the_configured_grace_period()
+-> Result<()> {
     TestNamespace::own("exit-grace", &["--set", "config.agentExitGraceSeconds=1"])
         .await?
         .run(async |ns| {
@@ -14,7 +13,7 @@ async fn an_agent_that_is_silent_after_its_final_event_is_ended_after_the_grace_
 {"type":"result","subtype":"success","is_error":false,"result":"Done.\n\n<COMPLETION_GATE>\nready: true\nreason: every case passes\n</COMPLETION_GATE>\n","session_id":"s-1","usage":{"input_tokens":180,"output_tokens":60}}"#;
             // Its timeout is the default of an hour.
             let script = r#"date >/workspace/work; printf '%s\n' "$1"; exec sleep 3000"#;
-            ns.create(&Task::script("hangs", script, &[stream]).max(1)).await?;
+            ns.create(&TaskManifest::script("hangs", script, &[stream]).max(1)).await?;
             let snapshot = ns.until_state("hangs", iterations(1), DONE).await?;
             ensure!(snapshot.history("outcome") == ["Exited"], "{:?}", snapshot.history("outcome"));
             ensure!(snapshot.history("exitCode") == ["0"], "{:?}", snapshot.history("exitCode"));

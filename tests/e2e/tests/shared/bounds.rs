@@ -1,20 +1,17 @@
-//! The loop's bounds: done, the limit, and going on.
+//! The loop's bounds: done, the limit, and how it continues.
 
 use std::time::Duration;
 
-use agentloop_e2e::{Task, TaskSnapshot, TestNamespace, iterations};
+use agentloop_e2e::{DONE, LIMIT, TaskManifest, TaskSnapshot, TestNamespace, iterations};
 use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 
-const LIMIT: &str = "IterationLimitReached/IterationLimit";
-const DONE: &str = "Succeeded/Completed";
-
 async fn no_warning(ns: &TestNamespace, snapshot: &TaskSnapshot) -> Result<()> {
     for (type_, reason, note) in ns.events(snapshot.uid()).await? {
-        ensure!(type_ == "Normal", "an event is a {type_}: {reason}: {note}");
-        let words = format!("{reason} {note}").to_lowercase();
-        ensure!(!words.contains("fail") && !words.contains("error"), "an event speaks of failure: {words}");
+        ensure!(type_ == "Normal", "an Event is a {type_}: {reason}: {note}");
+        let text = format!("{reason} {note}").to_lowercase();
+        ensure!(!text.contains("fail") && !text.contains("error"), "an Event mentions a failure: {text}");
     }
     Ok(())
 }
@@ -24,7 +21,7 @@ async fn a_task_ready_at_iteration_3_of_10_succeeds_after_exactly_3_pods() -> Re
     TestNamespace::shared("ready-at-3")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("three", &["change", "ready-at=3"]).max(10)).await?;
+            ns.create(&TaskManifest::new("three", &["change", "ready-at=3"]).max(10)).await?;
             let snapshot = ns.until_state("three", iterations(3), DONE).await?;
             ensure!(snapshot.0.pointer("/status/progress") == Some(&json!("3/10")), "{snapshot}");
             ensure!(
@@ -46,7 +43,7 @@ async fn a_task_ready_on_its_last_allowed_iteration_is_done_and_not_at_its_limit
     TestNamespace::shared("ready-last")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("last", &["change", "ready-at=2"]).max(2)).await?;
+            ns.create(&TaskManifest::new("last", &["change", "ready-at=2"]).max(2)).await?;
             let snapshot = ns.until_state("last", iterations(2), DONE).await?;
             ns.exactly(&snapshot, 2)
         })
@@ -57,7 +54,7 @@ async fn a_task_ready_on_its_last_allowed_iteration_is_done_and_not_at_its_limit
 async fn with_the_policy_verify_a_command_decides_and_no_gate_is_needed() -> Result<()> {
     TestNamespace::shared("verify").await?.run(async |ns| {
         let verify = json!({ "policy": "Verify", "verify": { "command": ["/bin/test", "-e", "/workspace/iteration-3"] } });
-        ns.create(&Task::new("verified", &["change"]).pvc().max(10).with("completion", verify)).await?;
+        ns.create(&TaskManifest::new("verified", &["change"]).pvc().max(10).with("completion", verify)).await?;
         let snapshot = ns.until_state("verified", iterations(3), DONE).await?;
         ns.exactly(&snapshot, 3)
     })
@@ -65,21 +62,24 @@ async fn with_the_policy_verify_a_command_decides_and_no_gate_is_needed() -> Res
 }
 
 #[tokio::test]
-async fn a_gate_that_says_ready_is_refused_while_the_verify_command_fails() -> Result<()> {
+async fn a_ready_gate_does_not_complete_the_task_while_the_verify_command_fails() -> Result<()> {
     TestNamespace::shared("verify-gate")
         .await?
         .run(async |ns| {
             let line = "test -e /workspace/iteration-2 || { echo two is missing; exit 1; }";
             let verify = json!({ "verify": { "command": ["/bin/sh", "-c", line] } });
             ns.create(
-                &Task::new("hasty", &["prompt", "change", "ready"]).pvc().max(10).with("completion", verify),
+                &TaskManifest::new("hasty", &["prompt", "change", "ready"])
+                    .pvc()
+                    .max(10)
+                    .with("completion", verify),
             )
             .await?;
             let snapshot = ns.until_state("hasty", iterations(2), DONE).await?;
             ns.exactly(&snapshot, 2)?;
             let pods = ns.history.of(snapshot.uid());
             let second = pods.last().map(|pod| pod.name.clone()).unwrap_or_default();
-            let prompt = ns.kubectl(&["logs", &second, "-c", "agent"]).await?.good()?;
+            let prompt = ns.kubectl(&["logs", &second, "-c", "agent"]).await?.success()?;
             ensure!(prompt.contains("two is missing"), "the second prompt does not say why: {prompt}");
             Ok(())
         })
@@ -87,12 +87,12 @@ async fn a_gate_that_says_ready_is_refused_while_the_verify_command_fails() -> R
 }
 
 #[tokio::test]
-async fn a_task_that_is_never_ready_stops_at_10_and_its_own_message_lets_it_go_on_for_exactly_10_more()
+async fn a_task_that_is_never_ready_stops_at_10_and_the_command_in_its_message_allows_exactly_10_more()
 -> Result<()> {
     TestNamespace::shared("limit")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("never", &["change", "new-blocker"]).pvc()).await?;
+            ns.create(&TaskManifest::new("never", &["change", "new-blocker"]).pvc()).await?;
             let snapshot = ns.until_state("never", iterations(10), LIMIT).await?;
             ensure!(snapshot.iterations() == 10, "{snapshot}");
             ns.exactly(&snapshot, 10)?;
@@ -103,7 +103,7 @@ async fn a_task_that_is_never_ready_stops_at_10_and_its_own_message_lets_it_go_o
             );
             ensure!(
                 snapshot.condition("Stalled").is_some_and(|it| it.starts_with("False")),
-                "it counts as stalled"
+                "the task is stalled"
             );
             no_warning(ns, &snapshot).await?;
 
@@ -113,33 +113,33 @@ async fn a_task_that_is_never_ready_stops_at_10_and_its_own_message_lets_it_go_o
             ns.exactly(&snapshot, 20)?;
             no_warning(ns, &snapshot).await?;
 
-            let claim = ns.pvc_of(&snapshot).await?;
+            let pvc = ns.pvc_of(&snapshot).await?;
             let kept = ns
-                .look_into(&claim, "cat /workspace/iteration-1; wc -l </workspace/.agentloop/journal")
+                .run_in_pvc(&pvc, "cat /workspace/iteration-1; wc -l </workspace/.agentloop/journal")
                 .await?;
-            ensure!(kept.split_whitespace().eq(["1", "20"]), "the claim holds {kept:?}");
+            ensure!(kept.split_whitespace().eq(["1", "20"]), "the PVC contains {kept:?}");
             Ok(())
         })
         .await
 }
 
 #[tokio::test]
-async fn a_stop_at_the_limit_holds_until_the_limit_is_raised_and_no_other_change_starts_it() -> Result<()> {
-    TestNamespace::shared("limit-holds")
+async fn a_stop_at_the_limit_stays_in_effect_until_the_limit_is_raised_whatever_else_changes() -> Result<()> {
+    TestNamespace::shared("limit-stays")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("held", &["change", "new-blocker"]).max(2)).await?;
-            let stopped = ns.until_state("held", iterations(2), LIMIT).await?;
-            ns.patch("held", json!({ "resetToken": "again" })).await?;
-            ns.until_state("held", iterations(1), LIMIT).await?;
-            ns.patch("held", json!({ "suspend": true })).await?;
-            ns.until_state("held", iterations(1), "Suspended").await?;
-            ns.patch("held", json!({ "suspend": false })).await?;
-            ns.until_state("held", iterations(1), LIMIT).await?;
+            ns.create(&TaskManifest::new("limited", &["change", "new-blocker"]).max(2)).await?;
+            let stopped = ns.until_state("limited", iterations(2), LIMIT).await?;
+            ns.patch("limited", json!({ "resetToken": "again" })).await?;
+            ns.until_state("limited", iterations(1), LIMIT).await?;
+            ns.patch("limited", json!({ "suspend": true })).await?;
+            ns.until_state("limited", iterations(1), "Suspended").await?;
+            ns.patch("limited", json!({ "suspend": false })).await?;
+            ns.until_state("limited", iterations(1), LIMIT).await?;
             ns.exactly(&stopped, 2)?;
-            ns.patch("held", json!({ "maxIterations": 3 })).await?;
+            ns.patch("limited", json!({ "maxIterations": 3 })).await?;
             let snapshot = ns
-                .until("held", iterations(1), "stops after the third", |snapshot| {
+                .until("limited", iterations(1), "stops after the third", |snapshot| {
                     snapshot.state() == LIMIT && snapshot.iterations() == 3
                 })
                 .await?;
@@ -149,11 +149,11 @@ async fn a_stop_at_the_limit_holds_until_the_limit_is_raised_and_no_other_change
 }
 
 #[tokio::test]
-async fn a_limit_of_60_is_held_to_the_hard_limit_of_50_and_says_so() -> Result<()> {
+async fn a_limit_of_60_is_reduced_to_the_hard_limit_of_50_and_reported() -> Result<()> {
     TestNamespace::shared("clamped")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("greedy", &["change", "ready-at=2"]).max(60)).await?;
+            ns.create(&TaskManifest::new("greedy", &["change", "ready-at=2"]).max(60)).await?;
             let snapshot = ns.until_state("greedy", iterations(2), DONE).await?;
             ensure!(snapshot.0.pointer("/status/progress") == Some(&json!("2/50")), "{snapshot}");
             ensure!(
@@ -167,13 +167,15 @@ async fn a_limit_of_60_is_held_to_the_hard_limit_of_50_and_says_so() -> Result<(
 }
 
 #[tokio::test]
-async fn with_the_policy_exit_code_0_is_done_and_any_other_goes_on() -> Result<()> {
+async fn with_the_policy_exit_code_0_means_done_and_any_other_continues() -> Result<()> {
     TestNamespace::shared("exit-code")
         .await?
         .run(async |ns| {
             let policy = json!({ "policy": "ExitCode" });
-            ns.create(&Task::new("code", &["change", "exit-once=7"]).max(5).with("completion", policy))
-                .await?;
+            ns.create(
+                &TaskManifest::new("code", &["change", "exit-once=7"]).max(5).with("completion", policy),
+            )
+            .await?;
             let snapshot = ns.until_state("code", iterations(2), DONE).await?;
             ensure!(snapshot.history("exitCode") == ["7", "0"], "{:?}", snapshot.history("exitCode"));
             ns.exactly(&snapshot, 2)
@@ -181,25 +183,26 @@ async fn with_the_policy_exit_code_0_is_done_and_any_other_goes_on() -> Result<(
         .await
 }
 
-/// What a provider that refuses at once, and names a short time, has an agent print.
+/// What an agent prints if its provider refuses immediately and names a short time.
 const REFUSED: &str = r#"{"type":"system","subtype":"init","session_id":"s-1"}
 {"type":"result","is_error":true,"api_error_status":429,"result":"try again in 20s"}"#;
 
 #[tokio::test]
-async fn a_short_time_that_a_provider_names_shortens_no_delay_and_hidden_work_is_charged() -> Result<()> {
+async fn a_short_time_that_a_provider_names_does_not_shorten_the_delay_and_hidden_work_is_charged()
+-> Result<()> {
     TestNamespace::shared("free")
         .await?
         .run(async |ns| {
             let refused = r#"printf '%s\n' "$1"; exit 1"#;
             let hides =
                 format!("mkdir -p /workspace/.agentloop/w && date >>/workspace/.agentloop/w/log; {refused}");
-            ns.create(&Task::script("asks", refused, &[REFUSED]).max(1)).await?;
-            ns.create(&Task::script("hides", &hides, &[REFUSED]).pvc().max(1)).await?;
+            ns.create(&TaskManifest::script("asks", refused, &[REFUSED]).max(1)).await?;
+            ns.create(&TaskManifest::script("hides", &hides, &[REFUSED]).pvc().max(1)).await?;
             let snapshot = ns.until_state("asks", iterations(1), "Waiting/RateLimited").await?;
             ensure!(snapshot.iterations() == 0, "it was charged: {snapshot}");
             let wait = snapshot.not_before().map(|at| at.duration_since(Timestamp::now()).as_secs());
-            // What a look takes is off already.
-            ensure!(wait.is_some_and(|wait| wait > 50), "the next attempt comes in {wait:?} s");
+            // Some seconds have passed before the task is read.
+            ensure!(wait.is_some_and(|wait| wait > 50), "the next attempt starts in {wait:?} s");
             let snapshot = ns.until_state("hides", iterations(1), LIMIT).await?;
             ns.exactly(&snapshot, 1)
         })
@@ -207,13 +210,13 @@ async fn a_short_time_that_a_provider_names_shortens_no_delay_and_hidden_work_is
 }
 
 #[tokio::test]
-async fn what_completes_a_task_is_what_its_pod_was_asked_for_and_an_edit_in_between_completes_nothing()
--> Result<()> {
+async fn an_edit_of_the_completion_while_a_pod_runs_does_not_complete_the_task_by_the_old_one() -> Result<()>
+{
     TestNamespace::shared("edited")
         .await?
         .run(async |ns| {
             let verify = |command: &str| json!({ "policy": "Verify", "verify": { "command": [command] } });
-            let task = Task::new("raised", &["change", "wait"]).pvc().max(1);
+            let task = TaskManifest::new("raised", &["change", "wait"]).pvc().max(1);
             ns.create(&task.with("completion", verify("/bin/true"))).await?;
             let snapshot = ns.until_running("raised", 1).await?;
             ns.patch("raised", json!({ "completion": verify("/bin/false") })).await?;

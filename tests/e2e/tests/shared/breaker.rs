@@ -1,6 +1,6 @@
 //! The circuit breaker: loops that make no progress.
 
-use agentloop_e2e::{Task, TestNamespace, iterations};
+use agentloop_e2e::{DONE, TaskManifest, TestNamespace, iterations};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
@@ -12,7 +12,7 @@ async fn three_iterations_without_a_change_open_the_circuit_and_a_reset_token_cl
     TestNamespace::shared("no-change")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("idle", &["new-blocker"]).pvc().max(10)).await?;
+            ns.create(&TaskManifest::new("idle", &["new-blocker"]).pvc().max(10)).await?;
             let snapshot = ns.until_state("idle", iterations(3), NO_CHANGE).await?;
             ns.exactly(&snapshot, 3)?;
             ensure!(snapshot.history("changed") == ["Unchanged"; 3], "{:?}", snapshot.history("changed"));
@@ -26,7 +26,7 @@ async fn three_iterations_without_a_change_open_the_circuit_and_a_reset_token_cl
                 .await?;
             ns.exactly(&snapshot, 6)?;
 
-            // Twice the streak of three, so three more.
+            // The command sets twice the streak of three, so three more iterations run.
             ns.paste(&snapshot, "noChangeThreshold").await?;
             let snapshot = ns
                 .until("idle", iterations(3), "stops at the raised threshold", |now| {
@@ -43,7 +43,7 @@ async fn the_same_blocker_five_times_opens_the_circuit_though_files_change() -> 
     TestNamespace::shared("same-error")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("stuck", &["change", "same-blocker"]).pvc().max(20)).await?;
+            ns.create(&TaskManifest::new("stuck", &["change", "same-blocker"]).pvc().max(20)).await?;
             let snapshot = ns.until_state("stuck", iterations(5), SAME_ERROR).await?;
             ns.exactly(&snapshot, 5)?;
             ensure!(
@@ -63,34 +63,36 @@ async fn the_same_blocker_five_times_opens_the_circuit_though_files_change() -> 
 }
 
 #[tokio::test]
-async fn an_exit_code_that_says_so_stops_the_task_as_failed_until_a_reset_token_lifts_it() -> Result<()> {
+async fn an_exit_code_of_fail_on_exit_codes_stops_the_task_as_failed_until_a_reset_token_lifts_the_stop()
+-> Result<()> {
     TestNamespace::shared("fail-codes")
         .await?
         .run(async |ns| {
             ns.create(
-                &Task::new("bad", &["exit-once=41", "change", "ready"]).with("failOnExitCodes", json!([41])),
+                &TaskManifest::new("bad", &["exit-once=41", "change", "ready"])
+                    .with("failOnExitCodes", json!([41])),
             )
             .await?;
             let snapshot = ns.until_state("bad", iterations(1), "Failed/ExitCode").await?;
             ns.exactly(&snapshot, 1)?;
             ns.paste(&snapshot, "resetToken").await?;
-            let snapshot = ns.until_state("bad", iterations(1), "Succeeded/Completed").await?;
+            let snapshot = ns.until_state("bad", iterations(1), DONE).await?;
             ns.exactly(&snapshot, 2)
         })
         .await
 }
 
 #[tokio::test]
-async fn an_exit_code_that_means_not_now_costs_nothing_and_comes_back() -> Result<()> {
+async fn an_exit_code_that_means_not_now_costs_nothing_and_is_retried() -> Result<()> {
     TestNamespace::shared("not-now")
         .await?
         .run(async |ns| {
-            // The scripted agent keeps a journal in the workspace, which is work.
-            ns.create(&Task::script("later", "exit 75", &[]).max(2)).await?;
+            // Not the scripted agent: its journal in the workspace would count as work.
+            ns.create(&TaskManifest::script("later", "exit 75", &[]).max(2)).await?;
             let snapshot = ns.until_state("later", iterations(1), "Waiting/RateLimited").await?;
             ensure!(snapshot.iterations() == 0, "it was charged: {snapshot}");
             ensure!(snapshot.0.pointer("/status/waiting/retryTime").is_some(), "{snapshot}");
-            ensure!(snapshot.active_pod().is_none(), "it waits with a claim: {snapshot}");
+            ensure!(snapshot.active_pod().is_none(), "it waits with an active iteration: {snapshot}");
             Ok(())
         })
         .await

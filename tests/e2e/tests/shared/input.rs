@@ -1,18 +1,18 @@
 //! Bad input: refused if the schema can detect it, and never in the way of other tasks.
 
-use agentloop_e2e::{PATIENCE, Task, TestNamespace, eventually, iterations};
+use agentloop_e2e::{
+    DONE, LIMIT, PATIENCE, ProgramOutput, TaskManifest, TestNamespace, eventually, iterations,
+};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-const DONE: &str = "Succeeded/Completed";
-
 #[tokio::test]
-async fn what_the_schema_can_detect_is_refused_at_kubectl_apply_with_a_reason() -> Result<()> {
+async fn kubectl_apply_refuses_with_a_reason_what_the_schema_can_detect() -> Result<()> {
     TestNamespace::shared("schema")
         .await?
         .run(async |ns| {
-            let good = || Task::new("input", &["ready"]).with("suspend", json!(true));
-            let bad: [(Task, &str); 16] = [
+            let good = || TaskManifest::new("input", &["ready"]).with("suspend", json!(true));
+            let bad: [(TaskManifest, &str); 16] = [
                 (good().max(0), "maxIterations"),
                 (good().max(-1), "maxIterations"),
                 (good().with("maxIterations", json!(4_294_967_297_i64)), "maxIterations"),
@@ -34,11 +34,11 @@ async fn what_the_schema_can_detect_is_refused_at_kubectl_apply_with_a_reason() 
                 (good().with("promptFrom", json!({ "secretKeyRef": { "name": "a", "key": "b" } })), "prompt"),
             ];
             for (task, word) in bad {
-                let said = ns.apply(&task.manifest()).await?;
-                ensure!(!said.ok, "it was taken: {}", task.manifest());
-                ensure!(said.text.contains(word), "{word} is not named: {}", said.text);
+                let applied = ns.apply(&task.manifest()).await?;
+                ensure!(!applied.succeeded, "it was accepted: {}", task.manifest());
+                ensure!(applied.text.contains(word), "{word} is not named: {}", applied.text);
             }
-            ns.apply(&good().manifest()).await?.good()?;
+            ns.apply(&good().manifest()).await?.success()?;
             Ok(())
         })
         .await
@@ -50,9 +50,9 @@ async fn a_task_with_the_longest_name_runs_and_one_letter_more_is_refused() -> R
         .await?
         .run(async |ns| {
             let name = "n".repeat(63);
-            ns.create(&Task::new(&name, &["change", "ready-at=2"]).pvc()).await?;
-            let said = ns.apply(&Task::new(&format!("{name}n"), &["ready"]).manifest()).await?;
-            ensure!(!said.ok && said.text.contains("63"), "{}", said.text);
+            ns.create(&TaskManifest::new(&name, &["change", "ready-at=2"]).pvc()).await?;
+            let applied = ns.apply(&TaskManifest::new(&format!("{name}n"), &["ready"]).manifest()).await?;
+            ensure!(!applied.succeeded && applied.text.contains("63"), "{}", applied.text);
             let snapshot = ns.until_state(&name, iterations(2), DONE).await?;
             ns.exactly(&snapshot, 2)
         })
@@ -60,23 +60,22 @@ async fn a_task_with_the_longest_name_runs_and_one_letter_more_is_refused() -> R
 }
 
 #[tokio::test]
-async fn a_task_that_cannot_be_decoded_is_reported_holds_up_no_other_and_can_be_fixed_and_deleted()
--> Result<()> {
+async fn a_task_that_cannot_be_decoded_is_reported_blocks_no_other_and_can_be_fixed_and_deleted() -> Result<()>
+{
     TestNamespace::shared("undecodable")
         .await?
         .run(async |ns| {
-            let busy = |name: &str| Task::new(name, &["change", "wait", "ready"]).pvc();
+            let busy = |name: &str| TaskManifest::new(name, &["change", "wait", "ready"]).pvc();
             ns.create(&busy("repaired")).await?;
             ns.create(&busy("deleted")).await?;
             let repaired = ns.until_running("repaired", 1).await?;
             let deleted = ns.until_running("deleted", 1).await?;
-            // A time that the schema lets pass and no reader understands.
+            // The schema accepts this time, but no reader can parse it.
             for name in ["repaired", "deleted"] {
                 let odd = json!({ "startTime": "2026-01-01T00:00:00+99:99" });
-                let (taken, said) = write_status(ns, name, &odd).await?;
-                ensure!(taken, "{said}");
+                write_status(ns, name, &odd).await?.success()?;
             }
-            ns.create(&Task::new("other", &["change", "ready"])).await?;
+            ns.create(&TaskManifest::new("other", &["change", "ready"])).await?;
             let snapshot = ns.until_state("other", iterations(1), DONE).await?;
             ns.exactly(&snapshot, 1)?;
             for snapshot in [&repaired, &deleted] {
@@ -92,8 +91,7 @@ async fn a_task_that_cannot_be_decoded_is_reported_holds_up_no_other_and_can_be_
 
             ns.signal_agent(&repaired).await?;
             ns.delete("deleted").await?;
-            let (taken, said) = write_status(ns, "repaired", &json!({ "startTime": null })).await?;
-            ensure!(taken, "{said}");
+            write_status(ns, "repaired", &json!({ "startTime": null })).await?.success()?;
             let snapshot = ns.until_state("repaired", iterations(1), DONE).await?;
             ns.exactly(&snapshot, 1)
         })
@@ -101,16 +99,16 @@ async fn a_task_that_cannot_be_decoded_is_reported_holds_up_no_other_and_can_be_
 }
 
 #[tokio::test]
-async fn a_template_that_the_server_refuses_is_reported_and_does_not_hold_up_the_others() -> Result<()> {
+async fn a_template_that_the_server_refuses_is_reported_and_does_not_block_other_tasks() -> Result<()> {
     TestNamespace::shared("odd")
         .await?
         .run(async |ns| {
-            // What a pod template holds is not declared further down, so a client's types may not fit it. A
-            // container's name is: here it is what is preserved that surprises.
-            let odd =
-                Task::new("odd", &["change", "ready"]).with("template/spec/tolerations", json!("no list"));
-            ns.apply(&odd.manifest()).await?.good()?;
-            ns.create(&Task::new("other", &["change", "ready"])).await?;
+            // The schema preserves the fields of a pod template without declaring them, so a value may not match a client's
+            // types.
+            let odd = TaskManifest::new("odd", &["change", "ready"])
+                .with("template/spec/tolerations", json!("no list"));
+            ns.apply(&odd.manifest()).await?.success()?;
+            ns.create(&TaskManifest::new("other", &["change", "ready"])).await?;
             let snapshot = ns.until_state("other", iterations(1), DONE).await?;
             ns.exactly(&snapshot, 1)?;
             let snapshot = ns
@@ -125,11 +123,9 @@ async fn a_template_that_the_server_refuses_is_reported_and_does_not_hold_up_the
 }
 
 /// Writes a task's status, which only the operator should do.
-async fn write_status(ns: &TestNamespace, name: &str, status: &Value) -> Result<(bool, String)> {
+async fn write_status(ns: &TestNamespace, name: &str, status: &Value) -> Result<ProgramOutput> {
     let patch = json!({ "status": status }).to_string();
-    let said =
-        ns.kubectl(&["patch", "agt", name, "--subresource=status", "--type=merge", "-p", &patch]).await?;
-    Ok((said.ok, said.text))
+    ns.kubectl(&["patch", "agt", name, "--subresource=status", "--type=merge", "-p", &patch]).await
 }
 
 #[tokio::test]
@@ -137,7 +133,7 @@ async fn a_status_written_by_hand_cannot_take_back_iterations_or_success() -> Re
     TestNamespace::shared("status")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("forged", &["change", "ready-at=2"])).await?;
+            ns.create(&TaskManifest::new("forged", &["change", "ready-at=2"])).await?;
             let snapshot = ns.until_state("forged", iterations(2), DONE).await?;
             for status in [
                 json!({ "iterations": 0 }),
@@ -146,8 +142,8 @@ async fn a_status_written_by_hand_cannot_take_back_iterations_or_success() -> Re
                 json!({ "active": { "iteration": 7, "attempt": 0, "podName": "forged" } }),
                 json!(null),
             ] {
-                let (taken, said) = write_status(ns, "forged", &status).await?;
-                ensure!(!taken, "{status} was taken: {said}");
+                let written = write_status(ns, "forged", &status).await?;
+                ensure!(!written.succeeded, "{status} was accepted: {}", written.text);
             }
             ns.exactly(&snapshot, 2)
         })
@@ -155,17 +151,15 @@ async fn a_status_written_by_hand_cannot_take_back_iterations_or_success() -> Re
 }
 
 #[tokio::test]
-async fn words_written_into_a_status_by_hand_are_put_right() -> Result<()> {
-    TestNamespace::shared("status-words")
+async fn a_message_written_into_a_status_by_hand_is_corrected() -> Result<()> {
+    TestNamespace::shared("status-message")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("forged", &["change", "new-blocker"]).max(1)).await?;
-            let limit = "IterationLimitReached/IterationLimit";
-            let before = ns.until_state("forged", iterations(1), limit).await?;
+            ns.create(&TaskManifest::new("forged", &["change", "new-blocker"]).max(1)).await?;
+            let before = ns.until_state("forged", iterations(1), LIMIT).await?;
             let status = json!({ "phase": "Running", "message": "all is well", "progress": "0/99" });
-            let (taken, said) = write_status(ns, "forged", &status).await?;
-            ensure!(taken, "{said}");
-            eventually(PATIENCE, "the status is what it was", async || {
+            write_status(ns, "forged", &status).await?.success()?;
+            eventually(PATIENCE, "the status is restored", async || {
                 let now = ns.get("forged").await.map_err(|error| error.to_string())?;
                 let field = |snapshot: &agentloop_e2e::TaskSnapshot| snapshot.0.pointer("/status").cloned();
                 if field(&now) == field(&before) { Ok(()) } else { Err(now.to_string()) }

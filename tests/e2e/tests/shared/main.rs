@@ -1,4 +1,5 @@
-//! Tests of the operator that `hack/e2e up` installed, undisturbed: they run side by side, each in a namespace.
+//! Tests that share the operator that `hack/e2e up` installed and do not disturb it. They run in parallel, each in its own
+//! namespace.
 
 mod bounds;
 mod breaker;

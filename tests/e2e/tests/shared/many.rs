@@ -1,8 +1,8 @@
-//! Many tasks at once. `AGENTLOOP_E2E_TASKS` and `AGENTLOOP_E2E_ITERATIONS` make them more.
+//! Many tasks at the same time. `AGENTLOOP_E2E_TASKS` and `AGENTLOOP_E2E_ITERATIONS` set how many.
 
 use std::{cell::RefCell, env, time::Duration};
 
-use agentloop_e2e::{Task, TestNamespace, eventually};
+use agentloop_e2e::{TaskManifest, TestNamespace, eventually};
 use anyhow::{Result, ensure};
 
 fn number(name: &str, default: i32) -> i32 {
@@ -18,7 +18,7 @@ async fn many_tasks_at_once_each_run_exactly_their_iterations() -> Result<()> {
             let names: Vec<String> = (1..=tasks).map(|task| format!("task-{task}")).collect();
             let done = format!("ready-at={rounds}");
             for name in &names {
-                let task = Task::new(name, &["change", &done]).max(rounds + 1);
+                let task = TaskManifest::new(name, &["change", &done]).max(rounds + 1);
                 ns.create(&task).await?;
             }
             let within = Duration::from_mins(2) + Duration::from_secs(4) * (tasks * rounds).unsigned_abs();
@@ -35,7 +35,7 @@ async fn many_tasks_at_once_each_run_exactly_their_iterations() -> Result<()> {
                     }
                 }
                 let first = running.first().cloned().unwrap_or_default();
-                let what = format!("{} still run, such as {first}", running.len());
+                let what = format!("{} tasks still run, such as {first}", running.len());
                 let all_done = running.is_empty();
                 left.replace(running);
                 if all_done { Ok(()) } else { Err(what) }

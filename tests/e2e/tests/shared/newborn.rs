@@ -1,31 +1,31 @@
-//! A namespace that comes with its task.
+//! A namespace that is created together with its task.
 
-use agentloop_e2e::{Task, TestNamespace, eventually, iterations};
+use agentloop_e2e::{TaskManifest, TestNamespace, eventually, iterations};
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-/// The namespace's default `ServiceAccount` comes a moment after it.
+/// The namespace's default `ServiceAccount` is created a moment after it.
 #[tokio::test]
-async fn namespaces_applied_together_with_their_tasks_see_no_warning() -> Result<()> {
+async fn namespaces_that_are_applied_together_with_their_tasks_get_no_warning() -> Result<()> {
     TestNamespace::shared("newborn")
         .await?
         .run(async |ns| {
             let names: Vec<String> = (1..=5).map(|number| format!("{}-{number}", ns.namespace)).collect();
-            let made = async {
+            let result = async {
                 for name in &names {
                     let namespace =
                         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
-                    let mut task = Task::new("first", &["change", "ready"]).max(1).manifest();
+                    let mut task = TaskManifest::new("first", &["change", "ready"]).max(1).manifest();
                     task["metadata"]["namespace"] = json!(name);
                     let list = json!({ "apiVersion": "v1", "kind": "List", "items": [namespace, task] });
-                    ns.cluster.kubectl_with(&["apply", "-f", "-"], &list.to_string()).await?.good()?;
+                    ns.cluster.kubectl_with(&["apply", "-f", "-"], &list.to_string()).await?.success()?;
                 }
                 let get = |name: &str, of: &str| {
                     let arguments = ["-n", name, "get", of, "-o", "json"].map(str::to_owned);
                     async move {
                         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-                        let said = ns.cluster.kubectl(&arguments).await?.good()?;
-                        anyhow::Ok(serde_json::from_str::<Value>(&said)?)
+                        let json = ns.cluster.kubectl(&arguments).await?.success()?;
+                        anyhow::Ok(serde_json::from_str::<Value>(&json)?)
                     }
                 };
                 for name in &names {
@@ -40,7 +40,7 @@ async fn namespaces_applied_together_with_their_tasks_see_no_warning() -> Result
                         event["involvedObject"]["kind"] == "AgentTask" && event["type"] == "Warning"
                     });
                     let warnings: Vec<String> = ours.map(|event| event["message"].to_string()).collect();
-                    ensure!(warnings.is_empty(), "{name} was warned: {warnings:?}");
+                    ensure!(warnings.is_empty(), "{name} got warnings: {warnings:?}");
                 }
                 Ok(())
             }
@@ -49,8 +49,8 @@ async fn namespaces_applied_together_with_their_tasks_see_no_warning() -> Result
                 .into_iter()
                 .chain(names.iter().map(String::as_str))
                 .collect();
-            ns.cluster.kubectl(&delete).await?.good()?;
-            made
+            ns.cluster.kubectl(&delete).await?.success()?;
+            result
         })
         .await
 }

@@ -1,21 +1,20 @@
-//! What can happen to an iteration's pod: stopped, killed, evicted, noisy, never ending.
+//! What can happen to an iteration's pod: it is stopped, killed or evicted, is noisy, or never ends.
 
 use std::time::{Duration, Instant};
 
-use agentloop_e2e::{PATIENCE, Task, TaskSnapshot, TestNamespace, eventually, iterations};
+use agentloop_e2e::{
+    DONE, LIMIT, PATIENCE, TaskManifest, TaskSnapshot, TestNamespace, eventually, iterations, pvc,
+};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-
-const DONE: &str = "Succeeded/Completed";
-const LIMIT: &str = "IterationLimitReached/IterationLimit";
 
 fn outcomes(snapshot: &TaskSnapshot) -> String {
     snapshot.history("outcome").join(" ")
 }
 
-/// A task that is disturbed in its first iteration, and done in its second.
-fn disturbed(name: &str) -> Task {
-    Task::new(name, &["change", "idle-until=2", "ready"]).pvc().max(5)
+/// A task that is disturbed in its first iteration and done in its second.
+fn disturbed(name: &str) -> TaskManifest {
+    TaskManifest::new(name, &["change", "idle-until=2", "ready"]).pvc().max(5)
 }
 
 /// Waits until the disturbed iteration was charged as interrupted and the second one did the work.
@@ -32,14 +31,10 @@ async fn suspending_mid_iteration_stops_the_pod_promptly_charges_it_and_resuming
         .run(async |ns| {
             ns.create(&disturbed("paused")).await?;
             ns.until_running("paused", 1).await?;
-            let asked = Instant::now();
+            let begun = Instant::now();
             ns.patch("paused", json!({ "suspend": true })).await?;
-            let snapshot = ns
-                .until("paused", PATIENCE, "is suspended with nothing in flight", |now| {
-                    now.state() == "Suspended" && now.active_pod().is_none()
-                })
-                .await?;
-            let took = asked.elapsed();
+            let snapshot = ns.until_suspended("paused").await?;
+            let took = begun.elapsed();
             ensure!(took < Duration::from_secs(20), "stopping took {} s", took.as_secs());
             ensure!(snapshot.iterations() == 1, "it was not charged: {snapshot}");
             ns.stays("paused", Duration::from_secs(5), |now| {
@@ -58,7 +53,7 @@ async fn a_task_that_starts_suspended_runs_nothing_until_it_is_resumed() -> Resu
     TestNamespace::shared("suspended")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("asleep", &["ready"]).with("suspend", json!(true))).await?;
+            ns.create(&TaskManifest::new("asleep", &["ready"]).with("suspend", json!(true))).await?;
             let snapshot = ns.until_state("asleep", PATIENCE, "Suspended").await?;
             ns.stays("asleep", Duration::from_secs(3), |now| now.active_pod().is_none()).await?;
             ns.exactly(&snapshot, 0)?;
@@ -70,18 +65,20 @@ async fn a_task_that_starts_suspended_runs_nothing_until_it_is_resumed() -> Resu
 }
 
 #[tokio::test]
-async fn an_agent_that_ends_well_when_it_is_stopped_is_not_done() -> Result<()> {
+async fn an_agent_that_exits_with_0_when_it_is_stopped_is_not_done() -> Result<()> {
     TestNamespace::shared("term-success")
         .await?
         .run(async |ns| {
             let actions = ["change", "ready", "term-is-success", "idle-until=2"];
             ns.create(
-                &Task::new("polite", &actions).pvc().with("completion", json!({ "policy": "ExitCode" })),
+                &TaskManifest::new("polite", &actions)
+                    .pvc()
+                    .with("completion", json!({ "policy": "ExitCode" })),
             )
             .await?;
             let snapshot = ns.until_running("polite", 1).await?;
             let pod = snapshot.active_pod().context("no pod")?.to_owned();
-            ns.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?.good()?;
+            ns.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?.success()?;
             interrupted_once(ns, "polite").await
         })
         .await
@@ -93,14 +90,10 @@ async fn an_agent_that_ignores_sigterm_is_killed_after_its_grace() -> Result<()>
         .await?
         .run(async |ns| {
             let actions = ["ignore-term", "change", "idle-until=2", "ready"];
-            ns.create(&Task::new("deaf", &actions).pvc()).await?;
+            ns.create(&TaskManifest::new("deaf", &actions).pvc()).await?;
             ns.until_running("deaf", 1).await?;
             ns.patch("deaf", json!({ "suspend": true })).await?;
-            let snapshot = ns
-                .until("deaf", PATIENCE, "is suspended with nothing in flight", |now| {
-                    now.state() == "Suspended" && now.active_pod().is_none()
-                })
-                .await?;
+            let snapshot = ns.until_suspended("deaf").await?;
             ensure!(outcomes(&snapshot) == "Interrupted", "{}", outcomes(&snapshot));
             ns.paste(&snapshot, "suspend").await?;
             interrupted_once(ns, "deaf").await
@@ -113,7 +106,7 @@ async fn an_iteration_that_takes_too_long_is_stopped_and_counted() -> Result<()>
     TestNamespace::shared("timeout")
         .await?
         .run(async |ns| {
-            let task = Task::new("slow", &["change", "idle"]).pvc().max(2);
+            let task = TaskManifest::new("slow", &["change", "idle"]).pvc().max(2);
             ns.create(&task.with("iterationTimeoutSeconds", json!(3))).await?;
             let snapshot = ns.until_state("slow", iterations(2), LIMIT).await?;
             ensure!(outcomes(&snapshot) == "TimedOut TimedOut", "{}", outcomes(&snapshot));
@@ -125,11 +118,11 @@ async fn an_iteration_that_takes_too_long_is_stopped_and_counted() -> Result<()>
 }
 
 #[tokio::test]
-async fn an_agent_that_runs_out_of_memory_is_counted_and_its_error_says_so() -> Result<()> {
+async fn an_agent_that_runs_out_of_memory_is_counted_with_that_error() -> Result<()> {
     TestNamespace::shared("oom")
         .await?
         .run(async |ns| {
-            let task = Task::new("hungry", &["change", "eat-memory"]).pvc().max(2);
+            let task = TaskManifest::new("hungry", &["change", "eat-memory"]).pvc().max(2);
             let limits = json!({ "requests": { "cpu": "5m" }, "limits": { "memory": "48Mi" } });
             ns.create(&task.with("template/spec/containers/0/resources", limits)).await?;
             let snapshot = ns.until_state("hungry", iterations(2), LIMIT).await?;
@@ -146,7 +139,7 @@ async fn an_agent_that_is_killed_counts_and_the_loop_continues() -> Result<()> {
     TestNamespace::shared("killed")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("killed", &["change", "kill-self"]).pvc().max(2)).await?;
+            ns.create(&TaskManifest::new("killed", &["change", "kill-self"]).pvc().max(2)).await?;
             let snapshot = ns.until_state("killed", iterations(2), LIMIT).await?;
             ensure!(snapshot.history("exitCode") == ["137", "137"], "{:?}", snapshot.history("exitCode"));
             ns.exactly(&snapshot, 2)
@@ -161,7 +154,7 @@ async fn a_pod_deleted_by_hand_counts_once_and_the_next_iteration_follows() -> R
         .run(async |ns| {
             ns.create(&disturbed("deleted")).await?;
             let pod = ns.until_running("deleted", 1).await?.active_pod().context("no pod")?.to_owned();
-            ns.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?.good()?;
+            ns.kubectl(&["delete", "pod", &pod, "--wait=false"]).await?.success()?;
             interrupted_once(ns, "deleted").await
         })
         .await
@@ -176,14 +169,14 @@ async fn a_pod_deleted_by_force_counts_once_and_never_runs_beside_the_next() -> 
             let pod = ns.until_running("forced", 1).await?.active_pod().context("no pod")?.to_owned();
             ns.kubectl(&["delete", "pod", &pod, "--force", "--grace-period=0", "--wait=false"])
                 .await?
-                .good()?;
+                .success()?;
             interrupted_once(ns, "forced").await
         })
         .await
 }
 
 #[tokio::test]
-async fn an_evicted_pod_counts_once_and_does_not_hold_the_eviction_up() -> Result<()> {
+async fn an_evicted_pod_counts_once_and_does_not_delay_the_eviction() -> Result<()> {
     TestNamespace::shared("evicted")
         .await?
         .run(async |ns| {
@@ -197,7 +190,7 @@ async fn an_evicted_pod_counts_once_and_does_not_hold_the_eviction_up() -> Resul
             ns.cluster
                 .kubectl_with(&["create", "--raw", &path, "-f", "-"], &eviction.to_string())
                 .await?
-                .good()?;
+                .success()?;
             interrupted_once(ns, "evicted").await
         })
         .await
@@ -208,14 +201,14 @@ async fn a_gibibyte_of_output_neither_stops_the_loop_nor_hides_the_gate() -> Res
     TestNamespace::shared("flood")
         .await?
         .run(async |ns| {
-            let task = Task::new("loud", &["change", "flood=1024", "ready"]).pvc();
+            let task = TaskManifest::new("loud", &["change", "flood=1024", "ready"]).pvc();
             let limits = json!({ "requests": { "cpu": "5m" }, "limits": { "memory": "64Mi" } });
             ns.create(&task.with("template/spec/containers/0/resources", limits)).await?;
             let snapshot = ns.until_state("loud", iterations(15), DONE).await?;
             ns.exactly(&snapshot, 1)?;
-            let claim = ns.pvc_of(&snapshot).await?;
-            let size = ns.look_into(&claim, "du -sk /workspace | cut -f 1").await?;
-            ensure!(size.trim().parse::<u64>()? < 16 * 1024, "the claim holds {size} KiB");
+            let pvc = ns.pvc_of(&snapshot).await?;
+            let size = ns.run_in_pvc(&pvc, "du -sk /workspace | cut -f 1").await?;
+            ensure!(size.trim().parse::<u64>()? < 16 * 1024, "the PVC contains {size} KiB");
             Ok(())
         })
         .await
@@ -226,7 +219,7 @@ async fn children_that_outlive_the_agent_do_not_outlive_the_iteration() -> Resul
     TestNamespace::shared("orphans")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("forks", &["change", "orphans", "ready-at=2"]).pvc()).await?;
+            ns.create(&TaskManifest::new("forks", &["change", "orphans", "ready-at=2"]).pvc()).await?;
             let snapshot = ns.until_state("forks", iterations(2), DONE).await?;
             ensure!(outcomes(&snapshot) == "Exited Exited", "{}", outcomes(&snapshot));
             ns.exactly(&snapshot, 2)
@@ -235,13 +228,13 @@ async fn children_that_outlive_the_agent_do_not_outlive_the_iteration() -> Resul
 }
 
 #[tokio::test]
-async fn a_sidecar_that_never_ends_is_ended_and_the_agent_judged() -> Result<()> {
+async fn a_sidecar_that_never_ends_is_stopped_and_the_agent_is_evaluated() -> Result<()> {
     TestNamespace::shared("sidecar")
         .await?
         .run(async |ns| {
-            let task = Task::new("proxied", &["change", "ready-at=2"]).pvc();
+            let task = TaskManifest::new("proxied", &["change", "ready-at=2"]).pvc();
             ns.create(&task.beside("proxy", "trap '' TERM; while :; do sleep 1; done")).await?;
-            // Each waits for the 30 seconds that other containers have.
+            // Each iteration waits for the 30 seconds that sidecars have to end.
             let snapshot = ns.until_state("proxied", iterations(6), DONE).await?;
             ensure!(outcomes(&snapshot) == "Exited Exited", "{}", outcomes(&snapshot));
             ns.exactly(&snapshot, 2)
@@ -250,11 +243,11 @@ async fn a_sidecar_that_never_ends_is_ended_and_the_agent_judged() -> Result<()>
 }
 
 #[tokio::test]
-async fn an_agent_whose_command_is_not_there_is_counted_and_said_so() -> Result<()> {
+async fn an_iteration_whose_command_does_not_exist_is_counted_and_reported() -> Result<()> {
     TestNamespace::shared("no-command")
         .await?
         .run(async |ns| {
-            let task = Task::new("lost", &[]).pvc().max(2);
+            let task = TaskManifest::new("lost", &[]).pvc().max(2);
             ns.create(&task.with("template/spec/containers/0/command", json!(["/no/such/agent"]))).await?;
             let snapshot = ns.until_state("lost", iterations(2), LIMIT).await?;
             ensure!(outcomes(&snapshot) == "CommandNotFound CommandNotFound", "{}", outcomes(&snapshot));
@@ -264,16 +257,16 @@ async fn an_agent_whose_command_is_not_there_is_counted_and_said_so() -> Result<
 }
 
 #[tokio::test]
-async fn a_deleted_task_stops_its_pod_and_leaves_nothing_but_a_retained_claim() -> Result<()> {
+async fn a_deleted_task_stops_its_pod_and_leaves_only_a_retained_pvc() -> Result<()> {
     TestNamespace::shared("delete")
         .await?
         .run(async |ns| {
             ns.create(&disturbed("short").with("workspace/whenDeleted", json!("Retain"))).await?;
             let snapshot = ns.until_running("short", 1).await?;
-            let claim = ns.pvc_of(&snapshot).await?;
+            let pvc = ns.pvc_of(&snapshot).await?;
             ns.delete("short").await?;
-            let kept = ns.look_into(&claim, "cat /workspace/iteration-1").await?;
-            ensure!(kept.trim() == "1", "the claim holds {kept:?}");
+            let kept = ns.run_in_pvc(&pvc, "cat /workspace/iteration-1").await?;
+            ensure!(kept.trim() == "1", "the PVC contains {kept:?}");
             ensure!(ns.history.of(snapshot.uid()).iter().all(|pod| pod.gone), "a pod is left");
             Ok(())
         })
@@ -281,15 +274,15 @@ async fn a_deleted_task_stops_its_pod_and_leaves_nothing_but_a_retained_claim() 
 }
 
 #[tokio::test]
-async fn a_claim_that_is_to_go_with_its_task_goes() -> Result<()> {
-    TestNamespace::shared("delete-claim")
+async fn a_pvc_with_the_policy_delete_is_deleted_with_its_task() -> Result<()> {
+    TestNamespace::shared("delete-pvc")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("short", &["change", "ready"]).pvc()).await?;
+            ns.create(&TaskManifest::new("short", &["change", "ready"]).pvc()).await?;
             let snapshot = ns.until_state("short", iterations(1), DONE).await?;
             ns.pvc_of(&snapshot).await?;
             ns.delete("short").await?;
-            eventually(PATIENCE, "the claim is gone", async || {
+            eventually(PATIENCE, "the PVC is deleted", async || {
                 match ns.kubectl(&["get", "pvc", "-o", "name"]).await {
                     Ok(output) if output.text.contains("persistentvolumeclaim/") => Err(output.text),
                     Ok(_) => Ok(()),
@@ -302,98 +295,102 @@ async fn a_claim_that_is_to_go_with_its_task_goes() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_task_made_again_under_its_old_name_starts_from_nothing_and_beside_no_pod_of_the_old_one()
--> Result<()> {
-    TestNamespace::shared("again").await?.run(async |ns| {
-        let claim = json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "shared" },
-            "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "16Mi" } } },
-        });
-        ns.apply(&claim).await?.good()?;
-        let shared = json!({ "claimName": "shared" });
-        let old = Task::new("same", &["ignore-term", "change=old", "idle"]).with("workspace/persistentVolumeClaim", shared.clone());
-        let new = Task::new("same", &["change", "ready-at=2"]).with("workspace/persistentVolumeClaim", shared);
-        let before = ns.create(&old).await?;
-        ns.until_running("same", 1).await?;
-        ns.kubectl(&["delete", "agt", "same", "--wait=false"]).await?.good()?;
-        eventually(PATIENCE, "the old task is gone", async || match ns.get_opt("same").await {
-            Ok(None) => Ok(()),
-            Ok(Some(snapshot)) => Err(snapshot.to_string()),
-            Err(error) => Err(error.to_string()),
+async fn a_task_that_is_created_again_starts_from_zero_and_never_beside_a_pod_of_the_old_one() -> Result<()> {
+    TestNamespace::shared("again")
+        .await?
+        .run(async |ns| {
+            ns.apply(&pvc("shared")).await?.success()?;
+            let shared = json!({ "claimName": "shared" });
+            let old = TaskManifest::new("same", &["ignore-term", "change=old", "idle"])
+                .with("workspace/persistentVolumeClaim", shared.clone());
+            let new = TaskManifest::new("same", &["change", "ready-at=2"])
+                .with("workspace/persistentVolumeClaim", shared);
+            let before = ns.create(&old).await?;
+            ns.until_running("same", 1).await?;
+            ns.kubectl(&["delete", "agt", "same", "--wait=false"]).await?.success()?;
+            eventually(PATIENCE, "the old task is gone", async || match ns.get_opt("same").await {
+                Ok(None) => Ok(()),
+                Ok(Some(snapshot)) => Err(snapshot.to_string()),
+                Err(error) => Err(error.to_string()),
+            })
+            .await?;
+            ns.create(&new).await?;
+            let snapshot = ns.until_state("same", iterations(3), DONE).await?;
+            ensure!(snapshot.uid() != before.uid(), "it is the old task");
+            ns.exactly(&snapshot, 2)?;
+            ns.nothing_left_of(before.uid()).await?;
+            let journal = ns.run_in_pvc("shared", "cat /workspace/.agentloop/journal").await?;
+            ensure!(journal.lines().count() == 3, "the journal contains {journal:?}");
+            Ok(())
         })
-        .await?;
-        ns.create(&new).await?;
-        let snapshot = ns.until_state("same", iterations(3), DONE).await?;
-        ensure!(snapshot.uid() != before.uid(), "it is the old one");
-        ns.exactly(&snapshot, 2)?;
-        ns.nothing_left_of(before.uid()).await?;
-        let looked = ns.look_into("shared", "cat /workspace/.agentloop/journal").await?;
-        ensure!(looked.lines().count() == 3, "the workspace saw {looked:?}");
-        Ok(())
-    })
-    .await
+        .await
 }
 
 #[tokio::test]
-async fn a_namespace_deleted_mid_iteration_goes() -> Result<()> {
+async fn a_namespace_that_is_deleted_during_an_iteration_is_removed() -> Result<()> {
     TestNamespace::shared("namespace")
         .await?
         .run(async |ns| {
             ns.create(&disturbed("doomed")).await?;
             ns.until_running("doomed", 1).await?;
-            ns.kubectl(&["delete", "namespace", &ns.namespace, "--wait=false"]).await?.good()?;
-            // The lab itself waits for its end.
+            ns.kubectl(&["delete", "namespace", &ns.namespace, "--wait=false"]).await?.success()?;
+            // At its end, the test waits until its namespace is gone.
             Ok(())
         })
         .await
 }
 
 #[tokio::test]
-async fn a_prompt_reaches_the_agent_and_ends_with_the_state_of_the_loop() -> Result<()> {
+async fn the_agent_gets_its_prompt_with_the_state_of_the_loop_at_the_end() -> Result<()> {
     TestNamespace::shared("prompt")
         .await?
         .run(async |ns| {
-            ns.create(&Task::new("informed", &["prompt", "change", "ready-at=2"]).pvc().max(7)).await?;
+            ns.create(&TaskManifest::new("informed", &["prompt", "change", "ready-at=2"]).pvc().max(7))
+                .await?;
             let snapshot = ns.until_state("informed", iterations(2), DONE).await?;
             let pods = ns.history.of(snapshot.uid());
             let pod = pods.last().map(|pod| pod.name.clone()).unwrap_or_default();
-            let said = ns.kubectl(&["logs", &pod, "-c", "agent"]).await?.good()?;
-            ensure!(said.contains("Reach the goal.") && said.contains("2 of"), "{said}");
+            let log = ns.kubectl(&["logs", &pod, "-c", "agent"]).await?.success()?;
+            ensure!(log.contains("Reach the goal.") && log.contains("2 of"), "{log}");
             Ok(())
         })
         .await
 }
 
-/// A prompt may have 32 KiB, and a task keeps ten pods.
+/// A prompt may have 32 KiB, and ten pods of a task are kept.
 #[tokio::test]
-async fn a_pod_that_has_ended_and_is_kept_bears_neither_its_prompt_nor_its_context() -> Result<()> {
+async fn a_kept_pod_that_has_ended_has_neither_its_prompt_nor_its_context() -> Result<()> {
     TestNamespace::shared("kept-pods")
         .await?
         .run(async |ns| {
-            let bearing = |snapshot: &TaskSnapshot| {
-                let pods = ns.history.of(snapshot.uid());
-                let names =
-                    pods.iter().filter_map(|pod| Some((&pod.name, pod.pod.metadata.annotations.as_ref()?)));
-                let bears =
-                    |of: &&str, all: &std::collections::BTreeMap<String, String>| all.contains_key(*of);
-                let both = ["agentloop.dev/prompt", "agentloop.dev/context"];
-                names
-                    .map(|(name, all)| (name.clone(), both.iter().filter(|of| bears(of, all)).count()))
+            // How many of the two annotations each pod has.
+            let annotations = |snapshot: &TaskSnapshot| {
+                let count = |all: &std::collections::BTreeMap<String, String>| {
+                    ["agentloop.dev/prompt", "agentloop.dev/context"]
+                        .into_iter()
+                        .filter(|name| all.contains_key(*name))
+                        .count()
+                };
+                ns.history
+                    .of(snapshot.uid())
+                    .iter()
+                    .filter_map(|pod| Some((pod.name.clone(), count(pod.pod.metadata.annotations.as_ref()?))))
                     .collect::<Vec<_>>()
             };
-            ns.create(&Task::new("kept", &["change", "wait", "ready-at=2"]).pvc()).await?;
+            ns.create(&TaskManifest::new("kept", &["change", "wait", "ready-at=2"]).pvc()).await?;
             let snapshot = ns.until_running("kept", 1).await?;
-            ensure!(bearing(&snapshot).iter().all(|(_, bears)| *bears == 2), "{:?}", bearing(&snapshot));
+            let running = annotations(&snapshot);
+            ensure!(running.iter().all(|(_, count)| *count == 2), "{running:?}");
             ns.signal_agent(&snapshot).await?;
             let snapshot = ns.until_running("kept", 2).await?;
             ns.signal_agent(&snapshot).await?;
             let snapshot = ns.until_state("kept", iterations(2), DONE).await?;
-            eventually(PATIENCE, "no pod that ended bears prompt or context", async || {
-                let bears = bearing(&snapshot);
-                if bears.len() == 2 && bears.iter().all(|(_, bears)| *bears == 0) {
+            eventually(PATIENCE, "no pod that ended has the prompt or the context", async || {
+                let ended = annotations(&snapshot);
+                if ended.len() == 2 && ended.iter().all(|(_, count)| *count == 0) {
                     Ok(())
                 } else {
-                    Err(format!("{bears:?}"))
+                    Err(format!("{ended:?}"))
                 }
             })
             .await?;

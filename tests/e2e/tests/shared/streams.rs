@@ -1,10 +1,8 @@
 //! Agents that print streams of events instead of text.
 
-use agentloop_e2e::{Task, TaskSnapshot, TestNamespace, iterations};
+use agentloop_e2e::{DONE, TaskManifest, TaskSnapshot, TestNamespace};
 use anyhow::{Result, ensure};
 use serde_json::json;
-
-const DONE: &str = "Succeeded/Completed";
 
 const OPENCODE: &str = r#"{"type":"step_start","timestamp":1795400000000,"sessionID":"ses_1","part":{"id":"prt_1","messageID":"msg_1","sessionID":"ses_1","type":"step-start"}}
 {"type":"tool_use","timestamp":1795400000100,"sessionID":"ses_1","part":{"id":"prt_2","messageID":"msg_1","sessionID":"ses_1","type":"tool","tool":"bash","state":{"status":"completed","input":{"command":"make test"},"output":"ok"}}}
@@ -24,8 +22,8 @@ const CLAUDE: &str = r#"{"type":"system","subtype":"init","cwd":"/workspace","se
 
 const PRINTS: &str = r#"date >/workspace/work; printf '%s\n' "$1""#;
 
-async fn done_at_once(ns: &TestNamespace, name: &str) -> Result<TaskSnapshot> {
-    let snapshot = ns.until(name, iterations(1), "has stopped", |now| now.iterations() == 1).await?;
+async fn done_in_one_iteration(ns: &TestNamespace, name: &str) -> Result<TaskSnapshot> {
+    let snapshot = ns.until_counted(name).await?;
     ensure!(snapshot.state() == DONE, "{snapshot}; outcomes: {:?}", snapshot.history("outcome"));
     ns.exactly(&snapshot, 1)?;
     let used = ["/status/usage/inputTokens", "/status/usage/outputTokens"].map(|of| snapshot.number(of));
@@ -39,22 +37,24 @@ async fn the_events_of_opencode_and_gemini_cli_are_read_for_gate_and_usage() -> 
         .await?
         .run(async |ns| {
             for (name, stream) in [("opencode", OPENCODE), ("gemini", GEMINI)] {
-                ns.create(&Task::script(name, PRINTS, &[stream]).max(1)).await?;
+                ns.create(&TaskManifest::script(name, PRINTS, &[stream]).max(1)).await?;
             }
-            let (opencode, gemini) = (done_at_once(ns, "opencode").await, done_at_once(ns, "gemini").await);
+            let opencode = done_in_one_iteration(ns, "opencode").await;
+            let gemini = done_in_one_iteration(ns, "gemini").await;
             opencode.and(gemini).map(drop)
         })
         .await
 }
 
 #[tokio::test]
-async fn an_agent_that_hangs_after_its_final_event_is_judged_by_it_at_the_iterations_timeout() -> Result<()> {
+async fn an_agent_that_hangs_after_its_final_event_is_evaluated_by_it_at_the_iterations_timeout() -> Result<()>
+{
     TestNamespace::shared("hangs")
         .await?
         .run(async |ns| {
-            let task = Task::script("hangs", &format!("{PRINTS}; exec sleep 600"), &[CLAUDE]);
+            let task = TaskManifest::script("hangs", &format!("{PRINTS}; exec sleep 600"), &[CLAUDE]);
             ns.create(&task.max(1).with("iterationTimeoutSeconds", json!(4))).await?;
-            let snapshot = done_at_once(ns, "hangs").await?;
+            let snapshot = done_in_one_iteration(ns, "hangs").await?;
             ensure!(snapshot.history("outcome") == ["Exited"], "{:?}", snapshot.history("outcome"));
             Ok(())
         })

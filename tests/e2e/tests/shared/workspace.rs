@@ -1,19 +1,18 @@
 //! What counts as a change of the workspace, with and without real git.
 
-use agentloop_e2e::{Task, TestNamespace, iterations};
+use agentloop_e2e::{LIMIT, TaskManifest, TestNamespace, iterations};
 use anyhow::{Result, ensure};
 use serde_json::json;
 
 const NO_CHANGE: &str = "CircuitOpen/NoChange";
-const LIMIT: &str = "IterationLimitReached/IterationLimit";
 
-/// Runs a task whose every iteration must count as a change.
+/// Runs a task of which every iteration must count as a change.
 async fn always_changes(name: &str, actions: &[&str]) -> Result<()> {
     let actions: Vec<&str> = actions.iter().copied().chain(["new-blocker"]).collect();
     TestNamespace::shared(name)
         .await?
         .run(async |ns| {
-            ns.create(&Task::new(name, &actions).pvc().max(3)).await?;
+            ns.create(&TaskManifest::new(name, &actions).pvc().max(3)).await?;
             let snapshot = ns.until_state(name, iterations(3), LIMIT).await?;
             ensure!(snapshot.history("changed") == ["Changed"; 3], "{:?}", snapshot.history("changed"));
             ensure!(snapshot.history("exitCode") == ["0"; 3], "{:?}", snapshot.history("exitCode"));
@@ -48,8 +47,7 @@ async fn an_agent_that_commits_in_a_linked_worktree_changes_its_workspace() -> R
 }
 
 #[tokio::test]
-async fn an_agent_that_commits_now_in_one_repository_and_now_in_another_changes_its_workspace() -> Result<()>
-{
+async fn an_agent_that_commits_in_two_repositories_alternately_changes_its_workspace() -> Result<()> {
     always_changes("two-repos", &["git-two"]).await
 }
 
@@ -63,8 +61,8 @@ async fn an_agent_without_git_changes_its_workspace() -> Result<()> {
     always_changes("no-git", &["change=same-name"]).await
 }
 
-/// Runs a task whose iterations count as no change, but for the first.
-async fn changes_nothing_after_the_first(name: &str, task: Task) -> Result<()> {
+/// Runs a task of which only the first iteration counts as a change.
+async fn changes_nothing_after_the_first(name: &str, task: TaskManifest) -> Result<()> {
     TestNamespace::shared(name)
         .await?
         .run(async |ns| {
@@ -80,26 +78,30 @@ async fn changes_nothing_after_the_first(name: &str, task: Task) -> Result<()> {
 #[tokio::test]
 async fn touching_the_times_of_files_is_no_change() -> Result<()> {
     let name = "touches";
-    changes_nothing_after_the_first(name, Task::new(name, &["file-once=kept", "touch-times", "new-blocker"]))
-        .await
+    changes_nothing_after_the_first(
+        name,
+        TaskManifest::new(name, &["file-once=kept", "touch-times", "new-blocker"]),
+    )
+    .await
 }
 
 #[tokio::test]
-async fn a_change_that_is_taken_back_is_no_change() -> Result<()> {
+async fn a_change_that_is_reverted_is_no_change() -> Result<()> {
     let name = "reverts";
     let actions = ["file-once=kept", "change-and-revert", "new-blocker"];
-    changes_nothing_after_the_first(name, Task::new(name, &actions)).await
+    changes_nothing_after_the_first(name, TaskManifest::new(name, &actions)).await
 }
 
 #[tokio::test]
-async fn looking_at_a_repository_is_no_change() -> Result<()> {
-    let name = "looks";
-    changes_nothing_after_the_first(name, Task::new(name, &["git-init", "git-status", "new-blocker"])).await
+async fn reading_a_repository_is_no_change() -> Result<()> {
+    let name = "reads";
+    changes_nothing_after_the_first(name, TaskManifest::new(name, &["git-init", "git-status", "new-blocker"]))
+        .await
 }
 
 #[tokio::test]
 async fn files_that_workspace_ignore_names_are_no_change() -> Result<()> {
     let name = "ignores";
-    let task = Task::new(name, &["file-once=kept", "change=build.log", "new-blocker"]);
+    let task = TaskManifest::new(name, &["file-once=kept", "change=build.log", "new-blocker"]);
     changes_nothing_after_the_first(name, task.with("workspace/ignore", json!(["*.log"]))).await
 }
