@@ -69,7 +69,7 @@ impl Reconciled {
 pub enum PanicSource {
     /// In the reconcile of a task.
     Reconcile,
-    /// In the sweep of a pod whose task is gone.
+    /// In the cleanup of a pod whose task is gone.
     Orphan,
     /// In reading the configuration.
     Configuration,

@@ -73,7 +73,7 @@ async fn a_task_that_makes_the_rules_panic_is_reported_and_stops_no_other() {
 }
 
 #[tokio::test]
-async fn a_pod_that_makes_the_sweep_panic_stops_no_other() {
+async fn a_pod_whose_cleanup_panics_does_not_stop_other_pods() {
     let ns = TestNamespace::with_tasks().await;
     let metrics = Metrics::new();
     let seen = metrics.clone();
@@ -87,7 +87,7 @@ async fn a_pod_that_makes_the_sweep_panic_stops_no_other() {
         setup.concurrency = 1;
     });
     eventually("the panic is counted", || async {
-        (value(&seen, r#"agentloop_panics_total{in="sweep"}"#) >= 2.0).then_some(())
+        (value(&seen, r#"agentloop_panics_total{in="orphan"}"#) >= 2.0).then_some(())
     })
     .await;
     eventually("the other pod is gone", || async {
