@@ -6,10 +6,11 @@
 //! Ready: it works with caches that have synced, or it stands by for the leader.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 /// How far the process has come.
@@ -76,14 +77,14 @@ impl Health {
     pub fn heartbeat(&self, name: &'static str, silence: Duration, work: Duration) -> Heartbeat {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let pulse = Pulse { name, silence, work, last: Instant::now(), running: BTreeMap::new() };
-        self.shared.lock().insert(id, pulse);
+        self.shared.beats.lock().insert(id, pulse);
         Heartbeat(Arc::new(Registered { shared: self.shared.clone(), id }))
     }
 
     /// Fails with what hangs.
     pub fn alive(&self) -> Result<(), String> {
         let now = Instant::now();
-        for pulse in self.shared.lock().values() {
+        for pulse in self.shared.beats.lock().values() {
             let quiet = now.saturating_duration_since(pulse.last);
             if quiet > pulse.silence {
                 return Err(format!("{} has been silent for {} s", pulse.name, quiet.as_secs()));
@@ -98,12 +99,12 @@ impl Health {
 
     /// Says which namespaces cannot be listed, each with the reason.
     pub fn unlisted(&self, namespaces: Vec<String>) {
-        *self.shared.unlisted.lock().unwrap_or_else(PoisonError::into_inner) = namespaces;
+        *self.shared.unlisted.lock() = namespaces;
     }
 
     /// Fails with what is not there yet.
     pub fn ready(&self) -> Result<String, String> {
-        let mut unlisted = self.shared.unlisted.lock().unwrap_or_else(PoisonError::into_inner).join("\n");
+        let mut unlisted = self.shared.unlisted.lock().join("\n");
         if !unlisted.is_empty() {
             unlisted.insert_str(0, "; these namespaces cannot be listed:\n");
         }
@@ -120,13 +121,6 @@ impl Health {
     }
 }
 
-impl HealthState {
-    /// A panic while the lock was held leaves numbers that are merely old.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Pulse>> {
-        self.beats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// A loop's promise to go on; see [`Health::heartbeat`]. Clones are the same promise.
 #[derive(Clone, Debug)]
 pub struct Heartbeat(Arc<Registered>);
@@ -140,7 +134,7 @@ struct Registered {
 impl Heartbeat {
     /// The loop goes on. Call it from the task that polls the loop, so that a blocked poll is noticed.
     pub fn beat(&self) {
-        if let Some(pulse) = self.0.shared.lock().get_mut(&self.0.id) {
+        if let Some(pulse) = self.0.shared.beats.lock().get_mut(&self.0.id) {
             pulse.last = Instant::now();
         }
     }
@@ -148,7 +142,7 @@ impl Heartbeat {
     /// A piece of work begins; it ends when the answer is dropped.
     pub fn begin(&self) -> WorkInProgress {
         let work = self.0.shared.next.fetch_add(1, Ordering::Relaxed);
-        if let Some(pulse) = self.0.shared.lock().get_mut(&self.0.id) {
+        if let Some(pulse) = self.0.shared.beats.lock().get_mut(&self.0.id) {
             pulse.running.insert(work, Instant::now());
         }
         WorkInProgress { of: self.0.clone(), work }
@@ -157,7 +151,7 @@ impl Heartbeat {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.shared.lock().remove(&self.id);
+        self.shared.beats.lock().remove(&self.id);
     }
 }
 
@@ -171,7 +165,7 @@ pub struct WorkInProgress {
 
 impl Drop for WorkInProgress {
     fn drop(&mut self) {
-        if let Some(pulse) = self.of.shared.lock().get_mut(&self.of.id) {
+        if let Some(pulse) = self.of.shared.beats.lock().get_mut(&self.of.id) {
             pulse.running.remove(&self.work);
         }
     }

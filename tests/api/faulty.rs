@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentloop_operator::client::Clients;
@@ -14,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use kube::{Client, Config};
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -83,23 +84,23 @@ impl Faulty {
 
     /// Answers in this way from now on.
     pub fn set(&self, fault: impl Fn(&Sent) -> Option<u16> + Send + Sync + 'static) {
-        *self.state.fault.lock().expect("not poisoned") = Some(Arc::new(fault));
-        self.state.sent.lock().expect("not poisoned").clear();
+        *self.state.fault.lock() = Some(Arc::new(fault));
+        self.state.sent.lock().clear();
     }
 
     /// Takes so long to answer each write from now on.
     pub fn answer_writes_after(&self, delay: Duration) {
-        *self.state.delay.lock().expect("not poisoned") = delay;
+        *self.state.delay.lock() = delay;
     }
 
     /// Passes everything on from now on.
     pub fn heal(&self) {
-        *self.state.fault.lock().expect("not poisoned") = None;
+        *self.state.fault.lock() = None;
     }
 
     /// The requests since the last change of the fault that pass `wanted`.
     pub fn count(&self, wanted: impl Fn(&Sent) -> bool) -> usize {
-        self.state.sent.lock().expect("not poisoned").iter().filter(|sent| wanted(sent)).count()
+        self.state.sent.lock().iter().filter(|sent| wanted(sent)).count()
     }
 }
 
@@ -112,8 +113,8 @@ async fn answer(
     let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
     let body = body.collect().await.expect("a whole request").to_bytes();
     let sent = Sent { method: head.method.clone(), path: path.to_owned(), body: body.clone() };
-    state.sent.lock().expect("not poisoned").push(sent.clone());
-    let fault = state.fault.lock().expect("not poisoned").clone();
+    state.sent.lock().push(sent.clone());
+    let fault = state.fault.lock().clone();
     if let Some(code) = fault.and_then(|fault| fault(&sent)) {
         return Ok(refusal(code));
     }
@@ -128,7 +129,7 @@ async fn answer(
         eprintln!("the API server does not answer: {error}");
         refusal(502)
     });
-    let delay = *state.delay.lock().expect("not poisoned");
+    let delay = *state.delay.lock();
     if sent.method != Method::GET {
         tokio::time::sleep(delay).await;
     }

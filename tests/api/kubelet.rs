@@ -1,7 +1,7 @@
 //! An operator in this process, and a kubelet for its pods.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentloop_contract::completion_gate::CompletionGate;
@@ -23,6 +23,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -160,12 +161,12 @@ impl Kubelet {
 
     /// Iteration and attempt of each pod that ran, in order.
     pub fn ran(&self) -> Vec<(i32, i32)> {
-        self.ran.lock().expect("not poisoned").clone()
+        self.ran.lock().clone()
     }
 
     /// How many pods were ever created.
     pub fn created(&self) -> usize {
-        self.created.lock().expect("not poisoned").len()
+        self.created.lock().len()
     }
 }
 
@@ -180,10 +181,10 @@ async fn follow(
         let (pods, work, ran, created) = (pods.clone(), work.clone(), ran.clone(), created.clone());
         async move {
             let which = (number(&pod, LABEL_ITERATION), number(&pod, LABEL_ATTEMPT));
-            created.lock().expect("not poisoned").insert(pod.uid().expect("a uid"), which);
+            created.lock().insert(pod.uid().expect("a uid"), which);
             if is_free(&pod) {
                 bind(&pods, &pod.name_any()).await;
-                ran.lock().expect("not poisoned").push(which);
+                ran.lock().push(which);
                 run(&pods, &pod.name_any()).await;
                 end(&pods, &pod.name_any(), &work(which.0)).await;
             }
