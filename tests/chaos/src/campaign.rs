@@ -1,13 +1,13 @@
 //! Many plans at the same time, each in a namespace of its worker.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
 use anyhow::{Result, bail};
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::lock;
 use crate::mutations::Mutation;
 use crate::operator::Program;
 use crate::plan::Plan;
@@ -67,7 +67,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, options: &Opti
             (next.clone(), report.clone(), regressions.clone(), *options);
         workers.spawn(async move {
             loop {
-                let first = lock(&regressions).pop();
+                let first = regressions.lock().pop();
                 let plan = match first {
                     Some(plan) => plan,
                     None => match next.fetch_add(1, Ordering::SeqCst) {
@@ -80,11 +80,11 @@ pub async fn run(world: &World, program: &Program, range: &Range, options: &Opti
                     Ok(result) => result,
                     Err(error) => {
                         eprintln!("plan {number} could not be carried out: {error:#}");
-                        lock(&report).trouble(range.seed, number, &error);
+                        report.lock().trouble(range.seed, number, &error);
                         continue;
                     }
                 };
-                let mut report = lock(&report);
+                let mut report = report.lock();
                 report.add(&result);
                 let bad = report.violated.len() + report.troubled.len();
                 let is_bad = !result.violations.is_empty() || !result.problems.is_empty();
@@ -123,7 +123,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, options: &Opti
     for name in &namespaces {
         world.drop_namespace(name).await?;
     }
-    let mut report = std::mem::take(&mut *lock(&report));
+    let mut report = std::mem::take(&mut *report.lock());
     report.took = started.elapsed();
     Ok(report)
 }

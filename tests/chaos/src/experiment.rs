@@ -3,18 +3,18 @@
 //! It only keeps state. What changes the state is in [`nemesis`](crate::nemesis), [`user`](crate::user) and
 //! [`kubelet`](crate::kubelet).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use agentloop_test_support::invariants::Invariant;
 use anyhow::{Context, Result};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 
 use crate::buffered::{BufferedRequest, BufferedResponse};
 use crate::checker::Violation;
 use crate::ground_truth::GroundTruth;
 use crate::history::NamespaceHistory;
-use crate::lock;
 use crate::mutations::{Mutation, Mutator};
 use crate::network::Network;
 use crate::operator::Operator;
@@ -97,17 +97,17 @@ impl Experiment {
 
     /// Adds an operator; the first one has index 0.
     pub fn add_operator(&self, operator: Operator) {
-        lock(&self.operators).push(Arc::new(operator));
+        self.operators.lock().push(Arc::new(operator));
     }
 
     /// The operators, whether they run or not.
     pub fn operators(&self) -> Vec<Arc<Operator>> {
-        lock(&self.operators).clone()
+        self.operators.lock().clone()
     }
 
     /// The operator with this index.
     pub fn operator(&self, index: usize) -> Result<Arc<Operator>> {
-        lock(&self.operators).get(index).cloned().context("there is no such operator")
+        self.operators.lock().get(index).cloned().context("there is no such operator")
     }
 
     /// Starts every operator again that has exited, as one does that lost its Lease.
@@ -135,22 +135,22 @@ impl Experiment {
 
     /// Notes that the plan itself could not be carried out, which makes its result worthless.
     pub fn report_problem(&self, error: &impl std::fmt::Debug) {
-        lock(&self.problems).push(format!("{error:?}"));
+        self.problems.lock().push(format!("{error:?}"));
     }
 
     /// What could not be carried out.
     pub fn problems(&self) -> Vec<String> {
-        lock(&self.problems).clone()
+        self.problems.lock().clone()
     }
 
     /// Notes a violation that the history does not show.
     pub fn report_violation(&self, invariant: Invariant, what: impl Into<String>) {
-        lock(&self.violations).push(Violation::new(invariant, what));
+        self.violations.lock().push(Violation::new(invariant, what));
     }
 
     /// The violations that were noted.
     pub fn violations(&self) -> Vec<Violation> {
-        lock(&self.violations).clone()
+        self.violations.lock().clone()
     }
 
     /// Whether no fault is in progress.

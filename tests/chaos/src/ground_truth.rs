@@ -1,8 +1,6 @@
 //! What the agents really did. The campaign plays the kubelet, so it knows.
 
-use std::sync::Mutex;
-
-use crate::lock;
+use parking_lot::{Mutex, MutexGuard};
 
 /// How an agent ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,8 +59,8 @@ pub struct AgentRun {
 pub struct GroundTruth(Mutex<Vec<AgentRun>>);
 
 impl GroundTruth {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<AgentRun>> {
-        lock(&self.0)
+    fn lock(&self) -> MutexGuard<'_, Vec<AgentRun>> {
+        self.0.lock()
     }
 
     /// A pod was bound.

@@ -4,7 +4,7 @@
 //! pods into one order.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentloop_test_support::json;
@@ -12,11 +12,11 @@ use anyhow::{Context, Result, bail};
 use http::Method;
 use http_body_util::BodyExt;
 use kube::client::Body;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
-use crate::lock;
 use crate::server::Server;
 
 /// What an object is.
@@ -62,8 +62,8 @@ impl NamespaceHistory {
         Arc::new(Self { namespace: namespace.to_owned(), state: Mutex::default(), changes })
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        lock(&self.state)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     fn take(&self, seen: RecordedWrite) {
@@ -186,7 +186,7 @@ impl ServerHistory {
 
     /// The history of a namespace.
     pub fn namespace(&self, namespace: &str) -> Arc<NamespaceHistory> {
-        let mut namespaces = lock(&self.namespaces);
+        let mut namespaces = self.namespaces.lock();
         namespaces.entry(namespace.to_owned()).or_insert_with(|| NamespaceHistory::new(namespace)).clone()
     }
 

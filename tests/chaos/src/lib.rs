@@ -34,8 +34,6 @@
 //!
 //! Run it with `make chaos`, `make test-chaos` and `make endurance`.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 pub mod buffered;
 pub mod campaign;
 pub mod checker;
@@ -63,8 +61,3 @@ pub mod server;
 pub mod stale_lists;
 pub mod user;
 pub mod world;
-
-/// Locks a mutex even if it is poisoned: the server's history decides about a plan.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -4,20 +4,20 @@
 //! what a broken operator would send or believe.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use agentloop_test_support::invariants::Invariant;
 use agentloop_test_support::json;
 use anyhow::Result;
 use http::Method;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time;
 
 use crate::buffered::{BufferedRequest, BufferedResponse};
 use crate::classify::RequestClass;
-use crate::lock;
 use crate::plan::RequestKind;
 use crate::server::{Format, Server, pods, tasks};
 use crate::stale_lists::StaleLists;
@@ -187,7 +187,7 @@ impl Mutator {
             }
             (Mutation::AdoptForeignPod, RequestClass::Write(Some(RequestKind::Create))) => {
                 let name = json::name(&request.body).to_owned();
-                lock(&self.wanted_pods).insert(name, request.body.clone());
+                self.wanted_pods.lock().insert(name, request.body.clone());
             }
             (Mutation::StaleConfirmation, RequestClass::Read) if request.path.contains("/agenttasks/") => {
                 if let Some(task) = self.lists.task(&request.path) {
@@ -248,7 +248,7 @@ impl Mutator {
     /// A foreign pod that looks like the one that the operator wanted to create.
     fn adopted(&self, request: &BufferedRequest, response: BufferedResponse) -> BufferedResponse {
         let mut pod = response.json();
-        let wanted_pods = lock(&self.wanted_pods);
+        let wanted_pods = self.wanted_pods.lock();
         let Some(wanted) = wanted_pods.get(json::name(&pod)) else { return response };
         if pods(&self.namespace, json::name(&pod)) != request.path {
             return response;

@@ -1,12 +1,10 @@
 //! The network between the operators and the API server, and what is wrong with it.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
-
-use crate::lock;
 
 /// The state of the network of one plan.
 pub struct Network {
@@ -60,13 +58,13 @@ impl Network {
 
     /// Lets nothing through for this long.
     pub fn take_down(&self, length: Duration) {
-        *lock(&self.down_until) = Some(Instant::now() + length);
+        *self.down_until.lock() = Some(Instant::now() + length);
         self.cut_watches(false);
     }
 
     /// Whether nothing gets through now.
     pub fn is_down(&self) -> bool {
-        lock(&self.down_until).is_some_and(|until| Instant::now() < until)
+        self.down_until.lock().is_some_and(|until| Instant::now() < until)
     }
 
     /// The connection of a watch that starts now.

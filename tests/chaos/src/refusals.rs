@@ -1,11 +1,9 @@
 //! A period in which the API server refuses every status write, and how much an operator may send meanwhile.
 
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
-
-use crate::lock;
 
 /// Status writes of one task in ten seconds. Delays that grow from half a second leave room for six; a pod that
 /// changes meanwhile is reason for one more each time. Without delays there were more than a hundred.
@@ -29,12 +27,12 @@ impl Refusals {
     /// Begins now.
     pub fn begin(&self, code: u16, length: Duration) {
         let end = Instant::now() + length;
-        *lock(&self.0) = Some(Period { code, end, statuses: 0, requests: 0, reported: false });
+        *self.0.lock() = Some(Period { code, end, statuses: 0, requests: 0, reported: false });
     }
 
     /// Counts a request. Returns the status code that refuses it, if any. Returns an error once if there are too many.
     pub fn meet(&self, is_status: bool) -> Result<Option<u16>, String> {
-        let mut planned = lock(&self.0);
+        let mut planned = self.0.lock();
         let Some(now) = planned.as_mut().filter(|now| Instant::now() < now.end) else { return Ok(None) };
         now.requests += 1;
         now.statuses += u32::from(is_status);

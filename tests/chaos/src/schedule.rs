@@ -1,14 +1,13 @@
 //! Which faults of a plan are due: it counts requests and compares the counts with the plan's moments.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time;
 
 use crate::classify::RequestClass;
-use crate::lock;
 use crate::plan::{Fault, Moment, PlannedFault, RequestKind};
 
 /// The faults of a plan, and the requests so far.
@@ -27,7 +26,7 @@ impl Schedule {
 
     /// Counts a request: the kinds that it is of, and which one of each kind it is.
     pub fn count(&self, class: &RequestClass) -> Vec<(RequestKind, u32)> {
-        let mut counts = lock(&self.counts);
+        let mut counts = self.counts.lock();
         let mut numbers = Vec::new();
         for kind in class.kinds() {
             let count = counts.entry(kind).or_default();
@@ -42,7 +41,7 @@ impl Schedule {
 
     /// The faults whose moment is reached; each is returned once.
     pub fn due(&self, reached: impl Fn(Moment) -> bool) -> Vec<Fault> {
-        let mut faults = lock(&self.faults);
+        let mut faults = self.faults.lock();
         let due = faults.iter_mut().filter(|(planned, happened)| !*happened && reached(planned.at));
         due.map(|(planned, happened)| {
             *happened = true;
@@ -53,7 +52,7 @@ impl Schedule {
 
     /// For each planned fault whether it happened.
     pub fn happened(&self) -> Vec<bool> {
-        lock(&self.faults).iter().map(|(_, happened)| *happened).collect()
+        self.faults.lock().iter().map(|(_, happened)| *happened).collect()
     }
 
     /// How many writes the operators have sent.
