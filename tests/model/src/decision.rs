@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use agentloop_core::decide::served::{Served, Serving};
 use agentloop_core::decide::{self, Action, Decision, Observed, PodRef, PreviousPod};
 use agentloop_core::facts::{Obstacle, PodFacts, Relation};
 use agentloop_core::settings::{self, Configuration};
+use parking_lot::RwLock;
 
 use crate::objects::{self, DELAY, NOW, pod_number};
 use crate::scenarios::Config;
@@ -49,11 +50,11 @@ pub struct Decider {
 
 /// What was found out before, or is now.
 fn remembered<K: Eq + Hash, V: Copy>(known: &RwLock<HashMap<K, V>>, key: K, find: impl FnOnce() -> V) -> V {
-    if let Some(value) = known.read().unwrap_or_else(PoisonError::into_inner).get(&key) {
+    if let Some(value) = known.read().get(&key) {
         return *value;
     }
     let value = find();
-    known.write().unwrap_or_else(PoisonError::into_inner).insert(key, value);
+    known.write().insert(key, value);
     value
 }
 
@@ -70,11 +71,11 @@ impl Decider {
 
     pub fn ask(&self, mut question: Question) -> Arc<Answer> {
         question.pods.iter_mut().for_each(|pod| pod.version = 0);
-        if let Some(answer) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&question) {
+        if let Some(answer) = self.known.read().get(&question) {
             return answer.clone();
         }
         let answer = Arc::new(self.decide(&question));
-        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(question, answer.clone());
+        self.known.write().insert(question, answer.clone());
         answer
     }
 

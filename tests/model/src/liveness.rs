@@ -7,10 +7,10 @@
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, PoisonError};
 
 use agentloop_core::api::Phase;
 use agentloop_test_support::invariants::Invariant;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::kubelet::Happening;
 use crate::model::{Step, World};
@@ -35,9 +35,9 @@ impl Default for Known {
 }
 
 impl Known {
-    fn shard(&self, hash: u64) -> std::sync::MutexGuard<'_, HashSet<u64>> {
+    fn shard(&self, hash: u64) -> MutexGuard<'_, HashSet<u64>> {
         let place = usize::try_from(hash % 64).unwrap_or_default();
-        self.0[place].lock().unwrap_or_else(PoisonError::into_inner)
+        self.0[place].lock()
     }
 }
 

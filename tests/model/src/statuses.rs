@@ -1,9 +1,10 @@
 //! The table of statuses: each that was ever decided, once. States hold only its place.
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock};
 
 use agentloop_core::api::{AgentTaskStatus, Phase};
+use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::objects::{self, LATER, NOW};
@@ -74,10 +75,10 @@ fn view(status: &AgentTaskStatus) -> View {
 pub fn intern(mut status: AgentTaskStatus) -> StatusId {
     status.history.truncate(1);
     let text = serde_json::to_string(&status).unwrap_or_default();
-    if let Some(id) = TABLE.read().unwrap_or_else(PoisonError::into_inner).by_text.get(&text) {
+    if let Some(id) = TABLE.read().by_text.get(&text) {
         return *id;
     }
-    let mut table = TABLE.write().unwrap_or_else(PoisonError::into_inner);
+    let mut table = TABLE.write();
     if let Some(id) = table.by_text.get(&text) {
         return *id;
     }
@@ -92,14 +93,14 @@ pub fn intern(mut status: AgentTaskStatus) -> StatusId {
 /// The status at a place.
 pub fn get(id: StatusId) -> Arc<View> {
     let place = usize::try_from(id).unwrap_or_default();
-    TABLE.read().unwrap_or_else(PoisonError::into_inner).all.get(place).cloned().unwrap_or_default()
+    TABLE.read().all.get(place).cloned().unwrap_or_default()
 }
 
 /// The status once its wait is over: time is nothing but this.
 pub fn after_its_wait(id: StatusId) -> StatusId {
     let view = get(id);
     let (true, Some(whole)) = (view.is_held, &view.whole) else { return id };
-    if let Some(id) = TABLE.read().unwrap_or_else(PoisonError::into_inner).passed.get(&id) {
+    if let Some(id) = TABLE.read().passed.get(&id) {
         return *id;
     }
     let mut status = AgentTaskStatus::clone(whole);
@@ -107,7 +108,7 @@ pub fn after_its_wait(id: StatusId) -> StatusId {
         retry_time.0 = *NOW - (*LATER - *NOW);
     }
     let passed = intern(status);
-    TABLE.write().unwrap_or_else(PoisonError::into_inner).passed.insert(id, passed);
+    TABLE.write().passed.insert(id, passed);
     passed
 }
 
