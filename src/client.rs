@@ -194,11 +194,6 @@ impl RequestError {
         }
     }
 
-    /// The same request may succeed later, without anything being changed for it.
-    pub fn may_pass(&self) -> bool {
-        matches!(self.reason(), "conflict" | "timeout" | "transport" | "throttled" | "server")
-    }
-
     /// The server's own words, where it answered.
     pub fn status(&self) -> Option<&Status> {
         match self {
@@ -275,18 +270,6 @@ mod tests {
             (503, "ServiceUnavailable"),
         ] {
             assert!(!refused(code, reason).failure().is_ambiguous(), "{code}");
-        }
-    }
-
-    #[test]
-    fn a_refusal_for_now_may_pass_and_one_for_good_does_not() {
-        for (code, reason) in
-            [(409, "Conflict"), (429, "TooManyRequests"), (500, "InternalError"), (503, "x")]
-        {
-            assert!(refused(code, reason).may_pass(), "{code}");
-        }
-        for (code, reason) in [(403, "Forbidden"), (404, "NotFound"), (422, "Invalid")] {
-            assert!(!refused(code, reason).may_pass(), "{code}");
         }
     }
 

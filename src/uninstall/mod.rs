@@ -3,11 +3,12 @@
 //! The order is the protocol's, and each step rests on the one before:
 //! 1. the Deployment is scaled to zero, and its pods are gone: nobody claims, nobody starts a pod;
 //! 2. the Lease is taken, so that an operator which somebody scales up again meanwhile stands by;
-//! 3. every active iteration is marked as orphaned, so that a later installation never runs it again, and our name leaves the
-//!    tasks, so that any later installation serves them;
-//! 4. only then our finalizers go. A pod whose task could not be marked keeps its own.
+//! 3. every active iteration is marked as orphaned, so that a later installation never runs it again, and our name is
+//!    removed from the tasks, so that any later installation serves them;
+//! 4. only then our finalizer is removed from the pods. A pod whose task could not be marked keeps it.
 //!
-//! Tasks that another release serves are left alone, and so are their pods.
+//! Tasks that another release serves are left alone, and so are their pods. The rules of steps 3 and 4 are
+//! `agentloop_core::sync`'s; `sync.rs` drives them.
 //!
 //! Running pods are left to run. Everything may be repeated.
 
@@ -15,6 +16,7 @@ mod error;
 mod finalizers;
 mod iterations;
 mod operator;
+mod sync;
 
 use std::io::Write as _;
 use std::time::Duration;
@@ -27,7 +29,6 @@ use tracing::warn;
 
 pub use error::Error;
 
-use self::error::Troubles;
 use crate::app::own_namespace;
 use crate::cli::UninstallArgs;
 use crate::client::Clients;
@@ -100,18 +101,12 @@ impl Hook {
         }
         self.stop_operator(tell).await?;
         let election = self.take_lease().await?;
-        let mut troubles = Troubles::default();
-        let marked = self.mark_iterations(tell, &mut troubles).await;
-        let done = match marked {
-            Ok(unmarked) => self.remove_finalizers(&unmarked, tell, &mut troubles).await,
-            Err(error) => Err(error),
-        };
+        let done = self.mark_and_remove_finalizers(tell).await;
         // Nothing is left behind, and an operator that waits may go on. It expires in any case.
         if let Err(error) = election.delete().await {
             warn!(lease = self.lease, %error, "the lease is not deleted; it expires by itself");
         }
-        done?;
-        troubles.into_result()
+        done
     }
 }
 

@@ -23,5 +23,6 @@ mod schema;
 mod served;
 mod stopped;
 mod support;
+mod uninstall;
 mod versions;
 mod waiting;

@@ -12,6 +12,7 @@ mod objects;
 mod orphan;
 mod pvc;
 mod request;
+mod uninstall;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,6 +23,10 @@ pub use orphan::{
     ORPHAN_CHECK_INTERVAL, OrphanEnvironment, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync,
 };
 pub use request::{Failure, Request, Response};
+pub use uninstall::{
+    IterationInFlight, Mark, ServedTask, UninstallEnvironment, UninstallHandles, UninstallOutcome,
+    UninstallRequest, UninstallResponse, UninstallStep, UninstallSync,
+};
 
 use crate::api::WaitReason;
 use crate::decide::{Action, PreviousPod};
