@@ -425,10 +425,8 @@ impl<H: Handles> TaskSync<H> {
                 memory.forget_pod(environment, &pod);
                 self.refuse(Some(&Failure::Conflict));
             }
-            // It is gone: its finalizer may have been removed just before, and that answer is remembered.
-            (Act::Delete(pod), Response::Done) => memory.forget_pod(environment, &pod),
-            // The task is gone.
-            (Act::DeleteTask, Response::Done)
+            // The task, or the pod, is gone.
+            (Act::Delete(_) | Act::DeleteTask, Response::Done)
             | (Act::Confirm(_) | Act::DeleteTask, Response::Failed(Failure::NotFound)) => {}
             // A server that does not answer is asked for nothing more.
             (_, Response::Failed(failure)) if failure.is_ambiguous() => {
