@@ -414,10 +414,12 @@ impl<H: Handles> TaskSync<H> {
             (Act::Start(id) | Act::AddFinalizer(id) | Act::RemoveFinalizer(id), Response::Pod(pod)) => {
                 keep(environment, memory, &id, pod);
             }
+            // Deleted: the answer to the removal of its finalizer may be remembered.
             (
                 Act::Start(pod) | Act::AddFinalizer(pod) | Act::RemoveFinalizer(pod) | Act::Delete(pod),
                 Response::Failed(Failure::NotFound),
-            ) => memory.forget_pod(environment, &pod),
+            )
+            | (Act::Delete(pod), Response::Done) => memory.forget_pod(environment, &pod),
             (
                 Act::Start(pod) | Act::AddFinalizer(pod) | Act::RemoveFinalizer(pod) | Act::Delete(pod),
                 Response::Failed(Failure::Conflict),
@@ -425,8 +427,8 @@ impl<H: Handles> TaskSync<H> {
                 memory.forget_pod(environment, &pod);
                 self.refuse(Some(&Failure::Conflict));
             }
-            // The task, or the pod, is gone.
-            (Act::Delete(_) | Act::DeleteTask, Response::Done)
+            // The task is gone.
+            (Act::DeleteTask, Response::Done)
             | (Act::Confirm(_) | Act::DeleteTask, Response::Failed(Failure::NotFound)) => {}
             // A server that does not answer is asked for nothing more.
             (_, Response::Failed(failure)) if failure.is_ambiguous() => {
