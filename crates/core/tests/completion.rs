@@ -1,6 +1,6 @@
 //! A completion that is edited while an iteration runs: the pod's report answers the old one.
 
-use crate::support::{World, done, failed_with, worked};
+use crate::support::{Simulation, done, failed_with, worked};
 use agentloop_contract::report::{Report, Verified};
 use agentloop_core::api::Phase;
 use serde_json::{Value, json};
@@ -28,22 +28,22 @@ fn completions() -> Vec<Value> {
 fn a_completion_that_no_pod_was_asked_for_completes_nothing() {
     for before in completions() {
         for after in completions() {
-            let mut world = World::new(&json!({ "completion": before }));
-            world.go();
-            world.run();
-            world.edit(&json!({ "completion": null }));
-            world.edit(&json!({ "completion": after }));
-            world.end(&done_by_any_rule());
-            world.go();
-            assert_eq!(world.iterations(), 1, "{before} became {after}: the iteration is charged");
+            let mut sim = Simulation::new(&json!({ "completion": before }));
+            sim.reconcile();
+            sim.run();
+            sim.edit(&json!({ "completion": null }));
+            sim.edit(&json!({ "completion": after }));
+            sim.end(&done_by_any_rule());
+            sim.reconcile();
+            assert_eq!(sim.iterations(), 1, "{before} became {after}: the iteration is charged");
             if before == after {
-                assert_eq!(world.phase(), Phase::Succeeded, "{before} was put back");
+                assert_eq!(sim.phase(), Phase::Succeeded, "{before} was put back");
                 continue;
             }
-            assert_eq!(world.active(), Some((2, 0)), "{before} became {after}: the loop goes on");
-            world.end(&done_by_any_rule());
-            world.go();
-            assert_eq!(world.phase(), Phase::Succeeded, "{after} was asked for");
+            assert_eq!(sim.active(), Some((2, 0)), "{before} became {after}: the loop goes on");
+            sim.end(&done_by_any_rule());
+            sim.reconcile();
+            assert_eq!(sim.phase(), Phase::Succeeded, "{after} was asked for");
         }
     }
 }
@@ -52,13 +52,13 @@ fn a_completion_that_no_pod_was_asked_for_completes_nothing() {
 fn a_verify_command_that_is_added_or_taken_away_is_another_completion() {
     let verify = json!({ "verify": { "command": ["make", "e2e"] } });
     for (before, after) in [(json!({}), verify.clone()), (verify, json!({ "verify": null }))] {
-        let mut world = World::new(&json!({ "completion": before }));
-        world.go();
-        world.run();
-        world.edit(&json!({ "completion": after }));
-        world.end(&done_by_any_rule());
-        world.go();
-        assert_eq!((world.phase(), world.active()), (Phase::Running, Some((2, 0))));
+        let mut sim = Simulation::new(&json!({ "completion": before }));
+        sim.reconcile();
+        sim.run();
+        sim.edit(&json!({ "completion": after }));
+        sim.end(&done_by_any_rule());
+        sim.reconcile();
+        assert_eq!((sim.phase(), sim.active()), (Phase::Running, Some((2, 0))));
     }
 }
 
@@ -67,46 +67,46 @@ fn a_goal_that_is_edited_while_an_iteration_runs_is_not_reached_by_it() {
     let from =
         json!({ "prompt": null, "promptFrom": { "configMapKeyRef": { "name": "goal", "key": "text" } } });
     for edit in [json!({ "prompt": "something else" }), from] {
-        let mut world = World::new(&json!({ "prompt": "a goal" }));
-        world.go();
-        world.run();
-        world.edit(&edit);
-        world.end(&done());
-        world.go();
-        assert_eq!((world.phase(), world.iterations(), world.active()), (Phase::Running, 1, Some((2, 0))));
+        let mut sim = Simulation::new(&json!({ "prompt": "a goal" }));
+        sim.reconcile();
+        sim.run();
+        sim.edit(&edit);
+        sim.end(&done());
+        sim.reconcile();
+        assert_eq!((sim.phase(), sim.iterations(), sim.active()), (Phase::Running, 1, Some((2, 0))));
     }
 }
 
 #[test]
 fn what_says_the_same_in_other_words_is_no_other_completion() {
-    let mut world = World::new(&json!({}));
-    world.go();
-    world.run();
-    world.edit(&json!({ "completion": { "policy": "Gate" }, "maxIterations": 7 }));
-    world.end(&done());
-    world.go();
-    assert_eq!(world.phase(), Phase::Succeeded);
+    let mut sim = Simulation::new(&json!({}));
+    sim.reconcile();
+    sim.run();
+    sim.edit(&json!({ "completion": { "policy": "Gate" }, "maxIterations": 7 }));
+    sim.end(&done());
+    sim.reconcile();
+    assert_eq!(sim.phase(), Phase::Succeeded);
 }
 
 #[test]
 fn a_failure_is_a_failure_whatever_completes_the_task_by_now() {
-    let mut world = World::new(&json!({ "failOnExitCodes": [1] }));
-    world.go();
-    world.run();
-    world.edit(&json!({ "completion": { "policy": "ExitCode" } }));
-    world.end(&failed_with("boom"));
-    world.go();
-    assert_eq!(world.phase(), Phase::Failed);
+    let mut sim = Simulation::new(&json!({ "failOnExitCodes": [1] }));
+    sim.reconcile();
+    sim.run();
+    sim.edit(&json!({ "completion": { "policy": "ExitCode" } }));
+    sim.end(&failed_with("boom"));
+    sim.reconcile();
+    assert_eq!(sim.phase(), Phase::Failed);
 }
 
 #[test]
 fn the_pod_of_an_older_operator_is_judged_by_the_spec_alone() {
-    let mut world = World::new(&json!({}));
-    world.go();
-    world.run();
-    world.pod().metadata.annotations.as_mut().unwrap().remove("agentloop.dev/completion-hash");
-    world.edit(&json!({ "completion": { "policy": "ExitCode" } }));
-    world.end(&worked());
-    world.go();
-    assert_eq!(world.phase(), Phase::Succeeded);
+    let mut sim = Simulation::new(&json!({}));
+    sim.reconcile();
+    sim.run();
+    sim.pod_mut().metadata.annotations.as_mut().unwrap().remove("agentloop.dev/completion-hash");
+    sim.edit(&json!({ "completion": { "policy": "ExitCode" } }));
+    sim.end(&worked());
+    sim.reconcile();
+    assert_eq!(sim.phase(), Phase::Succeeded);
 }

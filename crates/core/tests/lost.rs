@@ -8,8 +8,8 @@ use agentloop_core::{
 };
 use serde_json::{Value, json};
 
-fn claimed(waiting: &Value) -> AgentTask {
-    task_at(&json!({}), &support::claimed(&json!({ "waiting": waiting })))
+fn active(waiting: &Value) -> AgentTask {
+    task_at(&json!({}), &support::active(&json!({ "waiting": waiting })))
 }
 
 /// A wait that has lasted for so many seconds.
@@ -31,12 +31,12 @@ fn is_charged(decision: &Decision) {
 
 #[test]
 fn a_pod_that_was_never_let_start_is_created() {
-    assert_eq!(decided(&claimed(&Value::Null), false, false).actions, [Action::CreatePod]);
+    assert_eq!(decided(&active(&Value::Null), false, false).actions, [Action::CreatePod]);
 }
 
 #[test]
 fn a_pod_that_this_process_let_start_is_charged_once_the_server_says_that_it_is_gone() {
-    let task = claimed(&Value::Null);
+    let task = active(&Value::Null);
     let first = decided(&task, true, false);
     assert_eq!((first.status, first.actions), (None, vec![Action::ReadPod]));
     is_charged(&decided(&task, true, true));
@@ -44,7 +44,7 @@ fn a_pod_that_this_process_let_start_is_charged_once_the_server_says_that_it_is_
 
 #[test]
 fn a_pod_that_vanishes_from_a_lost_node_is_charged_whoever_let_it_start() {
-    let task = claimed(&waits(WaitReason::NodeLost, 1800));
+    let task = active(&waits(WaitReason::NodeLost, 1800));
     assert_eq!(decided(&task, false, false).actions, [Action::ReadPod]);
     is_charged(&decided(&task, false, true));
 }
@@ -53,7 +53,7 @@ fn a_pod_that_vanishes_from_a_lost_node_is_charged_whoever_let_it_start() {
 fn a_wait_that_is_not_about_the_pod_does_not_keep_it_from_being_looked_for() {
     let mut waiting = waits(WaitReason::PodRejected, 60);
     waiting["retryTime"] = json!(after(300).to_string());
-    assert_eq!(decided(&claimed(&waiting), true, false).actions, [Action::ReadPod]);
+    assert_eq!(decided(&active(&waiting), true, false).actions, [Action::ReadPod]);
 }
 
 /// The claimed pod was read and is there, but its owner or its labels say that it is not this task's.
@@ -65,7 +65,7 @@ fn estranged(task: &AgentTask) -> Decision {
 
 #[test]
 fn a_pod_that_is_no_longer_the_tasks_is_waited_for_and_not_read_all_the_time() {
-    let mut task = claimed(&Value::Null);
+    let mut task = active(&Value::Null);
     let decision = estranged(&task);
     let status = decision.status.expect("a wait");
     assert_eq!(decision.actions, []);
@@ -84,7 +84,7 @@ fn a_pod_that_is_no_longer_the_tasks_is_waited_for_and_not_read_all_the_time() {
 
 #[test]
 fn that_its_node_was_lost_is_not_forgotten_while_its_pod_is_no_longer_the_tasks() {
-    let mut task = claimed(&waits(WaitReason::NodeLost, 60));
+    let mut task = active(&waits(WaitReason::NodeLost, 60));
     let decision = estranged(&task);
     let waiting = decision.status.clone().unwrap().waiting.unwrap();
     assert_eq!(waiting.reason, WaitReason::NodeLost);

@@ -1,6 +1,6 @@
 //! What a stop says, and that every command in it really makes the loop go on.
 
-use crate::support::{World, after, done, failed_with, idled, kubelet, merge, unauthenticated, worked};
+use crate::support::{Simulation, after, done, failed_with, idled, kubelet, merge, unauthenticated, worked};
 use agentloop_contract::{
     completion_gate::CompletionGate,
     report::{Change, Error, Report},
@@ -24,37 +24,37 @@ fn commands(message: &str) -> Vec<Value> {
     found
 }
 
-/// Every command of the present message, each tried in a world of its own, makes the loop claim.
+/// Every command of the present message, each tried in a sim of its own, makes the loop claim.
 #[track_caller]
-fn every_command_goes_on(build: impl Fn() -> World, first: impl Fn(&mut World)) {
-    let world = build();
-    let message = world.message();
+fn every_command_goes_on(build: impl Fn() -> Simulation, first: impl Fn(&mut Simulation)) {
+    let sim = build();
+    let message = sim.message();
     let count = commands(&message).len();
     assert!(count > 0, "{message:?} has no command");
     for number in 0..count {
-        let mut world = build();
-        first(&mut world);
-        let before = world.created.len();
-        world.patch(&commands(&world.message())[number]);
-        world.go();
-        assert_eq!(world.phase(), Phase::Running, "after {message:?}, command {number}");
-        assert_eq!(world.created.len(), before + 1);
+        let mut sim = build();
+        first(&mut sim);
+        let before = sim.created.len();
+        sim.patch(&commands(&sim.message())[number]);
+        sim.reconcile();
+        assert_eq!(sim.phase(), Phase::Running, "after {message:?}, command {number}");
+        assert_eq!(sim.created.len(), before + 1);
     }
 }
 
-fn stopped_at_limit(spec: &Value, config: &[(&str, &str)], times: usize) -> World {
-    let mut world = World::new(spec);
-    world.configure(config);
-    world.iterate_times(times, &worked());
-    assert_eq!(world.phase(), Phase::IterationLimitReached);
-    world
+fn stopped_at_limit(spec: &Value, config: &[(&str, &str)], times: usize) -> Simulation {
+    let mut sim = Simulation::new(spec);
+    sim.configure(config);
+    sim.iterate_times(times, &worked());
+    assert_eq!(sim.phase(), Phase::IterationLimitReached);
+    sim
 }
 
 #[test]
 fn the_limits_message_is_what_was_promised() {
-    let world = stopped_at_limit(&json!({}), &[], 10);
+    let sim = stopped_at_limit(&json!({}), &[], 10);
     assert_eq!(
-        world.message(),
+        sim.message(),
         "stopped after 10 iterations (max: 10); to resume: kubectl -n dev patch agt/x --type merge -p '{\"spec\":{\"maxIterations\":20}}'"
     );
     let one = stopped_at_limit(&json!({ "maxIterations": 1 }), &[], 1);
@@ -73,8 +73,8 @@ fn a_higher_limit_goes_on() {
 
 #[test]
 fn the_limit_that_is_suggested_is_not_above_the_hard_limit() {
-    let world = stopped_at_limit(&json!({ "maxIterations": 30 }), &[], 30);
-    assert_eq!(commands(&world.message()), [json!({ "spec": { "maxIterations": 50 } })]);
+    let sim = stopped_at_limit(&json!({ "maxIterations": 30 }), &[], 30);
+    assert_eq!(commands(&sim.message()), [json!({ "spec": { "maxIterations": 50 } })]);
     every_command_goes_on(|| stopped_at_limit(&json!({ "maxIterations": 30 }), &[], 30), |_| {});
 }
 
@@ -88,10 +88,10 @@ fn where_the_hard_limit_binds_an_administrator_comes_first() {
             message.contains("the hard limit of 4 applies: an administrator must first raise hardLimit"),
             "{message}"
         );
-        every_command_goes_on(build, |world| {
-            world.configure(&[("hardLimit", "50")]);
-            world.go();
-            assert_eq!(world.phase(), Phase::IterationLimitReached, "a configuration starts nothing");
+        every_command_goes_on(build, |sim| {
+            sim.configure(&[("hardLimit", "50")]);
+            sim.reconcile();
+            assert_eq!(sim.phase(), Phase::IterationLimitReached, "a configuration starts nothing");
         });
     }
 }
@@ -105,18 +105,18 @@ fn at_the_most_that_a_task_may_ask_for_the_suggested_change_is_allowed_and_is_on
         (6000, None, json!({ "maxIterations": 10_000 })),
         (9999, Some(10_000), json!({ "resetToken": "after-9999" })),
     ] {
-        let mut world = World::new(&json!({ "maxIterations": asked }));
-        world.configure(&[("hardLimit", &count.to_string()), ("defaultMaxIterations", &count.to_string())]);
-        world.go();
-        let mut status = world.status();
+        let mut sim = Simulation::new(&json!({ "maxIterations": asked }));
+        sim.configure(&[("hardLimit", &count.to_string()), ("defaultMaxIterations", &count.to_string())]);
+        sim.reconcile();
+        let mut status = sim.status();
         status.iterations = count;
-        let message = message::status(&world.task, &status, Phase::IterationLimitReached);
+        let message = message::status(sim.task(), &status, Phase::IterationLimitReached);
         assert!(message.contains("the hard limit of"), "{message}");
         assert_eq!(commands(&message), [json!({ "spec": change })]);
     }
-    let world = World::new(&json!({}));
+    let sim = Simulation::new(&json!({}));
     let ended = AgentTaskStatus { iterations: 10_000, ..AgentTaskStatus::default() };
-    let message = message::status(&world.task, &ended, Phase::IterationLimitReached);
+    let message = message::status(sim.task(), &ended, Phase::IterationLimitReached);
     assert!(
         message.ends_with("no task can have more than 10000 iterations: create another task to continue"),
         "{message}"
@@ -126,12 +126,12 @@ fn at_the_most_that_a_task_may_ask_for_the_suggested_change_is_allowed_and_is_on
 #[test]
 fn a_limit_that_was_lowered_below_the_count_is_told_and_lifted() {
     let build = || {
-        let mut world = World::new(&json!({ "maxIterations": 20 }));
-        world.iterate_times(12, &worked());
-        world.edit(&json!({ "maxIterations": 10 }));
-        world.iterate(&worked());
-        assert_eq!(world.phase(), Phase::IterationLimitReached);
-        world
+        let mut sim = Simulation::new(&json!({ "maxIterations": 20 }));
+        sim.iterate_times(12, &worked());
+        sim.edit(&json!({ "maxIterations": 10 }));
+        sim.iterate(&worked());
+        assert_eq!(sim.phase(), Phase::IterationLimitReached);
+        sim
     };
     let message = build().message();
     assert!(message.starts_with("stopped after 13 iterations (max: 10); the limit was lowered"), "{message}");
@@ -141,12 +141,12 @@ fn a_limit_that_was_lowered_below_the_count_is_told_and_lifted() {
 #[test]
 fn an_open_circuit_tells_its_evidence_and_both_ways_on() {
     let build = || {
-        let mut world = World::new(&json!({}));
-        world.configure(&[("noChangeThreshold", "4")]);
+        let mut sim = Simulation::new(&json!({}));
+        sim.configure(&[("noChangeThreshold", "4")]);
         let error = Some(Error::new("tests::resume fails"));
-        world.iterate_times(3, &idled());
-        world.iterate(&Report { error, ..idled() });
-        world
+        sim.iterate_times(3, &idled());
+        sim.iterate(&Report { error, ..idled() });
+        sim
     };
     assert_eq!(
         build().message(),
@@ -157,13 +157,10 @@ fn an_open_circuit_tells_its_evidence_and_both_ways_on() {
     );
     every_command_goes_on(build, |_| {});
     let same_error = || {
-        let mut world = World::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
-        world.iterate_times(
-            2,
-            &Report { error: Some(Error::new("it's broken; don't \"panic\"")), ..worked() },
-        );
-        assert_eq!(world.reason(), "SameError");
-        world
+        let mut sim = Simulation::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
+        sim.iterate_times(2, &Report { error: Some(Error::new("it's broken; don't \"panic\"")), ..worked() });
+        assert_eq!(sim.reason(), "SameError");
+        sim
     };
     assert!(same_error().message().contains("ended with the same error (threshold 2, from the task's spec)"));
     every_command_goes_on(same_error, |_| {});
@@ -175,11 +172,11 @@ fn where_the_limit_is_reached_too_each_command_raises_it_as_far_as_the_hard_limi
         [("50", json!({ "maxIterations": 6 })), ("4", json!({ "maxIterations": 4 })), ("3", json!({}))]
     {
         let build = || {
-            let mut world = World::new(&json!({ "maxIterations": 3 }));
-            world.configure(&[("hardLimit", hard)]);
-            world.iterate_times(3, &idled());
-            assert_eq!(world.phase(), Phase::CircuitOpen);
-            world
+            let mut sim = Simulation::new(&json!({ "maxIterations": 3 }));
+            sim.configure(&[("hardLimit", hard)]);
+            sim.iterate_times(3, &idled());
+            assert_eq!(sim.phase(), Phase::CircuitOpen);
+            sim
         };
         let mut changes =
             [json!({ "resetToken": "after-3" }), json!({ "breaker": { "noChangeThreshold": 6 } })];
@@ -192,16 +189,16 @@ fn where_the_limit_is_reached_too_each_command_raises_it_as_far_as_the_hard_limi
 
 #[test]
 fn done_is_told_with_the_agents_own_words() {
-    let mut world = World::new(&json!({}));
-    world.iterate(&done());
-    assert_eq!(world.message(), "done after 1 iteration: \"all tests pass\"");
-    let mut world = World::new(&json!({}));
-    world.iterate(&worked());
-    world.iterate(&Report {
+    let mut sim = Simulation::new(&json!({}));
+    sim.iterate(&done());
+    assert_eq!(sim.message(), "done after 1 iteration: \"all tests pass\"");
+    let mut sim = Simulation::new(&json!({}));
+    sim.iterate(&worked());
+    sim.iterate(&Report {
         gate: Some(CompletionGate { ready: true, ..CompletionGate::default() }),
         ..worked()
     });
-    assert_eq!(world.message(), "done after 2 iterations");
+    assert_eq!(sim.message(), "done after 2 iterations");
 }
 
 #[test]
@@ -209,14 +206,14 @@ fn a_token_that_is_suggested_was_never_used() {
     for used in ["after-3", "after-3-again", "something"] {
         for is_removed in [false, true] {
             let build = || {
-                let mut world = World::new(&json!({ "resetToken": used }));
-                world.go();
+                let mut sim = Simulation::new(&json!({ "resetToken": used }));
+                sim.reconcile();
                 if is_removed {
-                    world.edit(&json!({ "resetToken": null }));
+                    sim.edit(&json!({ "resetToken": null }));
                 }
-                world.iterate_times(3, &idled());
-                assert_eq!(world.phase(), Phase::CircuitOpen);
-                world
+                sim.iterate_times(3, &idled());
+                assert_eq!(sim.phase(), Phase::CircuitOpen);
+                sim
             };
             every_command_goes_on(build, |_| {});
         }
@@ -226,9 +223,9 @@ fn a_token_that_is_suggested_was_never_used() {
 #[test]
 fn a_failed_task_tells_why_and_goes_on_by_its_command() {
     let credential = || {
-        let mut world = World::new(&json!({}));
-        world.iterate(&unauthenticated());
-        world
+        let mut sim = Simulation::new(&json!({}));
+        sim.iterate(&unauthenticated());
+        sim
     };
     let message = credential().message();
     assert!(
@@ -237,17 +234,17 @@ fn a_failed_task_tells_why_and_goes_on_by_its_command() {
     );
     every_command_goes_on(credential, |_| {});
     let exit_code = || {
-        let mut world = World::new(&json!({ "failOnExitCodes": [42] }));
-        world.iterate(&Report { exit_code: Some(42), ..worked() });
-        world
+        let mut sim = Simulation::new(&json!({ "failOnExitCodes": [42] }));
+        sim.iterate(&Report { exit_code: Some(42), ..worked() });
+        sim
     };
     assert!(exit_code().message().contains("the agent exited with code 42, which is in failOnExitCodes"));
     every_command_goes_on(exit_code, |_| {});
     let twice = || {
-        let mut world = credential();
-        world.patch(&commands(&world.message())[0]);
-        world.iterate(&unauthenticated());
-        world
+        let mut sim = credential();
+        sim.patch(&commands(&sim.message())[0]);
+        sim.iterate(&unauthenticated());
+        sim
     };
     assert_eq!(twice().iterations(), 2);
     every_command_goes_on(twice, |_| {});
@@ -256,12 +253,12 @@ fn a_failed_task_tells_why_and_goes_on_by_its_command() {
 #[test]
 fn a_suspended_task_goes_on_by_its_command() {
     let build = || {
-        let mut world = World::new(&json!({}));
-        world.iterate(&worked());
-        world.edit(&json!({ "suspend": true }));
-        world.go();
-        assert_eq!(world.active(), None);
-        world
+        let mut sim = Simulation::new(&json!({}));
+        sim.iterate(&worked());
+        sim.edit(&json!({ "suspend": true }));
+        sim.reconcile();
+        assert_eq!(sim.active(), None);
+        sim
     };
     assert!(build().message().starts_with("suspended after 1 iteration; to resume: "));
     every_command_goes_on(build, |_| {});
@@ -269,43 +266,43 @@ fn a_suspended_task_goes_on_by_its_command() {
 
 #[test]
 fn a_message_with_the_longest_names_and_errors_keeps_its_commands_whole() {
-    let mut world = World::new(&json!({}));
-    world.task.metadata.name = Some("n".repeat(63));
-    world.task.metadata.namespace = Some("s".repeat(63));
+    let mut sim = Simulation::new(&json!({}));
+    sim.task_mut().metadata.name = Some("n".repeat(63));
+    sim.task_mut().metadata.namespace = Some("s".repeat(63));
     let report =
         Report { changed: Change::Unchanged, error: Some(Error::new(&"𝕏".repeat(400))), ..worked() };
-    world.iterate_times(3, &report);
-    let message = world.message();
+    sim.iterate_times(3, &report);
+    let message = sim.message();
     assert_eq!(message.matches("}}'").count(), 2, "{message}");
     assert!(message.ends_with("-p '{\"spec\":{\"breaker\":{\"noChangeThreshold\":6}}}'"), "{message}");
 }
 
 #[test]
 fn waits_say_what_goes_on_when_and_how() {
-    let mut world = World::new(&json!({}));
-    world.go();
-    world.fail_to_start();
-    world.go();
-    let message = world.message();
+    let mut sim = Simulation::new(&json!({}));
+    sim.reconcile();
+    sim.fail_to_start();
+    sim.reconcile();
+    let message = sim.message();
     assert!(message.starts_with("iteration 1 is waiting: its pod did not start the agent: "), "{message}");
     assert!(message.contains("next try at 2026-11-22T10:00:10Z"), "{message}");
 }
 
 #[test]
 fn a_running_task_says_which_iteration_of_how_many_runs_in_which_pod() {
-    let mut world = World::new(&json!({ "maxIterations": 7 }));
-    world.iterate(&worked());
-    world.run();
-    let pod = world.status().active.unwrap().pod_name;
-    assert_eq!(world.message(), format!("iteration 2 of at most 7 in pod {pod}"));
+    let mut sim = Simulation::new(&json!({ "maxIterations": 7 }));
+    sim.iterate(&worked());
+    sim.run();
+    let pod = sim.status().active.unwrap().pod_name;
+    assert_eq!(sim.message(), format!("iteration 2 of at most 7 in pod {pod}"));
 }
 
 #[test]
 fn a_limit_above_the_hard_limit_is_told_with_both_numbers() {
     let told = |asked: i32| {
-        let mut world = World::new(&json!({ "maxIterations": asked }));
-        world.go();
-        let condition = world.status().conditions.into_iter().find(|c| c.type_ == "LimitClamped").unwrap();
+        let mut sim = Simulation::new(&json!({ "maxIterations": asked }));
+        sim.reconcile();
+        let condition = sim.status().conditions.into_iter().find(|c| c.type_ == "LimitClamped").unwrap();
         (condition.status, condition.message)
     };
     let words = "maxIterations is 60, but the hard limit of 50 applies; an administrator can raise hardLimit in the operator's configuration";
@@ -323,9 +320,9 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
         ProviderUnavailable, QuotaExceeded, RateLimited, SchedulingGated, StartFailed, Unschedulable,
         VolumePending,
     };
-    let mut world = World::new(&json!({}));
-    world.go();
-    let pod = world.status().active.unwrap().pod_name;
+    let mut sim = Simulation::new(&json!({}));
+    sim.reconcile();
+    let pod = sim.status().active.unwrap().pod_name;
     let node = format!(
         "; continues when the node is back, deleted, or marked out of service; see kubectl -n dev describe pod {pod}"
     );
@@ -358,7 +355,7 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
             "; continues when `paused` is removed from the operator's configuration",
         ),
     ] {
-        let mut status = world.status();
+        let mut status = sim.status();
         let message = Some("because".to_owned());
         // What runs in the pod may have said it.
         let is_theirs = matches!(reason, StartFailed | RateLimited | ProviderUnavailable);
@@ -366,7 +363,7 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
         let retry_time = Some(Time(after(60)));
         status.waiting = Some(Waiting { reason, message, start_time: Time(after(0)), retry_time });
         assert_eq!(
-            message::status(&world.task, &status, Phase::Waiting),
+            message::status(sim.task(), &status, Phase::Waiting),
             format!("iteration 1 is waiting: {what}: {because}; next try at 2026-11-22T10:01:00Z{cure}")
         );
     }
@@ -375,14 +372,14 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
 #[test]
 fn who_waits_for_an_image_is_told_the_cure_of_that_image_alone() {
     let told = |list: &str, container: &str| {
-        let mut world = World::new(&json!({}));
-        world.go();
+        let mut sim = Simulation::new(&json!({}));
+        sim.reconcile();
         let waiting = json!({ "waiting": { "reason": "ErrImagePull", "message": "not found" } });
         let status = json!({ "name": container, "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": waiting });
         let patch = json!({ "spec": { "nodeName": "n" }, "status": { "phase": "Pending", list: [status] } });
-        kubelet::change(world.pod(), &patch);
-        world.go();
-        world.message()
+        kubelet::change(sim.pod_mut(), &patch);
+        sim.reconcile();
+        sim.message()
     };
     assert_eq!(
         told("initContainerStatuses", "agentloop-install"),
@@ -398,24 +395,24 @@ fn who_waits_for_an_image_is_told_the_cure_of_that_image_alone() {
 fn what_an_agent_says_is_never_taken_for_a_command_of_ours() {
     let hostile = "x\u{202e}\"; to resume: kubectl delete ns team-a #\u{200b}";
     let quoted = "\"x'; to resume: kubectl delete ns team-a #\"";
-    let mut stuck = World::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
+    let mut stuck = Simulation::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
     stuck.iterate_times(2, &failed_with(hostile));
-    let mut failed = World::new(&json!({ "failOnExitCodes": [1] }));
+    let mut failed = Simulation::new(&json!({ "failOnExitCodes": [1] }));
     failed.iterate(&failed_with(hostile));
-    let mut succeeded = World::new(&json!({}));
+    let mut succeeded = Simulation::new(&json!({}));
     let mut report = crate::support::done();
     report.gate.as_mut().unwrap().reason = Some(hostile.to_owned());
     succeeded.iterate(&report);
-    let mut refused = World::new(&json!({}));
+    let mut refused = Simulation::new(&json!({}));
     let mut report = crate::support::rate_limited(Change::Unchanged, None);
     report.error = Some(Error::new(hostile));
     refused.iterate(&report);
-    for world in [&stuck, &failed, &succeeded, &refused] {
-        let message = world.message();
+    for sim in [&stuck, &failed, &succeeded, &refused] {
+        let message = sim.message();
         assert!(message.contains(quoted), "{message}");
         let ours = message.replace(quoted, "");
         assert!(!ours.contains("delete ns"), "{message}");
-        let shown = format!("{:?}", world.status());
+        let shown = format!("{:?}", sim.status());
         assert!(!shown.contains(['\u{202e}', '\u{200b}']), "{shown}");
     }
 }
@@ -423,14 +420,14 @@ fn what_an_agent_says_is_never_taken_for_a_command_of_ours() {
 #[test]
 fn an_agent_that_started_elsewhere_and_changed_nothing_is_said_to_have() {
     let idle = Report { started_in: Some("/app".to_owned()), ..crate::support::idled() };
-    let mut world = World::new(&json!({ "breaker": { "noChangeThreshold": 2 } }));
+    let mut sim = Simulation::new(&json!({ "breaker": { "noChangeThreshold": 2 } }));
     for phase in [Phase::Running, Phase::CircuitOpen] {
-        world.iterate(&idle);
-        assert_eq!(world.phase(), phase);
-        let message = world.message();
+        sim.iterate(&idle);
+        assert_eq!(sim.phase(), phase);
+        let message = sim.message();
         assert!(message.contains("started in \"/app\"") && message.contains("/workspace"), "{message}");
     }
-    let mut worked = World::new(&json!({}));
+    let mut worked = Simulation::new(&json!({}));
     worked.iterate(&Report { started_in: Some("/app".to_owned()), ..crate::support::worked() });
     assert!(!worked.message().contains("/app"), "it found its way");
 }

@@ -1,6 +1,6 @@
 //! What comes first: an agent waits for its pod, and nobody waits for the cleanup.
 
-use crate::support::{claimed, observed, task_at};
+use crate::support::{active, observed, task_at};
 use agentloop_core::{
     api::AgentTask,
     decide::{Action, Observed, decide},
@@ -10,7 +10,7 @@ use agentloop_core::{
 use serde_json::{Value, json};
 
 fn third_is_active() -> AgentTask {
-    task_at(&json!({}), &claimed(&json!({})))
+    task_at(&json!({}), &active(&json!({})))
 }
 
 /// A pod of this iteration of the task, with our finalizer.

@@ -1,17 +1,15 @@
-//! Whatever happens to a task and in whatever order, the protocol's invariants hold: the world checks
+//! Whatever happens to a task and in whatever order, the protocol's invariants hold: the sim checks
 //! them at every write and after every decision.
 
 use crate::support::{
-    World, done, failed_with, idled, interrupted, kubelet, rate_limited, timed_out, unauthenticated, worked,
+    Simulation, done, failed_with, idled, interrupted, kubelet, quota_exceeded, rate_limited,
+    simulation::Call, timed_out, unauthenticated, worked,
 };
 use agentloop_contract::{
     completion_gate::CompletionGate,
     report::{Change, End, Error, Report, Usage, Verified},
 };
-use agentloop_core::{
-    api::{Phase, WaitReason},
-    facts::Obstacle,
-};
+use agentloop_core::{api::Phase, sync::Failure};
 use agentloop_test_support::invariants::Invariant;
 use proptest::prelude::*;
 use serde_json::json;
@@ -38,6 +36,10 @@ enum Event {
     StaleCache,
     Restart,
     Uninstall,
+    /// One request of this kind does not succeed, or its answer does not arrive.
+    Fault(Call, Option<Failure>),
+    /// The caches stop to follow, or catch up.
+    Lag(bool),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -92,124 +94,140 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::StaleCache),
         1 => Just(Event::Restart),
         1 => Just(Event::Uninstall),
+        4 => fault(),
+        2 => any::<bool>().prop_map(Event::Lag),
     ]
 }
 
+/// A conflict, an error, or an answer that is lost with or without the request.
+fn fault() -> impl Strategy<Value = Event> {
+    let calls = [
+        Call::WriteStatus,
+        Call::ReadTask,
+        Call::ConfirmTask,
+        Call::ReadPod,
+        Call::CreatePod,
+        Call::RemoveSchedulingGate,
+        Call::AddFinalizer,
+        Call::RemoveFinalizer,
+        Call::DeletePod,
+    ];
+    let failures = [
+        None,
+        Some(Failure::Lost),
+        Some(Failure::Conflict),
+        Some(Failure::TimedOut(5)),
+        Some(Failure::Rejected { code: 500, message: "etcdserver: leader changed".to_owned() }),
+    ];
+    (proptest::sample::select(calls.to_vec()), proptest::sample::select(failures.to_vec()))
+        .prop_map(|(call, failure)| Event::Fault(call, failure))
+}
+
 /// Lets the event happen, where it can.
-fn happen(world: &mut World, event: &Event) {
+fn happen(sim: &mut Simulation, event: &Event) {
     // A pod that could have an agent in it: there, past its gate, not ended.
-    let is_live = world.has_pod() && {
-        let pod = world.pod();
+    let is_live = sim.has_pod() && {
+        let pod = sim.pod();
         !kubelet::is_gated(pod)
             && !kubelet::is_ended(pod)
             && (kubelet::is_bound(pod) || !kubelet::is_deleting(pod))
     };
-    if is_live && kubelet::has_ended_agent(world.pod()) && matches!(event, Event::End(_)) {
-        return kubelet::end_sidecars(world.pod());
+    if is_live && kubelet::has_ended_agent(sim.pod()) && matches!(event, Event::End(_)) {
+        return kubelet::end_sidecars(sim.pod_mut());
     }
-    let is_live = is_live && !kubelet::has_ended_agent(world.pod());
-    let is_running = is_live && kubelet::is_running(world.pod());
+    let is_live = is_live && !kubelet::has_ended_agent(sim.pod());
+    let is_running = is_live && kubelet::is_running(sim.pod());
     match event {
-        Event::Turn => drop(world.turn()),
-        Event::Pass(seconds) => world.now += jiff::SignedDuration::from_secs(*seconds),
-        Event::Bind if is_live && !is_running => kubelet::bind(world.pod()),
-        Event::Run if is_live && !is_running => world.run(),
-        Event::End(Ends::NeverStarted) if is_live && !is_running => world.fail_to_start(),
-        Event::End(end) if is_live => end_with(world, *end),
-        Event::DeletePod if world.has_pod() => world.delete_pod(),
-        Event::KubeletsObey => world.kubelets_obey(),
-        Event::CollectGarbage if is_live && kubelet::is_bound(world.pod()) => {
-            world.note_charge(true);
-            kubelet::collect_garbage(world.pod());
+        Event::Turn => drop(sim.step()),
+        Event::Pass(seconds) => sim.now += jiff::SignedDuration::from_secs(*seconds),
+        Event::Bind if is_live && !is_running => kubelet::bind(sim.pod_mut()),
+        Event::Run if is_live && !is_running => sim.run(),
+        Event::End(Ends::NeverStarted) if is_live && !is_running => sim.fail_to_start(),
+        Event::End(end) if is_live => end_with(sim, *end),
+        Event::DeletePod if sim.has_pod() => sim.delete_pod(),
+        Event::KubeletsObey => sim.stop_deleted_pods(),
+        Event::CollectGarbage if is_live && kubelet::is_bound(sim.pod()) => {
+            sim.expect_charge(true);
+            kubelet::collect_garbage(sim.pod_mut());
         }
         Event::LeaveSidecar if is_running => {
-            world.note_charge(true);
-            let now = world.now;
-            kubelet::leave_sidecars(world.pod(), &kubelet::reported(&idled(), now), now);
+            sim.expect_charge(true);
+            let now = sim.now;
+            kubelet::leave_sidecars(sim.pod_mut(), &kubelet::reported(&idled(), now), now);
         }
         Event::Refuse(refuses) => {
-            let refusal = Obstacle { reason: WaitReason::QuotaExceeded, message: "full".to_owned() };
-            world.refusal = refuses.then_some(refusal);
+            sim.refusal = refuses.then(quota_exceeded);
         }
-        Event::Suspend(suspend) => world.edit(&json!({ "suspend": suspend })),
-        Event::Limit(limit) => world.edit(&json!({ "maxIterations": limit })),
-        Event::Threshold(value) => world.edit(&json!({ "breaker": { "noChangeThreshold": value } })),
-        Event::Token(number) => world.edit(&json!({ "resetToken": format!("token-{number}") })),
-        Event::Prompt(number) => world.edit(&json!({ "prompt": format!("goal {number}") })),
-        Event::Configure(number) => configure(world, *number),
-        Event::StaleCache => world.cached = agentloop_core::settings::Configuration::absent(),
+        Event::Suspend(suspend) => sim.edit(&json!({ "suspend": suspend })),
+        Event::Limit(limit) => sim.edit(&json!({ "maxIterations": limit })),
+        Event::Threshold(value) => sim.edit(&json!({ "breaker": { "noChangeThreshold": value } })),
+        Event::Token(number) => sim.edit(&json!({ "resetToken": format!("token-{number}") })),
+        Event::Prompt(number) => sim.edit(&json!({ "prompt": format!("goal {number}") })),
+        Event::Configure(number) => configure(sim, *number),
+        Event::StaleCache => sim.cached = agentloop_core::settings::Configuration::absent(),
         Event::Restart => {
-            world.cached = world.real.clone();
-            world.restart();
+            sim.cached = sim.real.clone();
+            sim.restart();
         }
-        Event::Uninstall => uninstall(world),
+        Event::Uninstall => sim.uninstall(),
+        Event::Fault(call, None) => sim.lose_answer(*call),
+        Event::Fault(call, Some(failure)) => sim.fail(*call, failure.clone()),
+        Event::Lag(true) => sim.freeze_caches(),
+        Event::Lag(false) => sim.thaw_caches(),
         _ => {}
     }
 }
 
-fn end_with(world: &mut World, end: Ends) {
+fn end_with(sim: &mut Simulation, end: Ends) {
     match end {
-        Ends::Worked => world.end(&worked()),
-        Ends::Idled => world.end(&idled()),
-        Ends::Failed => world.end(&failed_with("tests fail")),
-        Ends::RateLimited(changed) => world.end(&rate_limited(changed, None)),
-        Ends::Unauthenticated => world.end(&unauthenticated()),
-        Ends::TimedOut => world.end(&timed_out(Change::Unchanged)),
-        Ends::Interrupted => world.end(&interrupted(Change::Unchanged)),
-        Ends::Killed => world.end_silently(137, "OOMKilled"),
-        Ends::Done => world.end(&done()),
+        Ends::Worked => sim.end(&worked()),
+        Ends::Idled => sim.end(&idled()),
+        Ends::Failed => sim.end(&failed_with("tests fail")),
+        Ends::RateLimited(changed) => sim.end(&rate_limited(changed, None)),
+        Ends::Unauthenticated => sim.end(&unauthenticated()),
+        Ends::TimedOut => sim.end(&timed_out(Change::Unchanged)),
+        Ends::Interrupted => sim.end(&interrupted(Change::Unchanged)),
+        Ends::Killed => sim.end_silently(137, "OOMKilled"),
+        Ends::Done => sim.end(&done()),
         Ends::NeverStarted => {}
     }
 }
 
-fn configure(world: &mut World, number: u8) {
+fn configure(sim: &mut Simulation, number: u8) {
     match number {
-        0 => world.configure(&[]),
-        1 => world.configure(&[("defaultMaxIterations", "5")]),
-        2 => world.configure(&[("hardLimit", "7")]),
-        3 => world.configure(&[("hardLimit", "zero")]),
-        4 => world.configure(&[("paused", "true")]),
-        _ => world.configure(&[("noChangeThreshold", "1"), ("sameErrorThreshold", "2")]),
-    }
-}
-
-/// The operator is uninstalled: the claim is marked, then the finalizers go.
-fn uninstall(world: &mut World) {
-    let Some(status) = &mut world.task.status else { return };
-    if let Some(active) = &mut status.active {
-        active.orphaned = true;
-    }
-    for pod in &mut world.pods {
-        pod.metadata.finalizers = None;
-    }
-    if world.active().is_some() && !world.has_pod() {
-        world.note_charge(true);
+        0 => sim.configure(&[]),
+        1 => sim.configure(&[("defaultMaxIterations", "5")]),
+        2 => sim.configure(&[("hardLimit", "7")]),
+        3 => sim.configure(&[("hardLimit", "zero")]),
+        4 => sim.configure(&[("paused", "true")]),
+        _ => sim.configure(&[("noChangeThreshold", "1"), ("sameErrorThreshold", "2")]),
     }
 }
 
 /// After the last fault, the task comes to an end by itself.
-fn recover(world: &mut World) {
-    world.refusal = None;
-    world.configure(&[]);
-    world.edit(&json!({ "suspend": false }));
+fn recover(sim: &mut Simulation) {
+    sim.refusal = None;
+    sim.remove_faults();
+    sim.thaw_caches();
+    sim.configure(&[]);
+    sim.edit(&json!({ "suspend": false }));
     for _ in 0..200 {
-        world.go();
-        world.kubelets_obey();
-        world.go();
-        match world.phase() {
+        sim.reconcile();
+        sim.stop_deleted_pods();
+        sim.reconcile();
+        match sim.phase() {
             Phase::Succeeded | Phase::Failed | Phase::CircuitOpen | Phase::IterationLimitReached => return,
-            Phase::Waiting if world.active().is_none() => {
-                let held = world.held_for();
-                world.pass(held);
+            Phase::Waiting if sim.active().is_none() => {
+                sim.pass_wait();
             }
-            _ if world.has_pod() && kubelet::has_ended_agent(world.pod()) => {
-                kubelet::end_sidecars(world.pod());
+            _ if sim.has_pod() && kubelet::has_ended_agent(sim.pod()) => {
+                kubelet::end_sidecars(sim.pod_mut());
             }
-            _ if world.has_pod() => world.end(&worked()),
-            _ => world.pass(400),
+            _ if sim.has_pod() => sim.end(&worked()),
+            _ => sim.pass(400),
         }
     }
-    panic!("the loop does not come to an end: {:?}", world.status());
+    panic!("the loop does not come to an end: {:?}", sim.status());
 }
 
 fn long_report(fill: &str, number: usize) -> Report {
@@ -250,30 +268,30 @@ proptest! {
         limit in proptest::option::of(1..12_i32),
         events in proptest::collection::vec(event(), 1..120),
     ) {
-        let mut world = World::new(&json!({ "maxIterations": limit, "podHistoryLimit": 3 }));
+        let mut sim = Simulation::new(&json!({ "maxIterations": limit, "podHistoryLimit": 3 }));
         for event in &events {
-            happen(&mut world, event);
+            happen(&mut sim, event);
         }
-        recover(&mut world);
+        recover(&mut sim);
         // Then nothing more is written.
-        let writes = world.writes;
-        world.pass(30 * 24 * 3600);
-        world.restart();
-        world.go();
-        prop_assert_eq!(world.writes, writes, "{}", Invariant::L2);
-        prop_assert!(world.pods.len() <= 3 + usize::from(world.status().active.is_some()));
+        let writes = sim.writes;
+        sim.pass(30 * 24 * 3600);
+        sim.restart();
+        sim.reconcile();
+        prop_assert_eq!(sim.writes, writes, "{}", Invariant::L2);
+        prop_assert!(sim.pods().len() <= 3 + usize::from(sim.status().active.is_some()));
     }
 
     #[test]
     fn deciding_again_on_what_was_just_done_does_nothing(
         events in proptest::collection::vec(event(), 1..60),
     ) {
-        let mut world = World::new(&json!({}));
+        let mut sim = Simulation::new(&json!({}));
         for event in &events {
-            happen(&mut world, event);
+            happen(&mut sim, event);
             // Comes to rest within a few turns, or panics; and then stays at rest.
-            world.go();
-            prop_assert!(!world.turn());
+            sim.reconcile();
+            prop_assert!(!sim.step());
         }
     }
 
@@ -288,20 +306,20 @@ proptest! {
         token in "[\"\\\\𝕏<]{253}",
         words in prop_oneof![Just("𝕏"), Just("\""), Just("&")],
     ) {
-        let mut world = World::new(&json!({
+        let mut sim = Simulation::new(&json!({
             "maxIterations": 60, "breaker": { "noChangeThreshold": 10_000, "sameErrorThreshold": 10_000 },
             "resetToken": token,
         }));
-        world.task.metadata.name = Some("n".repeat(63));
-        world.task.metadata.namespace = Some("s".repeat(63));
+        sim.task_mut().metadata.name = Some("n".repeat(63));
+        sim.task_mut().metadata.namespace = Some("s".repeat(63));
         for number in 0..50 {
-            world.iterate(&long_report(fill, number));
+            sim.iterate(&long_report(fill, number));
         }
-        prop_assert_eq!((world.phase(), world.iterations()), (Phase::IterationLimitReached, 50));
-        world.configure(&[("hardLimit", "60")]);
-        world.refusal = Some(Obstacle { reason: WaitReason::PodRejected, message: words.repeat(2000) });
-        world.edit(&json!({ "maxIterations": 61 }));
-        world.go();
-        prop_assert_eq!(world.phase(), Phase::Waiting);
+        prop_assert_eq!((sim.phase(), sim.iterations()), (Phase::IterationLimitReached, 50));
+        sim.configure(&[("hardLimit", "60")]);
+        sim.refusal = Some(Failure::Rejected { code: 422, message: words.repeat(2000) });
+        sim.edit(&json!({ "maxIterations": 61 }));
+        sim.reconcile();
+        prop_assert_eq!(sim.phase(), Phase::Waiting);
     }
 }

@@ -18,8 +18,8 @@ fn serving(name: &str, take_over: &[&str]) -> Serving {
     }
 }
 
-fn claimed_by(release: &str) -> Value {
-    support::claimed(&json!({ "servedBy": release }))
+fn active_by(release: &str) -> Value {
+    support::active(&json!({ "servedBy": release }))
 }
 
 /// A pod of the task that has ended and is held.
@@ -80,7 +80,7 @@ fn the_first_write_of_a_new_task_names_the_release() {
 fn a_task_of_an_older_operator_or_of_one_that_was_uninstalled_is_adopted_before_anything_is_done() {
     let ours = serving("a/agentloop", &[]);
     for name in [Value::Null, json!("")] {
-        let mut status = claimed_by("x/x");
+        let mut status = active_by("x/x");
         merge(&mut status, &json!({ "servedBy": name }));
         let decision =
             here(decided(&ours, &task(&json!({}), &status), &[ended_pod(None)], PreviousPod::None));
@@ -91,7 +91,7 @@ fn a_task_of_an_older_operator_or_of_one_that_was_uninstalled_is_adopted_before_
 #[test]
 fn a_task_that_bears_our_name_already_is_not_written_for_it() {
     let ours = serving("a/agentloop", &[]);
-    let idle = task(&json!({}), &claimed_by("a/agentloop"));
+    let idle = task(&json!({}), &active_by("a/agentloop"));
     let first = here(decided(&ours, &idle, &[], PreviousPod::None));
     let mut settled = idle.clone();
     settled.status = first.status.or(settled.status);
@@ -122,7 +122,7 @@ fn a_task_that_is_being_deleted_is_not_written_for_its_name() {
 #[test]
 fn a_task_of_another_release_is_left_alone_whatever_its_pods_do() {
     let ours = serving("b/agentloop", &["c/agentloop"]);
-    let theirs = task(&json!({}), &claimed_by("a/agentloop"));
+    let theirs = task(&json!({}), &active_by("a/agentloop"));
     for pods in [vec![], vec![ended_pod(None)], vec![ended_pod(Some(start()))]] {
         let (release, decision) = elsewhere(decided(&ours, &theirs, &pods, PreviousPod::None));
         assert_eq!(release, "a/agentloop");
@@ -131,7 +131,7 @@ fn a_task_of_another_release_is_left_alone_whatever_its_pods_do() {
     }
     // Neither the namespace nor the name alone makes a release.
     for other in ["b/other", "other/agentloop", "b/agentloop-2"] {
-        let task = task(&json!({}), &claimed_by(other));
+        let task = task(&json!({}), &active_by(other));
         assert_eq!(elsewhere(decided(&ours, &task, &[], PreviousPod::None)).0, other);
     }
 }
@@ -139,7 +139,7 @@ fn a_task_of_another_release_is_left_alone_whatever_its_pods_do() {
 #[test]
 fn the_tasks_of_a_release_that_is_taken_over_bear_our_name_with_the_next_write() {
     let ours = serving("b/agentloop", &["a/agentloop"]);
-    let theirs = task(&json!({}), &claimed_by("a/agentloop"));
+    let theirs = task(&json!({}), &active_by("a/agentloop"));
     let decision = here(decided(&ours, &theirs, &[], PreviousPod::None));
     assert_eq!(named(&decision), Some("b/agentloop"));
     assert_eq!(decision.status.unwrap().active.unwrap().pod_name, "x-3-0", "and nothing else is lost");
@@ -160,7 +160,7 @@ fn a_task_that_is_deleted_is_left_to_its_release_for_a_minute_and_then_waits_for
     let ours = serving("b/agentloop", &[]);
     let deleted = |seconds: i64| {
         let time = (start() - SignedDuration::from_secs(seconds)).to_string();
-        task(&json!({ "deletionTimestamp": time }), &claimed_by("a/agentloop"))
+        task(&json!({ "deletionTimestamp": time }), &active_by("a/agentloop"))
     };
     let (_, early) = elsewhere(decided(&ours, &deleted(59), &[ended_pod(None)], PreviousPod::None));
     assert_eq!(early.actions, []);

@@ -1,6 +1,6 @@
 //! Agents that the kubelet stopped for a cause that lies in the pod itself, and sidecars that hold the agent.
 
-use crate::support::{World, interrupted, kubelet, merge};
+use crate::support::{Simulation, interrupted, kubelet, merge};
 use agentloop_contract::report::Change;
 use agentloop_core::{
     api::{IterationOutcome, Phase, WaitReason},
@@ -24,70 +24,70 @@ fn with_probe(probe: &str) -> Value {
 #[test]
 fn a_probe_that_stops_every_agent_opens_the_circuit_and_is_named() {
     for probe in [LIVENESS, "startupProbe"] {
-        let mut world = World::new(&with_probe(probe));
+        let mut sim = Simulation::new(&with_probe(probe));
         for _ in 0..3 {
-            world.iterate(&interrupted(Change::Changed));
+            sim.iterate(&interrupted(Change::Changed));
         }
-        assert_eq!((world.phase(), world.reason().as_str()), (Phase::CircuitOpen, "SameError"));
-        let entry = world.status().history[0].clone();
+        assert_eq!((sim.phase(), sim.reason().as_str()), (Phase::CircuitOpen, "SameError"));
+        let entry = sim.status().history[0].clone();
         assert_eq!(entry.outcome, IterationOutcome::Killed);
         assert!(entry.error.as_ref().unwrap().contains(probe), "{entry:?}");
-        assert!(world.message().contains(probe), "{}", world.message());
+        assert!(sim.message().contains(probe), "{}", sim.message());
     }
 }
 
 #[test]
 fn an_agent_that_the_probe_had_killed_without_a_report_names_it_too() {
     for code in [137, 143] {
-        let mut world = World::new(&with_probe(LIVENESS));
-        world.go();
-        world.end_silently(code, "Error");
-        world.go();
-        let error = world.status().history[0].error.clone().unwrap();
+        let mut sim = Simulation::new(&with_probe(LIVENESS));
+        sim.reconcile();
+        sim.end_silently(code, "Error");
+        sim.reconcile();
+        let error = sim.status().history[0].error.clone().unwrap();
         assert!(error.contains(LIVENESS), "{error}");
     }
-    let mut world = World::new(&with_probe(LIVENESS));
-    world.go();
-    world.end_silently(137, "OOMKilled");
-    world.go();
-    assert!(world.status().history[0].error.as_ref().unwrap().contains("OOMKilled"));
+    let mut sim = Simulation::new(&with_probe(LIVENESS));
+    sim.reconcile();
+    sim.end_silently(137, "OOMKilled");
+    sim.reconcile();
+    assert!(sim.status().history[0].error.as_ref().unwrap().contains("OOMKilled"));
 }
 
 #[test]
 fn an_order_to_stop_that_nobody_gave_is_an_error_without_a_probe_as_well() {
-    let mut world = World::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
-    world.iterate(&interrupted(Change::Unknown));
-    world.iterate(&interrupted(Change::Unknown));
-    assert_eq!(world.phase(), Phase::CircuitOpen);
-    assert!(world.message().contains("its pod was neither deleted nor evicted"), "{}", world.message());
+    let mut sim = Simulation::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
+    sim.iterate(&interrupted(Change::Unknown));
+    sim.iterate(&interrupted(Change::Unknown));
+    assert_eq!(sim.phase(), Phase::CircuitOpen);
+    assert!(sim.message().contains("its pod was neither deleted nor evicted"), "{}", sim.message());
 }
 
 #[test]
 fn an_agent_that_somebody_stopped_is_interrupted_whatever_probe_it_has() {
-    let mut world = World::new(&with_probe(LIVENESS));
-    world.go();
-    world.run();
-    world.delete_pod();
-    world.kubelets_obey();
-    world.go();
-    let status = world.status();
+    let mut sim = Simulation::new(&with_probe(LIVENESS));
+    sim.reconcile();
+    sim.run();
+    sim.delete_pod();
+    sim.stop_deleted_pods();
+    sim.reconcile();
+    let status = sim.status();
     assert_eq!(
         (status.history[0].outcome, status.breaker.consecutive_same_error),
         (IterationOutcome::Interrupted, 0)
     );
     for condition in ["EvictionByEvictionAPI", "TerminationByKubelet", "PreemptionByScheduler"] {
-        let mut world = World::new(&with_probe(LIVENESS));
-        world.go();
-        world.run();
-        world.end(&interrupted(Change::Unknown));
+        let mut sim = Simulation::new(&with_probe(LIVENESS));
+        sim.reconcile();
+        sim.run();
+        sim.end(&interrupted(Change::Unknown));
         kubelet::change(
-            world.pod(),
+            sim.pod_mut(),
             &json!({ "status": { "conditions": [
             { "type": "DisruptionTarget", "status": "True", "reason": condition },
         ] } }),
         );
-        world.go();
-        assert_eq!(world.status().history[0].outcome, IterationOutcome::Interrupted, "{condition}");
+        sim.reconcile();
+        assert_eq!(sim.status().history[0].outcome, IterationOutcome::Interrupted, "{condition}");
     }
 }
 
@@ -105,21 +105,21 @@ const OWN_DISK: &[&str] = &[
 #[test]
 fn a_pod_evicted_for_its_own_disk_use_ended_in_that_error() {
     for message in OWN_DISK {
-        let mut world = World::new(&json!({ "breaker": { "sameErrorThreshold": 3 } }));
+        let mut sim = Simulation::new(&json!({ "breaker": { "sameErrorThreshold": 3 } }));
         for round in 0..3 {
-            world.go();
+            sim.reconcile();
             if round == 0 {
                 // The kubelet writes the pod's end before its containers have any.
-                world.run();
-                world.note_charge(true);
+                sim.run();
+                sim.expect_charge(true);
             } else {
-                world.end(&interrupted(Change::Changed));
+                sim.end(&interrupted(Change::Changed));
             }
-            kubelet::change(world.pod(), &evicted(message));
-            world.go();
+            kubelet::change(sim.pod_mut(), &evicted(message));
+            sim.reconcile();
         }
-        assert_eq!((world.phase(), world.reason().as_str()), (Phase::CircuitOpen, "SameError"), "{message}");
-        let entry = world.status().history[0].clone();
+        assert_eq!((sim.phase(), sim.reason().as_str()), (Phase::CircuitOpen, "SameError"), "{message}");
+        let entry = sim.status().history[0].clone();
         assert_eq!(entry.outcome, IterationOutcome::Killed);
         assert!(entry.error.unwrap().contains(message.trim()), "{message}");
     }
@@ -133,12 +133,12 @@ fn a_pod_evicted_for_its_nodes_sake_is_interrupted() {
     let mut for_the_node = evicted(OWN_DISK[0]);
     merge(&mut for_the_node, &target);
     for eviction in [for_the_node, evicted("The node was low on resource: memory. ")] {
-        let mut world = World::new(&json!({}));
-        world.go();
-        world.end(&interrupted(Change::Unknown));
-        kubelet::change(world.pod(), &eviction);
-        world.go();
-        assert_eq!(world.status().history[0].outcome, IterationOutcome::Interrupted, "{eviction}");
+        let mut sim = Simulation::new(&json!({}));
+        sim.reconcile();
+        sim.end(&interrupted(Change::Unknown));
+        kubelet::change(sim.pod_mut(), &eviction);
+        sim.reconcile();
+        assert_eq!(sim.status().history[0].outcome, IterationOutcome::Interrupted, "{eviction}");
     }
 }
 
@@ -149,48 +149,48 @@ fn with_sidecar() -> Value {
     } } })
 }
 
-fn sidecar(world: &mut World, restarts: i32, started: bool, state: &Value) {
+fn sidecar(sim: &mut Simulation, restarts: i32, started: bool, state: &Value) {
     let status = json!({
         "name": "proxy", "image": "p", "imageID": "", "ready": false, "restartCount": restarts,
         "started": started, "state": state,
     });
-    kubelet::change(world.pod(), &json!({ "status": { "initContainerStatuses": [status] } }));
+    kubelet::change(sim.pod_mut(), &json!({ "status": { "initContainerStatuses": [status] } }));
 }
 
 #[test]
 fn a_sidecar_that_crashes_before_it_started_is_waited_for_by_its_name() {
-    let mut world = World::new(&with_sidecar());
-    world.go();
-    kubelet::bind(world.pod());
+    let mut sim = Simulation::new(&with_sidecar());
+    sim.reconcile();
+    kubelet::bind(sim.pod_mut());
     let crash = json!({ "waiting": { "reason": "CrashLoopBackOff", "message": "back-off 40s restarting" } });
-    let now = world.now.to_string();
+    let now = sim.now.to_string();
     for state in [crash, json!({ "running": { "startedAt": now } })] {
-        sidecar(&mut world, 2, false, &state);
-        world.go();
-        assert_eq!(world.waits_for(), Some(WaitReason::StartFailed), "{state}");
-        let message = world.message();
+        sidecar(&mut sim, 2, false, &state);
+        sim.reconcile();
+        assert_eq!(sim.waits_for(), Some(WaitReason::StartFailed), "{state}");
+        let message = sim.message();
         assert!(message.contains("sidecar proxy"), "{message}");
     }
 }
 
 #[test]
 fn a_sidecar_that_does_not_get_through_its_startup_probe_is_named_after_half_a_minute() {
-    let mut world = World::new(&with_sidecar());
-    world.go();
-    kubelet::bind(world.pod());
-    let now = world.now.to_string();
-    sidecar(&mut world, 0, false, &json!({ "running": { "startedAt": now } }));
-    world.go();
-    assert_eq!(world.phase(), Phase::Running, "it may still start");
-    assert!(world.again.is_some_and(|again| again <= world.now + SignedDuration::from_secs(30)));
+    let mut sim = Simulation::new(&with_sidecar());
+    sim.reconcile();
+    kubelet::bind(sim.pod_mut());
+    let now = sim.now.to_string();
+    sidecar(&mut sim, 0, false, &json!({ "running": { "startedAt": now } }));
+    sim.reconcile();
+    assert_eq!(sim.phase(), Phase::Running, "it may still start");
+    assert!(sim.requeue_at.is_some_and(|again| again <= sim.now + SignedDuration::from_secs(30)));
     for _ in 0..6 {
-        world.pass(10);
+        sim.pass(10);
     }
-    assert_eq!(world.waits_for(), Some(WaitReason::StartFailed));
-    assert!(world.message().contains("sidecar proxy"), "{}", world.message());
-    sidecar(&mut world, 0, true, &json!({ "running": { "startedAt": now } }));
-    world.go();
-    assert_eq!(world.phase(), Phase::Running);
+    assert_eq!(sim.waits_for(), Some(WaitReason::StartFailed));
+    assert!(sim.message().contains("sidecar proxy"), "{}", sim.message());
+    sidecar(&mut sim, 0, true, &json!({ "running": { "startedAt": now } }));
+    sim.reconcile();
+    assert_eq!(sim.phase(), Phase::Running);
 }
 
 #[test]

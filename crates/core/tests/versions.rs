@@ -1,6 +1,6 @@
 //! A status that a newer version wrote, in words that this version does not know: kept, shown, and brought on.
 
-use crate::support::{World, rate_limited, worked};
+use crate::support::{Simulation, rate_limited, worked};
 use agentloop_contract::report::Change;
 use agentloop_core::{
     api::{AgentTaskStatus, IterationOutcome, Phase, StopReason, WaitReason, crd},
@@ -12,10 +12,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use serde_json::{Value, json};
 
 /// Gives the task a status with `more` merged into what it has.
-fn written(world: &mut World, more: &Value) {
-    let mut status = serde_json::to_value(world.status()).unwrap();
+fn written(sim: &mut Simulation, more: &Value) {
+    let mut status = serde_json::to_value(sim.status()).unwrap();
     crate::support::merge(&mut status, more);
-    world.task.status = Some(serde_json::from_value(status).expect("an older operator can read it"));
+    sim.task_mut().status = Some(serde_json::from_value(status).expect("an older operator can read it"));
 }
 
 fn json(status: &AgentTaskStatus) -> Value {
@@ -60,33 +60,33 @@ fn a_word_is_shown_as_the_api_has_it() {
 
 #[test]
 fn a_task_with_a_history_in_words_of_a_newer_version_is_brought_on() {
-    let mut world = World::new(&json!({ "maxIterations": 4 }));
-    world.iterate_times(2, &worked());
-    let mut history = json(&world.status())["history"].clone();
+    let mut sim = Simulation::new(&json!({ "maxIterations": 4 }));
+    sim.iterate_times(2, &worked());
+    let mut history = json(&sim.status())["history"].clone();
     history[0]["outcome"] = json!("Teleported");
     history[1]["changed"] = json!("Partly");
     let thresholds = json!({ "hardLimit": { "from": "Namespace" } });
-    written(&mut world, &json!({ "history": history, "phase": "Hibernating", "thresholds": thresholds }));
-    world.iterate_times(2, &worked());
-    assert_eq!((world.phase(), world.iterations()), (Phase::IterationLimitReached, 4));
-    let shown = json(&world.status());
+    written(&mut sim, &json!({ "history": history, "phase": "Hibernating", "thresholds": thresholds }));
+    sim.iterate_times(2, &worked());
+    assert_eq!((sim.phase(), sim.iterations()), (Phase::IterationLimitReached, 4));
+    let shown = json(&sim.status());
     assert_eq!(shown["history"][2]["outcome"], "Teleported");
     assert_eq!(shown["history"][3]["changed"], "Partly");
 }
 
 #[test]
 fn a_wait_in_words_of_a_newer_version_lasts_as_long_as_it_says() {
-    let mut world = World::new(&json!({}));
-    world.iterate(&rate_limited(Change::Unchanged, None));
-    written(&mut world, &json!({ "waiting": { "reason": "BudgetExhausted" } }));
-    world.pass(30);
-    world.go();
-    assert!(matches!(world.waits_for(), Some(WaitReason::Other(_))));
-    assert_eq!((world.phase(), world.reason().as_str()), (Phase::Waiting, "BudgetExhausted"));
-    assert!(world.message().contains("newer version"), "{}", world.message());
-    world.pass(70);
-    world.go();
-    assert_eq!(world.active(), Some((1, 1)), "then it goes on");
+    let mut sim = Simulation::new(&json!({}));
+    sim.iterate(&rate_limited(Change::Unchanged, None));
+    written(&mut sim, &json!({ "waiting": { "reason": "BudgetExhausted" } }));
+    sim.pass(30);
+    sim.reconcile();
+    assert!(matches!(sim.waits_for(), Some(WaitReason::Other(_))));
+    assert_eq!((sim.phase(), sim.reason().as_str()), (Phase::Waiting, "BudgetExhausted"));
+    assert!(sim.message().contains("newer version"), "{}", sim.message());
+    sim.pass(70);
+    sim.reconcile();
+    assert_eq!(sim.active(), Some((1, 1)), "then it goes on");
 }
 
 #[test]
@@ -98,11 +98,11 @@ fn a_stop_that_only_a_newer_version_knows_holds_whatever_is_edited() {
         ("Failed", "TooExpensive"),
         ("IterationLimitReached", "TooExpensive"),
     ] {
-        let mut world = World::new(&json!({ "maxIterations": 1 }));
-        world.iterate(&worked());
-        written(&mut world, &json!({ "stop": { "phase": phase, "reason": reason } }));
-        let stop = world.status().stop;
-        world.go();
+        let mut sim = Simulation::new(&json!({ "maxIterations": 1 }));
+        sim.iterate(&worked());
+        written(&mut sim, &json!({ "stop": { "phase": phase, "reason": reason } }));
+        let stop = sim.status().stop;
+        sim.reconcile();
         for edit in [
             json!({ "maxIterations": 9 }),
             json!({ "resetToken": "a" }),
@@ -110,32 +110,28 @@ fn a_stop_that_only_a_newer_version_knows_holds_whatever_is_edited() {
             json!({ "suspend": false }),
             json!({ "prompt": "another" }),
         ] {
-            world.edit(&edit);
-            world.go();
-            assert_eq!(
-                (world.status().stop, world.active()),
-                (stop.clone(), None),
-                "{phase} {reason} {edit}"
-            );
+            sim.edit(&edit);
+            sim.reconcile();
+            assert_eq!((sim.status().stop, sim.active()), (stop.clone(), None), "{phase} {reason} {edit}");
         }
-        assert_eq!(json(&world.status())["phase"], phase);
-        assert_eq!(world.reason(), reason);
-        assert!(world.message().contains("newer version"), "{}", world.message());
-        assert_eq!(world.status().last_handled_reset_token, None, "the newer version will act on it");
-        assert_eq!(world.condition("Stopped"), ("True".to_owned(), phase.to_owned()));
-        events_of_change(None, &world.status());
+        assert_eq!(json(&sim.status())["phase"], phase);
+        assert_eq!(sim.reason(), reason);
+        assert!(sim.message().contains("newer version"), "{}", sim.message());
+        assert_eq!(sim.status().last_handled_reset_token, None, "the newer version will act on it");
+        assert_eq!(sim.condition("Stopped"), ("True".to_owned(), phase.to_owned()));
+        events_of_change(None, &sim.status());
     }
 }
 
 #[test]
 fn a_task_that_succeeded_in_words_of_a_newer_version_has_succeeded() {
-    let mut world = World::new(&json!({}));
-    world.iterate(&crate::support::done());
-    written(&mut world, &json!({ "stop": { "reason": "Approved" } }));
-    world.edit(&json!({ "resetToken": "a" }));
-    world.go();
-    assert_eq!(world.phase(), Phase::Succeeded);
-    assert!(matches!(world.status().stop.unwrap().reason, StopReason::Other(_)));
+    let mut sim = Simulation::new(&json!({}));
+    sim.iterate(&crate::support::done());
+    written(&mut sim, &json!({ "stop": { "reason": "Approved" } }));
+    sim.edit(&json!({ "resetToken": "a" }));
+    sim.reconcile();
+    assert_eq!(sim.phase(), Phase::Succeeded);
+    assert!(matches!(sim.status().stop.unwrap().reason, StopReason::Other(_)));
 }
 
 /// Every schema below `schema`, with the path that leads to it.

@@ -1,8 +1,7 @@
-//! Tasks, pods and reports from compact descriptions, and a world to run whole loops in.
+//! Tasks, pods and reports from compact descriptions, and a simulation that runs whole loops.
 
-mod invariants;
 pub mod kubelet;
-pub mod world;
+pub mod simulation;
 
 use std::sync::LazyLock;
 
@@ -16,11 +15,12 @@ use agentloop_core::{
     facts::PodFacts,
     pod::{BuildInputs, Injection},
     settings::{Configuration, Settings},
+    sync::Failure,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-pub use world::World;
+pub use simulation::Simulation;
 
 /// When every test begins.
 pub fn start() -> Timestamp {
@@ -70,8 +70,8 @@ pub fn task_at(metadata: &Value, status: &Value) -> AgentTask {
     serde_json::from_value(whole).unwrap()
 }
 
-/// A status in which the third iteration is claimed, for the pod x-3-0, and `more` is merged.
-pub fn claimed(more: &Value) -> Value {
+/// A status in which the third iteration is active, in the pod x-3-0, with `more` merged into it.
+pub fn active(more: &Value) -> Value {
     let mut status = json!({
         "iterations": 2, "maxIterations": 10, "observedGeneration": 1,
         "startTime": "2026-01-01T00:00:00Z",
@@ -189,4 +189,17 @@ pub fn interrupted(changed: Change) -> Report {
 
 pub fn timed_out(changed: Change) -> Report {
     Report { changed, error: Some(Error::new("IterationTimeout")), ..Report::of(End::TimedOut) }
+}
+
+// === What the API server answers to a pod ===
+
+/// A ResourceQuota leaves no room for the pod.
+pub fn quota_exceeded() -> Failure {
+    let message = "pods \"x-1-0\" is forbidden: exceeded quota: full, requested: pods=1".to_owned();
+    Failure::Rejected { code: 403, message }
+}
+
+/// The pod is not valid.
+pub fn invalid_pod() -> Failure {
+    Failure::Rejected { code: 422, message: "Pod \"x-1-0\" is invalid: because".to_owned() }
 }
