@@ -12,57 +12,62 @@ use crate::mutations::Mutation;
 use crate::operator::Program;
 use crate::plan::Plan;
 use crate::regressions;
-use crate::report::{Report, details};
+use crate::report::{CampaignReport, details};
 use crate::runner;
-use crate::world::World;
+use crate::testbed::Testbed;
 
 /// Which plans are carried out.
 #[derive(Clone, Debug)]
-pub struct Range {
-    /// Where their choices come from.
+pub struct PlanRange {
+    /// The seed of their random choices.
     pub seed: u64,
-    /// The first one's number.
+    /// The number of the first plan.
     pub from: u64,
-    /// How many.
+    /// How many plans.
     pub plans: u64,
-    /// How many at the same time.
+    /// How many run at the same time.
     pub jobs: u64,
 }
 
-/// How they are carried out.
+/// How the plans are carried out.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Breaks the operator in this way.
     pub mutation: Option<Mutation>,
-    /// The details of every plan are printed.
+    /// Whether to print the details of every plan.
     pub details: bool,
-    /// The plans of [`regressions`] come first.
+    /// Whether to carry out the plans of [`regressions`] first.
     pub regressions: bool,
 }
 
-/// The most plans whose details are printed: a bad bug shows in every plan.
-const MOST_DETAILS: usize = 12;
-/// Progress is printed whenever this many plans are done.
+/// The maximum number of failed plans whose details are printed: a bad bug may make every plan fail.
+const MAX_DETAILS: usize = 12;
+/// Progress is printed each time this many plans are done.
 const PROGRESS_EVERY: u64 = 250;
 
 /// Carries out all plans.
-pub async fn run(world: &World, program: &Program, range: &Range, options: &Options) -> Result<Report> {
+pub async fn run(
+    testbed: &Testbed,
+    program: &Program,
+    range: &PlanRange,
+    options: &Options,
+) -> Result<CampaignReport> {
     let started = Instant::now();
     let next = Arc::new(AtomicU64::new(range.from));
     let regressions = if options.regressions { regressions::all() } else { Vec::new() };
-    let most = range.plans + u64::try_from(regressions.len()).unwrap_or(0);
+    let total = range.plans + u64::try_from(regressions.len()).unwrap_or(0);
     let regressions = Arc::new(Mutex::new(regressions));
     let end = range.from + range.plans;
-    let report = Arc::new(Mutex::new(Report::default()));
-    // With the process id, so that what an aborted run leaves is in no other run's way.
+    let report = Arc::new(Mutex::new(CampaignReport::default()));
+    // The names contain the process id, so that leftovers of an aborted run do not affect other runs.
     let namespaces: Vec<String> =
-        (0..range.jobs.min(most)).map(|worker| format!("chaos-{}-{worker}", std::process::id())).collect();
+        (0..range.jobs.min(total)).map(|worker| format!("chaos-{}-{worker}", std::process::id())).collect();
     for name in &namespaces {
-        world.namespace(name).await?;
+        testbed.namespace(name).await?;
     }
     let mut workers = JoinSet::new();
     for namespace in namespaces.clone() {
-        let (world, program, range) = (world.clone(), program.clone(), range.clone());
+        let (testbed, program, range) = (testbed.clone(), program.clone(), range.clone());
         let (next, report, regressions, options) =
             (next.clone(), report.clone(), regressions.clone(), *options);
         workers.spawn(async move {
@@ -76,19 +81,19 @@ pub async fn run(world: &World, program: &Program, range: &Range, options: &Opti
                     },
                 };
                 let number = plan.number;
-                let result = match runner::run(&world, &program, &namespace, plan, options.mutation).await {
+                let result = match runner::run(&testbed, &program, &namespace, plan, options.mutation).await {
                     Ok(result) => result,
                     Err(error) => {
                         eprintln!("plan {number} could not be carried out: {error:#}");
-                        report.lock().trouble(range.seed, number, &error);
+                        report.lock().add_failed_plan(range.seed, number, &error);
                         continue;
                     }
                 };
                 let mut report = report.lock();
                 report.add(&result);
-                let bad = report.violated.len() + report.troubled.len();
-                let is_bad = !result.violations.is_empty() || !result.problems.is_empty();
-                if options.details || (is_bad && bad <= MOST_DETAILS) {
+                let failed = report.violated.len() + report.troubled.len();
+                let has_failed = !result.violations.is_empty() || !result.problems.is_empty();
+                if options.details || (has_failed && failed <= MAX_DETAILS) {
                     eprintln!("{}", details(&result));
                 }
                 if std::env::var_os("CHAOS_TIMES").is_some() {
@@ -103,7 +108,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, options: &Opti
                 }
                 if report.plans.is_multiple_of(PROGRESS_EVERY) {
                     eprintln!(
-                        "{} plans in {} s, {bad} of them failed",
+                        "{} plans in {} s, {failed} of them failed",
                         report.plans,
                         started.elapsed().as_secs()
                     );
@@ -113,7 +118,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, options: &Opti
     }
     loop {
         tokio::select! {
-            why = world.history.broken() => bail!("{why}"),
+            why = testbed.history.broken() => bail!("{why}"),
             ended = workers.join_next() => match ended {
                 Some(result) => result??,
                 None => break,
@@ -121,7 +126,7 @@ pub async fn run(world: &World, program: &Program, range: &Range, options: &Opti
         }
     }
     for name in &namespaces {
-        world.drop_namespace(name).await?;
+        testbed.drop_namespace(name).await?;
     }
     let mut report = std::mem::take(&mut *report.lock());
     report.took = started.elapsed();

@@ -1,7 +1,7 @@
 //! Checks the invariants of docs/protocol.md against the API's own history.
 //!
-//! It has two sources and no third: what the API server recorded, write by write, and what the agents really did.
-//! From both it counts by itself, and compares every status with its count.
+//! It has only two sources: what the API server recorded, write by write, and what the agents really did. From these it
+//! keeps its own count, and compares every status with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use agentloop_test_support::invariants::Invariant;
 use agentloop_test_support::json;
 use serde_json::Value;
 
-use crate::ground_truth::{AgentEnd, AgentRun};
+use crate::ground_truth::{AgentRun, RunEnd};
 use crate::history::{ObjectKind, RecordedWrite};
 
 /// A violated invariant.
@@ -35,40 +35,40 @@ impl Violation {
 const HARD_LIMIT: i64 = 50;
 /// The finalizer that keeps a pod until it is settled.
 const FINALIZER: &str = "agentloop.dev/settle";
-/// The scheduling gate that keeps a pod inert until its start is confirmed.
-const GATE: &str = "agentloop.dev/start";
+/// The scheduling gate that keeps a pod from starting until its iteration is confirmed as active.
+const SCHEDULING_GATE: &str = "agentloop.dev/start";
 
 /// What the checker has counted for one task.
 #[derive(Default)]
-struct Count {
-    /// The task as it was last written; nothing once it is gone.
+struct TaskTally {
+    /// The task as it was last written; `None` once it is deleted.
     now: Option<Arc<Value>>,
     activated: BTreeSet<(i64, i64)>,
     no_change: i64,
     same_error: i64,
     error: Option<String>,
-    /// The stop that the last settled iteration calls for.
+    /// The stop that the last settled iteration requires.
     verdict: Option<&'static str>,
 }
 
 /// Checks one plan.
 pub struct Checker<'a> {
     runs: &'a [AgentRun],
-    tasks: BTreeMap<String, Count>,
+    tasks: BTreeMap<String, TaskTally>,
     pods: BTreeMap<String, Arc<Value>>,
     violations: Vec<Violation>,
     at: u64,
 }
 
-/// Every violation that the history of a plan shows.
+/// All violations in the history of a plan.
 pub fn check(history: &[RecordedWrite], runs: &[AgentRun]) -> Vec<Violation> {
     let mut checker =
         Checker { runs, tasks: BTreeMap::new(), pods: BTreeMap::new(), violations: Vec::new(), at: 0 };
-    for seen in history {
-        checker.at = seen.version;
-        match seen.kind {
-            ObjectKind::Task => checker.task(seen),
-            ObjectKind::Pod => checker.pod(seen),
+    for write in history {
+        checker.at = write.version;
+        match write.kind {
+            ObjectKind::Task => checker.task(write),
+            ObjectKind::Pod => checker.pod(write),
         }
     }
     checker.at = 0;
@@ -76,11 +76,11 @@ pub fn check(history: &[RecordedWrite], runs: &[AgentRun]) -> Vec<Violation> {
     checker.violations
 }
 
-/// Whether a task is at rest: it has stopped, the status is that of the present spec, and nothing runs.
+/// Whether a task is at rest: it has stopped, the status is that of the current spec, and nothing runs.
 pub fn is_at_rest(task: &Value) -> bool {
-    let answered =
+    let is_current =
         json::number(task, "/status/observedGeneration") == json::number(task, "/metadata/generation");
-    answered && json::has(task, "/status/stop") && !json::has(task, "/status/active") && !is_suspended(task)
+    is_current && json::has(task, "/status/stop") && !json::has(task, "/status/active") && !is_suspended(task)
 }
 
 fn is_suspended(task: &Value) -> bool {
@@ -94,7 +94,7 @@ fn has_ended(pod: &Value) -> bool {
 }
 
 fn is_gated(pod: &Value) -> bool {
-    json::list(pod, "/spec/schedulingGates").iter().any(|gate| json::text(gate, "/name") == GATE)
+    json::list(pod, "/spec/schedulingGates").iter().any(|gate| json::text(gate, "/name") == SCHEDULING_GATE)
 }
 
 fn has_finalizer(pod: &Value) -> bool {
@@ -124,31 +124,31 @@ fn limit(task: &Value) -> i64 {
 }
 
 impl Checker<'_> {
-    fn broken(&mut self, invariant: Invariant, what: impl Into<String>) {
+    fn report(&mut self, invariant: Invariant, what: impl Into<String>) {
         self.violations.push(Violation { invariant, what: what.into(), version: self.at });
     }
 
-    fn task(&mut self, seen: &RecordedWrite) {
-        let uid = json::uid(&seen.object).to_owned();
+    fn task(&mut self, write: &RecordedWrite) {
+        let uid = json::uid(&write.object).to_owned();
         let mut count = self.tasks.remove(&uid).unwrap_or_default();
         let before = count.now.take();
-        if !seen.gone {
+        if !write.gone {
             let none = Value::Null;
             let old = before.as_deref().unwrap_or(&none);
-            if old.pointer("/status") != seen.object.pointer("/status") {
-                self.status(&uid, &mut count, old, &seen.object);
+            if old.pointer("/status") != write.object.pointer("/status") {
+                self.status(&uid, &mut count, old, &write.object);
             }
-            count.now = Some(seen.object.clone());
+            count.now = Some(write.object.clone());
         }
         self.tasks.insert(uid, count);
     }
 
     /// One write of a status.
-    fn status(&mut self, uid: &str, count: &mut Count, before: &Value, after: &Value) {
+    fn status(&mut self, uid: &str, count: &mut TaskTally, before: &Value, after: &Value) {
         let iterations = |task: &Value| json::number(task, "/status/iterations");
         let grown = iterations(after) - iterations(before);
         if grown != 0 && grown != 1 {
-            self.broken(
+            self.report(
                 Invariant::S4,
                 format!("iterations changed from {} to {}", iterations(before), iterations(after)),
             );
@@ -162,7 +162,7 @@ impl Checker<'_> {
         let settled = active(before).filter(|current| active(after) != Some(*current));
         match settled {
             Some(current) => self.settled(uid, count, current, grown == 1),
-            None if grown != 0 => self.broken(Invariant::S4, "an iteration was counted that was not active"),
+            None if grown != 0 => self.report(Invariant::S4, "an iteration was counted that was not active"),
             None => {}
         }
         self.streaks(count, after);
@@ -170,16 +170,16 @@ impl Checker<'_> {
             self.became_active(count, before, after, current, new_token);
         }
         self.stop(count, before, after);
-        self.limit_is_shown(after);
+        self.limit_phase(after);
         if json::text(before, "/status/phase") == "Succeeded"
             && json::text(after, "/status/phase") != "Succeeded"
         {
-            self.broken(Invariant::S5, "the task left Succeeded");
+            self.report(Invariant::S5, "the task left Succeeded");
         }
     }
 
-    /// An iteration was settled. It must be charged as its agent ended, and its pod must have ended.
-    fn settled(&mut self, uid: &str, count: &mut Count, (iteration, attempt): (i64, i64), charged: bool) {
+    /// An iteration was settled. Whether it is charged must match how its agent ended, and its pod must have ended.
+    fn settled(&mut self, uid: &str, count: &mut TaskTally, (iteration, attempt): (i64, i64), charged: bool) {
         let is_its = |run: &&AgentRun| {
             run.task == uid && i64::from(run.iteration) == iteration && i64::from(run.attempt) == attempt
         };
@@ -189,24 +189,24 @@ impl Checker<'_> {
             .values()
             .any(|pod| owner(pod) == uid && place(pod) == (iteration, attempt) && !has_ended(pod));
         if live {
-            self.broken(
+            self.report(
                 Invariant::S4,
                 format!("iteration {iteration}, attempt {attempt} was settled before its pod had ended"),
             );
         }
         let Some(end) = end else {
             if charged {
-                self.broken(
+                self.report(
                     Invariant::S4,
                     format!("iteration {iteration}, attempt {attempt} was charged but never ran"),
                 );
             }
             return;
         };
-        let end = end.unwrap_or(AgentEnd::Cut);
+        let end = end.unwrap_or(RunEnd::Cut);
         if charged != end.is_charged() {
             let how = if charged { "charged" } else { "not charged" };
-            self.broken(
+            self.report(
                 Invariant::S4,
                 format!("iteration {iteration}, attempt {attempt} was {how}, but its agent ended as {end:?}"),
             );
@@ -216,34 +216,34 @@ impl Checker<'_> {
         }
         count.verdict = None;
         match &end {
-            AgentEnd::Ended { changed, error, ready, fatal } => {
+            RunEnd::Ended { changed, error, ready, fatal } => {
                 count.no_change = if *changed { 0 } else { count.no_change + 1 };
-                count.note(error.map(|error| format!("error {error}")));
+                count.add_error(error.map(|error| format!("error {error}")));
                 if *ready {
                     count.verdict = Some("Succeeded");
                 } else if *fatal {
                     count.verdict = Some("Failed");
                 }
             }
-            AgentEnd::Killed => count.note(Some("killed".to_owned())),
-            AgentEnd::Interrupted | AgentEnd::Cut | AgentEnd::Refused | AgentEnd::NeverStarted => {}
+            RunEnd::Killed => count.add_error(Some("killed".to_owned())),
+            RunEnd::Interrupted | RunEnd::Cut | RunEnd::Refused | RunEnd::NeverStarted => {}
         }
     }
 
-    fn streaks(&mut self, count: &Count, after: &Value) {
-        for (name, ours) in
+    fn streaks(&mut self, count: &TaskTally, after: &Value) {
+        for (name, expected) in
             [("consecutiveNoChange", count.no_change), ("consecutiveSameError", count.same_error)]
         {
-            let theirs = json::number(after, &format!("/status/breaker/{name}"));
-            if theirs != ours {
-                self.broken(Invariant::S4, format!("{name} is {theirs} but should be {ours}"));
+            let actual = json::number(after, &format!("/status/breaker/{name}"));
+            if actual != expected {
+                self.report(Invariant::S4, format!("{name} is {actual} but should be {expected}"));
             }
         }
     }
 
     fn became_active(
         &mut self,
-        count: &mut Count,
+        count: &mut TaskTally,
         before: &Value,
         after: &Value,
         current: (i64, i64),
@@ -253,36 +253,36 @@ impl Checker<'_> {
         let what = format!("iteration {iteration}, attempt {attempt} became active");
         let done = json::number(after, "/status/iterations");
         if iteration != done + 1 {
-            self.broken(Invariant::S2, format!("{what} after {done} iterations"));
+            self.report(Invariant::S2, format!("{what} after {done} iterations"));
         }
         if count.activated.iter().any(|earlier| *earlier >= current) {
-            self.broken(Invariant::S2, format!("{what}, but it or a later one was active before"));
+            self.report(Invariant::S2, format!("{what}, but it or a later one was active before"));
         }
         count.activated.insert(current);
         if iteration > limit(after) {
-            self.broken(Invariant::S3, format!("{what} with a limit of {}", limit(after)));
+            self.report(Invariant::S3, format!("{what} with a limit of {}", limit(after)));
         }
         if is_suspended(after) {
-            self.broken(Invariant::S5, format!("{what} while the task is suspended"));
+            self.report(Invariant::S5, format!("{what} while the task is suspended"));
         }
         if json::has(after, "/status/stop") {
-            self.broken(Invariant::S5, format!("{what} although the task has stopped"));
+            self.report(Invariant::S5, format!("{what} although the task has stopped"));
         }
         if json::has(before, "/status/stop") && !new_token {
             let phase = json::text(before, "/status/stop/phase");
             let same = json::number(before, "/status/stop/generation")
                 == json::number(after, "/metadata/generation");
             if same || matches!(phase, "Succeeded" | "Failed") {
-                self.broken(Invariant::S5, format!("{what} after the stop {phase}, which was not lifted"));
+                self.report(Invariant::S5, format!("{what} after the stop {phase}, which was not lifted"));
             }
         }
         if let Some(stop) = count.calls_for(after) {
-            self.broken(Invariant::S5, format!("{what}, but the task should have stopped as {stop}"));
+            self.report(Invariant::S5, format!("{what}, but the task should have stopped as {stop}"));
         }
     }
 
-    /// A stop must be the one that the rules call for.
-    fn stop(&mut self, count: &Count, before: &Value, after: &Value) {
+    /// A stop must be the one that the rules require.
+    fn stop(&mut self, count: &TaskTally, before: &Value, after: &Value) {
         if !json::has(after, "/status/stop")
             || before.pointer("/status/stop") == after.pointer("/status/stop")
         {
@@ -293,34 +293,34 @@ impl Checker<'_> {
             Some(expected) if expected == phase => {}
             expected => {
                 let expected = expected.unwrap_or("nothing");
-                self.broken(
+                self.report(
                     Invariant::S5,
-                    format!("the task stopped as {phase}, but the rules call for {expected}"),
+                    format!("the task stopped as {phase}, but the rules require {expected}"),
                 );
             }
         }
     }
 
-    /// S6.
-    fn limit_is_shown(&mut self, after: &Value) {
-        let Some(most) = after.pointer("/status/maxIterations").and_then(Value::as_i64) else { return };
+    /// S6: the phase is IterationLimitReached exactly when it must be.
+    fn limit_phase(&mut self, after: &Value) {
+        let Some(max) = after.pointer("/status/maxIterations").and_then(Value::as_i64) else { return };
         let other = matches!(json::text(after, "/status/stop/phase"), "CircuitOpen" | "Failed" | "Succeeded");
-        let reached = json::number(after, "/status/iterations") >= most;
+        let reached = json::number(after, "/status/iterations") >= max;
         let is_due = reached && !other && !is_suspended(after) && active(after).is_none();
-        let shown = json::text(after, "/status/phase");
-        if (shown == "IterationLimitReached") != is_due {
-            self.broken(
+        let phase = json::text(after, "/status/phase");
+        if (phase == "IterationLimitReached") != is_due {
+            self.report(
                 Invariant::S6,
-                format!("the phase is {shown} after {} of {most}", json::number(after, "/status/iterations")),
+                format!("the phase is {phase} after {} of {max}", json::number(after, "/status/iterations")),
             );
         }
     }
 
-    fn pod(&mut self, seen: &RecordedWrite) {
-        let pod = &seen.object;
+    fn pod(&mut self, write: &RecordedWrite) {
+        let pod = &write.object;
         let before = self.pods.remove(json::uid(pod));
         let is_new = before.is_none();
-        if !seen.gone {
+        if !write.gone {
             self.pods.insert(json::uid(pod).to_owned(), pod.clone());
             let was_gated = before.as_deref().is_none_or(is_gated);
             if was_gated && !is_gated(pod) && (!has_ended(pod) || !is_new) {
@@ -328,7 +328,7 @@ impl Checker<'_> {
             }
         }
         let had_finalizer = before.as_deref().is_some_and(has_finalizer);
-        if had_finalizer && (seen.gone || !has_finalizer(pod)) {
+        if had_finalizer && (write.gone || !has_finalizer(pod)) {
             self.finalizer_removed(before.as_deref().unwrap_or(pod));
         }
         self.only_one_runs(pod);
@@ -347,7 +347,7 @@ impl Checker<'_> {
                 "the pod of iteration {iteration}, attempt {attempt} lost its scheduling gate, but the active one is {:?}",
                 active(&task)
             );
-            self.broken(Invariant::S2, what);
+            self.report(Invariant::S2, what);
         }
     }
 
@@ -357,7 +357,7 @@ impl Checker<'_> {
         let deleting = json::has(&task, "/metadata/deletionTimestamp");
         if !deleting && active(&task) == Some(place(pod)) {
             let (iteration, attempt) = place(pod);
-            self.broken(
+            self.report(
                 Invariant::S4,
                 format!(
                     "the pod of iteration {iteration}, attempt {attempt} lost its finalizer before it was settled"
@@ -366,7 +366,7 @@ impl Checker<'_> {
         }
     }
 
-    /// S1, over all tasks of one name: they may share a workspace.
+    /// S1, for all tasks of one name together, because they may share a workspace.
     fn only_one_runs(&mut self, pod: &Value) {
         let name = json::text(pod, "/metadata/labels/agentloop.dev~1task").to_owned();
         let live = self.pods.values().filter(|pod| {
@@ -377,11 +377,11 @@ impl Checker<'_> {
         let live: Vec<&str> = live.map(|pod| json::name(pod)).collect();
         if live.len() > 1 {
             let what = format!("several pods may run: {}", live.join(", "));
-            self.broken(Invariant::S1, what);
+            self.report(Invariant::S1, what);
         }
     }
 
-    /// S1 and S2 by the agents that were really executed.
+    /// S1 and S2, checked against the agents that were really executed.
     fn executions(&mut self) {
         let mut done: BTreeMap<(&str, i32), Vec<&AgentRun>> = BTreeMap::new();
         for run in self.runs.iter().filter(|run| run.executed) {
@@ -393,8 +393,7 @@ impl Checker<'_> {
                 self.violations.push(Violation::new(Invariant::S1, what));
             }
             let earlier = done.entry((run.task.as_str(), iteration)).or_default();
-            if let Some(before) = earlier.iter().find(|run| run.end.as_ref().is_none_or(AgentEnd::is_charged))
-            {
+            if let Some(before) = earlier.iter().find(|run| run.end.as_ref().is_none_or(RunEnd::is_charged)) {
                 let what = format!(
                     "iteration {iteration} was executed again, as attempt {attempt}: attempt {} was {:?}",
                     before.attempt, before.end
@@ -411,7 +410,7 @@ impl Checker<'_> {
         let mut last: BTreeMap<&str, i32> = BTreeMap::new();
         for (task, iteration) in done.keys() {
             let before = last.insert(task, *iteration).unwrap_or(0);
-            // An iteration that never ran may have been charged: a lost node proves nothing.
+            // An iteration that never ran may have been charged: on a lost node, nothing proves that it did not run.
             let charged = self.runs.iter().any(|run| run.task == *task && run.iteration == before + 1);
             if *iteration != before + 1 && !charged {
                 let what = format!("iteration {iteration} was executed after iteration {before}");
@@ -421,8 +420,8 @@ impl Checker<'_> {
     }
 }
 
-impl Count {
-    fn note(&mut self, error: Option<String>) {
+impl TaskTally {
+    fn add_error(&mut self, error: Option<String>) {
         self.same_error = match (&error, &self.error) {
             (None, _) => 0,
             (Some(error), Some(last)) if error == last => self.same_error + 1,
@@ -431,7 +430,7 @@ impl Count {
         self.error = error;
     }
 
-    /// The stop that the rules call for; the first that applies.
+    /// The stop that the rules require: the first that applies.
     fn calls_for(&self, task: &Value) -> Option<&'static str> {
         let threshold = |name: &str, otherwise| {
             task.pointer(&format!("/spec/breaker/{name}")).and_then(Value::as_i64).unwrap_or(otherwise)

@@ -9,7 +9,7 @@ use crate::plan::RequestKind;
 /// What a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestClass {
-    /// Leases and Events: never counted, and never disturbed.
+    /// Leases and Events, which are neither counted nor disturbed.
     Exempt,
     /// The start of a watch.
     Watch,
@@ -96,13 +96,13 @@ mod tests {
     fn writes_are_distinguished() {
         let pod = "/api/v1/namespaces/n/pods/p";
         let start = json!({ "spec": { "schedulingGates": [{ "$patch": "delete" }] } });
-        let release = json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["f"] } });
+        let finalizer = json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": ["f"] } });
         assert_eq!(
             RequestClass::of(&Method::PATCH, pod, "", &start),
             RequestClass::Write(Some(RequestKind::RemoveSchedulingGate))
         );
         assert_eq!(
-            RequestClass::of(&Method::PATCH, pod, "", &release),
+            RequestClass::of(&Method::PATCH, pod, "", &finalizer),
             RequestClass::Write(Some(RequestKind::RemoveFinalizer))
         );
         assert_eq!(RequestClass::of(&Method::DELETE, pod, "", &Value::Null), RequestClass::Write(None));

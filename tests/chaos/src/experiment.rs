@@ -17,11 +17,11 @@ use crate::ground_truth::GroundTruth;
 use crate::history::NamespaceHistory;
 use crate::mutations::{Mutation, Mutator};
 use crate::network::Network;
-use crate::operator::Operator;
+use crate::operator::OperatorProcess;
 use crate::plan::Plan;
 use crate::refusals::Refusals;
 use crate::schedule::Schedule;
-use crate::server::Server;
+use crate::server::AdminClient;
 use crate::stale_lists::StaleLists;
 
 /// One plan while it is carried out.
@@ -29,7 +29,7 @@ pub struct Experiment {
     /// The plan.
     pub plan: Plan,
     /// A connection to the API server with an administrator's rights.
-    pub server: Server,
+    pub server: AdminClient,
     /// What happens in the plan's namespace.
     pub history: Arc<NamespaceHistory>,
     /// The task's name.
@@ -48,7 +48,7 @@ pub struct Experiment {
     pub lists: Arc<StaleLists>,
     /// How often the user has set a reset token.
     pub tokens: AtomicU32,
-    operators: Mutex<Vec<Arc<Operator>>>,
+    operators: Mutex<Vec<Arc<OperatorProcess>>>,
     in_progress: AtomicUsize,
     problems: Mutex<Vec<String>>,
     violations: Mutex<Vec<Violation>>,
@@ -68,7 +68,7 @@ impl Experiment {
     /// An experiment that starts now.
     pub fn new(
         plan: Plan,
-        server: Server,
+        server: AdminClient,
         history: Arc<NamespaceHistory>,
         mutation: Option<Mutation>,
     ) -> Arc<Self> {
@@ -96,21 +96,21 @@ impl Experiment {
     }
 
     /// Adds an operator; the first one has index 0.
-    pub fn add_operator(&self, operator: Operator) {
+    pub fn add_operator(&self, operator: OperatorProcess) {
         self.operators.lock().push(Arc::new(operator));
     }
 
     /// The operators, whether they run or not.
-    pub fn operators(&self) -> Vec<Arc<Operator>> {
+    pub fn operators(&self) -> Vec<Arc<OperatorProcess>> {
         self.operators.lock().clone()
     }
 
     /// The operator with this index.
-    pub fn operator(&self, index: usize) -> Result<Arc<Operator>> {
+    pub fn operator(&self, index: usize) -> Result<Arc<OperatorProcess>> {
         self.operators.lock().get(index).cloned().context("there is no such operator")
     }
 
-    /// Starts every operator again that has exited, as one does that lost its Lease.
+    /// Restarts every operator that has exited: an operator exits when it loses its Lease.
     pub async fn restart_exited_operators(&self) -> Result<()> {
         for operator in self.operators() {
             operator.restart_if_exited().await?;
@@ -118,7 +118,7 @@ impl Experiment {
         Ok(())
     }
 
-    /// Kills all operators for good.
+    /// Kills all operators permanently.
     pub async fn kill_operators(&self) -> Result<()> {
         for operator in self.operators() {
             operator.kill().await?;
@@ -133,7 +133,7 @@ impl Experiment {
         Ok(BufferedResponse { status: head.status, body: body.collect().await?.to_bytes() })
     }
 
-    /// Notes that the plan itself could not be carried out, which makes its result worthless.
+    /// Records that the plan itself could not be carried out, so that its result is not valid.
     pub fn report_problem(&self, error: &impl std::fmt::Debug) {
         self.problems.lock().push(format!("{error:?}"));
     }
@@ -143,12 +143,12 @@ impl Experiment {
         self.problems.lock().clone()
     }
 
-    /// Notes a violation that the history does not show.
+    /// Records a violation that is not visible in the history.
     pub fn report_violation(&self, invariant: Invariant, what: impl Into<String>) {
         self.violations.lock().push(Violation::new(invariant, what));
     }
 
-    /// The violations that were noted.
+    /// The violations that were recorded.
     pub fn violations(&self) -> Vec<Violation> {
         self.violations.lock().clone()
     }

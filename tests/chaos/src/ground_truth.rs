@@ -1,10 +1,10 @@
-//! What the agents really did. The campaign plays the kubelet, so it knows.
+//! What the agents really did. The campaign knows it, because it simulates the kubelet.
 
 use parking_lot::{Mutex, MutexGuard};
 
 /// How an agent ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AgentEnd {
+pub enum RunEnd {
     /// It exited by itself.
     Ended {
         /// It changed the workspace.
@@ -18,9 +18,9 @@ pub enum AgentEnd {
     },
     /// It was stopped before it had exited.
     Interrupted,
-    /// It was ended from outside, and nothing is known about its work.
+    /// It was terminated from outside, and nothing is known about its work.
     Cut,
-    /// Its container was killed without a report, which counts as an error of its own kind.
+    /// Its container was killed without a report, which counts as a separate error.
     Killed,
     /// The provider refused, and it changed nothing: not charged.
     Refused,
@@ -28,7 +28,7 @@ pub enum AgentEnd {
     NeverStarted,
 }
 
-impl AgentEnd {
+impl RunEnd {
     /// Whether the iteration counts.
     pub fn is_charged(&self) -> bool {
         !matches!(self, Self::Refused | Self::NeverStarted)
@@ -46,12 +46,12 @@ pub struct AgentRun {
     pub iteration: i32,
     /// The attempt.
     pub attempt: i32,
-    /// The agent was executed.
+    /// Whether the agent was executed.
     pub executed: bool,
-    /// Another agent of a task of this name ran at that moment.
+    /// The agent of a task of this name that was already running at that moment.
     pub beside: Option<String>,
     /// How it ended; `None` while it runs.
-    pub end: Option<AgentEnd>,
+    pub end: Option<RunEnd>,
 }
 
 /// All agents of a plan.
@@ -89,7 +89,7 @@ impl GroundTruth {
     }
 
     /// The pod's agent has ended like this.
-    pub fn ended(&self, pod: &str, end: &AgentEnd) {
+    pub fn ended(&self, pod: &str, end: &RunEnd) {
         for run in self.lock().iter_mut().filter(|run| run.pod == pod) {
             run.end = Some(end.clone());
         }

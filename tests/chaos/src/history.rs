@@ -1,7 +1,7 @@
 //! What the API server recorded, write by write, from two watches that open before any plan starts.
 //!
-//! Nothing that the operator says or sees is used. One counter of etcd covers all kinds, so versions put tasks and
-//! pods into one order.
+//! Nothing that the operator reports or observes is used. etcd has one counter for objects of all kinds, so the versions
+//! put writes of tasks and pods into one order.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{self, Instant};
 
-use crate::server::Server;
+use crate::server::AdminClient;
 
 /// What an object is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,7 +35,7 @@ pub struct RecordedWrite {
     pub version: u64,
     /// What was written.
     pub kind: ObjectKind,
-    /// The object is gone by this.
+    /// Whether the write removed the object.
     pub gone: bool,
     /// The object after the write.
     pub object: Arc<Value>,
@@ -45,13 +45,13 @@ pub struct RecordedWrite {
 pub struct NamespaceHistory {
     /// Its name.
     pub namespace: String,
-    state: Mutex<State>,
+    state: Mutex<NamespaceState>,
     changes: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-struct State {
-    seen: Vec<RecordedWrite>,
+struct NamespaceState {
+    writes: Vec<RecordedWrite>,
     tasks: BTreeMap<String, Arc<Value>>,
     pods: BTreeMap<String, Arc<Value>>,
 }
@@ -62,45 +62,51 @@ impl NamespaceHistory {
         Arc::new(Self { namespace: namespace.to_owned(), state: Mutex::default(), changes })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, NamespaceState> {
         self.state.lock()
     }
 
-    fn take(&self, seen: RecordedWrite) {
+    fn add(&self, write: RecordedWrite) {
         let mut state = self.state();
-        let known = match seen.kind {
+        let known = match write.kind {
             ObjectKind::Task => &mut state.tasks,
             ObjectKind::Pod => &mut state.pods,
         };
-        let uid = json::uid(&seen.object).to_owned();
-        if seen.gone {
+        let uid = json::uid(&write.object).to_owned();
+        if write.gone {
             known.remove(&uid);
         } else {
-            known.insert(uid, seen.object.clone());
+            known.insert(uid, write.object.clone());
         }
-        state.seen.push(seen);
+        state.writes.push(write);
         drop(state);
         self.wake();
     }
 
-    /// All that was written since the last call, in order. Objects that are still there stay known.
+    /// All writes since the last call, in order. Objects that still exist stay known.
     pub fn drain(&self) -> Vec<RecordedWrite> {
-        let mut seen = std::mem::take(&mut self.state().seen);
-        seen.sort_by_key(|seen| seen.version);
-        seen
+        let mut writes = std::mem::take(&mut self.state().writes);
+        writes.sort_by_key(|write| write.version);
+        writes
     }
 
-    /// How much was written since the last [`NamespaceHistory::drain`].
+    /// How many writes there were since the last [`NamespaceHistory::drain`].
     pub fn count(&self) -> usize {
-        self.state().seen.len()
+        self.state().writes.len()
     }
 
-    /// The task that is there: of several, the newest.
+    /// Whether there is neither a task nor a pod.
+    pub fn is_empty(&self) -> bool {
+        let state = self.state();
+        state.tasks.is_empty() && state.pods.is_empty()
+    }
+
+    /// The task that exists; if there are several, the newest.
     pub fn task(&self) -> Option<Arc<Value>> {
         self.state().tasks.values().max_by_key(|task| json::version(task)).cloned()
     }
 
-    /// The tasks that are there.
+    /// The tasks that exist.
     pub fn tasks(&self) -> Vec<Arc<Value>> {
         self.state().tasks.values().cloned().collect()
     }
@@ -110,7 +116,7 @@ impl NamespaceHistory {
         self.state().tasks.values().find(|task| json::name(task) == name).cloned()
     }
 
-    /// The pods that are there.
+    /// The pods that exist.
     pub fn pods(&self) -> Vec<Arc<Value>> {
         self.state().pods.values().cloned().collect()
     }
@@ -125,29 +131,29 @@ impl NamespaceHistory {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// A signal for each write.
+    /// Is notified of each write.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
 
-    /// Waits until `look` finds something, at most for `limit`.
-    pub async fn until<T>(&self, limit: Duration, mut look: impl FnMut(&Self) -> Option<T>) -> Option<T> {
+    /// Waits until `find` returns something, at most for `limit`.
+    pub async fn until<T>(&self, limit: Duration, mut find: impl FnMut(&Self) -> Option<T>) -> Option<T> {
         let deadline = Instant::now() + limit;
         let mut changes = self.changes();
         loop {
             changes.mark_unchanged();
-            if let Some(found) = look(self) {
+            if let Some(found) = find(self) {
                 return Some(found);
             }
             match time::timeout_at(deadline, changes.changed()).await {
                 Ok(Ok(())) => {}
-                _ => return look(self),
+                _ => return find(self),
             }
         }
     }
 }
 
-/// The watches, and the namespaces that they are sorted into.
+/// The watches, and the history of each namespace.
 pub struct ServerHistory {
     namespaces: Mutex<HashMap<String, Arc<NamespaceHistory>>>,
     broken: watch::Sender<Option<String>>,
@@ -155,7 +161,7 @@ pub struct ServerHistory {
 
 impl ServerHistory {
     /// Opens the watches and waits until they are open.
-    pub async fn open(server: &Server) -> Result<Arc<Self>> {
+    pub async fn open(server: &AdminClient) -> Result<Arc<Self>> {
         let (broken, _) = watch::channel(None);
         let history = Arc::new(Self { namespaces: Mutex::default(), broken });
         let watches = [
@@ -175,12 +181,12 @@ impl ServerHistory {
         Ok(history)
     }
 
-    /// Waits until a watch is broken for good, and returns the reason. Then no plan can be checked any more.
+    /// Waits until a watch has failed permanently, and returns the reason. Then no plan can be checked anymore.
     pub async fn broken(&self) -> String {
         let mut broken = self.broken.subscribe();
         match broken.wait_for(Option::is_some).await {
             Ok(why) => why.clone().unwrap_or_default(),
-            Err(_) => "the watches are gone".to_owned(),
+            Err(_) => "the watches have ended".to_owned(),
         }
     }
 
@@ -190,11 +196,11 @@ impl ServerHistory {
         namespaces.entry(namespace.to_owned()).or_insert_with(|| NamespaceHistory::new(namespace)).clone()
     }
 
-    async fn follow(&self, server: &Server, kind: ObjectKind, path: &str, mut from: u64) -> Result<()> {
+    async fn follow(&self, server: &AdminClient, kind: ObjectKind, path: &str, mut from: u64) -> Result<()> {
         let mut failures = 0;
         loop {
             match self.watch(server, kind, path, &mut from).await {
-                // The server ends a watch after some minutes. The next one continues from there.
+                // The server ends a watch after some minutes. The next one continues where it ended.
                 Ok(()) => failures = 0,
                 Err(error) if failures < 10 && error.downcast_ref::<Lost>().is_none() => {
                     failures += 1;
@@ -205,15 +211,15 @@ impl ServerHistory {
         }
     }
 
-    async fn watch(&self, server: &Server, kind: ObjectKind, path: &str, from: &mut u64) -> Result<()> {
+    async fn watch(&self, server: &AdminClient, kind: ObjectKind, path: &str, from: &mut u64) -> Result<()> {
         let path = format!("{path}watch=1&allowWatchBookmarks=true&resourceVersion={from}");
         let request = http::Request::get(path).body(Body::empty())?;
-        let mut answer = server.pass(request).await?;
-        if answer.status() != http::StatusCode::OK {
-            bail!("{}", answer.status());
+        let mut response = server.pass(request).await?;
+        if response.status() != http::StatusCode::OK {
+            bail!("{}", response.status());
         }
         let mut rest = Vec::new();
-        while let Some(frame) = answer.body_mut().frame().await {
+        while let Some(frame) = response.body_mut().frame().await {
             let Ok(bytes) = frame?.into_data() else { continue };
             rest.extend_from_slice(&bytes);
             while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
@@ -239,7 +245,7 @@ impl ServerHistory {
             meta.remove("managedFields");
         }
         let history = self.namespace(json::text(&object, "/metadata/namespace"));
-        history.take(RecordedWrite {
+        history.add(RecordedWrite {
             version: *from,
             kind,
             gone: what == "DELETED",

@@ -1,6 +1,6 @@
-//! Scheduler, kubelet and garbage collector of the plan's pods.
+//! Simulates the scheduler, the kubelet and the garbage collector for the plan's pods.
 //!
-//! It binds and runs every pod that may run, as a cluster does, and never asks whether it should. It notes what an
+//! It binds and runs every pod that may run, as a cluster does, without checking whether it should. It records what an
 //! agent did before the pod's status reports it.
 
 use std::collections::HashSet;
@@ -19,10 +19,10 @@ use tokio::task::JoinSet;
 use tokio::time;
 
 use crate::experiment::Experiment;
-use crate::ground_truth::AgentEnd;
+use crate::ground_truth::RunEnd;
 use crate::history::NamespaceHistory;
 use crate::nemesis;
-use crate::plan::{FATAL, PodFault, Work};
+use crate::plan::{AgentWork, FATAL, PodFault};
 use crate::server::{self, Format};
 
 /// The node that all pods are bound to. It exists, so that the garbage collector leaves its pods alone.
@@ -31,10 +31,10 @@ pub const NODE: &str = "agentloop-chaos";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a slow agent takes to stop.
 const SLOWNESS: Duration = Duration::from_millis(1500);
-/// How often a request is retried, and how long it waits between.
+/// How often a request is retried, and the interval between the attempts.
 const TRIES: u32 = 100;
 const BETWEEN_TRIES: Duration = Duration::from_millis(200);
-/// Longer than any plan.
+/// Longer than any plan takes.
 const FOREVER: Duration = Duration::from_mins(10);
 
 /// Runs the pods of a plan until it is dropped.
@@ -42,7 +42,7 @@ pub fn run(experiment: &Arc<Experiment>) -> JoinSet<()> {
     let mut all = JoinSet::new();
     let experiment = experiment.clone();
     all.spawn(async move {
-        let mut lives = JoinSet::new();
+        let mut pods = JoinSet::new();
         let mut known = HashSet::new();
         let mut changes = experiment.history.changes();
         loop {
@@ -50,8 +50,8 @@ pub fn run(experiment: &Arc<Experiment>) -> JoinSet<()> {
             for pod in experiment.history.pods() {
                 if known.insert(json::uid(&pod).to_owned()) {
                     let experiment = experiment.clone();
-                    lives.spawn(async move {
-                        if let Err(error) = live(&experiment, &pod).await {
+                    pods.spawn(async move {
+                        if let Err(error) = simulate(&experiment, &pod).await {
                             experiment.report_problem(&error.context("the kubelet"));
                         }
                     });
@@ -69,16 +69,16 @@ fn label(pod: &Value, name: &str) -> i32 {
     json::text(pod, &format!("/metadata/labels/agentloop.dev~1{name}")).parse().unwrap_or(0)
 }
 
-/// A pod that was bound.
-struct Pod<'a> {
+/// A pod that was bound, and that this module runs.
+struct SimulatedPod<'a> {
     experiment: &'a Arc<Experiment>,
     path: String,
     uid: &'a str,
     started: Timestamp,
 }
 
-/// Plays one pod from its creation to its end.
-async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
+/// Simulates one pod from its creation to its end.
+async fn simulate(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
     let uid = json::uid(pod);
     let history = &experiment.history;
     let free = |history: &NamespaceHistory| match history.pod(uid) {
@@ -90,7 +90,7 @@ async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
         return Ok(());
     }
     let path = server::pods(&history.namespace, json::name(pod));
-    let this = Pod { experiment, path, uid, started: Timestamp::now() };
+    let this = SimulatedPod { experiment, path, uid, started: Timestamp::now() };
     let (iteration, attempt) = (label(pod, "iteration"), label(pod, "attempt"));
     let task = json::text(pod, "/metadata/ownerReferences/0/uid");
     if !this.bind(json::name(pod)).await? {
@@ -100,8 +100,8 @@ async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
     let pod_fault = experiment.plan.pod_fault(iteration, attempt);
     let deleting = || history.pod(uid).is_none_or(|pod| is_deleting(&pod));
     if pod_fault == Some(PodFault::NeverStarted) || deleting() {
-        this.ends(AgentEnd::NeverStarted, &pods::waiting(), json!({})).await?;
-        return this.leave().await;
+        this.ends(RunEnd::NeverStarted, &pods::waiting(), json!({})).await?;
+        return this.finish_deletion().await;
     }
     experiment.ground_truth.executed(uid);
     if pod_fault != Some(PodFault::Late) {
@@ -118,10 +118,10 @@ async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
                 "reason": "Evicted", "message": "The node was low on resource: memory.",
                 "conditions": [disruption("TerminationByKubelet")],
             });
-            this.ends(AgentEnd::Cut, &this.terminated(137, "Error", None), more).await?;
+            this.ends(RunEnd::Cut, &this.terminated(137, "Error", None), more).await?;
         }
         Some(PodFault::Killed) if !deleting() => {
-            this.ends(AgentEnd::Killed, &this.terminated(137, "OOMKilled", None), json!({})).await?;
+            this.ends(RunEnd::Killed, &this.terminated(137, "OOMKilled", None), json!({})).await?;
         }
         Some(PodFault::NodeLost) => this.is_lost().await?,
         other => {
@@ -129,7 +129,7 @@ async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
                 time::sleep(SLOWNESS).await;
             }
             let (end, report) = if deleting() {
-                (AgentEnd::Interrupted, Report::of(End::Interrupted))
+                (RunEnd::Interrupted, Report::of(End::Interrupted))
             } else {
                 done(experiment.plan.work(iteration, attempt))
             };
@@ -143,29 +143,32 @@ async fn live(experiment: &Arc<Experiment>, pod: &Value) -> Result<()> {
             .await?;
         }
     }
-    this.leave().await
+    this.finish_deletion().await
 }
 
-/// How an agent ends that does this, and what its runner reports.
-fn done(work: Work) -> (AgentEnd, Report) {
+/// How an agent ends that does this work, and what its runner reports.
+fn done(work: AgentWork) -> (RunEnd, Report) {
     let report = Report { exit_code: Some(0), changed: Change::Changed, ..Report::of(End::Exited) };
-    let ended = |changed, error, ready, fatal| AgentEnd::Ended { changed, error, ready, fatal };
+    let ended = |changed, error, ready, fatal| RunEnd::Ended { changed, error, ready, fatal };
     match work {
-        Work::Changed => (ended(true, None, false, false), report),
-        Work::Unchanged => {
+        AgentWork::Changed => (ended(true, None, false, false), report),
+        AgentWork::Unchanged => {
             (ended(false, None, false, false), Report { changed: Change::Unchanged, ..report })
         }
-        Work::Error(which) => {
-            let words = if which == 1 { "the tests do not compile" } else { "the network is unreachable" };
-            let words = if which == 3 { "permission denied" } else { words };
-            let report = Report { exit_code: Some(1), error: Some(Error::new(words)), ..report };
+        AgentWork::Error(which) => {
+            let message = match which {
+                1 => "the tests do not compile",
+                3 => "permission denied",
+                _ => "the network is unreachable",
+            };
+            let report = Report { exit_code: Some(1), error: Some(Error::new(message)), ..report };
             (ended(true, Some(which), false, false), report)
         }
-        Work::Ready => {
+        AgentWork::Ready => {
             let gate = Some(CompletionGate { ready: true, ..CompletionGate::default() });
             (ended(true, None, true, false), Report { gate, ..report })
         }
-        Work::Refused => {
+        AgentWork::Refused => {
             let refused =
                 Some(ProviderError { kind: ProviderErrorKind::RateLimited, until: None, unavailable: false });
             let report = Report {
@@ -174,9 +177,9 @@ fn done(work: Work) -> (AgentEnd, Report) {
                 provider_refused: refused,
                 ..report
             };
-            (AgentEnd::Refused, report)
+            (RunEnd::Refused, report)
         }
-        Work::Fatal => (ended(true, None, false, true), Report { exit_code: Some(FATAL), ..report }),
+        AgentWork::Fatal => (ended(true, None, false, true), Report { exit_code: Some(FATAL), ..report }),
     }
 }
 
@@ -187,7 +190,7 @@ fn disruption(reason: &str) -> Value {
     })
 }
 
-impl Pod<'_> {
+impl SimulatedPod<'_> {
     fn terminated(&self, code: i32, reason: &str, message: Option<&str>) -> Value {
         pods::terminated(code, reason, message, self.started, Timestamp::now())
     }
@@ -207,13 +210,13 @@ impl Pod<'_> {
 
     async fn status(&self, status: Value) -> Result<()> {
         let body = json!({ "metadata": { "uid": self.uid }, "status": status });
-        // As long as the pod exists, nothing refuses it for good.
+        // As long as the pod exists, no refusal is permanent.
         self.insist(Method::PATCH, "status", (Format::Merge, &body), |_| None).await.map(drop)
     }
 
     /// Sends a request until the server accepts it, as schedulers and kubelets do. Returns false if the pod is gone.
-    /// After a conflict `refused` decides by the pod as it is now: the server may have given up only because others
-    /// were faster.
+    /// After a conflict, `refused` decides by the current pod whether the refusal is final: the server may have refused
+    /// only because others were faster.
     async fn insist(
         &self,
         method: Method,
@@ -227,23 +230,23 @@ impl Pod<'_> {
             match self.experiment.server.send(method.clone(), &path, Some(body)).await {
                 Ok((status, _)) if status.is_success() => return Ok(true),
                 Ok((StatusCode::NOT_FOUND | StatusCode::UNPROCESSABLE_ENTITY, _)) => return Ok(false),
-                Ok((StatusCode::CONFLICT, answer)) => {
+                Ok((StatusCode::CONFLICT, response)) => {
                     let Some(pod) = self.experiment.history.pod(self.uid) else { return Ok(false) };
                     if let Some(done) = refused(&pod) {
                         return Ok(done);
                     }
-                    json::text(&answer, "/message").clone_into(&mut last);
+                    json::text(&response, "/message").clone_into(&mut last);
                 }
-                Ok((status, answer)) => last = format!("{status}: {}", json::text(&answer, "/message")),
+                Ok((status, response)) => last = format!("{status}: {}", json::text(&response, "/message")),
                 Err(error) => last = format!("{error:#}"),
             }
             time::sleep(BETWEEN_TRIES).await;
         }
-        anyhow::bail!("{method} {path} failed {TRIES} times, at last: {last}")
+        anyhow::bail!("{method} {path} failed {TRIES} times; the last error: {last}")
     }
 
-    /// Notes how the agent ended, then reports it.
-    async fn ends(&self, end: AgentEnd, state: &Value, more: Value) -> Result<()> {
+    /// Records how the agent ended, then reports it.
+    async fn ends(&self, end: RunEnd, state: &Value, more: Value) -> Result<()> {
         self.experiment.ground_truth.ended(self.uid, &end);
         let code = json::number(state, "/terminated/exitCode");
         let phase = if json::has(state, "/terminated") && code == 0 { "Succeeded" } else { "Failed" };
@@ -254,27 +257,27 @@ impl Pod<'_> {
         self.status(status).await
     }
 
-    /// The node is unreachable: the user deletes the pod, the agent keeps running, and the garbage collector ends the
-    /// pod once the machine is known to be off.
+    /// The node is unreachable: the user deletes the pod, the agent keeps running, and the garbage collector marks the
+    /// pod as failed once the machine is known to be off.
     async fn is_lost(&self) -> Result<()> {
         self.experiment.server.delete(&self.path, self.uid, None).await?;
         let gone = |history: &NamespaceHistory| {
             history.pod(self.uid).is_none_or(|pod| is_deleting(&pod)).then_some(())
         };
         self.experiment.history.until(PATIENCE, gone).await;
-        self.experiment.ground_truth.ended(self.uid, &AgentEnd::Cut);
+        self.experiment.ground_truth.ended(self.uid, &RunEnd::Cut);
         self.status(json!({ "phase": "Failed", "conditions": [disruption("DeletionByPodGC")] })).await
     }
 
-    /// Removes an ended pod once it is deleted, as a kubelet does.
-    async fn leave(&self) -> Result<()> {
-        let goes = |history: &NamespaceHistory| match history.pod(self.uid) {
+    /// Removes an ended pod once it is being deleted, as a kubelet does.
+    async fn finish_deletion(&self) -> Result<()> {
+        let needs_removal = |history: &NamespaceHistory| match history.pod(self.uid) {
             None => Some(false),
             Some(pod) => {
                 is_deleting(&pod).then(|| json::number(&pod, "/metadata/deletionGracePeriodSeconds") > 0)
             }
         };
-        if self.experiment.history.until(FOREVER, goes).await == Some(true) {
+        if self.experiment.history.until(FOREVER, needs_removal).await == Some(true) {
             self.experiment.server.delete(&self.path, self.uid, Some(0)).await?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Starts the operators of a plan, each behind a proxy of its own.
+//! Starts the operators of a plan, each behind its own proxy.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::experiment::Experiment;
-use crate::operator::{Operator, Program};
-use crate::plan::Fault;
+use crate::operator::{OperatorProcess, Program};
+use crate::plan::InjectedFault;
 use crate::proxy::Proxy;
 
 /// The operators' names.
@@ -22,12 +22,13 @@ pub async fn operators(
 ) -> Result<Vec<Proxy>> {
     let plan = &experiment.plan;
     let own_clock =
-        plan.clock != 0 || plan.faults.iter().any(|planned| matches!(planned.fault, Fault::Clock(_)));
+        plan.clock != 0 || plan.faults.iter().any(|planned| matches!(planned.fault, InjectedFault::Clock(_)));
     let mut proxies = Vec::new();
     for (index, name) in NAMES.iter().enumerate() {
         let proxy = Proxy::open(experiment, index).await?;
         let operator =
-            Operator::new(program, name, namespaces, proxy.address, folder, plan.lease, own_clock).await?;
+            OperatorProcess::new(program, name, namespaces, proxy.address, folder, plan.lease, own_clock)
+                .await?;
         if own_clock {
             operator.set_clock(if index == 0 { plan.clock } else { 0 }).await?;
         }

@@ -3,40 +3,40 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use agentloop_chaos::campaign::{self, Range};
-use agentloop_chaos::endurance::{self, Size};
+use agentloop_chaos::campaign::{self, PlanRange};
+use agentloop_chaos::endurance::{self, EnduranceSize};
 use agentloop_chaos::operator::Program;
 use agentloop_chaos::plan::Plan;
 use agentloop_chaos::self_test;
-use agentloop_chaos::world::World;
+use agentloop_chaos::testbed::Testbed;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the operator through fault plans and checks the API server's own history.
 #[derive(Debug, Parser)]
-struct Cli {
+struct ChaosArguments {
     #[command(subcommand)]
-    command: Command,
+    command: ChaosCommand,
     #[command(flatten)]
-    ground: Ground,
+    common: CommonArguments,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
+enum ChaosCommand {
     /// Carry out plans.
     Plans(Plans),
     /// Print plans.
-    Show(Which),
+    Show(PlanSelection),
     /// Break the operator on purpose in every known way, and verify that the checker detects it.
     SelfTest(SelfTest),
     /// Run many tasks through many iterations with one operator, and report what grows.
     Endurance(Endurance),
 }
 
-/// The server and the programs.
+/// The arguments of all commands: the server and the programs.
 #[derive(Debug, Args)]
-struct Ground {
+struct CommonArguments {
     /// Kubeconfig of a disposable API server: hack/cluster up --api-only prints one.
     #[arg(long, global = true, env = "AGENTLOOP_TEST_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
@@ -51,9 +51,9 @@ struct Ground {
     jobs: u64,
 }
 
-/// Which plans.
+/// PlanSelection plans.
 #[derive(Debug, Args)]
-struct Which {
+struct PlanSelection {
     /// The seed of the plans' random choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -71,7 +71,7 @@ struct Which {
 #[derive(Debug, Args)]
 struct Plans {
     #[command(flatten)]
-    which: Which,
+    which: PlanSelection,
     /// Write the report to this file as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -106,14 +106,14 @@ struct SelfTest {
     only: Option<String>,
 }
 
-impl Which {
-    fn range(&self, jobs: u64) -> Range {
+impl PlanSelection {
+    fn range(&self, jobs: u64) -> PlanRange {
         let (from, plans) = self.plan.map_or((self.from, self.plans), |plan| (plan, 1));
-        Range { seed: self.seed, from, plans, jobs }
+        PlanRange { seed: self.seed, from, plans, jobs }
     }
 }
 
-impl Ground {
+impl CommonArguments {
     fn program(&self) -> Result<Program> {
         let path = match &self.operator {
             Some(path) => path.clone(),
@@ -127,38 +127,38 @@ impl Ground {
         Ok(Program { path, logs: self.logs.clone() })
     }
 
-    async fn world(&self) -> Result<World> {
+    async fn testbed(&self) -> Result<Testbed> {
         let kubeconfig = self.kubeconfig.as_ref().context(
             "set --kubeconfig or AGENTLOOP_TEST_KUBECONFIG; to start an API server, run: hack/cluster up --api-only",
         )?;
-        World::open(kubeconfig).await
+        Testbed::open(kubeconfig).await
     }
 }
 
 fn main() -> Result<ExitCode> {
-    let Cli { command, ground } = Cli::parse();
+    let ChaosArguments { command, common } = ChaosArguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let is_good = match command {
-        Command::Show(which) => {
+    let passed = match command {
+        ChaosCommand::Show(which) => {
             let range = which.range(1);
             for number in range.from..range.from + range.plans {
                 println!("{}", Plan::of(range.seed, number));
             }
             true
         }
-        Command::Plans(args) => runtime.block_on(until_signal(plans(&args, &ground)))?,
-        Command::Endurance(args) => runtime.block_on(until_signal(endure(&args, &ground)))?,
-        Command::SelfTest(args) => {
-            let (program, only) = (ground.program()?, args.only.as_deref());
+        ChaosCommand::Plans(args) => runtime.block_on(until_signal(plans(&args, &common)))?,
+        ChaosCommand::Endurance(args) => runtime.block_on(until_signal(endure(&args, &common)))?,
+        ChaosCommand::SelfTest(args) => {
+            let (program, only) = (common.program()?, args.only.as_deref());
             runtime.block_on(async {
-                self_test::run(&ground.world().await?, &program, ground.jobs, only).await
+                self_test::run(&common.testbed().await?, &program, common.jobs, only).await
             })?
         }
     };
-    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A signal ends the work in an orderly way, so that its operators are killed.
+/// Runs `work` until it ends or a signal arrives. After a signal, the operators are killed as well.
 async fn until_signal(work: impl Future<Output = Result<bool>>) -> Result<bool> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -169,11 +169,12 @@ async fn until_signal(work: impl Future<Output = Result<bool>>) -> Result<bool> 
     }
 }
 
-async fn plans(args: &Plans, ground: &Ground) -> Result<bool> {
-    let world = ground.world().await?;
+async fn plans(args: &Plans, common: &CommonArguments) -> Result<bool> {
+    let testbed = common.testbed().await?;
     let options =
         campaign::Options { mutation: args.mutation, details: args.details, regressions: args.regressions };
-    let report = campaign::run(&world, &ground.program()?, &args.which.range(ground.jobs), &options).await?;
+    let report =
+        campaign::run(&testbed, &common.program()?, &args.which.range(common.jobs), &options).await?;
     println!("{report}");
     if let Some(file) = &args.json {
         std::fs::write(file, format!("{:#}\n", report.to_json()))
@@ -182,12 +183,12 @@ async fn plans(args: &Plans, ground: &Ground) -> Result<bool> {
     Ok(report.violated.is_empty() && report.troubled.is_empty())
 }
 
-async fn endure(args: &Endurance, ground: &Ground) -> Result<bool> {
-    let size = Size { seed: args.seed, tasks: args.tasks, iterations: args.iterations };
-    let endured = endurance::run(&ground.world().await?, &ground.program()?, size).await?;
-    println!("{}", endured.text);
-    for wrong in &endured.wrong {
-        println!("FAILED {wrong}");
+async fn endure(args: &Endurance, common: &CommonArguments) -> Result<bool> {
+    let size = EnduranceSize { seed: args.seed, tasks: args.tasks, iterations: args.iterations };
+    let result = endurance::run(&common.testbed().await?, &common.program()?, size).await?;
+    println!("{}", result.text);
+    for failure in &result.failures {
+        println!("FAILED {failure}");
     }
-    Ok(endured.wrong.is_empty())
+    Ok(result.failures.is_empty())
 }

@@ -19,7 +19,7 @@ use tokio::time;
 use crate::buffered::{BufferedRequest, BufferedResponse};
 use crate::classify::RequestClass;
 use crate::plan::RequestKind;
-use crate::server::{Format, Server, pods, tasks};
+use crate::server::{AdminClient, Format, pods, tasks};
 use crate::stale_lists::StaleLists;
 
 /// One way to break the operator.
@@ -27,7 +27,7 @@ use crate::stale_lists::StaleLists;
 pub enum Mutation {
     /// Pods are created without the scheduling gate: one that is created late runs an old iteration.
     NoSchedulingGate,
-    /// Pods never get the finalizer: one that is deleted is forgotten.
+    /// Pods never get the finalizer: a deleted pod is forgotten.
     NoFinalizer,
     /// The finalizer is removed as soon as the pod starts.
     EarlyFinalizerRemoval,
@@ -39,13 +39,13 @@ pub enum Mutation {
     CountTwice,
     /// The read that confirms a start returns an old copy.
     StaleConfirmation,
-    /// The list of a previous task's pods looks empty.
+    /// The list of a previous task's pods seems to be empty.
     IgnorePreviousPods,
-    /// Failed pods appear without their containers: an agent that ran looks as if it never had.
+    /// Failed pods have no container statuses: an agent that ran seems never to have run.
     HideContainers,
-    /// A suspended task looks as if it were not.
+    /// A suspended task does not seem to be suspended.
     IgnoreSuspend,
-    /// A task without progress looks as if it had made some.
+    /// A task without progress seems to have made some.
     ForgetStreak,
     /// A foreign pod with the right name is treated as the operator's own.
     AdoptForeignPod,
@@ -76,12 +76,12 @@ pub const ALL: &[(Mutation, &str, &[Invariant])] = &[
 /// Applies one mutation to the requests and responses of an experiment.
 pub struct Mutator {
     mutation: Mutation,
-    server: Server,
+    server: AdminClient,
     namespace: String,
     task: String,
     lists: Arc<StaleLists>,
-    /// The pods that the operator wanted to create, by name.
-    wanted_pods: Mutex<BTreeMap<String, Value>>,
+    /// The pods that the operator tried to create, by name.
+    requested_pods: Mutex<BTreeMap<String, Value>>,
     keeps_writing: AtomicBool,
 }
 
@@ -135,7 +135,7 @@ impl Mutator {
     /// A mutator for the task in this namespace.
     pub fn new(
         mutation: Mutation,
-        server: Server,
+        server: AdminClient,
         namespace: &str,
         task: &str,
         lists: Arc<StaleLists>,
@@ -146,7 +146,7 @@ impl Mutator {
             namespace: namespace.to_owned(),
             task: task.to_owned(),
             lists,
-            wanted_pods: Mutex::default(),
+            requested_pods: Mutex::default(),
             keeps_writing: AtomicBool::new(false),
         }
     }
@@ -156,7 +156,7 @@ impl Mutator {
         self.mutation.mutate_read(lines)
     }
 
-    /// Changes a request before it is passed on. A response that it returns takes the place of the server's.
+    /// Changes a request before it is passed on. If it returns a response, the operator gets that instead of the server's.
     pub async fn before(
         &self,
         class: &RequestClass,
@@ -187,7 +187,7 @@ impl Mutator {
             }
             (Mutation::AdoptForeignPod, RequestClass::Write(Some(RequestKind::Create))) => {
                 let name = json::name(&request.body).to_owned();
-                self.wanted_pods.lock().insert(name, request.body.clone());
+                self.requested_pods.lock().insert(name, request.body.clone());
             }
             (Mutation::StaleConfirmation, RequestClass::Read) if request.path.contains("/agenttasks/") => {
                 if let Some(task) = self.lists.task(&request.path) {
@@ -199,7 +199,7 @@ impl Mutator {
         Ok(None)
     }
 
-    /// Changes a response, or does more than the request asked for.
+    /// Changes a response, or does more than was requested.
     pub async fn after(
         &self,
         class: &RequestClass,
@@ -245,22 +245,22 @@ impl Mutator {
         Ok(response)
     }
 
-    /// A foreign pod that looks like the one that the operator wanted to create.
+    /// A foreign pod that looks like the one that the operator tried to create.
     fn adopted(&self, request: &BufferedRequest, response: BufferedResponse) -> BufferedResponse {
         let mut pod = response.json();
-        let wanted_pods = self.wanted_pods.lock();
-        let Some(wanted) = wanted_pods.get(json::name(&pod)) else { return response };
+        let requested_pods = self.requested_pods.lock();
+        let Some(requested) = requested_pods.get(json::name(&pod)) else { return response };
         if pods(&self.namespace, json::name(&pod)) != request.path {
             return response;
         }
         for key in ["labels", "ownerReferences", "annotations"] {
-            let ours = wanted.pointer(&format!("/metadata/{key}")).cloned().unwrap_or_default();
+            let ours = requested.pointer(&format!("/metadata/{key}")).cloned().unwrap_or_default();
             if let Some(meta) = pod.get_mut("metadata").and_then(Value::as_object_mut) {
                 meta.insert(key.to_owned(), ours);
             }
         }
         if let (Some(spec), Some(ours)) =
-            (pod.get_mut("spec").and_then(Value::as_object_mut), wanted.get("spec"))
+            (pod.get_mut("spec").and_then(Value::as_object_mut), requested.get("spec"))
         {
             for key in ["schedulingGates", "containers", "restartPolicy"] {
                 spec.insert(key.to_owned(), ours.get(key).cloned().unwrap_or_default());

@@ -1,7 +1,7 @@
 //! Injects the faults of a plan when their moments are reached.
 //!
-//! The proxy asks it about every request and every response, the kubelet about every agent that runs, and the
-//! runner about every stop of the task.
+//! The proxy calls it for every request and every response, the kubelet for every agent that runs, and the runner for
+//! every stop of the task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,12 @@ use crate::buffered::{BufferedRequest, BufferedResponse};
 use crate::classify::RequestClass;
 use crate::experiment::{Experiment, InProgress};
 use crate::history::NamespaceHistory;
-use crate::plan::{Fault, Meanwhile, Moment, RequestKind, Until};
+use crate::plan::{InjectedFault, Meanwhile, Moment, RequestKind, Until};
 use crate::user;
 
-/// The longest that a request or a process is held back.
+/// The longest time for which a request or a process is paused.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// The longest that a request is deferred.
+/// The longest time for which a request is deferred.
 const LONGEST_DEFERRAL: Duration = Duration::from_mins(2);
 /// The longest wait for more writes: they may never come.
 const LONGEST_WAIT_FOR_WRITES: Duration = Duration::from_secs(4);
@@ -29,9 +29,9 @@ const LONGEST_WAIT_FOR_WRITES: Duration = Duration::from_secs(4);
 const WAIT_FOR_NAME: Duration = Duration::from_secs(3);
 /// Longer than any operator waits for a response.
 const STALL: Duration = Duration::from_secs(20);
-/// How long an operator waits whose request is deferred, unless it gives up earlier.
+/// How long an operator whose request is deferred waits for the response, unless it gives up earlier.
 const DEFERRED_RESPONSE: Duration = Duration::from_secs(6);
-/// How late the watches of an operator are that is served stale lists.
+/// The delay of the watches of an operator that is served stale lists.
 const LATE_WATCHES: Duration = Duration::from_secs(1);
 
 /// What happens to a request or to its response.
@@ -44,7 +44,7 @@ pub enum Disposition {
     Drop,
 }
 
-/// Injects what the plan has for a request that has arrived.
+/// Injects the faults that the plan has for a request that has arrived.
 pub async fn before(
     experiment: &Arc<Experiment>,
     index: usize,
@@ -56,17 +56,17 @@ pub async fn before(
     for fault in experiment.schedule.due(is_reached) {
         let in_progress = experiment.begin();
         match fault {
-            Fault::Kill | Fault::KillAndServeStaleLists => {
-                kill(experiment, index, fault == Fault::KillAndServeStaleLists).await?;
+            InjectedFault::Kill | InjectedFault::KillAndServeStaleLists => {
+                kill(experiment, index, fault == InjectedFault::KillAndServeStaleLists).await?;
                 disposition = Disposition::Drop;
             }
-            Fault::Refuse(code) => disposition = Disposition::Respond(BufferedResponse::error(code)),
-            Fault::Stall => {
+            InjectedFault::Refuse(code) => disposition = Disposition::Respond(BufferedResponse::error(code)),
+            InjectedFault::Stall => {
                 drop(in_progress);
                 time::sleep(STALL).await;
                 disposition = Disposition::Drop;
             }
-            Fault::Defer(until, meanwhile) => {
+            InjectedFault::Defer(until, meanwhile) => {
                 defer(experiment, request, until, in_progress);
                 match meanwhile {
                     Meanwhile::Cut => {}
@@ -75,7 +75,7 @@ pub async fn before(
                 }
                 disposition = Disposition::Drop;
             }
-            Fault::DelayCreate => {
+            InjectedFault::DelayCreate => {
                 experiment.lists.keep(&experiment.server, &experiment.history.namespace).await?;
                 delay_create(experiment, index, request, in_progress);
                 disposition = Disposition::Drop;
@@ -85,7 +85,7 @@ pub async fn before(
     }
     if matches!(disposition, Disposition::Pass) {
         let is_status = numbers.iter().any(|(kind, _)| *kind == RequestKind::Status);
-        match experiment.refusals.meet(is_status) {
+        match experiment.refusals.count(is_status) {
             Ok(None) => {}
             Ok(Some(code)) => disposition = Disposition::Respond(BufferedResponse::error(code)),
             Err(what) => experiment.report_violation(Invariant::L3, what),
@@ -94,7 +94,7 @@ pub async fn before(
     Ok(disposition)
 }
 
-/// Injects what the plan has for a response on its way to the operator.
+/// Injects the faults that the plan has for a response on its way to the operator.
 pub async fn after(
     experiment: &Arc<Experiment>,
     index: usize,
@@ -105,18 +105,18 @@ pub async fn after(
     for fault in experiment.schedule.due(is_reached) {
         let _in_progress = experiment.begin();
         match fault {
-            Fault::Kill | Fault::KillAndServeStaleLists => {
-                kill(experiment, index, fault == Fault::KillAndServeStaleLists).await?;
+            InjectedFault::Kill | InjectedFault::KillAndServeStaleLists => {
+                kill(experiment, index, fault == InjectedFault::KillAndServeStaleLists).await?;
                 disposition = Disposition::Drop;
             }
-            Fault::Lose => disposition = Disposition::Drop,
+            InjectedFault::Lose => disposition = Disposition::Drop,
             fault => perform(experiment, index, fault, None).await?,
         }
     }
     Ok(disposition)
 }
 
-/// Injects what the plan has for a running agent. Returns whether its pod is about to be stopped.
+/// Injects the faults that the plan has for a running agent. Returns whether its pod is about to be stopped.
 pub async fn agent_runs(experiment: &Arc<Experiment>, iteration: i32) -> Result<bool> {
     let mut stops = false;
     for fault in experiment.schedule.due(|at| at == Moment::Running(iteration)) {
@@ -127,7 +127,7 @@ pub async fn agent_runs(experiment: &Arc<Experiment>, iteration: i32) -> Result<
     Ok(stops)
 }
 
-/// Injects what the plan has for a stopped task. Returns whether anything happened.
+/// Injects the faults that the plan has for a stopped task. Returns whether there were any.
 pub async fn task_stopped(experiment: &Arc<Experiment>, count: u32) -> Result<bool> {
     let faults = experiment.schedule.due(|at| at == Moment::Stopped(count));
     let any = !faults.is_empty();
@@ -138,7 +138,7 @@ pub async fn task_stopped(experiment: &Arc<Experiment>, count: u32) -> Result<bo
     Ok(any)
 }
 
-/// Carries out the request later, even if the operator is dead by then.
+/// Carries out the request later, even if the operator has been killed by then.
 fn defer(experiment: &Arc<Experiment>, request: &BufferedRequest, until: Until, in_progress: InProgress) {
     let (experiment, request) = (experiment.clone(), request.clone());
     tokio::spawn(async move {
@@ -194,7 +194,7 @@ async fn wait_for_name(experiment: &Experiment, request: &BufferedRequest) {
 async fn perform(
     experiment: &Arc<Experiment>,
     index: usize,
-    fault: Fault,
+    fault: InjectedFault,
     request: Option<&BufferedRequest>,
 ) -> Result<()> {
     let name = format!("{fault:?}");
@@ -208,25 +208,27 @@ async fn perform(
 async fn try_to_perform(
     experiment: &Arc<Experiment>,
     index: usize,
-    fault: Fault,
+    fault: InjectedFault,
     request: Option<&BufferedRequest>,
 ) -> Result<()> {
     match fault {
-        Fault::KeepLists => {
+        InjectedFault::KeepLists => {
             experiment.lists.keep(&experiment.server, &experiment.history.namespace).await?;
         }
-        Fault::Pause(until) => wait(experiment, until, LONGEST_PAUSE).await,
-        Fault::Freeze(until) => {
+        InjectedFault::Pause(until) => wait(experiment, until, LONGEST_PAUSE).await,
+        InjectedFault::Freeze(until) => {
             let operator = experiment.operator(index)?;
             operator.freeze().await?;
             wait(experiment, until, LONGEST_PAUSE).await;
             operator.thaw().await?;
         }
-        Fault::CutWatches => experiment.network.cut_watches(false),
-        Fault::ExpireWatches => experiment.network.cut_watches(true),
-        Fault::DelayWatches(millis) => experiment.network.delay_watches(Duration::from_millis(millis)),
-        Fault::CutNetwork(millis) => experiment.network.take_down(Duration::from_millis(millis)),
-        Fault::RefuseStatuses(code, millis) => {
+        InjectedFault::CutWatches => experiment.network.cut_watches(false),
+        InjectedFault::ExpireWatches => experiment.network.cut_watches(true),
+        InjectedFault::DelayWatches(millis) => {
+            experiment.network.delay_watches(Duration::from_millis(millis));
+        }
+        InjectedFault::CutNetwork(millis) => experiment.network.take_down(Duration::from_millis(millis)),
+        InjectedFault::RefuseStatuses(code, millis) => {
             let length = Duration::from_millis(millis);
             experiment.refusals.begin(code, length);
             let in_progress = experiment.begin();
@@ -235,13 +237,17 @@ async fn try_to_perform(
                 drop(in_progress);
             });
         }
-        Fault::StartSecondOperator => experiment.operator(1)?.start().await?,
-        Fault::Clock(ahead) => experiment.operator(0)?.set_clock(ahead).await?,
-        Fault::User(action) => user::act(experiment, action, request).await?,
-        Fault::Kill => kill(experiment, index, false).await?,
-        Fault::KillAndServeStaleLists => kill(experiment, index, true).await?,
+        InjectedFault::StartSecondOperator => experiment.operator(1)?.start().await?,
+        InjectedFault::Clock(ahead) => experiment.operator(0)?.set_clock(ahead).await?,
+        InjectedFault::User(action) => user::act(experiment, action, request).await?,
+        InjectedFault::Kill => kill(experiment, index, false).await?,
+        InjectedFault::KillAndServeStaleLists => kill(experiment, index, true).await?,
         // Only a request can be lost, refused or deferred.
-        Fault::Lose | Fault::Refuse(_) | Fault::Stall | Fault::Defer(..) | Fault::DelayCreate => {}
+        InjectedFault::Lose
+        | InjectedFault::Refuse(_)
+        | InjectedFault::Stall
+        | InjectedFault::Defer(..)
+        | InjectedFault::DelayCreate => {}
     }
     Ok(())
 }

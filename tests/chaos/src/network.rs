@@ -1,4 +1,4 @@
-//! The network between the operators and the API server, and what is wrong with it.
+//! The network between the operators and the API server, and its faults.
 
 use std::time::Duration;
 
@@ -12,16 +12,16 @@ pub struct Network {
     down_until: Mutex<Option<Instant>>,
 }
 
-/// What watches are subject to.
+/// The faults of watches.
 #[derive(Clone, Copy, Debug)]
 struct WatchFaults {
-    /// Goes up whenever the watches of the operator with this index are cut.
+    /// How often the watches of the operator with this index were cut.
     cuts: [u64; 2],
-    /// The last cut ends watches with 410 Gone.
+    /// Whether the last cut ends watches with 410 Gone.
     expired: bool,
-    /// Lines are held back until then.
+    /// All lines are delayed until then.
     late_until: Option<Instant>,
-    /// Each line is held back for this long.
+    /// Each line is delayed by this duration.
     delay: Duration,
 }
 
@@ -41,7 +41,7 @@ impl Network {
         });
     }
 
-    /// Ends the watches of one operator; its next ones are late by `late`.
+    /// Ends the watches of one operator, and delays all lines of watches for the time `late`.
     pub fn cut_watches_of(&self, index: usize, late: Option<Duration>) {
         self.watches.send_modify(|faults| {
             faults.cuts.iter_mut().skip(index).take(1).for_each(|cuts| *cuts += 1);
@@ -56,13 +56,13 @@ impl Network {
         self.watches.send_modify(|faults| faults.delay = delay);
     }
 
-    /// Lets nothing through for this long.
+    /// Blocks all traffic for this long.
     pub fn take_down(&self, length: Duration) {
         *self.down_until.lock() = Some(Instant::now() + length);
         self.cut_watches(false);
     }
 
-    /// Whether nothing gets through now.
+    /// Whether all traffic is blocked now.
     pub fn is_down(&self) -> bool {
         self.down_until.lock().is_some_and(|until| Instant::now() < until)
     }
@@ -96,7 +96,7 @@ impl WatchConnection {
         self.watches.borrow().expired
     }
 
-    /// Waits for as long as a line is held back that came just now.
+    /// Waits as long as a line that has just arrived is delayed.
     pub fn delay(&self) -> impl Future<Output = ()> + 'static {
         let faults = *self.watches.borrow();
         async move {

@@ -1,4 +1,4 @@
-//! The shipped program as a child process that connects to an address of its own.
+//! The shipped program as a child process that connects to its own proxy.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,20 +38,20 @@ pub fn faketime() -> Result<&'static str> {
 }
 
 /// One operator. It keeps its address and its clock when it is killed and started again.
-pub struct Operator {
+pub struct OperatorProcess {
     program: Program,
     name: String,
-    /// The watched namespaces; its own comes first.
+    /// The watched namespaces, separated by commas. The operator itself is in the first one.
     namespaces: String,
     lease: bool,
     folder: PathBuf,
-    /// Its clock differs from the machine's, now or later.
+    /// Whether its clock differs from the machine's, now or later.
     own_clock: bool,
     child: Mutex<Option<Child>>,
     starts: AtomicU32,
 }
 
-impl Operator {
+impl OperatorProcess {
     /// An operator that is not started yet. `address` is that of its proxy.
     pub async fn new(
         program: &Program,
@@ -99,7 +99,7 @@ impl Operator {
         self.starts.load(Ordering::Relaxed)
     }
 
-    /// Sets its clock `ahead` seconds ahead, whether it runs or not.
+    /// Sets its clock `ahead` seconds ahead. It need not be running.
     pub async fn set_clock(&self, ahead: i64) -> Result<()> {
         // Replaced atomically, because the library reads it whenever the program reads the clock.
         let draft = self.clock().with_extension("draft");
@@ -108,7 +108,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Starts it unless it runs.
+    /// Starts it unless it is running.
     pub async fn start(&self) -> Result<()> {
         let mut child = self.child.lock().await;
         if child.is_some() {
@@ -118,7 +118,7 @@ impl Operator {
         let mut command = Command::new(&self.program.path);
         command.env_clear().env("KUBECONFIG", self.kubeconfig()).kill_on_drop(true);
         if self.own_clock {
-            // Read again at every call. The monotonic clock is not changed, as when NTP steps a clock.
+            // The file is read again at every call. The monotonic clock is not changed, as when NTP steps a clock.
             command.env("LD_PRELOAD", faketime()?).env("FAKETIME_TIMESTAMP_FILE", self.clock());
             command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
@@ -143,7 +143,7 @@ impl Operator {
         Ok(())
     }
 
-    /// Kills it, and waits until it is dead.
+    /// Kills it, and waits until it has ended.
     pub async fn kill(&self) -> Result<()> {
         if let Some(mut running) = self.child.lock().await.take() {
             running.kill().await?;

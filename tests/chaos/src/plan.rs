@@ -1,7 +1,7 @@
 //! A plan: one task, what its agents do, and everything that goes wrong meanwhile.
 //!
-//! A plan depends on a seed and a number alone; `Plan::of` generates it. Faults are tied to moments that the operator
-//! or the kubelet reaches, never to a time, so that a plan that found a bug finds it again.
+//! A plan depends only on a seed and a number; `Plan::of` generates it. Faults happen at moments that the operator or the
+//! kubelet reaches, never at a time, so that a plan that found a bug finds it again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,14 +16,14 @@ pub struct Plan {
     /// What it tests.
     pub kind: PlanKind,
     /// What the user asks for.
-    pub task: Task,
+    pub task: PlannedTask,
     /// What the agent of each iteration does. Later ones change something.
-    pub works: Vec<Work>,
+    pub works: Vec<AgentWork>,
     /// The fault of the pod of an iteration's first attempt.
     pub pod_faults: BTreeMap<i32, PodFault>,
     /// How many operators work from the start.
     pub operators: usize,
-    /// The operators share a Lease, as they do when they are installed.
+    /// Whether the operators share a Lease, as installed ones do.
     pub lease: bool,
     /// How many seconds the first operator's clock is ahead.
     pub clock: i64,
@@ -33,7 +33,7 @@ pub struct Plan {
 
 /// What the user asks for.
 #[derive(Clone, Copy, Debug)]
-pub struct Task {
+pub struct PlannedTask {
     /// `spec.maxIterations`.
     pub limit: i32,
     /// `spec.breaker.noChangeThreshold`.
@@ -49,7 +49,7 @@ pub const FATAL: i32 = 42;
 
 /// What an agent does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
+pub enum AgentWork {
     /// Changes the workspace and exits 0.
     Changed,
     /// Changes nothing and exits 0.
@@ -84,10 +84,10 @@ pub enum PodFault {
 /// A fault and its moment.
 #[derive(Clone, Debug)]
 pub struct PlannedFault {
-    /// When.
+    /// When it happens.
     pub at: Moment,
-    /// What.
-    pub fault: Fault,
+    /// The fault.
+    pub fault: InjectedFault,
 }
 
 /// A kind of request. Leases and Events do not count.
@@ -120,15 +120,15 @@ pub enum Moment {
     Stopped(u32),
 }
 
-/// What happens.
+/// A fault that the nemesis injects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum InjectedFault {
     /// The operator that sent the request is killed and started again.
     Kill,
-    /// The same, but its first lists of tasks and pods are those of the last [`Fault::KeepLists`], and its watches
-    /// are late by a second.
+    /// The same, but its first lists of tasks and pods are those of the last [`InjectedFault::KeepLists`], and its watches
+    /// are delayed by a second.
     KillAndServeStaleLists,
-    /// The present lists of tasks and pods are kept, as in a server that falls behind from now on.
+    /// The current lists of tasks and pods are kept, as in a server that falls behind from now on.
     KeepLists,
     /// The response is lost.
     Lose,
@@ -139,12 +139,12 @@ pub enum Fault {
     RefuseStatuses(u16, u64),
     /// The request gets no response and is not carried out.
     Stall,
-    /// The request is carried out much later, and the operator does not learn of it.
+    /// The request is carried out much later, and the operator gets no response.
     Defer(Until, Meanwhile),
-    /// The creation is carried out when its iteration is over and its pod is gone, and an operator that starts
-    /// just then is served lists from before.
+    /// The creation is carried out after its iteration is over and its pod is gone, and an operator that starts at that
+    /// moment is served earlier lists.
     DelayCreate,
-    /// The request or its response is held back for a while.
+    /// The request or its response is delayed for a while.
     Pause(Until),
     /// The operator's process is stopped for a while.
     Freeze(Until),
@@ -152,9 +152,9 @@ pub enum Fault {
     CutWatches,
     /// All watches end with 410 Gone.
     ExpireWatches,
-    /// All watches are late by this many milliseconds from now on.
+    /// All watches are delayed by this many milliseconds from now on.
     DelayWatches(u64),
-    /// Nothing gets through for this many milliseconds.
+    /// All traffic is blocked for this many milliseconds.
     CutNetwork(u64),
     /// A second operator starts.
     StartSecondOperator,
@@ -164,13 +164,12 @@ pub enum Fault {
     User(UserAction),
 }
 
-/// How long something is held back. Ten seconds at most, or two minutes for
-/// [`Fault::Defer`].
+/// How long something is delayed: at most ten seconds, or two minutes for [`InjectedFault::Defer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Until {
     /// For this many milliseconds.
     Millis(u64),
-    /// Until the task has moved on by an iteration, an attempt or a stop.
+    /// Until the task has advanced by an iteration or an attempt, or has stopped.
     MovedOn,
     /// Until the task has stopped.
     Stopped,
@@ -181,7 +180,7 @@ pub enum Until {
 /// What happens to the operator whose request is deferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meanwhile {
-    /// Its connection breaks at once.
+    /// Its connection breaks immediately.
     Cut,
     /// It waits until its own timeout.
     Wait,
@@ -210,7 +209,7 @@ pub enum UserAction {
 
 /// What a plan tests; the report counts plans by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "the words that are printed are the documentation")]
+#[allow(missing_docs, reason = "the printed names are the documentation")]
 pub enum PlanKind {
     Calm,
     KillBefore,
@@ -280,9 +279,9 @@ impl PlanKind {
     }
 }
 
-impl Fault {
+impl InjectedFault {
     /// Its name in reports.
-    pub fn word(&self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::Kill => "kill",
             Self::KillAndServeStaleLists => "kill, stale lists",
@@ -330,7 +329,7 @@ impl Fault {
 
 impl PodFault {
     /// Its name in reports.
-    pub fn word(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Late => "kubelet: late status",
             Self::Slow => "kubelet: agent slow to stop",
@@ -344,10 +343,10 @@ impl PodFault {
 
 impl Plan {
     /// What the agent of an attempt does.
-    pub fn work(&self, iteration: i32, attempt: i32) -> Work {
+    pub fn work(&self, iteration: i32, attempt: i32) -> AgentWork {
         let at = usize::try_from(iteration.saturating_sub(1)).unwrap_or(0);
-        match self.works.get(at).copied().unwrap_or(Work::Changed) {
-            Work::Refused if attempt > 0 => Work::Changed,
+        match self.works.get(at).copied().unwrap_or(AgentWork::Changed) {
+            AgentWork::Refused if attempt > 0 => AgentWork::Changed,
             work => work,
         }
     }
@@ -357,15 +356,15 @@ impl Plan {
         self.pod_faults.get(&iteration).copied().filter(|_| attempt == 0)
     }
 
-    /// Whether the user deletes the task for good.
+    /// Whether the user deletes the task without creating it again.
     pub fn ends_in_deletion(&self) -> bool {
-        self.faults.iter().any(|planned| planned.fault == Fault::User(UserAction::Delete))
+        self.faults.iter().any(|planned| planned.fault == InjectedFault::User(UserAction::Delete))
     }
 }
 
 impl fmt::Display for Moment {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = |what: &RequestKind| match what {
+        let what = |kind: &RequestKind| match kind {
             RequestKind::Write => "write",
             RequestKind::Read => "read",
             RequestKind::Status => "status write",
@@ -374,8 +373,8 @@ impl fmt::Display for Moment {
             RequestKind::RemoveFinalizer => "removal of a finalizer",
         };
         match self {
-            Self::Before(sort, n) => write!(out, "before {} {n}", what(sort)),
-            Self::After(sort, n) => write!(out, "after {} {n}", what(sort)),
+            Self::Before(kind, n) => write!(out, "before {} {n}", what(kind)),
+            Self::After(kind, n) => write!(out, "after {} {n}", what(kind)),
             Self::Running(n) => write!(out, "while iteration {n} runs"),
             Self::Stopped(n) => write!(out, "at stop {n}"),
         }
@@ -384,7 +383,7 @@ impl fmt::Display for Moment {
 
 impl fmt::Display for Plan {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Task { limit, no_change, same_error, history_limit } = self.task;
+        let PlannedTask { limit, no_change, same_error, history_limit } = self.task;
         writeln!(out, "plan {} of seed {}: {}", self.number, self.seed, self.kind.as_str())?;
         writeln!(
             out,
@@ -392,7 +391,7 @@ impl fmt::Display for Plan {
         )?;
         writeln!(out, "  agents: {:?}", self.works)?;
         for (iteration, pod_fault) in &self.pod_faults {
-            writeln!(out, "  iteration {iteration}: {}", pod_fault.word())?;
+            writeln!(out, "  iteration {iteration}: {}", pod_fault.as_str())?;
         }
         let lease = if self.lease { "with a Lease" } else { "without a Lease" };
         writeln!(out, "  operators: {} {lease}", self.operators)?;

@@ -1,8 +1,7 @@
-//! What the operator takes for the API server: plain HTTP that is passed on to the real one, unless the plan
-//! has something else for a request.
+//! The operator connects to this proxy instead of the API server. The proxy serves plain HTTP and passes requests on to
+//! the real server, unless the plan has a fault for a request.
 //!
-//! Each request is carried out in a task of its own, because a request whose sender is killed arrives all the
-//! same, as on a real network.
+//! Each request is carried out in its own task, so that it still arrives if its sender is killed, as on a real network.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -57,7 +56,7 @@ impl Proxy {
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                // Forget the connections that have ended.
+                // Removes the connections that have ended.
                 while connections.try_join_next().is_some() {}
                 let experiment = experiment.clone();
                 let _ = stream.set_nodelay(true);
@@ -96,10 +95,10 @@ async fn handle(
             }
         }
     };
-    whole(response).map_err(|_| ConnectionCut)
+    buffered(response).map_err(|_| ConnectionCut)
 }
 
-/// A failure between the proxy and the real server is not planned, but looks like a cut connection.
+/// A failure between the proxy and the real server is not planned. To the operator it is a cut connection.
 fn cut(error: &anyhow::Error) -> ConnectionCut {
     if std::env::var_os("CHAOS_DEBUG").is_some() {
         eprintln!("proxy: {error:#}");
@@ -107,7 +106,7 @@ fn cut(error: &anyhow::Error) -> ConnectionCut {
     ConnectionCut
 }
 
-fn whole(response: BufferedResponse) -> Result<ProxyResponse> {
+fn buffered(response: BufferedResponse) -> Result<ProxyResponse> {
     let head = Response::builder().status(response.status).header(header::CONTENT_TYPE, "application/json");
     Ok(head.body(Either::Left(Full::new(response.body)))?)
 }
@@ -146,18 +145,18 @@ async fn carry_out(
     }
 }
 
-/// Passes on the lines of a watch one by one, late or not at all.
+/// Passes on the lines of a watch, or delays or drops them.
 async fn watch(experiment: Arc<Experiment>, index: usize, request: BufferedRequest) -> Result<ProxyResponse> {
     // A stale list is served as a list: this server does not stream lists.
     if request.query.contains("sendInitialEvents") && experiment.lists.has(index, &request.path) {
-        return whole(BufferedResponse::error(422));
+        return buffered(BufferedResponse::error(422));
     }
     let mut connection = experiment.network.connect_watch(index);
     let upstream = experiment.server.pass(request.to_request()?).await?;
     let (head, mut body) = upstream.into_parts();
     if head.status != StatusCode::OK {
         let body = body.collect().await?.to_bytes();
-        return whole(BufferedResponse { status: head.status, body });
+        return buffered(BufferedResponse { status: head.status, body });
     }
     let (mut out, channel) = Channel::new(16);
     tokio::spawn(async move {

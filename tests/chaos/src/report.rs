@@ -11,12 +11,12 @@ use crate::history::{ObjectKind, RecordedWrite};
 use crate::plan::PlanKind;
 use crate::runner::PlanResult;
 
-/// Sums over plans.
+/// The totals over all plans of a campaign.
 #[derive(Default)]
-pub struct Report {
+pub struct CampaignReport {
     /// Plans of each kind.
     pub kinds: BTreeMap<PlanKind, u64>,
-    /// Plans of each kind of which no fault happened.
+    /// Plans of each kind in which no fault happened.
     pub unfired: BTreeMap<PlanKind, u64>,
     /// Faults that happened, by name.
     pub fired: BTreeMap<&'static str, u64>,
@@ -28,10 +28,10 @@ pub struct Report {
     pub starts: u64,
     /// Agents that were executed.
     pub executions: u64,
-    /// Iterations that were counted.
+    /// Iterations that were charged.
     pub iterations: u64,
     /// Writes in the recorded history.
-    pub seen: u64,
+    pub recorded: u64,
     /// Plans with a violation.
     pub violated: Vec<Value>,
     /// Plans that could not be carried out.
@@ -40,21 +40,21 @@ pub struct Report {
     pub took: Duration,
 }
 
-impl Report {
+impl CampaignReport {
     /// Adds one plan's result.
     pub fn add(&mut self, result: &PlanResult) {
         let plan = &result.plan;
         self.plans += 1;
         *self.kinds.entry(plan.kind).or_default() += 1;
-        let count = |fired: &mut BTreeMap<&'static str, u64>, word| *fired.entry(word).or_default() += 1;
+        let count = |fired: &mut BTreeMap<&'static str, u64>, name| *fired.entry(name).or_default() += 1;
         for (planned, fired) in plan.faults.iter().zip(&result.fired) {
             if *fired {
-                count(&mut self.fired, planned.fault.word());
+                count(&mut self.fired, planned.fault.as_str());
             }
         }
         for run in &result.runs {
             if let Some(pod_fault) = plan.pod_fault(run.iteration, run.attempt) {
-                count(&mut self.fired, pod_fault.word());
+                count(&mut self.fired, pod_fault.as_str());
             }
         }
         if !plan.faults.is_empty() && !result.fired.contains(&true) {
@@ -67,9 +67,9 @@ impl Report {
         let counted = result
             .runs
             .iter()
-            .filter(|run| run.end.as_ref().is_some_and(crate::ground_truth::AgentEnd::is_charged));
+            .filter(|run| run.end.as_ref().is_some_and(crate::ground_truth::RunEnd::is_charged));
         self.iterations += u64::try_from(counted.count()).unwrap_or(0);
-        self.seen += u64::try_from(result.recorded.len()).unwrap_or(0);
+        self.recorded += u64::try_from(result.recorded.len()).unwrap_or(0);
         if !result.violations.is_empty() {
             let violations: Vec<String> = result
                 .violations
@@ -85,7 +85,7 @@ impl Report {
     }
 
     /// Counts a plan that could not be carried out at all.
-    pub fn trouble(&mut self, seed: u64, number: u64, error: &anyhow::Error) {
+    pub fn add_failed_plan(&mut self, seed: u64, number: u64, error: &anyhow::Error) {
         self.plans += 1;
         self.troubled.push(json!({ "seed": seed, "plan": number, "problems": [format!("{error:#}")] }));
     }
@@ -106,7 +106,7 @@ impl Report {
             "faults": self.fired,
             "operatorStarts": self.starts,
             "operatorWrites": self.writes,
-            "historyWrites": self.seen,
+            "historyWrites": self.recorded,
             "executions": self.executions,
             "iterations": self.iterations,
             "violations": self.violated,
@@ -116,25 +116,27 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CampaignReport {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(out, "{:>7}  plans, in {} s", self.plans, self.took.as_secs())?;
         for (kind, count) in &self.kinds {
             let unfired = match self.unfired.get(kind) {
-                Some(unfired) => format!(" (in {unfired} of them the moment was never reached)"),
+                Some(unfired) => {
+                    format!(" (in {unfired} of them, the moment of the fault was never reached)")
+                }
                 None => String::new(),
             };
             writeln!(out, "{count:>15}  {}{unfired}", kind.as_str())?;
         }
         writeln!(out, "{:>7}  faults that happened", self.fired.values().sum::<u64>())?;
-        for (word, count) in &self.fired {
-            writeln!(out, "{count:>15}  {word}")?;
+        for (name, count) in &self.fired {
+            writeln!(out, "{count:>15}  {name}")?;
         }
         writeln!(out, "{:>7}  starts of the operator", self.starts)?;
         writeln!(out, "{:>7}  writes of the operator, without Events and Leases", self.writes)?;
-        writeln!(out, "{:>7}  recorded writes that were checked", self.seen)?;
+        writeln!(out, "{:>7}  recorded writes that were checked", self.recorded)?;
         writeln!(out, "{:>7}  agents executed", self.executions)?;
-        writeln!(out, "{:>7}  iterations that count", self.iterations)?;
+        writeln!(out, "{:>7}  iterations that were charged", self.iterations)?;
         writeln!(out, "{:>7}  plans that could not be carried out", self.troubled.len())?;
         write!(out, "{:>7}  plans with a violation", self.violated.len())
     }
@@ -145,10 +147,10 @@ pub fn details(result: &PlanResult) -> String {
     use fmt::Write;
     let mut text = String::new();
     let _ = write!(text, "{}", result.plan);
-    let first = result.recorded.first().map_or(0, |seen| seen.version);
-    for seen in &result.recorded {
-        let marks = result.violations.iter().filter(|found| found.version == seen.version);
-        let _ = writeln!(text, "  {:>5}  {}", seen.version - first, line(seen));
+    let first = result.recorded.first().map_or(0, |write| write.version);
+    for write in &result.recorded {
+        let marks = result.violations.iter().filter(|found| found.version == write.version);
+        let _ = writeln!(text, "  {:>5}  {}", write.version - first, line(write));
         for found in marks {
             let _ = writeln!(text, "         ^^ {}: {}", found.invariant, found.what);
         }
@@ -179,13 +181,13 @@ pub fn details(result: &PlanResult) -> String {
     text
 }
 
-fn line(seen: &RecordedWrite) -> String {
-    let object = &seen.object;
+fn line(write: &RecordedWrite) -> String {
+    let object = &write.object;
     let name = json::name(object);
-    if seen.gone {
-        return format!("{:?} {name} is gone", seen.kind);
+    if write.gone {
+        return format!("{:?} {name} is gone", write.kind);
     }
-    match seen.kind {
+    match write.kind {
         ObjectKind::Task => {
             let active = object.pointer("/status/active").map(|active| {
                 format!(" active {}.{}", json::number(active, "/iteration"), json::number(active, "/attempt"))
@@ -205,8 +207,8 @@ fn line(seen: &RecordedWrite) -> String {
             )
         }
         ObjectKind::Pod => {
-            let mut words = vec![json::text(object, "/status/phase").to_owned()];
-            for (at, word) in [
+            let mut flags = vec![json::text(object, "/status/phase").to_owned()];
+            for (pointer, flag) in [
                 ("/spec/schedulingGates/0", "gated"),
                 ("/spec/nodeName", "bound"),
                 ("/metadata/deletionTimestamp", "deleting"),
@@ -214,11 +216,11 @@ fn line(seen: &RecordedWrite) -> String {
                 ("/status/containerStatuses/0/state/running", "runs"),
                 ("/status/containerStatuses/0/state/terminated", "terminated"),
             ] {
-                if json::has(object, at) {
-                    words.push(word.to_owned());
+                if json::has(object, pointer) {
+                    flags.push(flag.to_owned());
                 }
             }
-            format!("pod {name} {}", words.join(", "))
+            format!("pod {name} {}", flags.join(", "))
         }
     }
 }

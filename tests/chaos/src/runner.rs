@@ -17,11 +17,11 @@ use crate::mutations::Mutation;
 use crate::operator::Program;
 use crate::plan::Plan;
 use crate::server::{pods, tasks};
-use crate::world::World;
+use crate::testbed::Testbed;
 use crate::{kubelet, launch, nemesis, user};
 
-/// How long a task may stay without any write before it is at rest: the operator's retries are at most 30 s apart.
-/// A busy machine is slow, which violates nothing.
+/// The longest time without any write before a task is at rest. The operator's retries are at most 30 s apart, and a busy
+/// machine may be slow.
 const REST: Duration = Duration::from_secs(90);
 /// The task must come to rest within this time after the last fault, however many writes there are.
 const LIVELOCK: Duration = Duration::from_mins(10);
@@ -31,18 +31,18 @@ const QUIET: Duration = Duration::from_millis(900);
 const QUIETEN: Duration = Duration::from_secs(20);
 /// How long a task's pods may exist after its deletion.
 const LEFT: Duration = Duration::from_mins(1);
-/// The same if the operator is broken on purpose, when there is no point in a long wait.
+/// The same if the operator is broken on purpose: a long wait would not help then.
 const BROKEN_REST: Duration = Duration::from_secs(30);
 const BROKEN_LEFT: Duration = Duration::from_secs(10);
 const BROKEN_QUIETEN: Duration = Duration::from_secs(6);
-/// How often it looks for operators that have exited.
-const LOOK: Duration = Duration::from_millis(500);
+/// How often it checks for operators that have exited.
+const RESTART_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The result of a plan.
 pub struct PlanResult {
     /// The plan.
     pub plan: Plan,
-    /// The violations; empty if all is well.
+    /// The violations; empty if there are none.
     pub violations: Vec<Violation>,
     /// What could not be carried out for reasons other than the operator.
     pub problems: Vec<String>,
@@ -62,17 +62,17 @@ pub struct PlanResult {
 
 /// Carries out a plan in a namespace that no other plan uses meanwhile.
 pub async fn run(
-    world: &World,
+    testbed: &Testbed,
     program: &Program,
     namespace: &str,
     plan: Plan,
     mutation: Option<Mutation>,
 ) -> Result<PlanResult> {
     let started = Instant::now();
-    let history = world.history.namespace(namespace);
+    let history = testbed.history.namespace(namespace);
     history.drain();
     let folder = tempfile::tempdir().context("a folder for kubeconfigs")?;
-    let experiment = Experiment::new(plan, world.server.clone(), history.clone(), mutation);
+    let experiment = Experiment::new(plan, testbed.server.clone(), history.clone(), mutation);
     let pods_run = kubelet::run(&experiment);
     let proxies = launch::operators(&experiment, program, folder.path(), namespace).await?;
     let lived = life(&experiment).await;
@@ -81,14 +81,14 @@ pub async fn run(
     let recorded = history.drain();
     drop(pods_run);
     if lived.is_err() {
-        sweep(&experiment).await?;
+        clean_up(&experiment).await?;
     }
     lived?;
     let runs = experiment.ground_truth.all();
     let mut violations = checker::check(&recorded, &runs);
     violations.extend(experiment.violations());
     if !violations.is_empty() {
-        sweep(&experiment).await?;
+        clean_up(&experiment).await?;
     }
     Ok(PlanResult {
         violations,
@@ -122,9 +122,9 @@ async fn life(experiment: &Arc<Experiment>) -> Result<()> {
     Ok(())
 }
 
-/// The longest wait with a whole operator, or with a broken one.
-fn bound(experiment: &Experiment, whole: Duration, broken: Duration) -> Duration {
-    if experiment.mutator.is_some() { broken } else { whole }
+/// The longest wait with an intact operator, or with a broken one.
+fn bound(experiment: &Experiment, intact: Duration, broken: Duration) -> Duration {
+    if experiment.mutator.is_some() { broken } else { intact }
 }
 
 /// L1. Returns false if the task does not come to rest.
@@ -146,7 +146,7 @@ async fn comes_to_rest(experiment: &Arc<Experiment>) -> Result<bool> {
             };
             (rests && experiment.is_idle()).then(|| there.map(|task| json::version(&task)))
         };
-        if let Some(version) = history.until(LOOK, rests).await {
+        if let Some(version) = history.until(RESTART_INTERVAL, rests).await {
             stops += 1;
             if version.is_none() || !nemesis::task_stopped(experiment, stops).await? {
                 return Ok(true);
@@ -200,16 +200,15 @@ async fn falls_quiet(experiment: &Experiment) -> bool {
 
 /// S8.
 async fn leaves_nothing(experiment: &Experiment) {
-    let empty =
-        |history: &NamespaceHistory| (history.task().is_none() && history.pods().is_empty()).then_some(());
+    let empty = |history: &NamespaceHistory| history.is_empty().then_some(());
     let left = bound(experiment, LEFT, BROKEN_LEFT);
     if experiment.history.until(left, empty).await.is_none() {
         if let Some(task) = experiment.history.task() {
-            // This is not the operator's doing: tasks have no finalizer.
+            // The operator cannot be the cause, because tasks have no finalizer.
             let path = tasks(&experiment.history.namespace, json::name(&task));
-            let there = experiment.server.get(&path).await.map(|found| found.is_some());
+            let exists = experiment.server.get(&path).await.map(|found| found.is_some());
             experiment.report_problem(&format!(
-                "the task was deleted and is still seen; a read finds it: {there:?}"
+                "the watch still shows the deleted task; whether a read finds it: {exists:?}"
             ));
             return;
         }
@@ -231,8 +230,8 @@ async fn leaves_nothing(experiment: &Experiment) {
     }
 }
 
-/// Removes what a failed plan left, so that the next plan finds the namespace empty.
-async fn sweep(experiment: &Experiment) -> Result<()> {
+/// Removes what a failed plan left, so that the namespace is empty for the next plan.
+async fn clean_up(experiment: &Experiment) -> Result<()> {
     let (server, history) = (&experiment.server, &experiment.history);
     let none = json!({ "metadata": { "finalizers": null } });
     if let Some(task) = history.task() {
@@ -243,8 +242,7 @@ async fn sweep(experiment: &Experiment) -> Result<()> {
         server.merge(&path, &none).await?;
         server.delete(&path, "", Some(0)).await?;
     }
-    let empty =
-        |history: &NamespaceHistory| (history.task().is_none() && history.pods().is_empty()).then_some(());
+    let empty = |history: &NamespaceHistory| history.is_empty().then_some(());
     history.until(LEFT, empty).await;
     Ok(())
 }

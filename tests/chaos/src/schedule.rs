@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::time;
 
 use crate::classify::RequestClass;
-use crate::plan::{Fault, Moment, PlannedFault, RequestKind};
+use crate::plan::{InjectedFault, Moment, PlannedFault, RequestKind};
 
 /// The faults of a plan, and the requests so far.
 pub struct Schedule {
@@ -24,7 +24,7 @@ impl Schedule {
         Self { faults: Mutex::new(faults), counts: Mutex::default(), writes: watch::channel(0).0 }
     }
 
-    /// Counts a request: the kinds that it is of, and which one of each kind it is.
+    /// Counts a request. Returns its kinds, and its number within each kind.
     pub fn count(&self, class: &RequestClass) -> Vec<(RequestKind, u32)> {
         let mut counts = self.counts.lock();
         let mut numbers = Vec::new();
@@ -40,7 +40,7 @@ impl Schedule {
     }
 
     /// The faults whose moment is reached; each is returned once.
-    pub fn due(&self, reached: impl Fn(Moment) -> bool) -> Vec<Fault> {
+    pub fn due(&self, reached: impl Fn(Moment) -> bool) -> Vec<InjectedFault> {
         let mut faults = self.faults.lock();
         let due = faults.iter_mut().filter(|(planned, happened)| !*happened && reached(planned.at));
         due.map(|(planned, happened)| {
@@ -50,7 +50,7 @@ impl Schedule {
         .collect()
     }
 
-    /// For each planned fault whether it happened.
+    /// For each planned fault, whether it happened.
     pub fn happened(&self) -> Vec<bool> {
         self.faults.lock().iter().map(|(_, happened)| *happened).collect()
     }
@@ -63,7 +63,7 @@ impl Schedule {
     /// Waits for this many more writes, at most for `limit`.
     pub async fn more_writes(&self, count: u32, limit: Duration) {
         let mut writes = self.writes.subscribe();
-        let wanted = *writes.borrow() + count;
-        drop(time::timeout(limit, writes.wait_for(|sent| *sent >= wanted)).await);
+        let target = *writes.borrow() + count;
+        drop(time::timeout(limit, writes.wait_for(|sent| *sent >= target)).await);
     }
 }

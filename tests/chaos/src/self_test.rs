@@ -1,4 +1,4 @@
-//! Tests the checker: every mutation of the operator, with plans that show it.
+//! Tests the checker: runs every mutation of the operator with plans that reveal it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use tokio::task::JoinSet;
 
 use crate::mutations::{ALL, Mutation};
 use crate::operator::Program;
-use crate::plan::{Fault, Moment, Plan, PlanKind, PlannedFault, UserAction};
+use crate::plan::{InjectedFault, Moment, Plan, PlanKind, PlannedFault, UserAction};
 use crate::runner;
-use crate::world::World;
+use crate::testbed::Testbed;
 
 /// The seed of the plans below.
 const SEED: u64 = 1;
 
-/// The plans that show each mutation.
-const SHOWN_BY: &[(Mutation, &[u64])] = &[
+/// The plans that reveal each mutation.
+const REVEALED_BY: &[(Mutation, &[u64])] = &[
     (Mutation::NoSchedulingGate, &[31, 131, 80]),
     (Mutation::NoFinalizer, &[FORGOTTEN]),
     (Mutation::EarlyFinalizerRemoval, &[1]),
@@ -44,7 +44,11 @@ fn plan(number: u64) -> Plan {
     if number == FORGOTTEN {
         let at = Moment::Running(1);
         plan.kind = PlanKind::DeletedPod;
-        for fault in [Fault::DelayWatches(1500), Fault::User(UserAction::DeletePod(true)), Fault::Kill] {
+        for fault in [
+            InjectedFault::DelayWatches(1500),
+            InjectedFault::User(UserAction::DeletePod(true)),
+            InjectedFault::Kill,
+        ] {
             plan.faults.push(PlannedFault { at, fault });
         }
     }
@@ -52,35 +56,35 @@ fn plan(number: u64) -> Plan {
 }
 
 /// Parses the name of a mutation.
-pub fn mutation(word: &str) -> Result<Mutation, String> {
-    let known = ALL.iter().find(|(_, name, _)| *name == word);
-    known.map(|(mutation, ..)| *mutation).ok_or_else(|| {
-        let words: Vec<&str> = ALL.iter().map(|(_, word, _)| *word).collect();
-        format!("one of {}", words.join(", "))
+pub fn mutation(name: &str) -> Result<Mutation, String> {
+    let found = ALL.iter().find(|(_, known, _)| *known == name);
+    found.map(|(mutation, ..)| *mutation).ok_or_else(|| {
+        let names: Vec<&str> = ALL.iter().map(|(_, name, _)| *name).collect();
+        format!("must be one of {}", names.join(", "))
     })
 }
 
-/// Breaks the operator in each way, or in one, and prints which plan violated which invariants. Returns false if a
-/// mutation was not detected.
-pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>) -> Result<bool> {
+/// Breaks the operator in every way, or only in one, and prints which plan violated which invariants. Returns false if
+/// a mutation was not detected.
+pub async fn run(testbed: &Testbed, program: &Program, jobs: u64, only: Option<&str>) -> Result<bool> {
     let slots = Arc::new(Semaphore::new(usize::try_from(jobs).unwrap_or(8)));
     let mut running = JoinSet::new();
-    for (mutation, word, wanted) in ALL.iter().filter(|(_, word, _)| only.is_none_or(|only| only == *word)) {
-        let shown = SHOWN_BY.iter().find(|(known, _)| known == mutation).map(|(_, plans)| *plans);
-        for number in shown.unwrap_or_default() {
-            let (world, program, slots) = (world.clone(), program.clone(), slots.clone());
+    for (mutation, name, _) in ALL.iter().filter(|(_, name, _)| only.is_none_or(|only| only == *name)) {
+        let plans = REVEALED_BY.iter().find(|(known, _)| known == mutation).map(|(_, plans)| *plans);
+        for number in plans.unwrap_or_default() {
+            let (testbed, program, slots) = (testbed.clone(), program.clone(), slots.clone());
             running.spawn(async move {
                 let _slot = slots.acquire_owned().await?;
-                let namespace = format!("mutation-{}-{word}-{number}", std::process::id());
-                world.namespace(&namespace).await?;
+                let namespace = format!("mutation-{}-{name}-{number}", std::process::id());
+                testbed.namespace(&namespace).await?;
                 let plan = plan(*number);
-                let result = runner::run(&world, &program, &namespace, plan, Some(*mutation)).await?;
-                world.drop_namespace(&namespace).await?;
+                let result = runner::run(&testbed, &program, &namespace, plan, Some(*mutation)).await?;
+                testbed.drop_namespace(&namespace).await?;
                 let found: BTreeSet<Invariant> =
                     result.violations.iter().map(|found| found.invariant).collect();
                 let took = result.took.as_secs();
-                eprintln!("{word}, plan {number}: {found:?} after {took} s");
-                anyhow::Ok((*word, *wanted, *number, result.plan.kind, found))
+                eprintln!("{name}, plan {number}: {found:?} after {took} s");
+                anyhow::Ok((*name, *number, result.plan.kind, found))
             });
         }
     }
@@ -88,23 +92,23 @@ pub async fn run(world: &World, program: &Program, jobs: u64, only: Option<&str>
     while let Some(result) = running.join_next().await {
         lines.push(result??);
     }
-    lines.sort_by_key(|(word, _, number, ..)| (*word, *number));
-    let mut is_good = true;
-    for (_, word, wanted) in ALL.iter().filter(|(_, word, _)| only.is_none_or(|only| only == *word)) {
-        let mut seen = false;
-        for (_, _, number, kind, found) in lines.iter().filter(|(of, ..)| of == word) {
-            let broken: Vec<&str> = found.iter().map(|invariant| invariant.name()).collect();
-            seen |= wanted.iter().any(|wanted| found.contains(wanted));
-            let number = if *number == FORGOTTEN { "hand-made".to_owned() } else { format!("plan {number}") };
-            println!("{word:<20} {number:>9} ({}): {}", kind.as_str(), broken.join(", "));
+    lines.sort_by_key(|(name, number, ..)| (*name, *number));
+    let mut passed = true;
+    for (_, name, expected) in ALL.iter().filter(|(_, name, _)| only.is_none_or(|only| only == *name)) {
+        let mut detected = false;
+        for (_, number, kind, found) in lines.iter().filter(|(of, ..)| of == name) {
+            let violated: Vec<&str> = found.iter().map(|invariant| invariant.name()).collect();
+            detected |= expected.iter().any(|expected| found.contains(expected));
+            let number = if *number == FORGOTTEN { "own plan".to_owned() } else { format!("plan {number}") };
+            println!("{name:<20} {number:>9} ({}): {}", kind.as_str(), violated.join(", "));
         }
-        if !seen {
+        if !detected {
             println!(
-                "{word:<20} NOT DETECTED: no violation of {} was reported",
-                wanted.iter().map(|invariant| invariant.name()).collect::<Vec<_>>().join(", ")
+                "{name:<20} NOT DETECTED: no violation of {} was reported",
+                expected.iter().map(|invariant| invariant.name()).collect::<Vec<_>>().join(", ")
             );
-            is_good = false;
+            passed = false;
         }
     }
-    Ok(is_good)
+    Ok(passed)
 }

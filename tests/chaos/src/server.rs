@@ -51,12 +51,12 @@ impl Format {
 
 /// A connection pool to the API server, with an administrator's rights.
 #[derive(Clone)]
-pub struct Server {
+pub struct AdminClient {
     client: Client,
 }
 
-impl Server {
-    /// By the kubeconfig at `path`.
+impl AdminClient {
+    /// Connects with the kubeconfig at `path`.
     pub async fn connect(path: &Path) -> Result<Self> {
         let kubeconfig =
             Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))?;
@@ -65,7 +65,7 @@ impl Server {
         Ok(Self { client: Client::try_from(config)? })
     }
 
-    /// Passes a request on as it is; the answer's body is not read yet.
+    /// Passes a request on unchanged. The body of the response is not read yet.
     pub async fn pass(&self, request: Request<Body>) -> Result<http::Response<Body>> {
         Ok(self.client.send(request).await?)
     }
@@ -121,7 +121,7 @@ impl Server {
         }
     }
 
-    /// Deletes an object, unless it is gone. `grace` is in seconds; `None` leaves it to the object.
+    /// Deletes an object unless it is gone. `grace` is in seconds; `None` means the object's own grace period.
     pub async fn delete(&self, path: &str, uid: &str, grace: Option<u32>) -> Result<()> {
         let mut options =
             json!({ "apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background" });
@@ -136,7 +136,7 @@ impl Server {
         let (status, answer) = self.send(Method::DELETE, path, Some((Format::Json, &options))).await?;
         match status {
             StatusCode::NOT_FOUND => Ok(()),
-            // By now another object has the name.
+            // Another object has the name meanwhile.
             StatusCode::CONFLICT if !uid.is_empty() => Ok(()),
             status if status.is_success() => Ok(()),
             status => bail!("DELETE {path}: {status}: {}", json::text(&answer, "/message")),

@@ -9,9 +9,9 @@ use http::Method;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::server::{self, Server};
+use crate::server::{self, AdminClient};
 
-/// The lists that were kept, and those that are due to be served to each operator.
+/// The lists that were kept, and those that each operator will be served.
 #[derive(Default)]
 pub struct StaleLists {
     kept: Mutex<HashMap<String, Bytes>>,
@@ -20,7 +20,7 @@ pub struct StaleLists {
 
 impl StaleLists {
     /// Keeps the tasks and the pods of a namespace as they are now.
-    pub async fn keep(&self, server: &Server, namespace: &str) -> Result<()> {
+    pub async fn keep(&self, server: &AdminClient, namespace: &str) -> Result<()> {
         for (path, query) in [
             (server::tasks(namespace, ""), ""),
             (server::pods(namespace, ""), "?labelSelector=agentloop.dev/task-uid"),

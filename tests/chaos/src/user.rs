@@ -52,7 +52,7 @@ pub async fn create(experiment: &Experiment) -> Result<()> {
     Ok(())
 }
 
-/// Deletes it.
+/// Deletes the plan's task.
 pub async fn delete(experiment: &Experiment) -> Result<()> {
     experiment.server.delete(&tasks(&experiment.history.namespace, &experiment.task), "", None).await
 }
@@ -106,8 +106,9 @@ fn resume_later(experiment: &Arc<Experiment>) {
     tokio::spawn(async move {
         let suspended = |history: &NamespaceHistory| {
             let Some(task) = history.task() else { return Some(()) };
-            let is = json::text(&task, "/status/phase") == "Suspended" && !json::has(&task, "/status/active");
-            is.then_some(())
+            let suspended =
+                json::text(&task, "/status/phase") == "Suspended" && !json::has(&task, "/status/active");
+            suspended.then_some(())
         };
         // An active iteration whose pod was never created stays active while the task is suspended: this
         // wait times out.
@@ -131,7 +132,7 @@ async fn foreign_pod(experiment: &Arc<Experiment>, name: &str) -> Result<()> {
             "containers": [{ "name": "agent", "image": "none" }],
         },
     });
-    let made =
+    let created =
         experiment.server.must(Method::POST, &pods(&namespace, ""), Some((Format::Json, &body))).await?;
     let in_progress = experiment.begin();
     let (experiment, path) = (experiment.clone(), pods(&namespace, name));
@@ -142,7 +143,7 @@ async fn foreign_pod(experiment: &Arc<Experiment>, name: &str) -> Result<()> {
         };
         let reported = experiment.history.until(Duration::from_secs(20), reported).await;
         match experiment.server.get(&path).await {
-            Ok(Some(now)) if json::version(&now) == json::version(&made) && reported.is_some() => {}
+            Ok(Some(now)) if json::version(&now) == json::version(&created) && reported.is_some() => {}
             Ok(_) if reported.is_none() => {
                 experiment.report_violation(
                     Invariant::S2,
@@ -152,7 +153,7 @@ async fn foreign_pod(experiment: &Arc<Experiment>, name: &str) -> Result<()> {
             Ok(_) => experiment.report_violation(Invariant::S2, "the operator changed a foreign pod"),
             Err(error) => experiment.report_problem(&error),
         }
-        if let Err(error) = experiment.server.delete(&path, json::uid(&made), None).await {
+        if let Err(error) = experiment.server.delete(&path, json::uid(&created), None).await {
             experiment.report_problem(&error);
         }
         drop(in_progress);

@@ -5,12 +5,12 @@ mod life;
 
 use fastrand::Rng;
 
-use crate::plan::{Fault, Moment, Plan, PlanKind, PlannedFault, PodFault};
+use crate::plan::{InjectedFault, Moment, Plan, PlanKind, PlannedFault, PodFault};
 use disturb::disturb;
 use life::life;
 
 /// How many plans in a hundred are of each kind. The number of a plan determines its kind and its index within the
-/// kind, so that every write gets its fault, not only those that chance picks.
+/// kind, so that every write is disturbed, and not only those that are chosen at random.
 const SHARES: &[(PlanKind, u64)] = &[
     (PlanKind::Calm, 1),
     (PlanKind::KillBefore, 9),
@@ -41,10 +41,11 @@ const SHARES: &[(PlanKind, u64)] = &[
     (PlanKind::RefusedForLong, 1),
 ];
 
-/// One plan in this many is of one of the two kinds that take long.
+/// One plan in this many is of one of the two slow kinds.
 const RARE: u64 = 97;
 
-/// The kind of a plan and its index within the kind. Kinds are spread evenly, so that any range of plans has all.
+/// The kind of a plan and its index within the kind. Kinds are distributed evenly, so that any range of plans has all of
+/// them.
 fn kind_of(number: u64) -> (PlanKind, u64) {
     if number % RARE == RARE - 1 {
         let place = number / RARE;
@@ -53,7 +54,7 @@ fn kind_of(number: u64) -> (PlanKind, u64) {
             place,
         );
     }
-    // 37 and 100 have no common divisor, so each slot comes once in a hundred plans.
+    // 37 and 100 have no common divisor, so each slot occurs once in a hundred plans.
     let slot = number * 37 % 100;
     let mut first = 0;
     for (kind, share) in SHARES {
@@ -84,11 +85,11 @@ impl Plan {
         plan
     }
 
-    fn at(&mut self, at: Moment, fault: Fault) {
+    fn at(&mut self, at: Moment, fault: InjectedFault) {
         self.faults.push(PlannedFault { at, fault });
     }
 
-    /// Makes agents slow that are stopped while they run.
+    /// Makes the agents slow that are stopped while they run.
     fn slow_down(&mut self) {
         let stopped = self.faults.iter().filter(|planned| planned.fault.stops_the_pod());
         let iterations: Vec<i32> = stopped
@@ -117,8 +118,8 @@ mod tests {
     #[test]
     fn a_plan_is_the_same_each_time() {
         for number in 0..500 {
-            let words = || Plan::of(7, number).to_string();
-            assert_eq!(words(), words());
+            let text = || Plan::of(7, number).to_string();
+            assert_eq!(text(), text());
         }
     }
 

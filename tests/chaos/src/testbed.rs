@@ -1,4 +1,4 @@
-//! The API server under test: the CRD, a node, and namespaces that are used again and again.
+//! Prepares the API server for the tests: the CRD, a node, and namespaces that are used repeatedly.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use serde_json::json;
 
 use crate::history::ServerHistory;
 use crate::kubelet::NODE;
-use crate::server::{Format, Server};
+use crate::server::{AdminClient, Format};
 
-/// The server and what happens on it.
+/// The API server and its recorded history.
 #[derive(Clone)]
-pub struct World {
+pub struct Testbed {
     /// A connection with an administrator's rights.
-    pub server: Server,
+    pub server: AdminClient,
     /// The watches.
     pub history: Arc<ServerHistory>,
 }
@@ -26,10 +26,10 @@ pub struct World {
 /// The longest wait for the server's own controllers.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-impl World {
+impl Testbed {
     /// Prepares the server at this kubeconfig.
     pub async fn open(kubeconfig: &Path) -> Result<Self> {
-        let server = Server::connect(kubeconfig).await?;
+        let server = AdminClient::connect(kubeconfig).await?;
         let mut crd = serde_json::to_value(agentloop_core::api::crd())?;
         if let Some(crd) = crd.as_object_mut() {
             crd.insert("apiVersion".to_owned(), json!("apiextensions.k8s.io/v1"));
@@ -48,7 +48,7 @@ impl World {
         Ok(Self { server, history })
     }
 
-    /// Creates a namespace whose settings make delays short.
+    /// Creates a namespace with settings for short delays.
     pub async fn namespace(&self, name: &str) -> Result<()> {
         let body = json!({ "metadata": { "name": name } });
         let (status, _) =
@@ -66,7 +66,7 @@ impl World {
         let path =
             format!("/api/v1/namespaces/{name}/configmaps/agentloop-config?fieldManager=chaos&force=true");
         self.server.must(Method::PATCH, &path, Some((Format::Apply, &map))).await.context("the settings")?;
-        // The server refuses every pod until it exists.
+        // The server refuses every pod until this service account exists.
         let account = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
         exists(&self.server, &account).await
     }
@@ -77,7 +77,7 @@ impl World {
     }
 }
 
-async fn exists(server: &Server, path: &str) -> Result<()> {
+async fn exists(server: &AdminClient, path: &str) -> Result<()> {
     let what = format!("{path} exists");
     let found = eventually(PATIENCE, &what, async || match server.get(path).await {
         Ok(Some(_)) => Ok(()),
