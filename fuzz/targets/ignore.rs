@@ -4,14 +4,14 @@
 use std::cell::Cell;
 
 use agentloop_fuzz::{gitignore, within};
-use agentloop_runner::workspace::ignore::{Effort, Rules};
+use agentloop_runner::workspace::ignore::{Effort, IgnoreRules};
 use libfuzzer_sys::fuzz_target;
 
 // Patterns, then paths, one per line. The path of a folder ends with a slash.
 fuzz_target!(|data: &[u8]| {
     let at = data.windows(2).position(|two| two == b"\0\n").unwrap_or(data.len());
     let (text, paths) = (&data[..at], data.get(at + 2..).unwrap_or(b"a\na/b\nb/a/"));
-    let rules = within(text.len(), 512, 8192, || Rules::parse(b"", text));
+    let rules = within(text.len(), 512, 8192, || IgnoreRules::parse(b"", text));
     assert!(rules.bytes() <= 512 * text.len(), "{} bytes of {}", rules.bytes(), text.len());
     for path in paths.split(|byte| *byte == b'\n').take(8) {
         let folder = path.ends_with(b"/");

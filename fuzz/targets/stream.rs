@@ -4,7 +4,7 @@
 use agentloop_contract::report::ProviderErrorKind;
 use agentloop_runner::{
     completion_gate,
-    output::{Output, OutputSummary, TAIL_BYTES},
+    output::{OutputCollector, OutputSummary, TAIL_BYTES},
 };
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
@@ -35,7 +35,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn read<'a>(pieces: impl Iterator<Item = &'a [u8]>, now: Timestamp) -> OutputSummary {
-    let mut output = Output::default();
+    let mut output = OutputCollector::default();
     pieces.for_each(|piece| output.stdout(piece));
     output.summary(now)
 }

@@ -9,7 +9,7 @@ use agentloop_contract::{
 
 /// Why the inputs cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum InputError {
     /// A file cannot be read.
     #[error("cannot read {0}: {1}")]
     Io(String, io::Error),
@@ -24,38 +24,39 @@ pub fn key() -> Option<Vec<u8>> {
 }
 
 /// Reads the context.
-pub fn context(folder: &Path) -> Result<Context, Error> {
+pub fn context(folder: &Path) -> Result<Context, InputError> {
     let path = folder.join(CONTEXT_FILE);
-    let text = fs::read(&path).map_err(|error| Error::Io(path.display().to_string(), error))?;
+    let text = fs::read(&path).map_err(|error| InputError::Io(path.display().to_string(), error))?;
     decode(&text)
 }
 
 /// Reads the user's prompt; `None` if the task has none.
-pub fn prompt(folder: &Path) -> Result<Option<Vec<u8>>, Error> {
+pub fn prompt(folder: &Path) -> Result<Option<Vec<u8>>, InputError> {
     let path = folder.join(PROMPT_FILE);
     match fs::read(&path) {
         Ok(prompt) => Ok(Some(prompt)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::Io(path.display().to_string(), error)),
+        Err(error) => Err(InputError::Io(path.display().to_string(), error)),
     }
 }
 
 /// Decodes a context.
-pub fn decode(text: &[u8]) -> Result<Context, Error> {
-    let context: Context = serde_json::from_slice(text).map_err(|error| Error::Context(error.to_string()))?;
+pub fn decode(text: &[u8]) -> Result<Context, InputError> {
+    let context: Context =
+        serde_json::from_slice(text).map_err(|error| InputError::Context(error.to_string()))?;
     if context.version != VERSION {
         let found = context.version;
-        return Err(Error::Context(format!(
+        return Err(InputError::Context(format!(
             "it has version {found}, but this runner supports version {VERSION}"
         )));
     }
     // It becomes part of a file name.
     let uid = &context.task.uid;
     if uid.is_empty() || uid.len() > 128 || !uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
-        return Err(Error::Context("the task's uid is malformed".to_owned()));
+        return Err(InputError::Context("the task's uid is malformed".to_owned()));
     }
     if !context.workspace.starts_with('/') {
-        return Err(Error::Context("the workspace's path is not absolute".to_owned()));
+        return Err(InputError::Context("the workspace's path is not absolute".to_owned()));
     }
     Ok(context)
 }

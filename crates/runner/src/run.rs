@@ -22,7 +22,7 @@ use rustix::process::DumpableBehavior;
 
 use crate::{
     completion_gate, evaluation, inputs,
-    output::{Output, OutputSummary},
+    output::{OutputCollector, OutputSummary},
     process::{CommandOptions, EndedCommand, LaunchOptions, Status, Supervisor, Survivors},
     prompt, secrets, signals,
     start::Start,
@@ -58,9 +58,9 @@ pub struct RunArguments {
 
 /// Why the agent was not run.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum StartFailure {
     #[error("{0}")]
-    Inputs(#[from] inputs::Error),
+    Inputs(#[from] inputs::InputError),
     #[error("cannot handle signals: {0}")]
     Signals(io::Error),
     #[error("cannot write the prompt to {0}: {1}")]
@@ -68,7 +68,7 @@ enum Failure {
     #[error("cannot open the workspace {0}: {1}")]
     Workspace(String, rustix::io::Errno),
     #[error("{0}")]
-    StateDir(#[from] state_dir::Error),
+    StateDir(#[from] state_dir::StateDirError),
     #[error("{0}")]
     NotFound(String),
     #[error("{0}")]
@@ -79,10 +79,10 @@ enum Failure {
     Interrupted,
 }
 
-impl Failure {
+impl StartFailure {
     fn report(&self) -> (Report, i32) {
         let end = match self {
-            Self::StateDir(state_dir::Error::AlreadyRan) => End::AlreadyRan,
+            Self::StateDir(state_dir::StateDirError::AlreadyRan) => End::AlreadyRan,
             Self::NotFound(_) | Self::NotExecutable(_) => End::CommandNotFound,
             Self::Interrupted => End::Interrupted,
             _ => End::RunnerFailed,
@@ -131,22 +131,23 @@ fn shield() {
     }
 }
 
-fn iteration(arguments: &RunArguments) -> Result<(Report, i32), Failure> {
-    let supervisor = Supervisor::new(signals::listen().map_err(Failure::Signals)?);
+fn iteration(arguments: &RunArguments) -> Result<(Report, i32), StartFailure> {
+    let supervisor = Supervisor::new(signals::listen().map_err(StartFailure::Signals)?);
     let mut context = inputs::context(&arguments.input)?;
     secrets::own().context(&mut context);
     termination_message::limit(context.report_limit_bytes);
     let prompt = inputs::prompt(&arguments.input)?;
 
     let path = Path::new(&context.workspace);
-    let root = workspace::open(path).map_err(|errno| Failure::Workspace(context.workspace.clone(), errno))?;
+    let root =
+        workspace::open(path).map_err(|errno| StartFailure::Workspace(context.workspace.clone(), errno))?;
     let state_dir = StateDir::open(&root, &context)?;
     if state_dir.has_run() {
-        return Err(state_dir::Error::AlreadyRan.into());
+        return Err(state_dir::StateDirError::AlreadyRan.into());
     }
     // Read before the agent runs: what it writes to the user's ignore file hides nothing.
     let ignore = ignore::Ignore {
-        task: ignore::Rules::parse(b"", context.ignore.join("\n").as_bytes()),
+        task: ignore::IgnoreRules::parse(b"", context.ignore.join("\n").as_bytes()),
         user: ignore::user(&|name| std::env::var_os(name)),
     };
     let before = fingerprint(&root, &context, &ignore, &supervisor, Duration::ZERO);
@@ -163,7 +164,7 @@ fn iteration(arguments: &RunArguments) -> Result<(Report, i32), Failure> {
     let start = Start::now(&context, arguments.command.first().map_or(OsStr::new(""), AsRef::as_ref));
     let command = agent_command(arguments, &start, &context, prompt.as_deref())?;
     if supervisor.stopping() {
-        return Err(Failure::Interrupted);
+        return Err(StartFailure::Interrupted);
     }
     let watch = state_dir.mark()?;
     let before = Before { fingerprint: before, ignore, metadata: metadata(&root, &supervisor) };
@@ -299,11 +300,11 @@ fn status_of_error(ended: &EndedCommand) -> Status {
     if ended.finished.is_some() { Status::Exited(0) } else { ended.status }
 }
 
-fn write_prompt(scratch: &Path, text: &[u8]) -> Result<PathBuf, Failure> {
+fn write_prompt(scratch: &Path, text: &[u8]) -> Result<PathBuf, StartFailure> {
     let path = scratch.join(RENDERED);
     match fs::write(&path, text) {
         Ok(()) => Ok(path),
-        Err(error) => Err(Failure::Scratch(scratch.display().to_string(), error)),
+        Err(error) => Err(StartFailure::Scratch(scratch.display().to_string(), error)),
     }
 }
 
@@ -348,7 +349,7 @@ fn agent_command(
     start: &Start,
     context: &Context,
     prompt: Option<&Path>,
-) -> Result<Command, Failure> {
+) -> Result<Command, StartFailure> {
     let words = arguments.command.iter().skip(1).map(AsRef::as_ref);
     let mut command = command(std::iter::once(start.program.as_os_str()).chain(words), context);
     if let Some(folder) = &start.folder {
@@ -361,7 +362,8 @@ fn agent_command(
     command.env(env::CONTEXT_FILE, arguments.input.join(CONTEXT_FILE)).env_remove(env::PROMPT_FILE);
     if let Some(prompt) = prompt {
         let open = |path: &Path| File::open(path);
-        let file = open(prompt).map_err(|error| Failure::Scratch(prompt.display().to_string(), error))?;
+        let file =
+            open(prompt).map_err(|error| StartFailure::Scratch(prompt.display().to_string(), error))?;
         command.env(env::PROMPT_FILE, prompt).stdin(file);
     }
     Ok(command)
@@ -421,17 +423,19 @@ fn run_verify(
 }
 
 /// Explains why the agent's command could not be executed, so that the user can fix it.
-fn not_started(command: &[OsString], error: io::Error) -> Failure {
+fn not_started(command: &[OsString], error: io::Error) -> StartFailure {
     let name = command.first().map(|name| name.display().to_string()).unwrap_or_default();
     match error.kind() {
         io::ErrorKind::NotFound if Path::new(&name).components().count() > 1 && Path::new(&name).exists() => {
-            Failure::NotFound(format!("{name} exists, but the interpreter or loader that it names does not"))
+            StartFailure::NotFound(format!(
+                "{name} exists, but the interpreter or loader that it names does not"
+            ))
         }
-        io::ErrorKind::NotFound => Failure::NotFound(format!("{name} is not in the agent's image")),
+        io::ErrorKind::NotFound => StartFailure::NotFound(format!("{name} is not in the agent's image")),
         io::ErrorKind::OutOfMemory | io::ErrorKind::WouldBlock | io::ErrorKind::Other => {
-            Failure::Spawn(error)
+            StartFailure::Spawn(error)
         }
-        _ => Failure::NotExecutable(format!("{name} cannot be executed: {error}")),
+        _ => StartFailure::NotExecutable(format!("{name} cannot be executed: {error}")),
     }
 }
 
@@ -452,7 +456,7 @@ fn keep_report(state_dir: &StateDir, report: &Report) {
 }
 
 /// Logs a transcript that cannot be kept; the iteration does not fail because of it.
-fn kept(result: Result<(), state_dir::Error>) {
+fn kept(result: Result<(), state_dir::StateDirError>) {
     if let Err(error) = result {
         secrets::log(format_args!("cannot keep the transcript: {error}"));
     }
@@ -464,7 +468,7 @@ fn summarize(ended: &EndedCommand) -> OutputSummary {
     secrets::own().output(output)
 }
 
-fn lock(ended: &EndedCommand) -> MutexGuard<'_, Output> {
+fn lock(ended: &EndedCommand) -> MutexGuard<'_, OutputCollector> {
     ended.output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

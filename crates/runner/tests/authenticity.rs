@@ -10,7 +10,7 @@ use agentloop_contract::{
     mac::{Signature, check},
     report::{Change, End},
 };
-use common::{AS_PID_1, Pod, RunnerExit, containers, gate, give, is_root};
+use common::{AS_PID_1, RunnerExit, TestPod, containers, gate, give, is_root};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -23,20 +23,20 @@ fn signature(exit: &RunnerExit) -> Signature {
 
 #[test]
 fn a_report_is_signed_if_the_pod_has_a_key() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let exit = pod.start_with(&KEYED, &["true"]).exit();
     assert_eq!((signature(&exit), exit.report().end), (Signature::Valid, End::Exited), "{exit:?}");
     assert_eq!(signature(&pod.with("attempt", 1).exec(&["true"])), Signature::Absent);
     let without = ["env", "AGENTLOOP_REPORT_KEY="];
-    assert_eq!(check(&Pod::new().start_with(&without, &["true"]).exit().message, b""), Signature::Absent);
+    assert_eq!(check(&TestPod::new().start_with(&without, &["true"]).exit().message, b""), Signature::Absent);
 }
 
 #[test]
 fn a_report_of_an_agent_that_did_not_run_is_signed_too() {
     for (pod, end) in [
-        (Pod::new().with("workspace", "/nowhere"), End::RunnerFailed),
-        (Pod::new().with("iteration", "x"), End::RunnerFailed),
-        (Pod::new(), End::CommandNotFound),
+        (TestPod::new().with("workspace", "/nowhere"), End::RunnerFailed),
+        (TestPod::new().with("iteration", "x"), End::RunnerFailed),
+        (TestPod::new(), End::CommandNotFound),
     ] {
         let exit = pod.start_with(&KEYED, &["/no/agent"]).exit();
         assert_eq!((signature(&exit), exit.report().end), (Signature::Valid, end), "{exit:?}");
@@ -47,7 +47,7 @@ fn a_report_of_an_agent_that_did_not_run_is_signed_too() {
 fn a_signature_counts_against_the_limit() {
     let script = "printf '<COMPLETION_GATE>\\nready: true\\nreason: '; head -c 5000 /dev/zero | tr '\\0' x; \
                   printf '\\n</COMPLETION_GATE>\\n'";
-    let exit = Pod::new().with("reportLimitBytes", 550).start_with(&KEYED, &["sh", "-c", script]).exit();
+    let exit = TestPod::new().with("reportLimitBytes", 550).start_with(&KEYED, &["sh", "-c", script]).exit();
     assert!(exit.message.len() <= 550, "{}", exit.message.len());
     assert_eq!(signature(&exit), Signature::Valid);
     assert!(exit.report().gate.is_some_and(|gate| gate.ready));
@@ -56,7 +56,7 @@ fn a_signature_counts_against_the_limit() {
 #[test]
 fn neither_the_agent_nor_the_verify_command_has_the_key() {
     let search = "env | grep -c REPORT_KEY; tr '\\0' '\\n' </proc/self/environ | grep -c REPORT_KEY";
-    let pod = Pod::new().with("policy", "ExitCode").verify(&format!("({search}) >found; true"));
+    let pod = TestPod::new().with("policy", "ExitCode").verify(&format!("({search}) >found; true"));
     let exit = pod.start_with(&KEYED, &["sh", "-c", &format!("{search}; true")]).exit();
     assert_eq!(exit.stdout, "0\n0\n");
     assert_eq!(pod.read("workspace/found"), "0\n0\n");
@@ -76,18 +76,18 @@ fn an_agent_that_runs_as_root_cannot_read_the_key_either() {
                         +setfcap,+setpcap,+net_bind_service,+sys_chroot,+kill,+audit_write";
     let before = [&KEYED[..], &["setpriv", capabilities]].concat();
     let script = "id -u; cat /proc/$PPID/environ 2>/dev/null | tr '\\0' '\\n' | grep -c REPORT_KEY";
-    let exit = Pod::new().start_with(&before, &["sh", "-c", script]).exit();
+    let exit = TestPod::new().start_with(&before, &["sh", "-c", script]).exit();
     assert_eq!(exit.stdout, "0\n0\n", "{exit:?}");
 }
 
 #[test]
 fn a_killed_runner_has_signed_nothing() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let script = format!("{}; kill -s KILL $PPID", gate(true));
     let exit = pod.start_with(&KEYED, &["sh", "-c", &script]).exit();
     assert_eq!((exit.code, exit.message.as_str()), (None, ""), "{exit:?}");
     // The same while the verify command runs.
-    let pod = Pod::new().with("policy", "ExitCode").verify("kill -s KILL $PPID");
+    let pod = TestPod::new().with("policy", "ExitCode").verify("kill -s KILL $PPID");
     let exit = pod.start_with(&KEYED, &["true"]).exit();
     assert_eq!((exit.code, exit.message.as_str()), (None, ""), "{exit:?}");
 }
@@ -96,8 +96,8 @@ fn a_killed_runner_has_signed_nothing() {
 const AS_SUDOER: [&str; 4] = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"];
 
 /// A pod of that user, with a program in its folder that runs commands as root.
-fn with_sudo() -> (Pod, String) {
-    let pod = Pod::new();
+fn with_sudo() -> (TestPod, String) {
+    let pod = TestPod::new();
     let sudo = pod.path("sudo");
     let found = std::process::Command::new("sh").args(["-c", "command -v setpriv"]).output().expect("sh");
     fs::copy(String::from_utf8_lossy(&found.stdout).trim(), &sudo).expect("copy");

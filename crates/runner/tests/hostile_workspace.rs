@@ -10,7 +10,7 @@ use std::{
 };
 
 use agentloop_contract::report::{Change, End};
-use common::{AS_USER, Pod, RunnerExit, containers, gate, is_root};
+use common::{AS_USER, RunnerExit, TestPod, containers, gate, is_root};
 
 /// Whether the workspace changed.
 fn changed(exit: &RunnerExit) -> Change {
@@ -30,7 +30,7 @@ fn a_workspace_that_was_replaced_is_unknown() {
         "echo > $W",
         "true",
     ] {
-        let pod = Pod::new();
+        let pod = TestPod::new();
         fs::write(pod.path("workspace/f"), "1").expect("write");
         let script = format!("W=$AGENTLOOP_WORKSPACE; cp -a $W copy; cd input; mv $W ../gone; {place}");
         assert_eq!(changed(&pod.run(&script)), Change::Unknown, "{place}");
@@ -39,7 +39,7 @@ fn a_workspace_that_was_replaced_is_unknown() {
 
 #[test]
 fn a_workspace_whose_folder_was_moved_away_is_unknown() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     fs::create_dir_all(pod.path("outer/inner")).expect("folder");
     let inner = pod.path("outer/inner").display().to_string();
     let pod = pod.with("workspace", inner);
@@ -49,7 +49,7 @@ fn a_workspace_whose_folder_was_moved_away_is_unknown() {
 
 #[test]
 fn new_times_and_reverted_changes_are_no_change() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     fs::write(pod.path("workspace/f"), "one").expect("write");
     let script = "cd $AGENTLOOP_WORKSPACE; touch -d 1999-01-01 f .; echo two > f; printf one > f; \
                   mkdir d; touch d/x; rm -r d; chmod 600 f; chmod 644 f; mv f g; mv g f";
@@ -58,7 +58,7 @@ fn new_times_and_reverted_changes_are_no_change() {
 
 #[test]
 fn a_file_that_changes_while_it_is_read_is_never_unchanged() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let file = pod.path("workspace/n");
     fs::write(&file, "0").expect("write");
     let over = AtomicBool::new(false);
@@ -84,7 +84,7 @@ fn a_file_that_changes_while_it_is_read_is_never_unchanged() {
 
 #[test]
 fn special_files_do_not_block_the_runner() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let script = "cd $AGENTLOOP_WORKSPACE; mkfifo fifo .gitignore; mkdir -p a/.git/objects a/.git/refs b/.git/objects c; \
                   mkfifo a/.git/HEAD a/.git/index a/.git/refs/heads; ln -s /dev/zero b/.git/HEAD; \
                   ln -s /dev/zero b/.git/packed-refs; mkfifo c/.git; ln -s loop loop; \
@@ -103,7 +103,7 @@ fn folders_that_are_too_deep_for_any_path_are_unknown() {
     let script = format!(
         "cd $AGENTLOOP_WORKSPACE; i=0; while [ $i -lt 450 ]; do mkdir {name}; cd -P {name}; i=$((i+1)); done; touch f"
     );
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let exit = pod.exec(&["bash", "-c", &script]);
     assert_eq!(changed(&exit), Change::Unknown);
     // Only a tool that walks by descriptors can remove it.
@@ -117,7 +117,7 @@ fn very_many_files_are_counted_in_bounded_memory() {
         "cd $AGENTLOOP_WORKSPACE; mkdir d; cd d; seq -f a-name-that-is-not-short-%.0f 1 30000 | xargs touch; {}",
         gate(true)
     );
-    let pod = Pod::new().verify("grep VmHWM: /proc/$PPID/status > peak");
+    let pod = TestPod::new().verify("grep VmHWM: /proc/$PPID/status > peak");
     let exit = pod.run(&script);
     assert_eq!((changed(&exit), exit.report().files_changed), (Change::Changed, Some(30_000)));
     let peak = pod.read("workspace/peak");
@@ -130,10 +130,10 @@ fn a_folder_that_the_agent_closed_is_never_unchanged() {
     if !is_root() {
         return;
     }
-    let pod = Pod::new();
+    let pod = TestPod::new();
     fs::create_dir(pod.path("workspace/d")).expect("folder");
     let pod = pod.given();
-    let run = |pod: &Pod, script: &str| {
+    let run = |pod: &TestPod, script: &str| {
         let exit = pod.start_with(&AS_USER, &["sh", "-c", script]).exit();
         changed(&exit)
     };
@@ -151,7 +151,7 @@ fn a_full_workspace_keeps_no_transcript_but_the_iteration_counts() {
     if !containers() {
         return;
     }
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let workspace = pod.path("workspace").display().to_string();
     let before = ["unshare", "--mount", "sh", "-c", SMALL, "sh", &workspace, "true"];
     let script = format!("cat /dev/zero > $AGENTLOOP_WORKSPACE/fill 2>/dev/null; {}", gate(true));
@@ -166,7 +166,7 @@ fn nothing_is_run_on_a_workspace_that_is_already_full() {
     if !containers() {
         return;
     }
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let workspace = pod.path("workspace").display().to_string();
     let fill = r#"{ cat /dev/zero > "$1/fill" || i=0; while mkdir "$1/$i"; do i=$((i+1)); done; } 2>/dev/null; true"#;
     let before = ["unshare", "--mount", "sh", "-c", SMALL, "sh", &workspace, fill];
@@ -177,7 +177,7 @@ fn nothing_is_run_on_a_workspace_that_is_already_full() {
 #[test]
 fn whatever_replaces_the_runners_files_is_neither_followed_nor_written_through() {
     for place in ["ln -s ../../outside", "mkfifo", "touch", "ln -s /dev/full"] {
-        let pod = Pod::new();
+        let pod = TestPod::new();
         fs::create_dir(pod.path("outside")).expect("folder");
         fs::write(pod.path("workspace/f"), "1").expect("write");
         let own = "cd $AGENTLOOP_WORKSPACE/.agentloop";
@@ -212,7 +212,7 @@ fn whatever_replaces_the_runners_files_is_neither_followed_nor_written_through()
 
 #[test]
 fn a_forged_marker_of_a_later_attempt_prevents_that_attempt() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     fs::write(pod.path("workspace/f"), "1").expect("write");
     let script = "cd $AGENTLOOP_WORKSPACE/.agentloop/ran; for f in *-7-0; do mkdir ${f%-7-0}-8-0; done";
     assert_eq!(changed(&pod.run(script)), Change::Unchanged);
@@ -222,7 +222,7 @@ fn a_forged_marker_of_a_later_attempt_prevents_that_attempt() {
 
 #[test]
 fn nothing_that_a_repository_names_is_executed() {
-    let pod = Pod::new().verify("true");
+    let pod = TestPod::new().verify("true");
     let trap = pod.path("trap");
     let trap = trap.display();
     fs::create_dir(pod.path("bin")).expect("folder");

@@ -10,12 +10,12 @@ use agentloop_contract::{
     completion_gate::NoCompletionGate,
     report::{Change, End, ProviderErrorKind},
 };
-use common::{Pod, RUNNER, gate};
+use common::{RUNNER, TestPod, gate};
 use serde_json::json;
 
 #[test]
 fn a_ready_agent_that_changed_files_is_reported_as_such() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let exit = pod.run(&format!("echo hi > $AGENTLOOP_WORKSPACE/new; {}", gate(true)));
     let report = exit.report();
     assert_eq!((exit.code, report.end, report.exit_code), (Some(0), End::Exited, Some(0)));
@@ -31,7 +31,7 @@ fn a_ready_agent_that_changed_files_is_reported_as_such() {
 
 #[test]
 fn an_agent_that_changed_nothing_is_reported_as_such() {
-    let report = Pod::new().run("true").report();
+    let report = TestPod::new().run("true").report();
     assert_eq!((report.changed, report.files_changed), (Change::Unchanged, Some(0)));
     assert_eq!(report.fingerprint_before, report.fingerprint_after);
     assert_eq!(report.no_gate, Some(NoCompletionGate::Absent));
@@ -39,7 +39,7 @@ fn an_agent_that_changed_nothing_is_reported_as_such() {
 
 #[test]
 fn the_agents_exit_code_and_its_last_line_are_reported() {
-    let exit = Pod::new().run("echo out; echo 'cannot connect' >&2; exit 3");
+    let exit = TestPod::new().run("echo out; echo 'cannot connect' >&2; exit 3");
     assert_eq!(exit.code, Some(3));
     assert_eq!((exit.stdout.as_str(), exit.stderr.as_str()), ("out\n", "cannot connect\n"));
     assert_eq!(exit.error(), "exit code 3: cannot connect");
@@ -52,23 +52,24 @@ fn a_failed_turn_completes_nothing_even_if_the_agent_exits_with_0() {
     let thread = r#"{"type":"thread.started","thread_id":"1"}"#;
     let print = |lines: &[&str]| format!("cat <<'E'\n{}\nE\n", lines.join("\n"));
     for policy in ["Gate", "ExitCode"] {
-        let pod = Pod::new().with("policy", policy).verify("touch $AGENTLOOP_WORKSPACE/verified");
+        let pod = TestPod::new().with("policy", policy).verify("touch $AGENTLOOP_WORKSPACE/verified");
         let exit = pod.run(&print(&[thread, gate, failed]));
         let report = exit.report();
         assert_eq!((exit.code, report.end, report.exit_code), (Some(1), End::Exited, Some(1)));
         assert_eq!((report.verify, exit.error().as_str()), (None, "failed turn: the sandbox is gone"));
     }
-    let report = Pod::new().with("policy", "Verify").verify("true").run(&print(&[thread, failed])).report();
+    let report =
+        TestPod::new().with("policy", "Verify").verify("true").run(&print(&[thread, failed])).report();
     assert!(report.verify.is_some_and(|verify| verify.passed), "the verify command decides");
     let completed = r#"{"type":"turn.completed","usage":{}}"#;
-    let exit = Pod::new().run(&print(&[thread, failed, thread, gate, completed]));
+    let exit = TestPod::new().run(&print(&[thread, failed, thread, gate, completed]));
     assert_eq!((exit.code, exit.report().error), (Some(0), None), "the last turn counts");
     assert!(exit.report().gate.is_some_and(|gate| gate.ready));
 }
 
 #[test]
 fn an_agent_that_a_signal_killed_is_reported_as_such() {
-    let exit = Pod::new().run("kill -9 $$");
+    let exit = TestPod::new().run("kill -9 $$");
     let report = exit.report();
     assert_eq!((exit.code, report.signal, report.exit_code), (Some(137), Some(9), None));
     assert_eq!(exit.error(), "signal 9");
@@ -76,14 +77,14 @@ fn an_agent_that_a_signal_killed_is_reported_as_such() {
 
 #[test]
 fn output_is_passed_through_byte_for_byte() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let exit = pod.run("printf 'a\\033[1mb\\000c\\r\\n no newline at the end'");
     assert_eq!(exit.stdout, "a\u{1b}[1mb\0c\r\n no newline at the end");
 }
 
 #[test]
 fn the_prompt_is_the_same_on_standard_input_and_in_its_file() {
-    let pod = Pod::new().prompt("Fix the parser.");
+    let pod = TestPod::new().prompt("Fix the parser.");
     let exit =
         pod.run("cat > $AGENTLOOP_WORKSPACE/in; cp \"$AGENTLOOP_PROMPT_FILE\" $AGENTLOOP_WORKSPACE/file");
     assert_eq!(exit.code, Some(0), "{exit:?}");
@@ -94,19 +95,19 @@ fn the_prompt_is_the_same_on_standard_input_and_in_its_file() {
 
 #[test]
 fn an_agent_that_echoes_its_prompt_prints_no_gate() {
-    let report = Pod::new().prompt("Do it.").run("cat").report();
+    let report = TestPod::new().prompt("Do it.").run("cat").report();
     assert_eq!((report.gate, report.no_gate), (None, Some(NoCompletionGate::NoReady)));
 }
 
 #[test]
 fn without_a_prompt_standard_input_is_empty_and_no_file_is_named() {
-    let exit = Pod::new().run("cat; echo \"[${AGENTLOOP_PROMPT_FILE-unset}]\"");
+    let exit = TestPod::new().run("cat; echo \"[${AGENTLOOP_PROMPT_FILE-unset}]\"");
     assert_eq!(exit.stdout, "[unset]\n");
 }
 
 #[test]
 fn the_environment_names_task_and_iteration() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let exit = pod.run(
         "echo $AGENTLOOP_TASK $AGENTLOOP_ITERATION $AGENTLOOP_MAX_ITERATIONS; \
          test -r $AGENTLOOP_CONTEXT_FILE && test -d $AGENTLOOP_WORKSPACE && pwd",
@@ -118,7 +119,7 @@ fn the_environment_names_task_and_iteration() {
 
 #[test]
 fn an_attempt_runs_once_on_a_workspace_and_the_next_one_runs() {
-    let mut pod = Pod::new();
+    let mut pod = TestPod::new();
     let script = "echo ran >> $AGENTLOOP_WORKSPACE/log";
     assert_eq!(pod.run(script).code, Some(0));
     let exit = pod.run(script);
@@ -132,14 +133,14 @@ fn an_attempt_runs_once_on_a_workspace_and_the_next_one_runs() {
 
 #[test]
 fn a_command_that_does_not_exist_is_reported() {
-    let exit = Pod::new().exec(&["no-such-agent"]);
+    let exit = TestPod::new().exec(&["no-such-agent"]);
     assert_eq!((exit.code, exit.report().end), (Some(127), End::CommandNotFound));
     assert_eq!(exit.error(), "CommandNotFound: no-such-agent is not in the agent's image");
 }
 
 #[test]
 fn a_command_whose_loader_is_missing_is_reported_as_such() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let script = pod.path("agent");
     fs::write(&script, "#!/no/such/interpreter\n").expect("script");
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("permissions");
@@ -150,22 +151,22 @@ fn a_command_whose_loader_is_missing_is_reported_as_such() {
 
 #[test]
 fn a_command_that_cannot_be_executed_is_reported() {
-    let exit = Pod::new().exec(&["/etc/passwd"]);
+    let exit = TestPod::new().exec(&["/etc/passwd"]);
     assert_eq!((exit.code, exit.report().end), (Some(126), End::CommandNotFound));
 }
 
 #[test]
 fn unreadable_inputs_are_a_failure_of_the_runner() {
-    let exit = Pod::new().with("version", 2).run("true");
+    let exit = TestPod::new().with("version", 2).run("true");
     assert_eq!((exit.code, exit.report().end), (Some(125), End::RunnerFailed));
     assert!(exit.error().contains("version 2"), "{exit:?}");
-    let exit = Pod::new().with("workspace", "/no/such/folder").run("true");
+    let exit = TestPod::new().with("workspace", "/no/such/folder").run("true");
     assert!(exit.error().contains("/no/such/folder"), "{exit:?}");
 }
 
 #[test]
 fn a_prompt_that_cannot_be_written_is_a_failure_of_the_runner() {
-    let pod = Pod::new().prompt("x");
+    let pod = TestPod::new().prompt("x");
     fs::remove_dir(pod.path("scratch")).expect("remove");
     let exit = pod.run("true");
     assert_eq!(exit.report().end, End::RunnerFailed);
@@ -174,7 +175,7 @@ fn a_prompt_that_cannot_be_written_is_a_failure_of_the_runner() {
 
 #[test]
 fn a_link_in_the_place_of_the_runners_folder_is_not_followed() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     std::os::unix::fs::symlink(pod.path("scratch"), pod.path("workspace/.agentloop")).expect("link");
     let exit = pod.run("true");
     assert_eq!(exit.report().end, End::RunnerFailed);
@@ -183,7 +184,7 @@ fn a_link_in_the_place_of_the_runners_folder_is_not_followed() {
 
 #[test]
 fn a_workspace_replaced_by_a_link_is_unknown() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let report = pod.run("cd /; rm -rf $AGENTLOOP_WORKSPACE && ln -s / $AGENTLOOP_WORKSPACE").report();
     assert_eq!((report.end, report.changed), (End::Exited, Change::Unknown));
 }
@@ -191,12 +192,12 @@ fn a_workspace_replaced_by_a_link_is_unknown() {
 #[test]
 fn verify_decides_when_the_gate_is_ready() {
     let script = format!("echo x > $AGENTLOOP_WORKSPACE/f; {}", gate(true));
-    let pod = Pod::new().verify("pwd; test -f f && touch built");
+    let pod = TestPod::new().verify("pwd; test -f f && touch built");
     let report = pod.run(&script).report();
     assert!(report.verify.is_some_and(|verify| verify.passed));
     // Changes by the verify command do not count as the agent's.
     assert_eq!(report.files, ["f"]);
-    let exit = Pod::new().verify("echo 'one'; echo 'test b failed' >&2; exit 2").run(&script);
+    let exit = TestPod::new().verify("echo 'one'; echo 'test b failed' >&2; exit 2").run(&script);
     let verify = exit.report().verify.expect("verify ran");
     assert_eq!((verify.passed, verify.exit_code), (false, Some(2)));
     assert_eq!(verify.last_lines, ["one", "test b failed"]);
@@ -209,11 +210,11 @@ fn verify_does_not_run_if_the_policys_own_condition_is_not_met() {
     for (policy, script) in
         [("Gate", gate(false)), ("Gate", format!("{}; exit 1", gate(true))), ("ExitCode", "exit 1".into())]
     {
-        let report = Pod::new().with("policy", policy).verify("true").run(&script).report();
+        let report = TestPod::new().with("policy", policy).verify("true").run(&script).report();
         assert_eq!(report.verify, None, "{policy}: {script}");
     }
     for (policy, script) in [("ExitCode", "true"), ("Verify", "exit 1")] {
-        let report = Pod::new().with("policy", policy).verify("true").run(script).report();
+        let report = TestPod::new().with("policy", policy).verify("true").run(script).report();
         assert!(report.verify.is_some_and(|verify| verify.passed), "{policy}: {script}");
     }
 }
@@ -221,7 +222,7 @@ fn verify_does_not_run_if_the_policys_own_condition_is_not_met() {
 #[test]
 fn a_verify_command_that_takes_too_long_or_does_not_exist_has_failed() {
     let verify = |command: serde_json::Value| {
-        let pod = Pod::new().with("policy", "Verify").with("graceSeconds", 1).with("verify", command);
+        let pod = TestPod::new().with("policy", "Verify").with("graceSeconds", 1).with("verify", command);
         pod.run("true").report().verify.expect("verify ran")
     };
     let late = verify(json!({"command": ["sleep", "1000"], "timeoutSeconds": 1}));
@@ -233,7 +234,7 @@ fn a_verify_command_that_takes_too_long_or_does_not_exist_has_failed() {
 #[test]
 fn a_provider_error_is_read_from_the_stream() {
     let line = r#"{"type":"result","subtype":"success","is_error":true,"api_error_status":401,"result":"Failed to authenticate. API Error: 401"}"#;
-    let exit = Pod::new().run(&format!("echo '{line}'; exit 1"));
+    let exit = TestPod::new().run(&format!("echo '{line}'; exit 1"));
     assert_eq!(
         exit.report().provider_refused.map(|refused| refused.kind),
         Some(ProviderErrorKind::Unauthenticated)
@@ -243,14 +244,15 @@ fn a_provider_error_is_read_from_the_stream() {
 
 #[test]
 fn an_exit_code_may_mean_not_now() {
-    let refused = |script: &str| Pod::new().run(script).report().provider_refused.map(|refused| refused.kind);
+    let refused =
+        |script: &str| TestPod::new().run(script).report().provider_refused.map(|refused| refused.kind);
     assert_eq!(refused("exit 75"), Some(ProviderErrorKind::RateLimited));
     assert_eq!(refused("echo '429 Too Many Requests'; exit 1"), None);
 }
 
 #[test]
 fn text_that_the_agent_wrote_to_the_termination_log_is_overwritten() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let log = pod.path("termination-log");
     let exit = pod.run(&format!("(while :; do echo lie >> {}; sleep 0.01; done) & sleep 0.1", log.display()));
     assert_eq!(exit.report().end, End::Exited);
@@ -258,13 +260,13 @@ fn text_that_the_agent_wrote_to_the_termination_log_is_overwritten() {
 
 #[test]
 fn a_report_that_does_not_fit_is_not_written_at_all() {
-    let exit = Pod::new().with("reportLimitBytes", 10).run("echo lie > termination-log");
+    let exit = TestPod::new().with("reportLimitBytes", 10).run("echo lie > termination-log");
     assert_eq!((exit.code, exit.message.as_str()), (Some(0), ""));
 }
 
 #[test]
 fn the_output_and_the_full_report_are_kept_in_the_workspace() {
-    let pod = Pod::new().with("attempt", 2).verify("echo checked");
+    let pod = TestPod::new().with("attempt", 2).verify("echo checked");
     pod.run(&format!("echo out; echo err >&2; {}", gate(true)));
     let kept = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007-2";
     let log = pod.read(&format!("{kept}/output.log"));
@@ -276,7 +278,7 @@ fn the_output_and_the_full_report_are_kept_in_the_workspace() {
 
 #[test]
 fn an_iteration_counts_even_if_its_transcript_cannot_be_kept() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let exit =
         pod.run("rm -rf $AGENTLOOP_WORKSPACE/.agentloop; echo > $AGENTLOOP_WORKSPACE/.agentloop; echo x");
     assert_eq!((exit.code, exit.report().end), (Some(0), End::Exited));
@@ -284,7 +286,7 @@ fn an_iteration_counts_even_if_its_transcript_cannot_be_kept() {
 
 #[test]
 fn it_installs_itself_and_prints_its_version() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let bin = pod.path("a/bin");
     for _ in 0..2 {
         let status = std::process::Command::new(RUNNER).arg("install").arg(&bin).status().expect("install");
@@ -300,7 +302,7 @@ fn it_installs_itself_and_prints_its_version() {
 
 #[test]
 fn an_empty_workspace_stays_empty_until_the_agent_creates_a_file() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let running = pod.start(
         "cd $AGENTLOOP_WORKSPACE; ls -A; touch first; while ! [ -e .agentloop/ran ]; do sleep 0.01; done; ls .agentloop/ran",
     );
@@ -311,7 +313,7 @@ fn an_empty_workspace_stays_empty_until_the_agent_creates_a_file() {
 
 #[test]
 fn an_attempt_that_leaves_the_workspace_empty_is_marked_after_it_has_ended() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     pod.run("echo said");
     assert_eq!(
         pod.read("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log"),
@@ -322,7 +324,7 @@ fn an_attempt_that_leaves_the_workspace_empty_is_marked_after_it_has_ended() {
 
 #[test]
 fn a_refused_attempt_leaves_an_empty_workspace_empty_for_the_next() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let report = pod.run("exit 75").report();
     assert!(report.untouched && report.provider_refused.is_some());
     assert_eq!(fs::read_dir(pod.path("workspace")).expect("folder").count(), 0);
@@ -331,7 +333,7 @@ fn a_refused_attempt_leaves_an_empty_workspace_empty_for_the_next() {
 #[test]
 fn an_attempt_whose_agent_removes_the_runners_folder_is_still_evaluated_and_marked() {
     for script in ["rm -rf .agentloop", "rm -rf ./* .[!.]*", "mv .agentloop gone"] {
-        let pod = Pod::new();
+        let pod = TestPod::new();
         fs::write(pod.path("workspace/f"), "1").expect("write");
         let exit = pod.run(&format!("cd $AGENTLOOP_WORKSPACE; {script}; echo tidy"));
         let records = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007";
@@ -345,7 +347,7 @@ fn an_attempt_whose_agent_removes_the_runners_folder_is_still_evaluated_and_mark
 #[test]
 fn two_tasks_have_separate_records() {
     let task = |name: &str, uid: &str| json!({"namespace": "default", "name": name, "uid": uid});
-    let mut pod = Pod::new();
+    let mut pod = TestPod::new();
     for (name, uid) in [("one", "u-1"), ("two", "u-2"), ("one", "u-3")] {
         pod = pod.with("task", task(name, uid));
         pod.run(&format!("echo {uid}"));
@@ -358,9 +360,9 @@ fn two_tasks_have_separate_records() {
 
 #[test]
 fn the_oldest_transcripts_and_markers_of_the_same_task_are_removed() {
-    let mut pod = Pod::new().with("transcripts", json!({"iterations": 3, "bytes": 1 << 20}));
+    let mut pod = TestPod::new().with("transcripts", json!({"iterations": 3, "bytes": 1 << 20}));
     let records = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations";
-    let names = |pod: &Pod, folder: &str| {
+    let names = |pod: &TestPod, folder: &str| {
         let mut names: Vec<String> = fs::read_dir(pod.path(folder))
             .expect("folder")
             .flatten()
@@ -395,7 +397,7 @@ fn the_oldest_transcripts_and_markers_of_the_same_task_are_removed() {
 
 #[test]
 fn a_refused_attempt_is_reported_untouched_only_if_nothing_was_touched() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     fs::create_dir_all(pod.path("workspace/.git/objects")).expect("folder");
     fs::write(pod.path("workspace/.git/HEAD"), "ref: refs/heads/main\n").expect("write");
     fs::write(pod.path("workspace/f"), "1").expect("write");
@@ -418,7 +420,7 @@ fn a_refused_attempt_is_reported_untouched_only_if_nothing_was_touched() {
 
 #[test]
 fn a_lock_file_that_git_left_is_named_in_prompt_and_log_and_stays() {
-    let pod = Pod::new().prompt("Do it.");
+    let pod = TestPod::new().prompt("Do it.");
     fs::create_dir_all(pod.path("workspace/.git/objects")).expect("folder");
     fs::write(pod.path("workspace/.git/HEAD"), "ref: refs/heads/main\n").expect("write");
     fs::write(pod.path("workspace/.git/index.lock"), "").expect("write");

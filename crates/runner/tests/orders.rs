@@ -7,7 +7,7 @@ mod common;
 use std::{fs, process::Command};
 
 use agentloop_contract::report::End;
-use common::{AS_PID_1, Pod, containers};
+use common::{AS_PID_1, TestPod, containers};
 
 #[test]
 fn a_sigterm_from_inside_is_no_order_to_stop() {
@@ -15,7 +15,7 @@ fn a_sigterm_from_inside_is_no_order_to_stop() {
         return;
     }
     let script = "trap '' TERM INT; kill -s TERM 1; kill -s INT 1; kill -s TERM -1; sleep 0.2; exit 3";
-    let exit = Pod::new().start_with(&AS_PID_1, &["sh", "-c", script]).exit();
+    let exit = TestPod::new().start_with(&AS_PID_1, &["sh", "-c", script]).exit();
     assert_eq!((exit.code, exit.report().end), (Some(3), End::Exited), "{exit:?}");
     assert_eq!(exit.report().exit_code, Some(3));
 }
@@ -29,10 +29,10 @@ fn a_sigterm_from_inside_is_passed_on_like_any_other_signal() {
     for (signal, code) in [("TERM", 6), ("INT", 7)] {
         let script =
             "trap 'exit 6' TERM; trap 'exit 7' INT; sh -c \"kill -s $0 1\"; while :; do sleep 0.05; done";
-        let exit = Pod::new().start_with(&AS_PID_1, &["sh", "-c", script, signal]).exit();
+        let exit = TestPod::new().start_with(&AS_PID_1, &["sh", "-c", script, signal]).exit();
         assert_eq!((exit.code, exit.report().end), (Some(code), End::Exited), "{exit:?}");
     }
-    let exit = Pod::new().start_with(&AS_PID_1, &["sh", "-c", "kill 1; exec sleep 1000"]).exit();
+    let exit = TestPod::new().start_with(&AS_PID_1, &["sh", "-c", "kill 1; exec sleep 1000"]).exit();
     assert_eq!((exit.code, exit.error().as_str()), (Some(143), "signal 15"), "{exit:?}");
 }
 
@@ -42,7 +42,7 @@ fn signals_that_the_agent_sent_before_its_end_do_not_reach_the_verify_command() 
         return;
     }
     for _ in 0..5 {
-        let pod = Pod::new().with("policy", "ExitCode").verify("sleep 0.2");
+        let pod = TestPod::new().with("policy", "ExitCode").verify("sleep 0.2");
         let script = "trap '' TERM USR1; kill -s TERM 1; kill -s USR1 1";
         let report = pod.start_with(&AS_PID_1, &["sh", "-c", script]).exit().report();
         assert_eq!(report.verify.as_ref().map(|verify| verify.passed), Some(true), "{report:?}");
@@ -51,7 +51,7 @@ fn signals_that_the_agent_sent_before_its_end_do_not_reach_the_verify_command() 
 
 #[test]
 fn every_sigterm_is_an_order_to_stop_if_the_runner_is_not_process_1() {
-    let exit = Pod::new().run("trap 'exit 0' TERM; kill -s TERM $PPID; while :; do sleep 0.05; done");
+    let exit = TestPod::new().run("trap 'exit 0' TERM; kill -s TERM $PPID; while :; do sleep 0.05; done");
     assert_eq!((exit.code, exit.report().end), (Some(143), End::Interrupted), "{exit:?}");
 }
 
@@ -108,7 +108,7 @@ fn a_forged_sender_does_not_count_as_outside() {
     if !containers() {
         return;
     }
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let (source, program) = (pod.path("forger.c"), pod.path("forger"));
     fs::write(&source, FORGER).expect("write");
     let status = Command::new("cc").arg("-o").args([&program, &source]).status().expect("cc");

@@ -7,11 +7,11 @@ mod common;
 use std::{fs, time::Instant};
 
 use agentloop_contract::report::{Change, End};
-use common::{AS_PID_1, AS_USER, Pod, containers, gate, give, is_root, process_with, wait_for};
+use common::{AS_PID_1, AS_USER, TestPod, containers, gate, give, is_root, process_with, wait_for};
 
 #[test]
 fn a_stopped_runner_passes_the_signal_on_and_exits_with_143() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let running = pod.start(
         "cd $AGENTLOOP_WORKSPACE; trap 'touch stopped; exit 5' TERM; touch up; while :; do sleep 0.05; done",
     );
@@ -24,7 +24,7 @@ fn a_stopped_runner_passes_the_signal_on_and_exits_with_143() {
 
 #[test]
 fn an_agent_that_exits_with_0_when_it_is_stopped_is_still_interrupted() {
-    let pod = Pod::new().with("policy", "ExitCode").verify("true");
+    let pod = TestPod::new().with("policy", "ExitCode").verify("true");
     let running = pod.start(&format!(
         "trap '{}; exit 0' TERM; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done",
         gate(true).replace('\'', "\"")
@@ -40,7 +40,7 @@ fn an_agent_that_exits_with_0_when_it_is_stopped_is_still_interrupted() {
 
 #[test]
 fn an_agent_that_does_not_stop_is_killed_after_the_grace_period() {
-    let pod = Pod::new().with("graceSeconds", 1);
+    let pod = TestPod::new().with("graceSeconds", 1);
     let running = pod.start("trap '' TERM INT; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done");
     running.until("up").signal("INT");
     let exit = running.exit();
@@ -49,7 +49,7 @@ fn an_agent_that_does_not_stop_is_killed_after_the_grace_period() {
 
 #[test]
 fn an_iteration_that_takes_too_long_is_stopped_and_its_changes_are_reported() {
-    let pod = Pod::new().with("iterationTimeoutSeconds", 1).with("graceSeconds", 1);
+    let pod = TestPod::new().with("iterationTimeoutSeconds", 1).with("graceSeconds", 1);
     let exit = pod.run("touch $AGENTLOOP_WORKSPACE/f; trap '' TERM; while :; do sleep 0.05; done");
     let report = exit.report();
     assert_eq!((exit.code, report.end, report.changed), (Some(124), End::TimedOut, Change::Changed));
@@ -58,7 +58,7 @@ fn an_iteration_that_takes_too_long_is_stopped_and_its_changes_are_reported() {
 
 #[test]
 fn a_runner_that_is_stopped_early_does_not_start_the_agent() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     // Too large to be read before the signal comes. It is sparse and takes no space.
     let large = fs::File::create(pod.path("workspace/large")).expect("file");
     large.set_len(1 << 40).expect("length");
@@ -73,7 +73,7 @@ fn a_runner_that_is_stopped_early_does_not_start_the_agent() {
 
 #[test]
 fn other_signals_are_passed_on_to_the_agent() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let running = pod
         .start("trap 'echo usr1; exit 0' USR1; touch $AGENTLOOP_WORKSPACE/up; while :; do sleep 0.05; done");
     running.until("up").signal("USR1");
@@ -84,7 +84,7 @@ fn other_signals_are_passed_on_to_the_agent() {
 #[test]
 fn a_running_verify_command_may_finish_after_an_order_to_stop() {
     let pod =
-        Pod::new().with("policy", "ExitCode").verify("touch up; while ! test -f go; do sleep 0.05; done");
+        TestPod::new().with("policy", "ExitCode").verify("touch up; while ! test -f go; do sleep 0.05; done");
     let running = pod.start("true");
     running.until("up").signal("TERM");
     fs::write(pod.path("workspace/go"), "").expect("write");
@@ -95,7 +95,8 @@ fn a_running_verify_command_may_finish_after_an_order_to_stop() {
 
 #[test]
 fn a_verify_command_that_a_stop_killed_has_no_result() {
-    let pod = Pod::new().with("policy", "ExitCode").with("graceSeconds", 1).verify("touch up; sleep 1000");
+    let pod =
+        TestPod::new().with("policy", "ExitCode").with("graceSeconds", 1).verify("touch up; sleep 1000");
     let running = pod.start("true");
     running.until("up").signal("TERM");
     assert_eq!(running.exit().report().verify, None);
@@ -110,7 +111,7 @@ fn orphaned_processes_neither_block_the_runner_nor_survive_it() {
         ("98764", "sleep 98764 >/dev/null 2>&1 & echo done"),
     ] {
         let begun = Instant::now();
-        let exit = Pod::new().run(script);
+        let exit = TestPod::new().run(script);
         assert_eq!((exit.code, exit.stdout.as_str()), (Some(0), "done\n"), "{script}");
         assert!(!process_with(mark), "{script} left a process");
         assert!(begun.elapsed() < common::PATIENCE / 2);
@@ -119,7 +120,7 @@ fn orphaned_processes_neither_block_the_runner_nor_survive_it() {
 
 #[test]
 fn an_orphaned_process_does_not_change_the_workspace_after_the_report() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let report = pod
         .run("cd $AGENTLOOP_WORKSPACE; (setsid sh -c 'touch up; sleep 3; touch late') >/dev/null 2>&1 & while ! test -f $AGENTLOOP_WORKSPACE/up; do sleep 0.02; done")
         .report();
@@ -128,7 +129,7 @@ fn an_orphaned_process_does_not_change_the_workspace_after_the_report() {
 
 #[test]
 fn a_flood_of_output_does_not_increase_memory() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     // A quarter of a GiB without a newline, the same amount that looks like one event, then many lines.
     let running = pod.start(
         "head -c 134217728 /dev/zero | tr '\\0' x; echo; printf '{\"type\":\"'; head -c 67108864 /dev/zero | tr '\\0' y; \
@@ -160,7 +161,7 @@ fn a_flood_of_output_does_not_increase_memory() {
 
 #[test]
 fn an_agent_does_not_notice_that_the_reader_of_the_output_is_gone() {
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let mut running = pod.start("yes | head -c 1000000; touch $AGENTLOOP_WORKSPACE/f");
     drop(running.child.stdout.take());
     wait_for("the runner's end", || running.child.try_wait().expect("wait").is_some());
@@ -173,7 +174,7 @@ fn it_runs_as_any_user() {
     if !is_root() {
         return;
     }
-    let pod = Pod::new().prompt("x").given();
+    let pod = TestPod::new().prompt("x").given();
     // As in a volume. The agent cannot have changed it, so the result is still known.
     fs::create_dir(pod.path("workspace/lost+found")).expect("folder");
     fs::set_permissions(
@@ -192,7 +193,7 @@ fn an_unreadable_file_that_the_agent_could_have_changed_is_unknown() {
         return;
     }
     let run = |script: &str| {
-        let pod = Pod::new();
+        let pod = TestPod::new();
         fs::write(pod.path("workspace/closed"), "1").expect("write");
         fs::write(pod.path("workspace/foreign"), "1").expect("write");
         give(&pod.path("workspace"), "54321");
@@ -215,7 +216,7 @@ fn the_error_for_a_workspace_that_cannot_be_written_says_how_to_fix_it() {
     if !is_root() {
         return;
     }
-    let pod = Pod::new();
+    let pod = TestPod::new();
     give(&pod.path("termination-log"), "54321");
     let exit = pod.start_with(&AS_USER, &["touch", "ran"]).exit();
     assert_eq!((exit.code, exit.report().end), (Some(125), End::RunnerFailed));
@@ -236,7 +237,7 @@ fn as_pid_1_it_reaps_processes_passes_signals_on_and_leaves_nothing_behind() {
     if !containers() {
         return;
     }
-    let pod = Pod::new();
+    let pod = TestPod::new();
     let script = "cd $AGENTLOOP_WORKSPACE; setsid sleep 98771 & for i in 1 2 3 4 5 6 7 8 9; do (sleep 0.01 &) ; done; \
                   sleep 0.5; ps -eo stat= 2>/dev/null | grep -c Z > zombies; echo $PPID; exit 4";
     let exit = pod.start_with(&AS_PID_1, &["sh", "-c", script]).exit();
@@ -250,7 +251,7 @@ fn as_pid_1_on_a_read_only_root_it_can_be_stopped() {
     if !containers() {
         return;
     }
-    let pod = Pod::new().prompt("x");
+    let pod = TestPod::new().prompt("x");
     let folder = pod.path("").display().to_string();
     let before = [&AS_PID_1[..], &["--mount", "sh", "-c", CONTAINER, "sh", &folder]].concat();
     let script = "cat >/dev/null; touch /cannot 2>/dev/null && exit 9; touch $AGENTLOOP_WORKSPACE/up; \

@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 use agentloop_contract::report::ProviderErrorKind;
 use agentloop_runner::{
     completion_gate,
-    output::{Output, OutputSummary, TurnEnd},
+    output::{OutputCollector, OutputSummary, TurnEnd},
 };
 use jiff::{SignedDuration, Timestamp};
 
@@ -20,7 +20,7 @@ fn now() -> Timestamp {
 fn summary(agent: &str, what: &str) -> OutputSummary {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/streams/{agent}-{what}.jsonl"));
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut output = Output::default();
+    let mut output = OutputCollector::default();
     bytes.chunks(100).for_each(|piece| output.stdout(piece));
     let summary = output.summary(now());
     assert_eq!(output.has_ended(), summary.ended, "{agent} {what}: the stream came to its final event");

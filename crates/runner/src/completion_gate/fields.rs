@@ -51,7 +51,7 @@ fn from_json(value: &Value) -> Option<CompletionGate> {
 
 /// The known keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Key {
+enum GateKey {
     Ready,
     Reason,
     Progress,
@@ -68,7 +68,7 @@ struct Fields {
     /// The indentation of the first key. Keys with a deeper indentation belong to the value above them.
     base: Option<usize>,
     /// The key whose value may continue, its indentation, and the parts of the value so far.
-    current: Option<(Key, usize)>,
+    current: Option<(GateKey, usize)>,
     parts: Vec<String>,
     /// Whether the value is a block text (`|`, `>`), which contains no keys.
     block: bool,
@@ -84,11 +84,11 @@ impl Fields {
         let within = self.current.is_some_and(|(_, at)| indent > at);
         if !(self.block && within)
             && let Some((key, value)) = key(line)
-            && (key != Key::Other || !within)
+            && (key != GateKey::Other || !within)
         {
             let base = *self.base.get_or_insert(indent);
             // A `ready` below another key belongs to that key, not to the gate.
-            if key != Key::Ready || indent <= base {
+            if key != GateKey::Ready || indent <= base {
                 self.flush();
                 self.block = matches!(value.trim_end_matches(['-', '+']), "|" | ">");
                 self.current = Some((key, indent));
@@ -106,23 +106,23 @@ impl Fields {
         let parts = std::mem::take(&mut self.parts);
         let Some((key, _)) = self.current.take() else { return };
         match key {
-            Key::Ready => {
+            GateKey::Ready => {
                 if let [word] = parts.as_slice()
                     && let Some(ready) = boolean(word)
                 {
                     self.ready = Some(ready && self.ready != Some(false));
                 }
             }
-            Key::Reason => self.reason = Some(unquoted(&parts.join(" "))),
-            Key::Progress => self.progress = Some(unquoted(&parts.join(" "))),
-            Key::Blockers => self.blockers.extend(list(&parts)),
-            Key::Other => {}
+            GateKey::Reason => self.reason = Some(unquoted(&parts.join(" "))),
+            GateKey::Progress => self.progress = Some(unquoted(&parts.join(" "))),
+            GateKey::Blockers => self.blockers.extend(list(&parts)),
+            GateKey::Other => {}
         }
     }
 }
 
 /// The key and the value of a `key: value` line.
-fn key(line: &str) -> Option<(Key, &str)> {
+fn key(line: &str) -> Option<(GateKey, &str)> {
     let (name, value) = line.split_once(':')?;
     if !(value.is_empty() || value.starts_with([' ', '\t', '*'])) {
         return None;
@@ -131,13 +131,13 @@ fn key(line: &str) -> Option<(Key, &str)> {
     let name = name.trim_matches(decoration);
     let value = value.trim().trim_start_matches("**").trim();
     let key = match name.to_ascii_lowercase().as_str() {
-        "ready" => Key::Ready,
-        "reason" => Key::Reason,
-        "progress" => Key::Progress,
-        "blockers" => Key::Blockers,
+        "ready" => GateKey::Ready,
+        "reason" => GateKey::Reason,
+        "progress" => GateKey::Progress,
+        "blockers" => GateKey::Blockers,
         // Prose that contains a colon is no key.
         word if !word.is_empty() && !word.starts_with('-') && !word.contains(char::is_whitespace) => {
-            Key::Other
+            GateKey::Other
         }
         _ => return None,
     };

@@ -19,7 +19,7 @@ pub const TAIL_BYTES: usize = 256 << 10;
 
 /// Collects one process's output.
 #[derive(Default)]
-pub struct Output {
+pub struct OutputCollector {
     stdout: Stream,
     stderr: Tail,
     transcript: Transcript,
@@ -49,7 +49,7 @@ pub struct TurnEnd {
     pub failed: bool,
 }
 
-impl Output {
+impl OutputCollector {
     /// Takes bytes from standard output.
     pub fn stdout(&mut self, bytes: &[u8]) {
         self.transcript.push(bytes);
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_gate_on_standard_error_does_not_count() {
-        let mut output = Output::default();
+        let mut output = OutputCollector::default();
         output.stderr(b"<COMPLETION_GATE>\nready: true\n</COMPLETION_GATE>\n");
         output.stdout(b"done\n");
         assert_eq!(output.summary(Timestamp::UNIX_EPOCH).text, "done\n");

@@ -26,7 +26,7 @@ pub use sweep::Survivors;
 use terminal::Terminal;
 
 use crate::{
-    output::{Output, OutputSummary},
+    output::{OutputCollector, OutputSummary},
     signals::{SignalEvent, SignalEvents},
 };
 
@@ -79,7 +79,7 @@ pub struct EndedCommand {
     /// The runner received an order to stop before the command had ended and before its timeout.
     pub interrupted: bool,
     /// What it printed.
-    pub output: Arc<Mutex<Output>>,
+    pub output: Arc<Mutex<OutputCollector>>,
     /// Processes of it that could not be killed. They may have caused anything that the runner observes afterwards.
     pub survivors: Option<Survivors>,
 }
@@ -129,10 +129,10 @@ impl Supervisor {
         RUNNING.store(pumps.group, Ordering::SeqCst);
         self.terminal.iter().for_each(|terminal| terminal.give(leader));
         if let Some(pipe) = child.stdout.take() {
-            pumps.start(pipe, io::stdout, Output::stdout, self.events.sender.clone());
+            pumps.start(pipe, io::stdout, OutputCollector::stdout, self.events.sender.clone());
         }
         if let Some(pipe) = child.stderr.take() {
-            pumps.start(pipe, io::stderr, Output::stderr, self.events.sender.clone());
+            pumps.start(pipe, io::stderr, OutputCollector::stderr, self.events.sender.clone());
         }
         let mut ended = EndedCommand {
             status: Status::Exited(0),
@@ -275,7 +275,7 @@ fn pass(leader: Pid, number: i32) {
 #[derive(Default)]
 struct Pumps {
     group: i32,
-    output: Arc<Mutex<Output>>,
+    output: Arc<Mutex<OutputCollector>>,
     bytes: Arc<AtomicU64>,
 }
 
@@ -284,7 +284,7 @@ impl Pumps {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    fn output(&self) -> MutexGuard<'_, Output> {
+    fn output(&self) -> MutexGuard<'_, OutputCollector> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -299,7 +299,7 @@ impl Pumps {
         &self,
         mut pipe: impl Read + Send + 'static,
         to: fn() -> W,
-        keep: fn(&mut Output, &[u8]),
+        keep: fn(&mut OutputCollector, &[u8]),
         events: Sender<SignalEvent>,
     ) {
         let (group, output, bytes) = (self.group, Arc::clone(&self.output), Arc::clone(&self.bytes));

@@ -78,7 +78,7 @@ pub(super) fn sweep(leader: Pid) -> Option<Survivors> {
             return None;
         }
         let others = others();
-        let foreign = |process: &Process| test_kill_process(process.pid) == Err(Errno::PERM);
+        let foreign = |process: &OtherProcess| test_kill_process(process.pid) == Err(Errno::PERM);
         let foreign = !others.is_empty() && others.iter().all(foreign);
         if begun.elapsed() >= if foreign { PATIENCE_WITH_OTHERS } else { PATIENCE } {
             return Some(Survivors { foreign, others });
@@ -98,7 +98,7 @@ fn alone() -> bool {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Survivors {
     foreign: bool,
-    others: Vec<Process>,
+    others: Vec<OtherProcess>,
 }
 
 impl fmt::Display for Survivors {
@@ -106,7 +106,7 @@ impl fmt::Display for Survivors {
         let whose = if self.foreign { " of another user" } else { "" };
         write!(f, "processes{whose} could not be killed")?;
         for (number, process) in self.others.iter().take(NAMED).enumerate() {
-            let Process { pid, parent, user, name } = process;
+            let OtherProcess { pid, parent, user, name } = process;
             let before = if number == 0 { ": " } else { ", " };
             write!(f, "{before}pid {}, uid {user}, \"{name}\"", pid.as_raw_nonzero())?;
             if *parent == 0 {
@@ -121,7 +121,7 @@ impl fmt::Display for Survivors {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Process {
+struct OtherProcess {
     pid: Pid,
     /// 0 if the parent is in another PID namespace.
     parent: i32,
@@ -130,19 +130,19 @@ struct Process {
 }
 
 /// All other processes if the runner is process 1, or else all its descendants. Those that have ended are left out.
-fn others() -> Vec<Process> {
+fn others() -> Vec<OtherProcess> {
     let own = getpid().as_raw_nonzero().get();
     // The /proc of another PID namespace has other numbers, and killing by them would hit unrelated processes.
     if fs::read_link("/proc/self").ok().and_then(|link| link.to_str()?.parse().ok()) != Some(own) {
         return Vec::new();
     }
-    let mut all: Vec<Process> = Vec::new();
+    let mut all: Vec<OtherProcess> = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let status = fs::read(entry.path().join("status")).unwrap_or_default();
         let process = Pid::from_raw(pid).zip(parse(&String::from_utf8_lossy(&status)));
         if let Some((pid, (parent, user, name))) = process.filter(|(other, _)| *other != getpid()) {
-            all.push(Process { pid, parent, user, name });
+            all.push(OtherProcess { pid, parent, user, name });
         }
     }
     if getpid() == Pid::INIT {
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn surviving_processes_are_named_within_bounds() {
-        let process = |pid, parent| Process {
+        let process = |pid, parent| OtherProcess {
             pid: Pid::from_raw(pid).expect("a number"),
             parent,
             user: "0".to_owned(),

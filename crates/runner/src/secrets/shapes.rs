@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::names::{self, Field};
 
 /// A kind of token: its prefix, which bytes follow, and how many at least.
-struct Token {
+struct TokenShape {
     prefix: &'static str,
     more: fn(u8) -> bool,
     least: usize,
@@ -13,15 +13,15 @@ struct Token {
     digit: bool,
 }
 
-const fn token(prefix: &'static str, least: usize) -> Token {
-    Token { prefix, more: is_url_safe, least, digit: false }
+const fn token(prefix: &'static str, least: usize) -> TokenShape {
+    TokenShape { prefix, more: is_url_safe, least, digit: false }
 }
 
-const fn doubtful(prefix: &'static str, least: usize) -> Token {
-    Token { prefix, more: is_url_safe, least, digit: true }
+const fn doubtful(prefix: &'static str, least: usize) -> TokenShape {
+    TokenShape { prefix, more: is_url_safe, least, digit: true }
 }
 
-const TOKENS: &[Token] = &[
+const TOKENS: &[TokenShape] = &[
     // Models: Anthropic, OpenAI and the many compatible with it, Groq, xAI, Perplexity, Replicate, NVIDIA, Fireworks,
     // Hugging Face, Google.
     token("sk-ant-", 8),
@@ -65,8 +65,8 @@ const TOKENS: &[Token] = &[
     token("dckr_pat_", 16),
     token("dckr_oat_", 16),
     // Clouds.
-    Token { prefix: "AKIA", more: is_upper, least: 12, digit: false },
-    Token { prefix: "ASIA", more: is_upper, least: 12, digit: false },
+    TokenShape { prefix: "AKIA", more: is_upper, least: 12, digit: false },
+    TokenShape { prefix: "ASIA", more: is_upper, least: 12, digit: false },
     doubtful("LTAI", 12),
     token("dop_v1_", 20),
     token("doo_v1_", 20),
@@ -188,7 +188,7 @@ fn run(bytes: &[u8], of: impl Fn(u8) -> bool) -> usize {
 
 /// The length of a known token at the beginning.
 fn known_token(bytes: &[u8]) -> Option<usize> {
-    let longest = |token: &Token| {
+    let longest = |token: &TokenShape| {
         let all = bytes.strip_prefix(token.prefix.as_bytes())?;
         // Examine only the beginning first, so that many beginnings without a token do not take quadratic time.
         let seen = all.get(..all.len().min(SEEN))?;

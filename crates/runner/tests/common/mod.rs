@@ -21,7 +21,7 @@ pub const RUNNER: &str = env!("CARGO_BIN_EXE_agentloop-runner");
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Stands for a pod: inputs, scratch folder, workspace and termination log.
-pub struct Pod {
+pub struct TestPod {
     folder: tempfile::TempDir,
     context: Value,
 }
@@ -49,7 +49,7 @@ impl RunnerExit {
     }
 }
 
-impl Pod {
+impl TestPod {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         for name in ["input", "scratch", "workspace"] {
@@ -124,7 +124,7 @@ impl Pod {
 
     /// Starts an agent under the command `before`, such as `setpriv …`. It may be empty.
     #[track_caller]
-    pub fn start_with(&self, before: &[&str], agent: &[&str]) -> Running<'_> {
+    pub fn start_with(&self, before: &[&str], agent: &[&str]) -> StartedRunner<'_> {
         self.write_context();
         let mut words: Vec<String> = before.iter().map(|&word| word.to_owned()).collect();
         words.push(RUNNER.to_owned());
@@ -137,7 +137,7 @@ impl Pod {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the runner starts");
-        Running { pod: self, child }
+        StartedRunner { pod: self, child }
     }
 
     pub fn write_context(&self) {
@@ -146,7 +146,7 @@ impl Pod {
 
     /// Starts a shell script as the agent.
     #[track_caller]
-    pub fn start(&self, script: &str) -> Running<'_> {
+    pub fn start(&self, script: &str) -> StartedRunner<'_> {
         self.start_with(&[], &["sh", "-c", script])
     }
 
@@ -164,12 +164,12 @@ impl Pod {
 }
 
 /// A runner that has been started.
-pub struct Running<'a> {
-    pod: &'a Pod,
+pub struct StartedRunner<'a> {
+    pod: &'a TestPod,
     pub child: Child,
 }
 
-impl Running<'_> {
+impl StartedRunner<'_> {
     /// Sends a signal to the runner.
     #[track_caller]
     pub fn signal(&self, name: &str) -> &Self {
@@ -219,7 +219,7 @@ impl Running<'_> {
     }
 }
 
-impl Drop for Running<'_> {
+impl Drop for StartedRunner<'_> {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

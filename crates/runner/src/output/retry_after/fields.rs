@@ -29,19 +29,19 @@ impl Reset {
 /// The time that an error's fields name. A field about a retry takes precedence over the end of a rate-limit window. Of
 /// several windows, the longest counts.
 pub fn fields(error: Json) -> Option<Reset> {
-    let mut found = Found::default();
+    let mut found = ResetFields::default();
     found.search(error, DEPTH);
     found.retry.or(found.at).or(found.span)
 }
 
 #[derive(Default)]
-struct Found {
+struct ResetFields {
     retry: Option<Reset>,
     at: Option<Reset>,
     span: Option<Reset>,
 }
 
-impl Found {
+impl ResetFields {
     fn search(&mut self, value: Json, depth: usize) {
         let Some(depth) = depth.checked_sub(1) else { return };
         value.entries(|key, value| {

@@ -10,7 +10,7 @@ use std::{
 use super::*;
 use crate::workspace::{
     self, Limits,
-    ignore::{Effort, Ignore, Rules},
+    ignore::{Effort, Ignore, IgnoreRules},
     take_fingerprint,
 };
 
@@ -172,7 +172,7 @@ fn fifos_sockets_and_devices_are_not_opened() {
 #[test]
 fn our_own_folder_and_ignored_patterns_do_not_count() {
     let mut space = TestWorkspace::new();
-    space.ignore.task = Rules::parse(b"", b"*.log\n/cache/\n");
+    space.ignore.task = IgnoreRules::parse(b"", b"*.log\n/cache/\n");
     space.write("a/f", "1");
     space.changes_nothing(|s| {
         s.write(".agentloop/ran/x", "").write("a/b.log", "1").write("cache/x", "1");
@@ -460,7 +460,7 @@ fn what_git_ignores_is_ignored_and_nothing_else() {
         for extra in ["", "*.o\n!keep.o\n"] {
             let text = format!("{extra}{pattern}\n");
             space.write("r/.gitignore", &text);
-            let rules = Rules::parse(b"", text.as_bytes());
+            let rules = IgnoreRules::parse(b"", text.as_bytes());
             let ours: Vec<&String> =
                 names.iter().filter(|name| ignored_with_parents(&rules, Path::new(name))).collect();
             assert_eq!(ours, ignored_by_git(&space, &names), "for {text:?}");
@@ -469,7 +469,7 @@ fn what_git_ignores_is_ignored_and_nothing_else() {
 }
 
 /// Everything below an ignored folder is ignored.
-fn ignored_with_parents(rules: &Rules, path: &Path) -> bool {
+fn ignored_with_parents(rules: &IgnoreRules, path: &Path) -> bool {
     let mut ancestors: Vec<_> = path.ancestors().filter(|a| *a != Path::new("")).collect();
     ancestors.reverse();
     ancestors.iter().any(|at| {
@@ -577,7 +577,7 @@ fn worktrees_of_submodules_and_of_other_repositories_are_found_wherever_they_are
 #[test]
 fn a_worktree_that_the_task_ignores_is_not_searched() {
     let mut space = TestWorkspace::new();
-    space.ignore.task = Rules::parse(b"", b"/trees/\n");
+    space.ignore.task = IgnoreRules::parse(b"", b"/trees/\n");
     space.repository("r");
     space.git("r", &["worktree", "add", "-q", "-b", "topic", "../trees/topic"]);
     space.changes_nothing(|s| _ = s.write("trees/topic/new", "1"));

@@ -13,7 +13,7 @@ use rustix::{fs::FileType, io::Errno};
 use sha2::{Digest, Sha256};
 
 use self::index::{Index, IndexError};
-use super::{bounds::Bounds, ignore::Rules, join, kind, names, open_below, open_folder, read_file};
+use super::{bounds::Bounds, ignore::IgnoreRules, join, kind, names, open_below, open_folder, read_file};
 
 /// The maximum size of an index or of `packed-refs`. For a larger file the answer is "unknown".
 pub(super) const LARGE: usize = 128 << 20;
@@ -66,7 +66,7 @@ const NAMES: [&[u8]; 23] = [
 ];
 
 /// The state of one or more git directories, in named parts.
-pub(super) struct State<'a> {
+pub(super) struct GitState<'a> {
     bounds: &'a Bounds<'a>,
     /// What differs if something was changed.
     pub(super) parts: Vec<(Vec<u8>, [u8; 32])>,
@@ -88,7 +88,7 @@ pub(super) struct State<'a> {
 pub(super) struct Repository {
     tracked: Vec<Vec<u8>>,
     /// Patterns of `info/exclude`.
-    pub(super) exclude: Rules,
+    pub(super) exclude: IgnoreRules,
 }
 
 impl Repository {
@@ -139,7 +139,7 @@ pub(super) fn is_gits(name: &[u8]) -> bool {
 /// What was read of a repository.
 pub(super) struct ReadRepository<'a> {
     /// Its state.
-    pub(super) state: State<'a>,
+    pub(super) state: GitState<'a>,
     /// `None` if it is not known what it tracks; then nothing may be ignored.
     pub(super) repository: Option<Repository>,
     /// Its linked worktrees, which are elsewhere in the workspace.
@@ -156,7 +156,7 @@ pub(super) fn read<'a>(
     workspace: &[u8],
     bounds: &'a Bounds<'a>,
 ) -> ReadRepository<'a> {
-    let mut state = State::new(bounds);
+    let mut state = GitState::new(bounds);
     let object = object_bytes(git);
     state.git(git, b"");
     let index = state.index(git, b"", object);
@@ -184,7 +184,7 @@ pub(super) fn read_linked(
     let target = link.strip_prefix(b"gitdir: ")?.trim_ascii();
     let path = within(workspace, base, target)?;
     let git = open_below(root, &path).ok()?;
-    let mut state = State::new(bounds);
+    let mut state = GitState::new(bounds);
     let (common, at) = match read_file(&git, b"commondir", SMALL) {
         Ok(common) => {
             let at = within(workspace, &path, common.trim_ascii())?;
@@ -198,7 +198,7 @@ pub(super) fn read_linked(
 
 fn repository(common: &OwnedFd, base: &[u8], tracked: Vec<Vec<u8>>) -> Repository {
     let exclude = open_folder(common, b"info").and_then(|info| read_file(&info, b"exclude", SMALL));
-    Repository { tracked, exclude: Rules::parse(base, &exclude.unwrap_or_default()) }
+    Repository { tracked, exclude: IgnoreRules::parse(base, &exclude.unwrap_or_default()) }
 }
 
 /// Resolves a path that is named in a folder of the workspace; `None` if it leads out of the workspace.
@@ -229,7 +229,7 @@ fn object_bytes(git: &OwnedFd) -> usize {
     if sha256 { 32 } else { 20 }
 }
 
-impl<'a> State<'a> {
+impl<'a> GitState<'a> {
     fn new(bounds: &'a Bounds<'a>) -> Self {
         Self {
             bounds,

@@ -7,7 +7,7 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{DEPTH, LARGE, MAX_NAMES, REFS_BYTES, SMALL, State, digest};
+use super::{DEPTH, GitState, LARGE, MAX_NAMES, REFS_BYTES, SMALL, digest};
 use crate::workspace::{bounds::Bounds, names, open_below, open_folder, read_file};
 
 /// References and their targets.
@@ -29,7 +29,7 @@ impl Refs {
     }
 }
 
-impl State<'_> {
+impl GitState<'_> {
     /// Reads branches and tags, loose or packed.
     pub(super) fn refs(&mut self, git: &OwnedFd, prefix: &[u8]) {
         let mut refs = Refs::default();

@@ -20,13 +20,13 @@ const MAX_LINE_BYTES: usize = 4 << 10;
 
 /// The patterns of one file, or of the task's `workspace.ignore`.
 #[derive(Clone, Debug, Default)]
-pub struct Rules {
+pub struct IgnoreRules {
     /// The folder that they are relative to, without a trailing slash; empty for the root.
     base: Vec<u8>,
     patterns: Vec<Pattern>,
 }
 
-impl Rules {
+impl IgnoreRules {
     /// Reads the lines of a gitignore file in the folder `base`.
     pub fn parse(base: &[u8], text: &[u8]) -> Self {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
@@ -75,9 +75,9 @@ impl Rules {
 #[derive(Clone, Debug, Default)]
 pub struct Ignore {
     /// The task's own patterns.
-    pub task: Rules,
+    pub task: IgnoreRules,
     /// The user's patterns for all repositories.
-    pub user: Rules,
+    pub user: IgnoreRules,
 }
 
 /// Bounds the work of matching: a pattern may be slow on purpose, and there may be many patterns and many names.

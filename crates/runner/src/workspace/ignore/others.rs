@@ -10,7 +10,7 @@ use std::{
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 use proptest::{prelude::*, test_runner::TestRunner};
 
-use super::{Rules, tests::effort};
+use super::{IgnoreRules, tests::effort};
 
 const NAMES: [&str; 19] = [
     "a", "b", "ab", "abc", "ba", "x", "a b", "a ", "*", "#a", "!a", "]a", "-", ".a", "[a", "\\", "[ab]", "1",
@@ -77,7 +77,7 @@ fn ignored(paths: &[String], is_ignored: &dyn Fn(&Path, bool) -> bool) -> Vec<St
 }
 
 fn by_us(text: &str, paths: &[String]) -> Vec<String> {
-    let rules = Rules::parse(b"", text.as_bytes());
+    let rules = IgnoreRules::parse(b"", text.as_bytes());
     ignored(paths, &|path, folder| {
         rules.verdict(path.as_os_str().as_encoded_bytes(), folder, &effort()) == Some(true)
     })

@@ -21,11 +21,11 @@ enum Segment {
     /// `**`: any number of folders; at the end, at least one name.
     Folders,
     Name(Vec<u8>),
-    Glob(Vec<Token>),
+    Glob(Vec<GlobToken>),
 }
 
 #[derive(Clone, Debug)]
-enum Token {
+enum GlobToken {
     Byte(u8),
     /// `?`
     One,
@@ -137,7 +137,7 @@ impl Segment {
             let one_at_least = escaped && matches!(segment, Self::Folders);
             segments.push(segment);
             if one_at_least {
-                segments.push(Self::Glob(vec![Token::Star]));
+                segments.push(Self::Glob(vec![GlobToken::Star]));
             }
         }
         segments
@@ -154,24 +154,24 @@ impl Segment {
         while let Some(rest) = text.get(at..).filter(|rest| !rest.is_empty()) {
             let (token, length) = match rest {
                 [b'/', ..] | [b'\\', b'/', ..] => break,
-                [b'*', ..] => (Token::Star, 1),
-                [b'?', ..] => (Token::One, 1),
-                [b'\\', escaped, ..] => (Token::Byte(*escaped), 2),
+                [b'*', ..] => (GlobToken::Star, 1),
+                [b'?', ..] => (GlobToken::One, 1),
+                [b'\\', escaped, ..] => (GlobToken::Byte(*escaped), 2),
                 [b'[', set @ ..] => match Bytes::parse(set) {
-                    Some((bytes, length)) => (Token::Set(Box::new(bytes)), length + 1),
-                    None => (Token::Never, rest.len()),
+                    Some((bytes, length)) => (GlobToken::Set(Box::new(bytes)), length + 1),
+                    None => (GlobToken::Never, rest.len()),
                 },
-                [literal, ..] if *literal != b'\\' => (Token::Byte(*literal), 1),
-                _ => (Token::Never, rest.len()),
+                [literal, ..] if *literal != b'\\' => (GlobToken::Byte(*literal), 1),
+                _ => (GlobToken::Never, rest.len()),
             };
             at += length;
-            if matches!((&token, tokens.last()), (Token::Star, Some(Token::Star))) {
+            if matches!((&token, tokens.last()), (GlobToken::Star, Some(GlobToken::Star))) {
                 continue;
             }
             tokens.push(token);
         }
         // Two stars or more.
-        let folders = at > 1 && matches!(tokens.as_slice(), [Token::Star]);
+        let folders = at > 1 && matches!(tokens.as_slice(), [GlobToken::Star]);
         (if folders { Self::Folders } else { Self::Glob(tokens) }, at)
     }
 
@@ -180,8 +180,8 @@ impl Segment {
             Self::Folders => 0,
             Self::Name(name) => name.len(),
             Self::Glob(tokens) => {
-                tokens.capacity() * size_of::<Token>()
-                    + tokens.iter().filter(|token| matches!(token, Token::Set(_))).count() * 48
+                tokens.capacity() * size_of::<GlobToken>()
+                    + tokens.iter().filter(|token| matches!(token, GlobToken::Set(_))).count() * 48
             }
         };
         own + 64
@@ -227,20 +227,20 @@ fn path_matches(pattern: &[Segment], names: &[&[u8]], effort: &Effort<'_>) -> bo
     p == pattern.len()
 }
 
-fn glob_matches(pattern: &[Token], name: &[u8]) -> bool {
+fn glob_matches(pattern: &[GlobToken], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut retry: Option<(usize, usize)> = None;
     while let Some(&byte) = name.get(n) {
         let matched = match pattern.get(p) {
-            Some(Token::Star) => {
+            Some(GlobToken::Star) => {
                 p += 1;
                 retry = Some((p, n));
                 continue;
             }
-            Some(Token::One) => true,
-            Some(Token::Byte(own)) => *own == byte,
-            Some(Token::Set(set)) => set.has(byte),
-            Some(Token::Never) | None => false,
+            Some(GlobToken::One) => true,
+            Some(GlobToken::Byte(own)) => *own == byte,
+            Some(GlobToken::Set(set)) => set.has(byte),
+            Some(GlobToken::Never) | None => false,
         };
         if matched {
             p += 1;
@@ -255,7 +255,7 @@ fn glob_matches(pattern: &[Token], name: &[u8]) -> bool {
             None => return false,
         }
     }
-    pattern.get(p..).is_some_and(|rest| rest.iter().all(|token| matches!(token, Token::Star)))
+    pattern.get(p..).is_some_and(|rest| rest.iter().all(|token| matches!(token, GlobToken::Star)))
 }
 
 /// The bytes that a set in brackets matches.

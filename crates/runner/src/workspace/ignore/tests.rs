@@ -7,7 +7,7 @@ pub(super) fn effort() -> Effort<'static> {
 
 fn ignored(patterns: &str, path: &str) -> bool {
     let (path, folder) = path.strip_suffix('/').map_or((path, false), |path| (path, true));
-    Rules::parse(b"", patterns.as_bytes()).verdict(path.as_bytes(), folder, &effort()) == Some(true)
+    IgnoreRules::parse(b"", patterns.as_bytes()).verdict(path.as_bytes(), folder, &effort()) == Some(true)
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn a_pattern_without_a_slash_matches_at_any_depth() {
 fn a_pattern_with_a_slash_matches_from_its_folder() {
     assert!(ignored("/a", "a") && !ignored("/a", "b/a"));
     assert!(ignored("a/b", "a/b") && !ignored("a/b", "x/a/b"));
-    let rules = Rules::parse(b"sub", b"/a\n");
+    let rules = IgnoreRules::parse(b"sub", b"/a\n");
     assert_eq!(rules.verdict(b"sub/a", false, &effort()), Some(true));
     assert_eq!(rules.verdict(b"a", false, &effort()), None);
     assert_eq!(rules.verdict(b"subway/a", false, &effort()), None);

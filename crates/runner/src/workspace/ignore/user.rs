@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::Rules;
+use super::IgnoreRules;
 
 /// The maximum size of a file that is read.
 const LIMIT: u64 = 1 << 20;
@@ -25,7 +25,7 @@ const DEPTH: usize = 5;
 const FILES: usize = 50;
 
 /// The user's patterns for all repositories; none if they cannot be read.
-pub fn user(variable: &dyn Fn(&str) -> Option<OsString>) -> Rules {
+pub fn user(variable: &dyn Fn(&str) -> Option<OsString>) -> IgnoreRules {
     let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = set("HOME");
     let folder = set("XDG_CONFIG_HOME").or_else(|| Some(home.as_ref()?.join(".config")));
@@ -44,7 +44,7 @@ pub fn user(variable: &dyn Fn(&str) -> Option<OsString>) -> Rules {
         }
     }
     let file = search.excludes.or_else(|| Some(folder?.join("ignore")));
-    Rules::parse(b"", &file.and_then(|file| read(&file)).unwrap_or_default())
+    IgnoreRules::parse(b"", &file.and_then(|file| read(&file)).unwrap_or_default())
 }
 
 struct Search<'a> {

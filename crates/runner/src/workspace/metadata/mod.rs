@@ -136,7 +136,7 @@ fn wait_past(newest: Duration) -> bool {
 }
 
 /// A folder to read.
-struct Pending {
+struct FolderToRead {
     parent: Rc<OwnedFd>,
     name: Vec<u8>,
     path: Vec<u8>,
@@ -144,19 +144,19 @@ struct Pending {
 }
 
 /// What could not be read, and why.
-type Failure = (Vec<u8>, Errno);
+type Unreadable = (Vec<u8>, Errno);
 
 struct SnapshotWalker<'a> {
     bounds: &'a Bounds<'a>,
     snapshot: MetadataSnapshot,
-    stack: Vec<Pending>,
+    stack: Vec<FolderToRead>,
 }
 
 impl SnapshotWalker<'_> {
-    fn run(&mut self, root: &OwnedFd) -> Result<(), Failure> {
+    fn run(&mut self, root: &OwnedFd) -> Result<(), Unreadable> {
         let root = open_folder(root, b".").map_err(|errno| (Vec::new(), errno))?;
         self.folder(&Rc::new(root), b"", 0)?;
-        while let Some(Pending { parent, name, path, depth }) = self.stack.pop() {
+        while let Some(FolderToRead { parent, name, path, depth }) = self.stack.pop() {
             if !self.bounds.may_continue() {
                 return Ok(());
             }
@@ -171,7 +171,7 @@ impl SnapshotWalker<'_> {
 
     /// Takes a folder that the runner may not read. The agent, which is the same user, may not read it either; but if
     /// it may write there, or change the permissions, the snapshot fails.
-    fn closed(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), Failure> {
+    fn closed(&mut self, parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<(), Unreadable> {
         let stat = stat(parent, name).map_err(|errno| (path.to_vec(), errno))?;
         if super::may_change(parent, name, &stat) {
             return Err((path.to_vec(), Errno::ACCESS));
@@ -180,7 +180,7 @@ impl SnapshotWalker<'_> {
         Ok(())
     }
 
-    fn folder(&mut self, folder: &Rc<OwnedFd>, path: &[u8], depth: usize) -> Result<(), Failure> {
+    fn folder(&mut self, folder: &Rc<OwnedFd>, path: &[u8], depth: usize) -> Result<(), Unreadable> {
         let here = |errno| (path.to_vec(), errno);
         let own = rustix::fs::fstat(&**folder).map_err(here)?;
         let list = names(folder, self.bounds.limits.entries, self.bounds.room()).map_err(here)?;
@@ -205,7 +205,7 @@ impl SnapshotWalker<'_> {
                         self.bounds.give_up(&format!("folders are more than {DEPTH} deep"));
                         return Ok(());
                     }
-                    self.stack.push(Pending {
+                    self.stack.push(FolderToRead {
                         parent: Rc::clone(folder),
                         name,
                         path: child,

@@ -38,7 +38,7 @@ const POLL: Duration = Duration::from_millis(250);
 
 /// Why the folder cannot be used.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub enum StateDirError {
     /// This attempt was executed here before.
     #[error("this attempt has already run on this workspace")]
     AlreadyRan,
@@ -61,7 +61,7 @@ pub enum Error {
     Io(Errno),
 }
 
-impl From<Errno> for Error {
+impl From<Errno> for StateDirError {
     fn from(errno: Errno) -> Self {
         match errno {
             Errno::ACCESS | Errno::PERM | Errno::ROFS => {
@@ -91,7 +91,7 @@ pub struct MarkerWatch {
 
 impl StateDir {
     /// Opens the folder in a workspace. Creates it if it does not exist, unless the workspace is empty.
-    pub fn open(workspace: &OwnedFd, context: &Context) -> Result<Self, Error> {
+    pub fn open(workspace: &OwnedFd, context: &Context) -> Result<Self, StateDirError> {
         if is_empty(workspace)? {
             // Fail now if the workspace is not writable, before the agent works in vain.
             rustix::fs::accessat(workspace, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)?;
@@ -115,14 +115,14 @@ impl StateDir {
     /// Marks this attempt as executed, so that it is never executed again. Fails if it was executed before. In an empty
     /// workspace, in which nothing can be done twice yet, the returned watch creates the marker when the first file
     /// appears.
-    pub fn mark(&self) -> Result<MarkerWatch, Error> {
+    pub fn mark(&self) -> Result<MarkerWatch, StateDirError> {
         let mut watch = MarkerWatch { stop: None, thread: None };
         if is_empty(&self.workspace)? {
             let (stop, stopped) = channel();
             let (workspace, context) = (Arc::clone(&self.workspace), self.context.clone());
             let thread = std::thread::Builder::new();
             let run = move || mark_when_used(&workspace, &context, &stopped);
-            watch.thread = Some(thread.spawn(run).map_err(|_| Error::Io(Errno::AGAIN))?);
+            watch.thread = Some(thread.spawn(run).map_err(|_| StateDirError::Io(Errno::AGAIN))?);
             watch.stop = Some(stop);
         } else {
             mark(&self.workspace, &self.context)?;
@@ -137,7 +137,7 @@ impl StateDir {
     }
 
     /// Writes a file of the iteration's records, and removes the oldest records of other iterations.
-    pub fn write(&self, name: &str, parts: &[&[u8]]) -> Result<(), Error> {
+    pub fn write(&self, name: &str, parts: &[&[u8]]) -> Result<(), StateDirError> {
         if self.spare_empty.load(Ordering::SeqCst) && is_empty(&self.workspace)? {
             return Ok(());
         }
@@ -175,11 +175,11 @@ fn mark_when_used(workspace: &OwnedFd, context: &Context, stopped: &Receiver<()>
 }
 
 /// Creates the marker. Fails if it exists.
-fn mark(workspace: &OwnedFd, context: &Context) -> Result<(), Error> {
+fn mark(workspace: &OwnedFd, context: &Context) -> Result<(), StateDirError> {
     let ran = make(&folder(workspace)?, b"ran")?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = match rustix::fs::openat(&ran, marker(context), flags, Mode::from_raw_mode(0o644)) {
-        Err(Errno::EXIST) => return Err(Error::AlreadyRan),
+        Err(Errno::EXIST) => return Err(StateDirError::AlreadyRan),
         file => file?,
     };
     // The marker must survive a power failure. Errors of file systems that cannot sync are ignored.
@@ -199,7 +199,7 @@ fn is_empty(workspace: &OwnedFd) -> Result<bool, Errno> {
 }
 
 /// Opens the folder. Creates it if it does not exist.
-fn folder(workspace: &OwnedFd) -> Result<OwnedFd, Error> {
+fn folder(workspace: &OwnedFd) -> Result<OwnedFd, StateDirError> {
     let folder = make(workspace, WORKSPACE_DIR.as_bytes())?;
     // It is missing if an older version or a person created the folder. A failure here is harmless.
     if kind(&folder, b".gitignore").is_none() {

@@ -27,7 +27,7 @@ use super::{
     bounds::{Bounds, Limits},
     fingerprint::Fingerprint,
     git::{self, MAX_LOCKS, ReadRepository, Repository},
-    ignore::{Effort, Ignore, Rules},
+    ignore::{Effort, Ignore, IgnoreRules},
     join, kind, names, open_below, open_folder, read_file,
 };
 
@@ -97,7 +97,7 @@ fn walk(root: &OwnedFd, path: &[u8], ignore: &Ignore, limits: Limits<'_>) -> Fin
 }
 
 /// A folder to walk.
-struct Pending {
+struct FolderToWalk {
     parent: Arc<OwnedFd>,
     name: Vec<u8>,
     path: Vec<u8>,
@@ -116,7 +116,7 @@ struct Walker<'a> {
     effort: Effort<'a>,
     shared: &'a Bounds<'a>,
     sender: SyncSender<Batch>,
-    stack: Vec<Pending>,
+    stack: Vec<FolderToWalk>,
     print: Print<'a>,
     /// Linked worktrees and git directories that were visited.
     seen: BTreeSet<Vec<u8>>,
@@ -176,7 +176,7 @@ impl Walker<'_> {
             }
             match open_folder(&pending.parent, &pending.name) {
                 Ok(folder) => {
-                    let Pending { path, scope, depth, ignored, .. } = pending;
+                    let FolderToWalk { path, scope, depth, ignored, .. } = pending;
                     self.folder(&Arc::new(folder), &path, &scope, depth, ignored);
                 }
                 Err(errno) => {
@@ -252,7 +252,7 @@ impl Walker<'_> {
                     self.shared.give_up(&format!("folders are more than {DEPTH} deep"));
                     return;
                 }
-                self.stack.push(Pending {
+                self.stack.push(FolderToWalk {
                     parent: Arc::clone(folder),
                     name,
                     path: child,
@@ -370,7 +370,7 @@ impl Walker<'_> {
         if scope.repository.is_none() || !list.iter().any(|name| name == b".gitignore") {
             return scope;
         }
-        let rules = read_file(folder, b".gitignore", PATTERNS).map(|text| Rules::parse(path, &text));
+        let rules = read_file(folder, b".gitignore", PATTERNS).map(|text| IgnoreRules::parse(path, &text));
         match rules {
             Ok(rules) if !rules.is_empty() => {
                 self.shared.reserve(rules.bytes());

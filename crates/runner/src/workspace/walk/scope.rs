@@ -4,19 +4,19 @@ use std::rc::Rc;
 
 use crate::workspace::{
     git::Repository,
-    ignore::{Effort, Rules},
+    ignore::{Effort, IgnoreRules},
 };
 
 /// The patterns that apply in a folder: its own, then those of the folders above it, up to the repository.
 #[derive(Default)]
 pub(super) struct PatternScope {
-    pub(super) rules: Option<Rules>,
+    pub(super) rules: Option<IgnoreRules>,
     pub(super) parent: Option<Rc<PatternScope>>,
     pub(super) repository: Option<(Vec<u8>, Rc<Repository>)>,
 }
 
 impl PatternScope {
-    pub(super) fn ignores(&self, path: &[u8], folder: bool, user: &Rules, effort: &Effort<'_>) -> bool {
+    pub(super) fn ignores(&self, path: &[u8], folder: bool, user: &IgnoreRules, effort: &Effort<'_>) -> bool {
         let mut scope = Some(self);
         while let Some(at) = scope {
             let verdict = at.rules.as_ref().and_then(|rules| rules.verdict(path, folder, effort));
