@@ -24,3 +24,10 @@ pub mod signals;
 pub mod start;
 pub mod termination_message;
 pub mod workspace;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks a mutex even if a thread panicked while it had the lock: what it left is still valid.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

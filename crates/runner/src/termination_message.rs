@@ -9,7 +9,7 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::Path,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::Ordering},
 };
 
 use agentloop_contract::{
@@ -21,7 +21,7 @@ use rustix::{
     process::{Pid, Signal},
 };
 
-use crate::{process::RUNNING, secrets};
+use crate::{lock, process::RUNNING, secrets};
 
 /// The limit until the context is read. It fits a pod of eight containers.
 const CAREFUL_LIMIT: usize = 1024;
@@ -38,11 +38,11 @@ struct Target {
 }
 
 fn target() -> Option<Target> {
-    TARGET.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    lock(&TARGET).clone()
 }
 
 fn update(change: impl FnOnce(&mut Target)) {
-    if let Some(target) = TARGET.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+    if let Some(target) = lock(&TARGET).as_mut() {
         change(target);
     }
 }
@@ -54,7 +54,7 @@ fn update(change: impl FnOnce(&mut Target)) {
 pub fn prepare(file: &Path, key: Option<&[u8]>) -> io::Result<()> {
     let first =
         Target { file: Arc::new(open(file)?), key: key.map(Arc::from), limit: CAREFUL_LIMIT, report: None };
-    *TARGET.lock().unwrap_or_else(PoisonError::into_inner) = Some(first);
+    *lock(&TARGET) = Some(first);
     std::panic::set_hook(Box::new(move |panic| {
         secrets::log(panic);
         if let Some(group) = Pid::from_raw(RUNNING.load(Ordering::SeqCst)) {

@@ -10,7 +10,7 @@ use agentloop_contract::{
     mac::{Signature, check},
     report::{Change, End},
 };
-use common::{AS_PID_1, RunnerExit, TestPod, containers, gate, give, is_root};
+use common::{AS_PID_1, RunnerExit, TestPod, containers, gate, give, is_root, record};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -165,12 +165,7 @@ fn an_iteration_with_a_surviving_process_of_another_user_completes_nothing_and_i
             "{error}"
         );
         assert!(exit.stderr.contains("processes of another user"), "{exit:?}");
-        assert!(
-            pod.path(
-                "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/report.json"
-            )
-            .exists()
-        );
+        assert!(pod.path(&record("report.json")).exists());
     }
 }
 

@@ -10,7 +10,7 @@ use agentloop_contract::{
     completion_gate::NoCompletionGate,
     report::{Change, End, ProviderErrorKind},
 };
-use common::{RUNNER, TestPod, gate};
+use common::{RECORDS, RUNNER, TestPod, UID, gate, record};
 use serde_json::json;
 
 #[test]
@@ -268,7 +268,7 @@ fn a_report_that_does_not_fit_is_not_written_at_all() {
 fn the_output_and_the_full_report_are_kept_in_the_workspace() {
     let pod = TestPod::new().with("attempt", 2).verify("echo checked");
     pod.run(&format!("echo out; echo err >&2; {}", gate(true)));
-    let kept = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007-2";
+    let kept = format!("{RECORDS}/0007-2");
     let log = pod.read(&format!("{kept}/output.log"));
     assert!(log.contains("out\n") && log.contains("err\n"), "{log}");
     assert_eq!(pod.read(&format!("{kept}/verify.log")), "checked\n");
@@ -307,7 +307,7 @@ fn an_empty_workspace_stays_empty_until_the_agent_creates_a_file() {
         "cd $AGENTLOOP_WORKSPACE; ls -A; touch first; while ! [ -e .agentloop/ran ]; do sleep 0.01; done; ls .agentloop/ran",
     );
     let exit = running.exit();
-    assert_eq!(exit.stdout, "7c9e6679-7425-40de-944b-e07fc1f90ae7-7-0\n", "{exit:?}");
+    assert_eq!(exit.stdout, format!("{UID}-7-0\n"), "{exit:?}");
     assert_eq!(pod.run("true").report().end, End::AlreadyRan);
 }
 
@@ -315,10 +315,7 @@ fn an_empty_workspace_stays_empty_until_the_agent_creates_a_file() {
 fn an_attempt_that_leaves_the_workspace_empty_is_marked_after_it_has_ended() {
     let pod = TestPod::new();
     pod.run("echo said");
-    assert_eq!(
-        pod.read("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log"),
-        "said\n"
-    );
+    assert_eq!(pod.read(&record("output.log")), "said\n");
     assert_eq!(pod.run("true").report().end, End::AlreadyRan);
 }
 
@@ -336,10 +333,10 @@ fn an_attempt_whose_agent_removes_the_runners_folder_is_still_evaluated_and_mark
         let pod = TestPod::new();
         fs::write(pod.path("workspace/f"), "1").expect("write");
         let exit = pod.run(&format!("cd $AGENTLOOP_WORKSPACE; {script}; echo tidy"));
-        let records = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007";
+
         assert_eq!((exit.code, exit.report().end), (Some(0), End::Exited), "{exit:?}");
-        assert_eq!(pod.read(&format!("{records}/output.log")), "tidy\n");
-        assert!(pod.read(&format!("{records}/report.json")).contains("Exited"));
+        assert_eq!(pod.read(&record("output.log")), "tidy\n");
+        assert!(pod.read(&record("report.json")).contains("Exited"));
         assert_eq!(pod.run("true").report().end, End::AlreadyRan);
     }
 }
@@ -361,7 +358,6 @@ fn two_tasks_have_separate_records() {
 #[test]
 fn the_oldest_transcripts_and_markers_of_the_same_task_are_removed() {
     let mut pod = TestPod::new().with("transcripts", json!({"iterations": 3, "bytes": 1 << 20}));
-    let records = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations";
     let names = |pod: &TestPod, folder: &str| {
         let mut names: Vec<String> = fs::read_dir(pod.path(folder))
             .expect("folder")
@@ -379,19 +375,16 @@ fn the_oldest_transcripts_and_markers_of_the_same_task_are_removed() {
         pod = pod.with("iteration", iteration).with("attempt", attempt);
         pod.run("echo said");
     }
-    assert_eq!(names(&pod, records), ["0003", "0009", "0010"]);
+    assert_eq!(names(&pod, RECORDS), ["0003", "0009", "0010"]);
     let pod = pod.with("iteration", 11);
-    fs::write(pod.path(&format!("{records}/notes")), "of a person").expect("write");
+    fs::write(pod.path(&format!("{RECORDS}/notes")), "of a person").expect("write");
     pod.run("echo said");
-    assert_eq!(names(&pod, records), ["0009", "0010", "0011", "notes"]);
-    assert_eq!(
-        names(&pod, "workspace/.agentloop/ran"),
-        ["7c9e6679-7425-40de-944b-e07fc1f90ae7-11-0", "other-1-0"]
-    );
+    assert_eq!(names(&pod, RECORDS), ["0009", "0010", "0011", "notes"]);
+    assert_eq!(names(&pod, "workspace/.agentloop/ran"), [format!("{UID}-11-0"), "other-1-0".to_owned()]);
     // By size: the current one stays, whatever its size.
     let pod = pod.with("iteration", 12).with("transcripts", json!({"iterations": 50, "bytes": 10}));
     pod.run("echo said");
-    assert_eq!(names(&pod, records), ["0012", "notes"]);
+    assert_eq!(names(&pod, RECORDS), ["0012", "notes"]);
     assert!(pod.path("workspace/.agentloop/other-u/iterations/0001").exists());
 }
 

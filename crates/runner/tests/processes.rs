@@ -7,7 +7,7 @@ mod common;
 use std::{fs, time::Instant};
 
 use agentloop_contract::report::{Change, End};
-use common::{AS_PID_1, AS_USER, TestPod, containers, gate, give, is_root, process_with, wait_for};
+use common::{AS_PID_1, AS_USER, TestPod, containers, gate, give, is_root, process_with, record, wait_for};
 
 #[test]
 fn a_stopped_runner_passes_the_signal_on_and_exits_with_143() {
@@ -152,10 +152,7 @@ fn a_flood_of_output_does_not_increase_memory() {
     assert_eq!(exit.stdout.len(), 134_217_728 + 1 + 9 + 67_108_864 + 1 + 67_108_864 + 1 + 49);
     let peak = peak.join().expect("peak");
     assert!(peak < 40 << 10, "{peak} KiB");
-    let kept = fs::metadata(
-        pod.path("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log"),
-    )
-    .expect("transcript");
+    let kept = fs::metadata(pod.path(&record("output.log"))).expect("transcript");
     assert!(kept.len() < 2 << 20);
 }
 

@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 
 use agentloop_contract::report::End;
-use common::{RunnerExit, TestPod};
+use common::{RunnerExit, TestPod, record};
 use serde_json::json;
 
 const SECRET: &str = "correct\"horse/battery";
@@ -34,15 +34,8 @@ fn an_error_does_not_carry_the_agents_credential() {
     assert_eq!(exit.error(), "exit code 3: > Authorization: ***");
     // The agent's own output stays unchanged.
     assert!(exit.stdout.contains(SECRET) && exit.stderr.contains(SECRET), "{exit:?}");
-    assert!(
-        pod.read("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log")
-            .contains(SECRET)
-    );
-    assert!(!leaks(
-        &pod.read(
-            "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/report.json"
-        )
-    ));
+    assert!(pod.read(&record("output.log")).contains(SECRET));
+    assert!(!leaks(&pod.read(&record("report.json"))));
     assert!(!leaks(&exit.message));
 }
 
@@ -64,8 +57,7 @@ fn neither_gate_nor_files_nor_the_verify_command_carry_a_credential() {
     );
     assert!(report.files.contains(&"***/file".to_owned()), "{:?}", report.files);
     assert!(!exit.message.contains(SECRET) && !exit.message.contains(&SECRET.replace('"', "\\\"")));
-    let kept = pod
-        .read("workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/report.json");
+    let kept = pod.read(&record("report.json"));
     assert!(!kept.contains(SECRET) && !kept.contains(&SECRET.replace('"', "\\\"")), "{kept}");
 }
 
@@ -131,10 +123,5 @@ fn a_large_environment_does_not_slow_the_runner_down() {
     let exit = pod.start_with(&["env", &large], &["sh", "-c", script]).exit();
     assert_eq!(exit.error(), "exit code 1: ***");
     assert!(begun.elapsed() < common::PATIENCE / 4, "{:?}", begun.elapsed());
-    assert!(
-        fs::metadata(pod.path(
-            "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations/0007/output.log"
-        ))
-        .is_ok()
-    );
+    assert!(fs::metadata(pod.path(&record("output.log"))).is_ok());
 }

@@ -111,6 +111,11 @@ pub fn cause_line(text: &str) -> Option<&str> {
     cause::line(&lines).map(str::trim)
 }
 
+/// The first `count` characters of a text.
+fn first_chars(text: &str, count: usize) -> &str {
+    text.char_indices().nth(count).and_then(|(end, _)| text.get(..end)).unwrap_or(text)
+}
+
 /// The last `count` lines that are not blank, in their order.
 pub fn last_lines(text: &str, count: usize) -> Vec<String> {
     let mut lines: Vec<String> = text

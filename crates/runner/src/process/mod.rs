@@ -12,7 +12,7 @@ use std::{
     os::unix::process::CommandExt,
     process::{Command, Stdio},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicI32, AtomicU64, Ordering},
         mpsc::{RecvTimeoutError, Sender},
     },
@@ -26,6 +26,7 @@ pub use sweep::Survivors;
 use terminal::Terminal;
 
 use crate::{
+    lock,
     output::{OutputCollector, OutputSummary},
     signals::{SignalEvent, SignalEvents},
 };
@@ -65,6 +66,13 @@ pub enum Status {
     Exited(i32),
     /// By this signal.
     Killed(i32),
+}
+
+impl Status {
+    /// The status of a process that exited with a code or was killed by a signal; `None` if it has not ended.
+    fn of(code: Option<i32>, signal: Option<i32>) -> Option<Self> {
+        code.map(Self::Exited).or_else(|| signal.map(Self::Killed))
+    }
 }
 
 /// A command that has ended.
@@ -285,7 +293,7 @@ impl Pumps {
     }
 
     fn output(&self) -> MutexGuard<'_, OutputCollector> {
-        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.output)
     }
 
     /// The summary of the output, if it contains the final event.
@@ -313,7 +321,7 @@ impl Pumps {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                     Err(_) => break,
                 };
-                keep(&mut output.lock().unwrap_or_else(PoisonError::into_inner), piece);
+                keep(&mut lock(&output), piece);
                 bytes.fetch_add(piece.len() as u64, Ordering::Relaxed);
                 // If nothing reads the runner's output anymore, the agent must not notice.
                 open = open && {

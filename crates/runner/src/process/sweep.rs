@@ -35,20 +35,12 @@ pub(super) fn adopt_orphans() {
 pub(super) fn reap(leader: Pid) -> Option<Status> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     if let Ok(Some(status)) = rustix::process::waitid(WaitId::Pid(leader), options) {
-        return match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Some(Status::Exited(code)),
-            (_, Some(signal)) => Some(Status::Killed(signal)),
-            _ => None,
-        };
+        return Status::of(status.exit_status(), status.terminating_signal());
     }
     while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
         // The leader ended between the two calls.
         if pid == leader {
-            return match (status.exit_status(), status.terminating_signal()) {
-                (Some(code), _) => Some(Status::Exited(code)),
-                (_, Some(signal)) => Some(Status::Killed(signal)),
-                _ => None,
-            };
+            return Status::of(status.exit_status(), status.terminating_signal());
         }
     }
     None

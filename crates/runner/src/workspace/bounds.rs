@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::lock;
+
 /// The limits of one walk.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits<'a> {
@@ -66,7 +68,7 @@ impl<'a> Bounds<'a> {
 
     /// Ends the walk. The first reason is kept.
     pub(super) fn give_up(&self, why: &str) {
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| why.to_owned());
+        lock(&self.why).get_or_insert_with(|| why.to_owned());
         self.given_up.store(true, Ordering::Relaxed);
     }
 

@@ -10,6 +10,8 @@ pub mod git;
 pub mod ignore;
 pub mod metadata;
 pub mod state_dir;
+#[cfg(test)]
+mod test_workspace;
 mod walk;
 
 use std::{os::fd::OwnedFd, path::Path};
@@ -20,6 +22,7 @@ use rustix::{
     fs::{Access, AtFlags, FileType, Mode, OFlags, Stat},
     io::Errno,
 };
+use sha2::{Digest, Sha256};
 
 /// Flags for opening a folder.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -116,4 +119,14 @@ fn may_change(parent: &OwnedFd, name: &[u8], stat: &Stat) -> bool {
 
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
+}
+
+/// A hash over parts, each with its length, so that no two lists of parts have the same hash.
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
 }

@@ -20,6 +20,17 @@ pub const RUNNER: &str = env!("CARGO_BIN_EXE_agentloop-runner");
 /// The maximum time of a step of a test, even on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
+/// The task's uid.
+pub const UID: &str = "7c9e6679-7425-40de-944b-e07fc1f90ae7";
+
+/// The folder with the records of the task's iterations, in the folder of a [`TestPod`].
+pub const RECORDS: &str = "workspace/.agentloop/task-7c9e6679-7425-40de-944b-e07fc1f90ae7/iterations";
+
+/// A record of iteration 7, which is the one that runs unless a test sets another.
+pub fn record(name: &str) -> String {
+    format!("{RECORDS}/0007/{name}")
+}
+
 /// Stands for a pod: inputs, scratch folder, workspace and termination log.
 pub struct TestPod {
     folder: tempfile::TempDir,
@@ -60,7 +71,7 @@ impl TestPod {
         let workspace = folder.path().join("workspace");
         let context = json!({
             "version": 1,
-            "task": {"namespace": "default", "name": "task", "uid": "7c9e6679-7425-40de-944b-e07fc1f90ae7"},
+            "task": {"namespace": "default", "name": "task", "uid": UID},
             "iteration": 7, "maxIterations": 10, "attempt": 0,
             "workspace": workspace,
             "loopContext": "InPrompt", "policy": "Gate",

@@ -11,6 +11,8 @@ use agentloop_contract::{
 };
 use regex_lite::Regex;
 
+use super::first_chars;
+
 /// Lines that say that something failed, but never what.
 const CONSTANT: &[&str] = &[
     // make, ninja, just, task
@@ -61,7 +63,7 @@ fn compile(patterns: &[&str]) -> Vec<Regex> {
 }
 
 fn matches(patterns: &[Regex], line: &str) -> bool {
-    let start = line.char_indices().nth(LINE_CHARS).map_or(line, |(end, _)| line.get(..end).unwrap_or(line));
+    let start = first_chars(line, LINE_CHARS);
     patterns.iter().any(|pattern| pattern.is_match(start))
 }
 

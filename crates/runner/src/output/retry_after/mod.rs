@@ -10,6 +10,7 @@ mod zone;
 use jiff::{SignedDuration, Timestamp, civil, tz::TimeZone};
 
 pub use self::fields::{Reset, fields};
+use super::first_chars;
 
 /// Words that precede a time, in lower case.
 const WORDS: &[&str] = &[
@@ -44,7 +45,7 @@ pub fn find(text: &str, now: Timestamp) -> Option<Timestamp> {
     WORDS.iter().find_map(|word| {
         lower.match_indices(word).find_map(|(at, _)| {
             let rest = lower.get(at + word.len()..)?;
-            after_word(rest.get(..rest.char_indices().nth(WINDOW).map_or(rest.len(), |(i, _)| i))?, now)
+            after_word(first_chars(rest, WINDOW), now)
         })
     })
 }

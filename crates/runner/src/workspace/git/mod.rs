@@ -10,10 +10,11 @@ mod refs;
 use std::os::fd::OwnedFd;
 
 use rustix::{fs::FileType, io::Errno};
-use sha2::{Digest, Sha256};
 
 use self::index::{Index, IndexError};
-use super::{bounds::Bounds, ignore::IgnoreRules, join, kind, names, open_below, open_folder, read_file};
+use super::{
+    bounds::Bounds, digest, ignore::IgnoreRules, join, kind, names, open_below, open_folder, read_file,
+};
 
 /// The maximum size of an index or of `packed-refs`. For a larger file the answer is "unknown".
 pub(super) const LARGE: usize = 128 << 20;
@@ -382,13 +383,4 @@ impl<'a> GitState<'a> {
             }
         }
     }
-}
-
-fn digest(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
 }

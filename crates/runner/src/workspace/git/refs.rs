@@ -7,8 +7,8 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{DEPTH, GitState, LARGE, MAX_NAMES, REFS_BYTES, SMALL, digest};
-use crate::workspace::{bounds::Bounds, names, open_below, open_folder, read_file};
+use super::{DEPTH, GitState, LARGE, MAX_NAMES, REFS_BYTES, SMALL};
+use crate::workspace::{bounds::Bounds, digest, names, open_below, open_folder, read_file};
 
 /// References and their targets.
 #[derive(Default)]

@@ -131,6 +131,62 @@ fn patterns_are_read_as_git_reads_them() {
 }
 
 #[test]
+fn what_git_ignores_is_ignored_and_nothing_else() {
+    let patterns = [
+        "*.o",
+        "/a",
+        "b/",
+        "c/d",
+        "**/e",
+        "f/**",
+        "g/**/h",
+        "!keep*",
+        "[!x]1",
+        "\\#x",
+        "i*/j",
+        "*/k",
+        "?l",
+        "**",
+        "m**n",
+        "a/*",
+        "!a/keep",
+        "[[:upper:]]x",
+        "o ",
+        "p\\ ",
+        "\\!q",
+        "[z-a]",
+        "[]r]s",
+        "/**/t",
+        "u/**/",
+        "***/t",
+        "q/****",
+        "q/[ab/c]/b",
+        "q\\/c",
+        "q/**\\/b",
+        "q/[a/b",
+        "\\/a",
+        "[a-c--d]",
+        "[[:alpha:]-x]1",
+    ];
+    let names = [
+        "a", "b", "c", "d", "e", "f", "g", "h", "x.o", "keep.o", "x1", "y1", "#x", "ij", "j", "k", "ll",
+        "mxn", "Xx", "o", "p ", "!q", "rs", "]s", "t", "u", "keep",
+    ];
+    let repository = repository();
+    let mut paths: Vec<String> = names.map(str::to_owned).into();
+    for top in ["a", "b", "c", "f", "g", "u", "ij"] {
+        paths.extend(names.map(|name| format!("q/{top}/{name}")));
+        paths.extend(names.map(|name| format!("D{top}/{name}")));
+    }
+    for pattern in patterns {
+        for extra in ["", "*.o\n!keep.o\n"] {
+            let text = format!("{extra}{pattern}\n");
+            assert_eq!(by_us(&text, &paths), by_git(repository.path(), &text, &paths), "for {text:?}");
+        }
+    }
+}
+
+#[test]
 fn if_the_ignore_crate_reads_patterns_differently_git_agrees_with_us() {
     let (repository, paths) = (repository(), paths());
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(400));

@@ -28,6 +28,7 @@ use sha2::{Digest, Sha256};
 use super::{
     FILE,
     bounds::{Bounds, Limits},
+    digest,
     fingerprint::Sum,
     git, names, open_folder, read_open,
 };
@@ -320,15 +321,6 @@ fn attributes(file: &OwnedFd) -> Result<[u8; 32], Errno> {
         hash.update(digest(&[name, value.get(..length).unwrap_or_default()]));
     }
     Ok(hash.finalize().into())
-}
-
-fn digest(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
 }
 
 #[cfg(test)]

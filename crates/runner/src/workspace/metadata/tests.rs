@@ -1,48 +1,15 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
-    path::PathBuf,
-    process::Command,
     sync::atomic::AtomicBool,
 };
 
 use super::*;
-use crate::workspace;
-
-/// A workspace that is removed at the end of the test.
-struct TestWorkspace(tempfile::TempDir);
+use crate::workspace::{self, test_workspace::TestWorkspace};
 
 impl TestWorkspace {
-    fn new() -> Self {
-        Self(tempfile::tempdir().expect("temporary folder"))
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> &Self {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().expect("parent")).expect("folder");
-        fs::write(path, text).expect("write");
-        self
-    }
-
-    #[track_caller]
-    fn sh(&self, script: &str) {
-        let output = Command::new("sh")
-            .args(["-ec", script])
-            .current_dir(self.0.path())
-            .envs([("GIT_CONFIG_GLOBAL", "/dev/null"), ("GIT_CONFIG_NOSYSTEM", "1")])
-            .envs([("GIT_AUTHOR_NAME", "a"), ("GIT_AUTHOR_EMAIL", "a@example.com")])
-            .envs([("GIT_COMMITTER_NAME", "a"), ("GIT_COMMITTER_EMAIL", "a@example.com")])
-            .output()
-            .expect("sh");
-        assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
     /// A workspace with a repository of one commit.
-    fn repository() -> Self {
+    fn with_repository() -> Self {
         let space = Self::new();
         space.write("a.txt", "a").write("b.txt", "b").write("node_modules/x/index.js", "1");
         space.sh("git init -q -b main; echo node_modules >.gitignore; git add .; git commit -qm one");
@@ -52,7 +19,7 @@ impl TestWorkspace {
     /// Whether a script touches nothing.
     #[track_caller]
     fn untouched_after(&self, script: &str) -> bool {
-        let root = workspace::open(self.0.path()).expect("open");
+        let root = workspace::open(self.root()).expect("open");
         let before = MetadataSnapshot::before(&root, Limits::default());
         assert_eq!(before.incomplete(), None);
         self.sh(script);
@@ -62,7 +29,7 @@ impl TestWorkspace {
 
 #[test]
 fn reading_touches_nothing() {
-    let space = TestWorkspace::repository();
+    let space = TestWorkspace::with_repository();
     symlink("a.txt", space.path("link")).expect("link");
     assert!(space.untouched_after("true"));
     assert!(space.untouched_after("cat a.txt link; ls -laR . ; grep -r x . || true; git log; git diff"));
@@ -95,7 +62,7 @@ fn every_write_touches() {
         "git hash-object -w b.txt /etc/hostname >/dev/null",
         "touch -d 1999-01-01 .",
     ] {
-        assert!(!TestWorkspace::repository().untouched_after(script), "{script}");
+        assert!(!TestWorkspace::with_repository().untouched_after(script), "{script}");
     }
 }
 
@@ -110,7 +77,7 @@ fn the_same_length_and_time_do_not_hide_an_immediate_touch() {
 #[test]
 fn a_git_status_that_refreshes_the_index_touches_nothing() {
     for version in ["2", "4"] {
-        let space = TestWorkspace::repository();
+        let space = TestWorkspace::with_repository();
         space.sh(&format!("git update-index --index-version {version}; touch -d 2001-01-01 a.txt"));
         let index = fs::metadata(space.path(".git/index")).and_then(|file| file.modified()).expect("time");
         assert!(space.untouched_after("git status"));
@@ -121,10 +88,10 @@ fn a_git_status_that_refreshes_the_index_touches_nothing() {
 
 #[test]
 fn a_git_status_in_a_linked_worktree_in_a_submodule_or_with_sha256_touches_nothing() {
-    let space = TestWorkspace::repository();
+    let space = TestWorkspace::with_repository();
     space.sh("git worktree add -q .trees/one; touch -d 2001-01-01 .trees/one/a.txt");
     assert!(space.untouched_after("git -C .trees/one status"));
-    let space = TestWorkspace::repository();
+    let space = TestWorkspace::with_repository();
     space.sh("git init -q -b main /tmp/$$-sub; git -C /tmp/$$-sub commit -q --allow-empty -m x; \
          git -c protocol.file.allow=always submodule --quiet add /tmp/$$-sub sub; rm -rf /tmp/$$-sub; \
          echo x >sub/x; git -C sub add x; touch -d 2001-01-01 sub/x");
@@ -150,13 +117,13 @@ fn another_index_and_a_change_behind_a_rewritten_index_are_detected() {
         // Without a rewritten index, the folder's times count.
         "echo x >.git/note; rm .git/note",
     ] {
-        assert!(!TestWorkspace::repository().untouched_after(script), "{script}");
+        assert!(!TestWorkspace::with_repository().untouched_after(script), "{script}");
     }
 }
 
 #[test]
 fn attributes_do_not_hide_behind_a_rewritten_index() {
-    let space = TestWorkspace::repository();
+    let space = TestWorkspace::with_repository();
     let set = |path: &str, value: &[u8]| {
         let flags = rustix::fs::XattrFlags::empty();
         rustix::fs::setxattr(space.path(path), "user.agent", value, flags)
@@ -164,7 +131,7 @@ fn attributes_do_not_hide_behind_a_rewritten_index() {
     if set(".git", b"before") == Err(Errno::NOTSUP) {
         return;
     }
-    let root = workspace::open(space.0.path()).expect("open");
+    let root = workspace::open(space.root()).expect("open");
     for path in [".git", ".git/index"] {
         space.sh("touch -d 2001-01-01 a.txt");
         let before = MetadataSnapshot::before(&root, Limits::default());
@@ -176,7 +143,7 @@ fn attributes_do_not_hide_behind_a_rewritten_index() {
 
 #[test]
 fn a_split_index_is_compared_as_a_file() {
-    let space = TestWorkspace::repository();
+    let space = TestWorkspace::with_repository();
     space.sh("git update-index --split-index");
     assert!(space.untouched_after("true"));
     assert!(!space.untouched_after("touch .git/index"));
@@ -188,7 +155,7 @@ fn what_cannot_be_read_is_not_untouched() {
     for name in 0..50 {
         space.write(&format!("d{name}/f"), "1");
     }
-    let root = workspace::open(space.0.path()).expect("open");
+    let root = workspace::open(space.root()).expect("open");
     let whole = MetadataSnapshot::before(&root, Limits::default());
     assert!(whole.is_untouched(&MetadataSnapshot::after(&root, Limits::default())));
     for limits in [
@@ -217,7 +184,7 @@ fn only_a_folder_that_its_owner_could_open_again_fails_the_snapshot() {
     let space = TestWorkspace::new();
     space.write("d/f", "1");
     fs::set_permissions(space.path("d"), fs::Permissions::from_mode(0o000)).expect("mode");
-    let root = workspace::open(space.0.path()).expect("open");
+    let root = workspace::open(space.root()).expect("open");
     let snapshot = MetadataSnapshot::before(&root, Limits::default());
     // Root can read it; any other owner could open it again.
     let is_root = rustix::process::geteuid().is_root();

@@ -2,7 +2,7 @@
 
 use std::{
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc::Receiver},
+    sync::{Arc, Mutex, atomic::Ordering, mpsc::Receiver},
 };
 
 use rustix::{
@@ -11,11 +11,15 @@ use rustix::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::workspace::{
-    FILE,
-    bounds::Bounds,
-    fingerprint::{Entry, Fingerprint},
-    may_change,
+use crate::{
+    lock,
+    workspace::{
+        FILE,
+        bounds::Bounds,
+        digest,
+        fingerprint::{Entry, Fingerprint},
+        may_change,
+    },
 };
 
 /// How much memory the kept entries may take.
@@ -32,7 +36,7 @@ pub(super) fn read_files(receiver: &Mutex<Receiver<Batch>>, shared: &Bounds<'_>)
     let mut print = Print::new(shared);
     let mut buffer = vec![0; 128 << 10];
     loop {
-        let batch = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let batch = lock(receiver).recv();
         let Ok(batch) = batch else { return print.whole };
         for (name, path, stat) in batch.files {
             if !shared.may_continue() {
@@ -151,10 +155,5 @@ impl<'a> Print<'a> {
 }
 
 pub(super) fn hash(path: &[u8], kind: &str, mode: u32, content: &[u8]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in [path, kind.as_bytes(), &mode.to_le_bytes(), content] {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
-    }
-    hash.finalize().into()
+    digest(&[path, kind.as_bytes(), &mode.to_le_bytes(), content])
 }
