@@ -1,4 +1,4 @@
-//! Whatever a pod or a task says, it is read and decided on: nothing in it ends the operator.
+//! The decision never panics, whatever a pod or a task contains.
 
 use crate::support::{after, done, merge, observed, rate_limited, task, worked};
 use agentloop_contract::report::Change;
@@ -24,7 +24,7 @@ const NUMBERS: &[i64] = &[i64::MIN, i64::MAX, -2_147_483_648, 2_147_483_647, -1,
 
 const WORDS: &[&str] = &["Running", "Pending", "Succeeded", "Always", "OOMKilled", "NewWord"];
 
-/// A task with a claim, and its pod after it has ended, with something in every field that is read.
+/// A task with an active iteration, and its pod after it has ended. Every field that is read has a value.
 fn seed(message: &str) -> (Value, Value) {
     let time = "2026-11-22T10:00:00Z";
     let mut whole = serde_json::to_value(task(&json!({ "ttlSecondsAfterSucceeded": 5 }))).unwrap();
@@ -132,7 +132,7 @@ fn decided(task: &AgentTask, pods: &[Pod], now: Timestamp, configuration: &Confi
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
-    fn no_pod_and_no_task_makes_a_decision_panic(
+    fn no_pod_and_no_task_causes_a_panic(
         report in proptest::sample::select(vec![worked(), done(), rate_limited(Change::Unchanged, Some(Timestamp::MAX))]),
         in_task in changes(),
         in_pod in changes(),
@@ -152,7 +152,7 @@ proptest! {
 }
 
 #[test]
-fn the_longest_and_the_shortest_grace_period_are_read() {
+fn extreme_grace_periods_are_accepted() {
     for grace in [i64::MIN, i64::MAX, -1] {
         for deletion in TIMES {
             let (task, mut pod) = seed("");

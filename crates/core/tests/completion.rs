@@ -1,11 +1,11 @@
-//! A completion that is edited while an iteration runs: the pod's report answers the old one.
+//! A completion that is edited while an iteration runs: the report is about the old one.
 
 use crate::support::{Simulation, done, failed_with, worked};
 use agentloop_contract::report::{Report, Verified};
 use agentloop_core::api::Phase;
 use serde_json::{Value, json};
 
-/// A report that every policy would take for done.
+/// A report that completes the task under every policy.
 fn done_by_any_rule() -> Report {
     let verify = Verified { passed: true, exit_code: Some(0), timed_out: false, last_lines: Vec::new() };
     Report { verify: Some(verify), ..done() }
@@ -40,7 +40,7 @@ fn a_completion_that_no_pod_was_asked_for_completes_nothing() {
                 assert_eq!(sim.phase(), Phase::Succeeded, "{before} was put back");
                 continue;
             }
-            assert_eq!(sim.active(), Some((2, 0)), "{before} became {after}: the loop goes on");
+            assert_eq!(sim.active(), Some((2, 0)), "{before} became {after}: the loop continues");
             sim.end(&done_by_any_rule());
             sim.reconcile();
             assert_eq!(sim.phase(), Phase::Succeeded, "{after} was asked for");
@@ -49,7 +49,7 @@ fn a_completion_that_no_pod_was_asked_for_completes_nothing() {
 }
 
 #[test]
-fn a_verify_command_that_is_added_or_taken_away_is_another_completion() {
+fn a_verify_command_that_is_added_or_removed_makes_another_completion() {
     let verify = json!({ "verify": { "command": ["make", "e2e"] } });
     for (before, after) in [(json!({}), verify.clone()), (verify, json!({ "verify": null }))] {
         let mut sim = Simulation::new(&json!({ "completion": before }));
@@ -78,7 +78,7 @@ fn a_goal_that_is_edited_while_an_iteration_runs_is_not_reached_by_it() {
 }
 
 #[test]
-fn what_says_the_same_in_other_words_is_no_other_completion() {
+fn a_completion_that_spells_out_the_defaults_is_the_same_completion() {
     let mut sim = Simulation::new(&json!({}));
     sim.reconcile();
     sim.run();
@@ -89,7 +89,7 @@ fn what_says_the_same_in_other_words_is_no_other_completion() {
 }
 
 #[test]
-fn a_failure_is_a_failure_whatever_completes_the_task_by_now() {
+fn a_failed_agent_fails_the_task_even_if_the_completion_has_changed() {
     let mut sim = Simulation::new(&json!({ "failOnExitCodes": [1] }));
     sim.reconcile();
     sim.run();
@@ -100,7 +100,7 @@ fn a_failure_is_a_failure_whatever_completes_the_task_by_now() {
 }
 
 #[test]
-fn the_pod_of_an_older_operator_is_judged_by_the_spec_alone() {
+fn only_the_spec_decides_about_the_pod_of_an_older_operator() {
     let mut sim = Simulation::new(&json!({}));
     sim.reconcile();
     sim.run();

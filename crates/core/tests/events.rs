@@ -1,4 +1,4 @@
-//! Which changes of a status are worth an Event.
+//! Which changes of a status cause an Event.
 
 use agentloop_core::{
     api::{AgentTaskStatus, Phase, WaitReason, Waiting},
@@ -24,7 +24,7 @@ fn waiting(reason: WaitReason) -> AgentTaskStatus {
 }
 
 #[track_caller]
-fn tells(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus, warning: bool, reason: &str) {
+fn causes(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus, warning: bool, reason: &str) {
     let message = after.message.clone().unwrap();
     assert_eq!(
         events_of_change(before, after),
@@ -33,24 +33,24 @@ fn tells(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus, warning: boo
 }
 
 #[track_caller]
-fn is_silent(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) {
+fn causes_none(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) {
     assert_eq!(events_of_change(before, after), []);
 }
 
 #[test]
-fn the_first_iteration_is_announced_and_no_other() {
+fn only_the_first_iteration_has_an_event() {
     let running = status(Phase::Running, "Running");
     let fresh = AgentTaskStatus { start_time: None, ..status(Phase::Pending, "Pending") };
-    tells(None, &running, false, "LoopStarted");
-    tells(Some(&fresh), &running, false, "LoopStarted");
-    is_silent(Some(&running), &running);
-    is_silent(Some(&waiting(WaitReason::ImagePullFailed)), &running);
-    is_silent(None, &AgentTaskStatus::default());
-    is_silent(None, &fresh);
+    causes(None, &running, false, "LoopStarted");
+    causes(Some(&fresh), &running, false, "LoopStarted");
+    causes_none(Some(&running), &running);
+    causes_none(Some(&waiting(WaitReason::ImagePullFailed)), &running);
+    causes_none(None, &AgentTaskStatus::default());
+    causes_none(None, &fresh);
 }
 
 #[test]
-fn every_stop_is_announced_once_by_a_reason_of_its_own() {
+fn every_stop_has_one_event_with_its_own_reason() {
     let running = status(Phase::Running, "Running");
     for (phase, reason, warning, event) in [
         (Phase::Succeeded, "Completed", false, "LoopSucceeded"),
@@ -60,21 +60,21 @@ fn every_stop_is_announced_once_by_a_reason_of_its_own() {
         (Phase::Failed, "ExitCode", true, "LoopFailed"),
     ] {
         let stopped = status(phase, reason);
-        tells(Some(&running), &stopped, warning, event);
+        causes(Some(&running), &stopped, warning, event);
         let counted = AgentTaskStatus { iterations: 7, ..stopped.clone() };
-        is_silent(Some(&stopped), &counted);
+        causes_none(Some(&stopped), &counted);
     }
 }
 
 #[test]
-fn the_same_phase_for_another_reason_is_announced() {
-    tells(
+fn the_same_phase_for_another_reason_has_an_event() {
+    causes(
         Some(&status(Phase::CircuitOpen, "NoChange")),
         &status(Phase::CircuitOpen, "SameError"),
         true,
         "CircuitOpen",
     );
-    tells(
+    causes(
         Some(&waiting(WaitReason::ImagePullFailed)),
         &waiting(WaitReason::RateLimited),
         false,
@@ -83,15 +83,15 @@ fn the_same_phase_for_another_reason_is_announced() {
 }
 
 #[test]
-fn a_loop_that_was_held_is_resumed() {
-    for held in [Phase::IterationLimitReached, Phase::CircuitOpen, Phase::Failed, Phase::Suspended] {
-        tells(Some(&status(held, "held")), &status(Phase::Running, "goes on"), false, "LoopResumed");
+fn a_loop_that_was_stopped_or_suspended_is_resumed() {
+    for before in [Phase::IterationLimitReached, Phase::CircuitOpen, Phase::Failed, Phase::Suspended] {
+        causes(Some(&status(before, "before")), &status(Phase::Running, "running"), false, "LoopResumed");
     }
 }
 
 #[test]
-fn a_wait_warns_where_a_person_must_do_something() {
+fn a_wait_is_a_warning_only_if_a_person_must_act() {
     let running = status(Phase::Running, "Running");
-    tells(Some(&running), &waiting(WaitReason::PromptMissing), true, "PromptMissing");
-    tells(Some(&running), &waiting(WaitReason::RateLimited), false, "RateLimited");
+    causes(Some(&running), &waiting(WaitReason::PromptMissing), true, "PromptMissing");
+    causes(Some(&running), &waiting(WaitReason::RateLimited), false, "RateLimited");
 }

@@ -1,4 +1,4 @@
-//! What pods tell, as the kubelet, the scheduler and the garbage collector write them.
+//! What the operator reads from pods that the kubelet, the scheduler and the garbage collector have written.
 
 use crate::support::{after, done, exited, interrupted, merge, timed_out, worked};
 use agentloop_contract::report::{Change, End, Report};
@@ -104,7 +104,7 @@ fn never_started(more: &Value, words: &str) {
 }
 
 #[test]
-fn a_pod_tells_whose_it_is_and_which_attempt() {
+fn a_pod_shows_its_owner_and_its_attempt() {
     let facts = PodFacts::of(&pod(&json!({})));
     assert!(facts.is_attempt("task-uid", 3, 1));
     assert!(
@@ -122,7 +122,7 @@ fn a_pod_tells_whose_it_is_and_which_attempt() {
 }
 
 #[test]
-fn a_pod_that_a_label_alone_calls_ours_is_not_ours() {
+fn a_label_alone_does_not_make_a_pod_ours() {
     let facts = PodFacts::of(&pod(&json!({ "metadata": { "ownerReferences": null } })));
     assert!(!facts.belongs_to("task-uid"));
     let owner = json!([{ "apiVersion": "v1", "kind": "X", "name": "x", "uid": "task-uid" }]);
@@ -131,7 +131,7 @@ fn a_pod_that_a_label_alone_calls_ours_is_not_ours() {
 }
 
 #[test]
-fn an_unreadable_number_is_no_iteration() {
+fn a_label_that_is_no_number_names_no_iteration() {
     let facts =
         PodFacts::of(&pod(&json!({ "metadata": { "labels": { "agentloop.dev/iteration": "many" } } })));
     assert_eq!(facts.iteration, 0);
@@ -140,7 +140,7 @@ fn an_unreadable_number_is_no_iteration() {
 // === Proof that the agent never started ===
 
 #[test]
-fn a_container_that_still_waits_in_a_pod_that_failed_never_started() {
+fn a_container_that_still_waits_in_a_failed_pod_never_started() {
     let waits = json!({ "waiting": { "reason": "PodInitializing" } });
     let init = json!([{
         "name": "fetch", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
@@ -184,12 +184,12 @@ fn a_container_that_was_never_found_never_started() {
 }
 
 #[test]
-fn a_container_that_was_lost_while_it_ran_is_no_proof() {
+fn a_container_that_was_lost_while_it_ran_is_no_proof_that_it_never_started() {
     let used_to_run = json!({ "terminated": {
         "exitCode": 137, "reason": "ContainerStatusUnknown", "startedAt": null, "finishedAt": null,
         "message": "The container could not be located when the pod was deleted.  The container used to be Running",
     } });
-    // As seen in apecloud/kubeblocks#8027: the state alone is that of a container that never was.
+    // As seen in apecloud/kubeblocks#8027: the state alone looks like that of a container that never existed.
     let mut lost = agent(&not_found());
     merge(&mut lost, &json!({ "lastState": used_to_run, "restartCount": 1 }));
     assert_eq!(
@@ -204,7 +204,7 @@ fn a_container_that_was_lost_while_it_ran_is_no_proof() {
     let mut lost = agent(&not_found());
     merge(&mut lost, &json!({ "restartCount": 1 }));
     ran(&json!({ "status": { "phase": "Failed", "containerStatuses": [lost] } }));
-    // The node restarted: it waits to be made again.
+    // The node restarted: the container waits to be created again.
     let mut lost = agent(&json!({ "waiting": { "reason": "ContainerCreating" } }));
     merge(&mut lost, &json!({ "lastState": used_to_run, "restartCount": 1 }));
     ran(&json!({ "status": { "phase": "Failed", "containerStatuses": [lost] } }));
@@ -212,7 +212,7 @@ fn a_container_that_was_lost_while_it_ran_is_no_proof() {
 }
 
 #[test]
-fn a_pod_whose_agent_cannot_be_told_is_no_proof() {
+fn a_pod_without_a_recognizable_agent_is_no_proof_that_it_never_started() {
     let other = json!({ "spec": { "containers": [{ "name": "main", "command": ["/vault/env", "agent"] }] } });
     let end = ran(&both(&in_phase("Failed", &terminated(1, "Error", "")), &other));
     assert_eq!((end.report, end.exit_code), (None, None));
@@ -223,7 +223,7 @@ fn a_pod_whose_agent_cannot_be_told_is_no_proof() {
 }
 
 #[test]
-fn the_garbage_collectors_word_proves_nothing_of_a_bound_pod() {
+fn the_garbage_collector_proves_nothing_about_a_bound_pod() {
     let by_gc = json!({ "status": { "phase": "Failed", "conditions": [
         { "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC" },
     ] } });
@@ -239,7 +239,7 @@ fn the_garbage_collectors_word_proves_nothing_of_a_bound_pod() {
 // === Deletion ===
 
 #[test]
-fn a_deleting_pod_that_was_never_bound_has_ended() {
+fn a_deleted_pod_that_was_never_bound_has_ended() {
     let unbound = json!({ "spec": { "nodeName": "" } });
     never_started(
         &both(&deleted("2026-11-22T10:00:00Z", 0), &unbound),
@@ -249,7 +249,7 @@ fn a_deleting_pod_that_was_never_bound_has_ended() {
 }
 
 #[test]
-fn a_deleting_pod_that_is_bound_has_not_ended_until_its_kubelet_says_so() {
+fn a_deleted_pod_that_is_bound_has_not_ended_until_its_kubelet_says_so() {
     let deletion = deleted("2026-11-22T10:00:30Z", 30);
     let running = json!({ "running": { "startedAt": "2026-11-22T10:00:00Z" } });
     assert_eq!(state(&both(&in_phase("Running", &running), &deletion)), PodState::Running);
@@ -259,7 +259,7 @@ fn a_deleting_pod_that_is_bound_has_not_ended_until_its_kubelet_says_so() {
 }
 
 #[test]
-fn who_is_deleted_or_evicted_while_the_agent_runs_is_disrupted() {
+fn a_pod_that_is_deleted_or_evicted_while_its_agent_runs_is_disrupted() {
     let deletion = deleted("2026-11-22T10:05:29Z", 30);
     let end = ran(&both(&reported(143, &interrupted(Change::Changed)), &deletion));
     assert!(end.disrupted);
@@ -275,7 +275,7 @@ fn who_is_deleted_or_evicted_while_the_agent_runs_is_disrupted() {
 }
 
 #[test]
-fn a_disruption_after_the_agent_had_ended_is_none() {
+fn a_pod_that_is_deleted_after_its_agent_has_ended_is_not_disrupted() {
     let late = deleted("2026-11-22T10:06:00Z", 30);
     assert!(!ran(&both(&in_phase("Failed", &terminated(139, "Error", "")), &late)).disrupted);
     let late = json!({ "status": { "conditions": [{
@@ -288,7 +288,7 @@ fn a_disruption_after_the_agent_had_ended_is_none() {
 // === How an agent that ran has ended ===
 
 #[test]
-fn an_out_of_memory_kill_is_told_by_its_reason() {
+fn an_out_of_memory_kill_is_recognized_by_its_reason() {
     let end = ran(&in_phase("Failed", &terminated(137, "OOMKilled", "")));
     assert_eq!((end.exit_code, end.reason.as_deref(), end.disrupted), (Some(137), Some("OOMKilled"), false));
     assert_eq!((end.started, end.finished), (Some(after(0)), Some(after(300))));
@@ -324,7 +324,7 @@ fn a_report_counts_with_the_exit_code_that_goes_with_it() {
 }
 
 #[test]
-fn a_report_that_was_forged_and_its_runner_killed_is_none() {
+fn a_forged_report_of_a_killed_runner_does_not_count() {
     for (report, code) in [
         (done(), 137),
         (done(), 1),
@@ -342,7 +342,7 @@ fn a_report_that_was_forged_and_its_runner_killed_is_none() {
 }
 
 #[test]
-fn a_report_that_is_cut_or_is_none_is_none() {
+fn a_truncated_report_does_not_count() {
     let whole = done().encode(3072, None).unwrap();
     let newer = whole.replacen("\"version\":1", "\"version\":2", 1);
     let tail = whole.get(10..).unwrap();

@@ -1,4 +1,4 @@
-//! What agentloop puts into the agent's pod, and how it stays out of the way of what is there.
+//! What agentloop adds to the agent's pod without disturbing what the template has.
 
 use crate::support::{default_thresholds, injection, means, task};
 use agentloop_contract::context::Context;
@@ -49,7 +49,7 @@ fn context(pod: &Value) -> Context {
 }
 
 #[test]
-fn our_variables_stand_first_and_the_key_last_and_none_twice() {
+fn our_variables_come_first_and_the_key_last_and_none_twice() {
     let env = json!([
         { "name": "AGENTLOOP_REPORT_KEY", "value": "mine" },
         { "name": "GOAL", "value": "$(AGENTLOOP_PROMPT_FILE)" },
@@ -74,7 +74,7 @@ fn our_variables_stand_first_and_the_key_last_and_none_twice() {
     let without = build(&json!({})).unwrap();
     assert!(
         !env_names(&without).contains(&"AGENTLOOP_PROMPT_FILE"),
-        "a task without a prompt has no file of it"
+        "a task without a prompt has no prompt file"
     );
     let from = json!({ "promptFrom": { "secretKeyRef": { "name": "n", "key": "k" } } });
     assert!(env_names(&build(&from).unwrap()).contains(&"AGENTLOOP_PROMPT_FILE"));
@@ -100,7 +100,7 @@ fn the_key_is_expanded_nowhere_in_the_agents_container() {
 }
 
 #[test]
-fn the_runner_keeps_the_agent_from_privileges_unless_its_container_has_them() {
+fn the_runner_denies_the_agent_new_privileges_unless_its_container_has_them() {
     let may_not = |security: Value| {
         context(&with_agent(&json!({ "securityContext": security })).unwrap()).no_new_privileges
     };
@@ -140,7 +140,7 @@ fn settings_reach_the_runner() {
 }
 
 #[test]
-fn a_template_that_mounts_the_workspace_itself_is_taken_as_it_is() {
+fn a_template_that_mounts_the_workspace_itself_is_left_as_it_is() {
     let mounts = |more: Value| -> Vec<(String, String)> {
         let pod = with_agent(&json!({ "volumeMounts": more })).unwrap();
         let text = |value: &Value| value.as_str().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Whole loops: how far they go, what stops them, and what makes them go on.
+//! Whole loops: how far they run, what stops them, and what resumes them.
 
 use crate::support::{
     Simulation, after, done, exited, failed_with, idled, rate_limited, timed_out, unauthenticated, worked,
@@ -49,7 +49,7 @@ fn an_edit_that_does_not_raise_the_limit_starts_nothing() {
 }
 
 #[test]
-fn an_ordinary_iteration_costs_one_write_of_the_status() {
+fn an_ordinary_iteration_takes_one_write_of_the_status() {
     let mut sim = Simulation::new(&json!({}));
     sim.reconcile();
     let before = sim.writes;
@@ -91,20 +91,20 @@ fn a_limit_that_escaped_validation_never_means_unlimited() {
 }
 
 #[test]
-fn a_configuration_lowered_in_mid_loop_stops_the_loop() {
+fn a_lowered_configuration_stops_a_loop_after_its_active_iteration() {
     let mut sim = Simulation::new(&json!({}));
     sim.iterate_times(4, &worked());
     sim.configure(&[("defaultMaxIterations", "3")]);
     sim.reconcile();
-    assert_eq!(sim.active(), Some((5, 0)), "what was claimed lawfully runs");
-    assert_eq!(sim.status().max_iterations, Some(10), "the limit that it was claimed under");
+    assert_eq!(sim.active(), Some((5, 0)), "the active iteration continues");
+    assert_eq!(sim.status().max_iterations, Some(10), "the limit under which it was started");
     sim.iterate(&worked());
     assert_eq!((sim.phase(), sim.iterations()), (Phase::IterationLimitReached, 5));
     assert_eq!(sim.status().max_iterations, Some(3));
 }
 
 #[test]
-fn a_limit_edited_while_an_iteration_runs_is_shown_at_once() {
+fn a_limit_that_is_edited_while_an_iteration_runs_is_shown_immediately() {
     let mut sim = Simulation::new(&json!({}));
     sim.reconcile();
     sim.run();
@@ -114,7 +114,7 @@ fn a_limit_edited_while_an_iteration_runs_is_shown_at_once() {
 }
 
 #[test]
-fn a_configuration_raised_starts_no_stopped_loop() {
+fn a_raised_configuration_resumes_no_stopped_loop() {
     let mut sim = Simulation::new(&json!({}));
     sim.configure(&[("defaultMaxIterations", "2")]);
     sim.iterate_times(2, &worked());
@@ -123,9 +123,9 @@ fn a_configuration_raised_starts_no_stopped_loop() {
     sim.restart();
     sim.reconcile();
     assert_eq!(sim.status(), stopped, "limit and thresholds are frozen while stopped");
-    sim.edit(&json!({ "prompt": "go on" }));
+    sim.edit(&json!({ "prompt": "continue" }));
     sim.reconcile();
-    assert_eq!(sim.active(), Some((3, 0)), "a changed spec takes the rules again");
+    assert_eq!(sim.active(), Some((3, 0)), "a changed spec applies the rules again");
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn three_iterations_without_a_change_open_the_circuit() {
     sim.iterate(&idled());
     sim.iterate(&worked());
     sim.iterate_times(2, &idled());
-    assert_eq!(sim.phase(), Phase::Running, "a change in between starts the streak again");
+    assert_eq!(sim.phase(), Phase::Running, "a change in between resets the streak");
     sim.iterate(&idled());
     assert_eq!((sim.phase(), sim.reason().as_str()), (Phase::CircuitOpen, "NoChange"));
     assert_eq!(sim.status().stop.unwrap().reason, StopReason::NoChange);
@@ -145,7 +145,7 @@ fn three_iterations_without_a_change_open_the_circuit() {
 }
 
 #[test]
-fn five_iterations_with_the_same_error_open_the_circuit_though_files_change() {
+fn five_iterations_with_the_same_error_open_the_circuit_even_if_files_change() {
     let mut sim = Simulation::new(&json!({}));
     sim.iterate_times(2, &stuck("test a fails"));
     sim.iterate(&stuck("09:59: test b fails"));
@@ -169,7 +169,7 @@ fn an_iteration_without_an_error_ends_the_streak_of_the_same_error() {
 }
 
 #[test]
-fn an_open_circuit_closes_by_a_threshold_above_the_streak() {
+fn a_threshold_above_the_streak_closes_the_circuit() {
     let mut sim = Simulation::new(&json!({}));
     sim.iterate_times(3, &idled());
     sim.edit(&json!({ "breaker": { "noChangeThreshold": 3 } }));
@@ -183,7 +183,7 @@ fn an_open_circuit_closes_by_a_threshold_above_the_streak() {
 }
 
 #[test]
-fn an_open_circuit_closes_by_a_new_token_with_streaks_at_zero() {
+fn a_new_token_closes_the_circuit_and_resets_the_streaks() {
     for (report, times) in [(idled(), 3), (stuck("test a fails"), 5)] {
         let mut sim = Simulation::new(&json!({}));
         sim.iterate_times(times, &report);
@@ -214,7 +214,7 @@ fn a_token_lifts_the_circuit_but_not_the_limit() {
 }
 
 #[test]
-fn a_threshold_lowered_below_the_streak_stops_at_the_next_verdict() {
+fn a_threshold_that_is_lowered_below_the_streak_applies_when_the_iteration_ends() {
     let mut sim = Simulation::new(&json!({}));
     sim.iterate_times(2, &idled());
     sim.edit(&json!({ "breaker": { "noChangeThreshold": 1 }, "prompt": null }));
@@ -227,7 +227,7 @@ fn a_threshold_lowered_below_the_streak_stops_at_the_next_verdict() {
 }
 
 #[test]
-fn a_failed_task_goes_on_by_a_new_token_alone() {
+fn only_a_new_token_resumes_a_failed_task() {
     let bad_exit = Report { exit_code: Some(42), ..worked() };
     for (report, cause) in [(bad_exit, "ExitCode"), (unauthenticated(), "Unauthenticated")] {
         let mut sim = Simulation::new(&json!({ "failOnExitCodes": [42] }));
@@ -241,15 +241,15 @@ fn a_failed_task_goes_on_by_a_new_token_alone() {
         sim.edit(&json!({ "suspend": false }));
         sim.reconcile();
         assert_eq!((sim.phase(), sim.created.len()), (Phase::Failed, 1));
-        assert_eq!(sim.requeue_at, None, "time alone mends nothing");
-        sim.edit(&json!({ "resetToken": "mended" }));
+        assert_eq!(sim.requeue_at, None, "time alone fixes nothing");
+        sim.edit(&json!({ "resetToken": "fixed" }));
         sim.reconcile();
         assert_eq!(sim.active(), Some((2, 0)));
     }
 }
 
 #[test]
-fn done_comes_before_a_refused_credential_and_that_before_the_breaker() {
+fn done_takes_precedence_over_a_refused_credential_and_that_over_the_breaker() {
     let mut sim = Simulation::new(&json!({ "breaker": { "sameErrorThreshold": 1 } }));
     sim.iterate(&Report { provider_refused: unauthenticated().provider_refused, ..done() });
     assert_eq!(sim.phase(), Phase::Succeeded);
@@ -264,7 +264,7 @@ fn done_comes_before_a_refused_credential_and_that_before_the_breaker() {
 }
 
 #[test]
-fn a_timeout_is_charged_judged_by_its_change_and_an_error_of_its_own() {
+fn a_timeout_is_charged_and_counts_as_an_error_and_as_its_change() {
     let mut sim = Simulation::new(&json!({ "breaker": { "noChangeThreshold": 2 } }));
     sim.iterate_times(4, &timed_out(Change::Changed));
     let status = sim.status();
@@ -276,7 +276,7 @@ fn a_timeout_is_charged_judged_by_its_change_and_an_error_of_its_own() {
 }
 
 #[test]
-fn containers_that_are_killed_without_a_word_count_and_trip_the_breaker() {
+fn agents_that_are_killed_without_a_report_are_charged_and_open_the_circuit() {
     let mut sim = Simulation::new(&json!({}));
     for _ in 0..5 {
         sim.reconcile();
@@ -286,11 +286,11 @@ fn containers_that_are_killed_without_a_word_count_and_trip_the_breaker() {
     let status = sim.status();
     assert_eq!((status.phase, status.iterations), (Some(Phase::CircuitOpen), 5));
     assert_eq!(status.history[0].error.as_deref(), Some("OOMKilled (exit code 137)"));
-    assert_eq!(status.breaker.consecutive_no_change, 0, "nothing is known of the workspace");
+    assert_eq!(status.breaker.consecutive_no_change, 0, "nothing is known about the workspace");
 }
 
 #[test]
-fn a_breaker_sees_the_same_error_through_whatever_length_its_signature_has() {
+fn the_breaker_recognizes_the_same_error_if_its_signature_is_long() {
     let mut sim = Simulation::new(&json!({}));
     let error = Error { signature: "s".repeat(190), summary: "test a fails".to_owned() };
     sim.iterate_times(5, &Report { error: Some(error), ..worked() });
@@ -306,7 +306,7 @@ fn the_history_is_newest_first_and_ten_long() {
 }
 
 #[test]
-fn the_newest_entry_of_the_history_keeps_all_its_words_and_older_ones_the_first() {
+fn the_newest_entry_of_the_history_keeps_its_whole_text_and_older_ones_the_beginning() {
     let gate = agentloop_contract::completion_gate::CompletionGate {
         reason: Some("r".repeat(300)),
         progress: Some("half of it".to_owned()),
@@ -350,7 +350,7 @@ fn usage_is_added_up_over_all_iterations() {
 }
 
 #[test]
-fn a_verified_task_is_done_by_the_verify_command_alone() {
+fn only_the_verify_command_completes_a_verified_task() {
     use agentloop_contract::report::Verified;
     let verified = |passed| Verified {
         passed,
@@ -361,7 +361,7 @@ fn a_verified_task_is_done_by_the_verify_command_alone() {
     let spec = json!({ "completion": { "policy": "Verify", "verify": { "command": ["true"] } } });
     let mut sim = Simulation::new(&spec);
     sim.iterate(&Report { verify: Some(verified(false)), ..done() });
-    assert_eq!(sim.phase(), Phase::Running, "the agent's own word does not count");
+    assert_eq!(sim.phase(), Phase::Running, "what the agent reports does not count");
     sim.iterate(&Report { verify: Some(verified(true)), ..failed_with("x") });
     assert_eq!(sim.phase(), Phase::Succeeded);
     let mut sim = Simulation::new(&json!({ "completion": { "policy": "ExitCode" } }));

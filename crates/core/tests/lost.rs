@@ -1,4 +1,4 @@
-//! A claimed pod that is gone: created where it may never have been, charged where it may have run.
+//! The active iteration's pod is missing: it is created if it never started, and charged if it may have run.
 
 use crate::support::{self, after, observed, task_at};
 use agentloop_core::{
@@ -12,7 +12,7 @@ fn active(waiting: &Value) -> AgentTask {
     task_at(&json!({}), &support::active(&json!({ "waiting": waiting })))
 }
 
-/// A wait that has lasted for so many seconds.
+/// A wait that has lasted for this many seconds.
 fn waits(reason: WaitReason, seconds: i64) -> Value {
     json!({ "reason": reason, "startTime": after(-seconds).to_string() })
 }
@@ -30,12 +30,12 @@ fn is_charged(decision: &Decision) {
 }
 
 #[test]
-fn a_pod_that_was_never_let_start_is_created() {
+fn a_pod_that_was_never_started_is_created() {
     assert_eq!(decided(&active(&Value::Null), false, false).actions, [Action::CreatePod]);
 }
 
 #[test]
-fn a_pod_that_this_process_let_start_is_charged_once_the_server_says_that_it_is_gone() {
+fn a_pod_that_this_process_started_is_charged_once_the_api_server_says_that_it_is_gone() {
     let task = active(&Value::Null);
     let first = decided(&task, true, false);
     assert_eq!((first.status, first.actions), (None, vec![Action::ReadPod]));
@@ -43,20 +43,20 @@ fn a_pod_that_this_process_let_start_is_charged_once_the_server_says_that_it_is_
 }
 
 #[test]
-fn a_pod_that_vanishes_from_a_lost_node_is_charged_whoever_let_it_start() {
+fn a_pod_that_vanishes_from_a_lost_node_is_charged_whoever_started_it() {
     let task = active(&waits(WaitReason::NodeLost, 1800));
     assert_eq!(decided(&task, false, false).actions, [Action::ReadPod]);
     is_charged(&decided(&task, false, true));
 }
 
 #[test]
-fn a_wait_that_is_not_about_the_pod_does_not_keep_it_from_being_looked_for() {
+fn a_wait_for_something_else_does_not_delay_the_read_of_a_started_pod() {
     let mut waiting = waits(WaitReason::PodRejected, 60);
     waiting["retryTime"] = json!(after(300).to_string());
     assert_eq!(decided(&active(&waiting), true, false).actions, [Action::ReadPod]);
 }
 
-/// The claimed pod was read and is there, but its owner or its labels say that it is not this task's.
+/// The active pod was read and exists, but its owner or its labels say that it does not belong to this task.
 fn estranged(task: &AgentTask) -> Decision {
     let message = "pod x-3-0 belonged to this task".to_owned();
     let refused = Some(Obstacle { reason: WaitReason::NameConflict, message });
@@ -64,7 +64,7 @@ fn estranged(task: &AgentTask) -> Decision {
 }
 
 #[test]
-fn a_pod_that_is_no_longer_the_tasks_is_waited_for_and_not_read_all_the_time() {
+fn a_pod_that_no_longer_belongs_to_the_task_is_waited_for_and_not_read_all_the_time() {
     let mut task = active(&Value::Null);
     let decision = estranged(&task);
     let status = decision.status.expect("a wait");
@@ -83,7 +83,7 @@ fn a_pod_that_is_no_longer_the_tasks_is_waited_for_and_not_read_all_the_time() {
 }
 
 #[test]
-fn that_its_node_was_lost_is_not_forgotten_while_its_pod_is_no_longer_the_tasks() {
+fn a_lost_node_is_not_forgotten_while_the_pod_does_not_belong_to_the_task() {
     let mut task = active(&waits(WaitReason::NodeLost, 60));
     let decision = estranged(&task);
     let waiting = decision.status.clone().unwrap().waiting.unwrap();

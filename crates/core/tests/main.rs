@@ -1,9 +1,11 @@
-//! The rules, tested as one program: it links once.
+//! The tests of the rules, as one program that is linked once.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod arbitrary;
 mod completion;
+mod conditions;
+mod configuration;
 mod events;
 mod facts;
 mod generated;
@@ -17,16 +19,20 @@ mod order;
 mod outcome;
 mod pod;
 mod properties;
+mod provider;
 mod reports;
 mod runner;
 mod schema;
 mod served;
 mod stopped;
 mod support;
+mod suspend;
+mod sync_cleanup;
+mod sync_create;
 mod sync_memory;
 mod sync_orphans;
-mod sync_pods;
 mod sync_pvc;
+mod sync_start;
 mod sync_status;
 mod uninstall;
 mod versions;

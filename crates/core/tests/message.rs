@@ -1,4 +1,4 @@
-//! What a stop says, and that every command in it really makes the loop go on.
+//! The messages of stops and waits. Every command in a message really resumes the loop.
 
 use crate::support::{Simulation, after, done, failed_with, idled, kubelet, merge, unauthenticated, worked};
 use agentloop_contract::{
@@ -24,9 +24,9 @@ fn commands(message: &str) -> Vec<Value> {
     found
 }
 
-/// Every command of the present message, each tried in a sim of its own, makes the loop claim.
+/// Every command of the present message, each run in its own simulation, starts the next iteration.
 #[track_caller]
-fn every_command_goes_on(build: impl Fn() -> Simulation, first: impl Fn(&mut Simulation)) {
+fn every_command_resumes(build: impl Fn() -> Simulation, first: impl Fn(&mut Simulation)) {
     let sim = build();
     let message = sim.message();
     let count = commands(&message).len();
@@ -51,7 +51,7 @@ fn stopped_at_limit(spec: &Value, config: &[(&str, &str)], times: usize) -> Simu
 }
 
 #[test]
-fn the_limits_message_is_what_was_promised() {
+fn the_message_at_the_limit_has_the_command_that_raises_it() {
     let sim = stopped_at_limit(&json!({}), &[], 10);
     assert_eq!(
         sim.message(),
@@ -66,21 +66,21 @@ fn the_limits_message_is_what_was_promised() {
 }
 
 #[test]
-fn a_higher_limit_goes_on() {
-    every_command_goes_on(|| stopped_at_limit(&json!({ "maxIterations": 10 }), &[], 10), |_| {});
-    every_command_goes_on(|| stopped_at_limit(&json!({}), &[("defaultMaxIterations", "3")], 3), |_| {});
+fn a_higher_limit_resumes_the_loop() {
+    every_command_resumes(|| stopped_at_limit(&json!({ "maxIterations": 10 }), &[], 10), |_| {});
+    every_command_resumes(|| stopped_at_limit(&json!({}), &[("defaultMaxIterations", "3")], 3), |_| {});
 }
 
 #[test]
-fn the_limit_that_is_suggested_is_not_above_the_hard_limit() {
+fn the_suggested_limit_is_not_above_the_hard_limit() {
     let sim = stopped_at_limit(&json!({ "maxIterations": 30 }), &[], 30);
     assert_eq!(commands(&sim.message()), [json!({ "spec": { "maxIterations": 50 } })]);
-    every_command_goes_on(|| stopped_at_limit(&json!({ "maxIterations": 30 }), &[], 30), |_| {});
+    every_command_resumes(|| stopped_at_limit(&json!({ "maxIterations": 30 }), &[], 30), |_| {});
 }
 
 #[test]
-fn where_the_hard_limit_binds_an_administrator_comes_first() {
-    // Among these, tasks that ask for the very number that would be suggested.
+fn at_the_hard_limit_an_administrator_must_act_first() {
+    // Some of these tasks ask for the very number that would be suggested.
     for asked in [4, 5, 8, 9, 100, 10_000] {
         let build = || stopped_at_limit(&json!({ "maxIterations": asked }), &[("hardLimit", "4")], 4);
         let message = build().message();
@@ -88,16 +88,16 @@ fn where_the_hard_limit_binds_an_administrator_comes_first() {
             message.contains("the hard limit of 4 applies: an administrator must first raise hardLimit"),
             "{message}"
         );
-        every_command_goes_on(build, |sim| {
+        every_command_resumes(build, |sim| {
             sim.configure(&[("hardLimit", "50")]);
             sim.reconcile();
-            assert_eq!(sim.phase(), Phase::IterationLimitReached, "a configuration starts nothing");
+            assert_eq!(sim.phase(), Phase::IterationLimitReached, "a configuration resumes nothing");
         });
     }
 }
 
 #[test]
-fn at_the_most_that_a_task_may_ask_for_the_suggested_change_is_allowed_and_is_one() {
+fn at_the_largest_limit_the_suggested_change_is_valid_and_changes_something() {
     for (count, asked, change) in [
         (600, Some(10_000), json!({ "maxIterations": 1200 })),
         (600, Some(1200), json!({ "maxIterations": 1201 })),
@@ -124,7 +124,7 @@ fn at_the_most_that_a_task_may_ask_for_the_suggested_change_is_allowed_and_is_on
 }
 
 #[test]
-fn a_limit_that_was_lowered_below_the_count_is_told_and_lifted() {
+fn a_limit_that_was_lowered_below_the_count_is_named_and_can_be_raised() {
     let build = || {
         let mut sim = Simulation::new(&json!({ "maxIterations": 20 }));
         sim.iterate_times(12, &worked());
@@ -135,11 +135,11 @@ fn a_limit_that_was_lowered_below_the_count_is_told_and_lifted() {
     };
     let message = build().message();
     assert!(message.starts_with("stopped after 13 iterations (max: 10); the limit was lowered"), "{message}");
-    every_command_goes_on(build, |_| {});
+    every_command_resumes(build, |_| {});
 }
 
 #[test]
-fn an_open_circuit_tells_its_evidence_and_both_ways_on() {
+fn an_open_circuit_names_its_evidence_and_both_ways_to_resume() {
     let build = || {
         let mut sim = Simulation::new(&json!({}));
         sim.configure(&[("noChangeThreshold", "4")]);
@@ -155,7 +155,7 @@ fn an_open_circuit_tells_its_evidence_and_both_ways_on() {
          -p '{\"spec\":{\"resetToken\":\"after-4\"}}' or with a higher threshold: kubectl -n dev patch agt/x --type merge \
          -p '{\"spec\":{\"breaker\":{\"noChangeThreshold\":8}}}'"
     );
-    every_command_goes_on(build, |_| {});
+    every_command_resumes(build, |_| {});
     let same_error = || {
         let mut sim = Simulation::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
         sim.iterate_times(2, &Report { error: Some(Error::new("it's broken; don't \"panic\"")), ..worked() });
@@ -163,11 +163,11 @@ fn an_open_circuit_tells_its_evidence_and_both_ways_on() {
         sim
     };
     assert!(same_error().message().contains("ended with the same error (threshold 2, from the task's spec)"));
-    every_command_goes_on(same_error, |_| {});
+    every_command_resumes(same_error, |_| {});
 }
 
 #[test]
-fn where_the_limit_is_reached_too_each_command_raises_it_as_far_as_the_hard_limit_lets_it() {
+fn if_the_limit_is_reached_as_well_each_command_raises_it_up_to_the_hard_limit() {
     for (hard, more) in
         [("50", json!({ "maxIterations": 6 })), ("4", json!({ "maxIterations": 4 })), ("3", json!({}))]
     {
@@ -188,7 +188,7 @@ fn where_the_limit_is_reached_too_each_command_raises_it_as_far_as_the_hard_limi
 }
 
 #[test]
-fn done_is_told_with_the_agents_own_words() {
+fn success_quotes_the_agents_reason() {
     let mut sim = Simulation::new(&json!({}));
     sim.iterate(&done());
     assert_eq!(sim.message(), "done after 1 iteration: \"all tests pass\"");
@@ -202,7 +202,7 @@ fn done_is_told_with_the_agents_own_words() {
 }
 
 #[test]
-fn a_token_that_is_suggested_was_never_used() {
+fn a_suggested_token_was_never_used() {
     for used in ["after-3", "after-3-again", "something"] {
         for is_removed in [false, true] {
             let build = || {
@@ -215,13 +215,13 @@ fn a_token_that_is_suggested_was_never_used() {
                 assert_eq!(sim.phase(), Phase::CircuitOpen);
                 sim
             };
-            every_command_goes_on(build, |_| {});
+            every_command_resumes(build, |_| {});
         }
     }
 }
 
 #[test]
-fn a_failed_task_tells_why_and_goes_on_by_its_command() {
+fn a_failed_task_names_the_cause_and_its_command_resumes_it() {
     let credential = || {
         let mut sim = Simulation::new(&json!({}));
         sim.iterate(&unauthenticated());
@@ -232,14 +232,14 @@ fn a_failed_task_tells_why_and_goes_on_by_its_command() {
         message.starts_with("stopped after 1 iteration: the model provider refused the credential"),
         "{message}"
     );
-    every_command_goes_on(credential, |_| {});
+    every_command_resumes(credential, |_| {});
     let exit_code = || {
         let mut sim = Simulation::new(&json!({ "failOnExitCodes": [42] }));
         sim.iterate(&Report { exit_code: Some(42), ..worked() });
         sim
     };
     assert!(exit_code().message().contains("the agent exited with code 42, which is in failOnExitCodes"));
-    every_command_goes_on(exit_code, |_| {});
+    every_command_resumes(exit_code, |_| {});
     let twice = || {
         let mut sim = credential();
         sim.patch(&commands(&sim.message())[0]);
@@ -247,11 +247,11 @@ fn a_failed_task_tells_why_and_goes_on_by_its_command() {
         sim
     };
     assert_eq!(twice().iterations(), 2);
-    every_command_goes_on(twice, |_| {});
+    every_command_resumes(twice, |_| {});
 }
 
 #[test]
-fn a_suspended_task_goes_on_by_its_command() {
+fn the_command_of_a_suspended_task_resumes_it() {
     let build = || {
         let mut sim = Simulation::new(&json!({}));
         sim.iterate(&worked());
@@ -261,7 +261,7 @@ fn a_suspended_task_goes_on_by_its_command() {
         sim
     };
     assert!(build().message().starts_with("suspended after 1 iteration; to resume: "));
-    every_command_goes_on(build, |_| {});
+    every_command_resumes(build, |_| {});
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_message_with_the_longest_names_and_errors_keeps_its_commands_whole() {
 }
 
 #[test]
-fn waits_say_what_goes_on_when_and_how() {
+fn a_wait_names_its_cause_and_the_next_try() {
     let mut sim = Simulation::new(&json!({}));
     sim.reconcile();
     sim.fail_to_start();
@@ -289,7 +289,7 @@ fn waits_say_what_goes_on_when_and_how() {
 }
 
 #[test]
-fn a_running_task_says_which_iteration_of_how_many_runs_in_which_pod() {
+fn a_running_task_names_its_iteration_the_limit_and_the_pod() {
     let mut sim = Simulation::new(&json!({ "maxIterations": 7 }));
     sim.iterate(&worked());
     sim.run();
@@ -298,20 +298,20 @@ fn a_running_task_says_which_iteration_of_how_many_runs_in_which_pod() {
 }
 
 #[test]
-fn a_limit_above_the_hard_limit_is_told_with_both_numbers() {
-    let told = |asked: i32| {
+fn a_limit_above_the_hard_limit_is_shown_with_both_numbers() {
+    let shown = |asked: i32| {
         let mut sim = Simulation::new(&json!({ "maxIterations": asked }));
         sim.reconcile();
         let condition = sim.status().conditions.into_iter().find(|c| c.type_ == "LimitClamped").unwrap();
         (condition.status, condition.message)
     };
     let words = "maxIterations is 60, but the hard limit of 50 applies; an administrator can raise hardLimit in the operator's configuration";
-    assert_eq!(told(60), ("True".to_owned(), words.to_owned()));
-    assert_eq!(told(50), ("False".to_owned(), String::new()));
+    assert_eq!(shown(60), ("True".to_owned(), words.to_owned()));
+    assert_eq!(shown(50), ("False".to_owned(), String::new()));
 }
 
 #[test]
-fn each_wait_says_what_is_wrong_and_what_goes_on() {
+fn each_wait_names_its_cause_and_what_ends_it() {
     use WaitReason::{
         ConfigInvalid, ImagePullFailed, NameConflict, NodeLost, Paused, PodRejected, PreviousPodRunning,
         PromptMissing,
@@ -357,7 +357,7 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
     ] {
         let mut status = sim.status();
         let message = Some("because".to_owned());
-        // What runs in the pod may have said it.
+        // It may be text of what runs in the pod.
         let is_theirs = matches!(reason, StartFailed | RateLimited | ProviderUnavailable);
         let because = if is_theirs { "\"because\"" } else { "because" };
         let retry_time = Some(Time(after(60)));
@@ -370,8 +370,8 @@ fn each_wait_says_what_is_wrong_and_what_goes_on() {
 }
 
 #[test]
-fn who_waits_for_an_image_is_told_the_cure_of_that_image_alone() {
-    let told = |list: &str, container: &str| {
+fn a_wait_for_an_image_names_the_remedy_for_that_image_only() {
+    let shown = |list: &str, container: &str| {
         let mut sim = Simulation::new(&json!({}));
         sim.reconcile();
         let waiting = json!({ "waiting": { "reason": "ErrImagePull", "message": "not found" } });
@@ -382,11 +382,11 @@ fn who_waits_for_an_image_is_told_the_cure_of_that_image_alone() {
         sim.message()
     };
     assert_eq!(
-        told("initContainerStatuses", "agentloop-install"),
+        shown("initContainerStatuses", "agentloop-install"),
         "iteration 1 is waiting: an image cannot be pulled: the runner's image, for container agentloop-install: not found; continues when the image can be pulled, or with another runner.image in the operator's Helm values"
     );
     assert_eq!(
-        told("containerStatuses", "agent"),
+        shown("containerStatuses", "agent"),
         "iteration 1 is waiting: an image cannot be pulled: container agent: not found; continues when the image can be pulled, or with another image in spec.template"
     );
 }
@@ -418,7 +418,7 @@ fn what_an_agent_says_is_never_taken_for_a_command_of_ours() {
 }
 
 #[test]
-fn an_agent_that_started_elsewhere_and_changed_nothing_is_said_to_have() {
+fn an_agent_that_changed_nothing_outside_the_workspace_is_named() {
     let idle = Report { started_in: Some("/app".to_owned()), ..crate::support::idled() };
     let mut sim = Simulation::new(&json!({ "breaker": { "noChangeThreshold": 2 } }));
     for phase in [Phase::Running, Phase::CircuitOpen] {
@@ -429,5 +429,5 @@ fn an_agent_that_started_elsewhere_and_changed_nothing_is_said_to_have() {
     }
     let mut worked = Simulation::new(&json!({}));
     worked.iterate(&Report { started_in: Some("/app".to_owned()), ..crate::support::worked() });
-    assert!(!worked.message().contains("/app"), "it found its way");
+    assert!(!worked.message().contains("/app"), "it changed the workspace");
 }

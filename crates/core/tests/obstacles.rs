@@ -1,4 +1,4 @@
-//! What stands in the way of a pod that has not started, and which pods must not start at all.
+//! What keeps a pod from starting, and which pods must not start at all.
 
 use crate::support::merge;
 use agentloop_core::{
@@ -49,7 +49,7 @@ fn a_pod_without_a_status_has_no_obstacle_yet() {
 }
 
 #[test]
-fn the_schedulers_word_is_passed_on() {
+fn the_schedulers_message_is_passed_on() {
     let words = "0/3 nodes are available: 3 Insufficient cpu.";
     assert_eq!(
         obstacle(&unscheduled("Unschedulable", words)),
@@ -63,7 +63,7 @@ fn the_schedulers_word_is_passed_on() {
 }
 
 #[test]
-fn only_gates_of_others_are_an_obstacle() {
+fn only_scheduling_gates_of_others_are_an_obstacle() {
     let gates = |names: &[&str]| {
         let gates: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
         let mut pod =
@@ -88,7 +88,7 @@ fn an_image_that_cannot_be_pulled_is_named_with_its_container() {
     }
 }
 
-/// A pod with these volumes, one of whose containers waits for an image, in these words.
+/// The message for a pod with these volumes, one of whose containers waits for an image with this message.
 fn image_waits(volumes: &Value, list: &str, container: &str, words: &str) -> String {
     let mut waits = container_waits(list, "ImagePullBackOff", words);
     waits["status"][list][0]["name"] = json!(container);
@@ -101,7 +101,7 @@ fn image_waits(volumes: &Value, list: &str, container: &str, words: &str) -> Str
 }
 
 #[test]
-fn the_runners_image_is_told_from_the_templates_in_both_ways_into_the_pod() {
+fn the_runners_image_is_distinguished_from_the_templates_whichever_way_it_is_injected() {
     let copied = json!([{ "name": "agentloop-bin", "emptyDir": {} }]);
     let words = "Back-off pulling image \"example/runner:1\"";
     assert_eq!(
@@ -127,7 +127,7 @@ fn the_runners_image_is_told_from_the_templates_in_both_ways_into_the_pod() {
 }
 
 #[test]
-fn a_container_that_cannot_be_made_is_a_start_that_fails() {
+fn a_container_that_cannot_be_created_is_a_failed_start() {
     let waits =
         container_waits("containerStatuses", "CreateContainerConfigError", "secret \"key\" not found");
     let (reason, message) = obstacle(&waits).unwrap();
@@ -136,7 +136,7 @@ fn a_container_that_cannot_be_made_is_a_start_that_fails() {
 }
 
 #[test]
-fn events_tell_a_missing_prompt_from_a_missing_volume() {
+fn events_distinguish_a_missing_prompt_from_a_missing_volume() {
     let prompt =
         format!("MountVolume.SetUp failed for volume \"{INPUT_VOLUME}\" : references non-existent key");
     let found =
@@ -156,7 +156,7 @@ fn events_tell_a_missing_prompt_from_a_missing_volume() {
 }
 
 #[test]
-fn a_pod_that_webhooks_could_make_run_twice_is_unfit() {
+fn a_pod_that_webhooks_could_make_run_twice_is_rejected() {
     let rejected = |more: &Value| PodFacts::of(&pod(more)).rejected;
     assert_eq!(rejected(&json!({})), None);
     let containers = |list: &str, container: &Value| {

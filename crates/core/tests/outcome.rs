@@ -1,4 +1,4 @@
-//! How an iteration is judged: the specification's table row by row, and what comes first.
+//! The outcome of an attempt: the specification's table row by row, and what takes precedence.
 
 use crate::support::{
     after, done, exited, failed_with, idled, interrupted, rate_limited, spec, timed_out, unauthenticated,
@@ -15,19 +15,19 @@ use agentloop_core::{
 };
 use serde_json::{Value, json};
 
-fn judged(more: &Value, end: AgentEnd) -> AttemptOutcome {
+fn outcome_of(more: &Value, end: AgentEnd) -> AttemptOutcome {
     attempt_outcome(&spec(more), None, &Ending::Ran(Box::new(end)))
 }
 
 #[track_caller]
 fn charged(more: &Value, end: AgentEnd) -> Charge {
-    match judged(more, end) {
+    match outcome_of(more, end) {
         AttemptOutcome::Charged(charge) => *charge,
         other => panic!("{other:?} is not charged"),
     }
 }
 
-fn told(report: &Report) -> AgentEnd {
+fn with_report(report: &Report) -> AgentEnd {
     AgentEnd { exit_code: report.container_exit_code(), report: Some(report.clone()), ..AgentEnd::default() }
 }
 
@@ -47,9 +47,9 @@ fn error(charge: &Charge) -> &str {
 }
 
 #[test]
-fn what_the_kubelet_tells_of_times_and_codes_is_kept_with_a_report_and_without() {
+fn times_and_codes_of_the_kubelet_are_kept_with_and_without_a_report() {
     let (started, finished) = (Some(after(10)), Some(after(70)));
-    for end in [silent(137), told(&worked())] {
+    for end in [silent(137), with_report(&worked())] {
         let exit_code = end.exit_code;
         let charge = charged(&json!({}), AgentEnd { started, finished, ..end });
         assert_eq!((charge.exit_code, charge.started, charge.finished), (exit_code, started, finished));
@@ -66,7 +66,7 @@ fn an_agent_that_ran_is_charged_and_the_streak_follows_the_change() {
         (Change::Unknown, NoChangeStreak::Keep),
     ];
     for (change, streak) in rows {
-        let charge = charged(&json!({}), told(&exited(change)));
+        let charge = charged(&json!({}), with_report(&exited(change)));
         assert_eq!(
             (charge.outcome, charge.no_change, charge.verdict),
             (IterationOutcome::Exited, streak, None)
@@ -76,14 +76,14 @@ fn an_agent_that_ran_is_charged_and_the_streak_follows_the_change() {
 }
 
 #[test]
-fn an_error_is_seen_whether_or_not_the_workspace_changed() {
+fn an_error_counts_whether_or_not_the_workspace_changed() {
     for report in [failed_with("boom"), Report { changed: Change::Unchanged, ..failed_with("boom") }] {
-        assert_eq!(error(&charged(&json!({}), told(&report))), "boom");
+        assert_eq!(error(&charged(&json!({}), with_report(&report))), "boom");
     }
 }
 
 #[test]
-fn no_readable_report_is_charged_with_the_containers_reason_as_the_error() {
+fn without_a_readable_report_the_containers_reason_is_the_error() {
     let end = AgentEnd { reason: Some("OOMKilled".to_owned()), ..silent(137) };
     let charge = charged(&json!({}), end);
     assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::Killed, NoChangeStreak::Keep));
@@ -94,32 +94,32 @@ fn no_readable_report_is_charged_with_the_containers_reason_as_the_error() {
 }
 
 #[test]
-fn a_timeout_is_charged_with_an_error_of_its_own() {
-    let charge = charged(&json!({}), told(&timed_out(Change::Unchanged)));
+fn a_timeout_is_charged_with_its_own_error() {
+    let charge = charged(&json!({}), with_report(&timed_out(Change::Unchanged)));
     assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::TimedOut, NoChangeStreak::Count));
     assert_eq!(error(&charge), "IterationTimeout");
-    let charge = charged(&json!({}), told(&timed_out(Change::Changed)));
+    let charge = charged(&json!({}), with_report(&timed_out(Change::Changed)));
     assert_eq!(charge.no_change, NoChangeStreak::Reset, "a timeout with changes is progress");
     let backstop = charged(&json!({}), AgentEnd { deadline: true, ..silent(137) });
     assert_eq!((backstop.outcome, error(&backstop)), (IterationOutcome::TimedOut, "IterationTimeout"));
 }
 
 #[test]
-fn a_refusal_for_now_is_free_only_where_the_workspace_is_provably_unchanged() {
+fn a_refusal_for_now_is_free_only_if_the_workspace_is_proven_unchanged() {
     let until = Some(after(99));
-    let free = judged(&json!({}), told(&rate_limited(Change::Unchanged, until)));
+    let free = outcome_of(&json!({}), with_report(&rate_limited(Change::Unchanged, until)));
     assert!(matches!(&free, AttemptOutcome::Refused(charge) if charge.refused == Some(until)), "{free:?}");
     for (change, streak) in
         [(Change::Changed, NoChangeStreak::Reset), (Change::Unknown, NoChangeStreak::Keep)]
     {
-        let charge = charged(&json!({}), told(&rate_limited(change, until)));
+        let charge = charged(&json!({}), with_report(&rate_limited(change, until)));
         assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::ProviderRefused, streak));
         assert_eq!((charge.error, charge.refused), (SameErrorStreak::Keep, Some(until)));
     }
 }
 
 #[test]
-fn an_exit_code_that_means_not_now_waits_though_nothing_was_reported() {
+fn an_exit_code_that_means_not_now_waits_even_without_a_report() {
     let charge = charged(&json!({}), silent(75));
     assert_eq!((charge.refused, charge.error), (Some(None), SameErrorStreak::Keep));
     assert_eq!(charged(&json!({ "retryOnExitCodes": [] }), silent(75)).refused, None);
@@ -127,11 +127,11 @@ fn an_exit_code_that_means_not_now_waits_though_nothing_was_reported() {
 }
 
 #[test]
-fn an_agent_that_was_disrupted_is_charged_and_the_streaks_stay() {
+fn a_disrupted_agent_is_charged_and_the_streaks_stay() {
     for (change, streak) in
         [(Change::Changed, NoChangeStreak::Reset), (Change::Unchanged, NoChangeStreak::Keep)]
     {
-        let charge = charged(&json!({}), AgentEnd { disrupted: true, ..told(&interrupted(change)) });
+        let charge = charged(&json!({}), AgentEnd { disrupted: true, ..with_report(&interrupted(change)) });
         assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::Interrupted, streak));
         assert_eq!(charge.error, SameErrorStreak::Keep);
     }
@@ -159,7 +159,7 @@ fn what_the_runner_did_not_execute_is_charged() {
     ];
     for (end, outcome) in rows {
         let report = Report { error: Some(Error::new("why")), ..Report::of(end) };
-        let charge = charged(&json!({}), told(&report));
+        let charge = charged(&json!({}), with_report(&report));
         assert_eq!((charge.outcome, charge.changed, error(&charge)), (outcome, Changed::Unknown, "why"));
     }
 }
@@ -169,7 +169,7 @@ fn what_the_runner_did_not_execute_is_charged() {
 #[test]
 fn the_gate_must_say_ready_and_the_agent_exit_0() {
     let gate = |ready| Some(CompletionGate { ready, ..CompletionGate::default() });
-    let verdict = |report: &Report| charged(&json!({}), told(report)).verdict;
+    let verdict = |report: &Report| charged(&json!({}), with_report(report)).verdict;
     assert_eq!(verdict(&done()), Some(StopReason::Completed));
     assert_eq!(verdict(&worked()), None, "no gate");
     assert_eq!(verdict(&Report { gate: gate(false), ..worked() }), None);
@@ -181,16 +181,16 @@ fn the_gate_must_say_ready_and_the_agent_exit_0() {
 }
 
 #[test]
-fn a_disruption_never_turns_a_success_into_something_else() {
-    let end = AgentEnd { disrupted: true, reason: Some("Evicted".to_owned()), ..told(&done()) };
+fn a_disruption_does_not_undo_a_success() {
+    let end = AgentEnd { disrupted: true, reason: Some("Evicted".to_owned()), ..with_report(&done()) };
     assert_eq!(charged(&json!({}), end).verdict, Some(StopReason::Completed));
 }
 
 #[test]
-fn verify_refuses_what_the_policy_would_take() {
+fn a_failed_verify_overrules_the_policy() {
     for policy in ["Gate", "ExitCode"] {
         let spec = json!({ "completion": { "policy": policy, "verify": { "command": ["t"] } } });
-        let verdict = |verify| charged(&spec, told(&Report { verify, ..done() })).verdict;
+        let verdict = |verify| charged(&spec, with_report(&Report { verify, ..done() })).verdict;
         assert_eq!(verdict(Some(verified(true))), Some(StopReason::Completed));
         assert_eq!(verdict(Some(verified(false))), None);
         assert_eq!(verdict(None), None, "a verify that did not run has not passed");
@@ -198,9 +198,9 @@ fn verify_refuses_what_the_policy_would_take() {
 }
 
 #[test]
-fn the_policy_verify_asks_nobody_else() {
+fn the_policy_verify_depends_on_the_command_only() {
     let spec = json!({ "completion": { "policy": "Verify", "verify": { "command": ["t"] } } });
-    let verdict = |report: Report| charged(&spec, told(&report)).verdict;
+    let verdict = |report: Report| charged(&spec, with_report(&report)).verdict;
     let passes = |report: Report| Report { verify: Some(verified(true)), ..report };
     assert_eq!(verdict(passes(failed_with("x"))), Some(StopReason::Completed));
     assert_eq!(verdict(passes(timed_out(Change::Changed))), Some(StopReason::Completed));
@@ -209,24 +209,24 @@ fn the_policy_verify_asks_nobody_else() {
 }
 
 #[test]
-fn the_policy_exit_code_takes_0_and_nothing_else() {
+fn the_policy_exit_code_accepts_0_only() {
     let spec = json!({ "completion": { "policy": "ExitCode" } });
-    assert_eq!(charged(&spec, told(&idled())).verdict, Some(StopReason::Completed));
-    assert_eq!(charged(&spec, told(&failed_with("x"))).verdict, None);
+    assert_eq!(charged(&spec, with_report(&idled())).verdict, Some(StopReason::Completed));
+    assert_eq!(charged(&spec, with_report(&failed_with("x"))).verdict, None);
 }
 
 // === Failed ===
 
 #[test]
-fn done_comes_before_failed_and_failed_before_a_refusal() {
+fn done_takes_precedence_over_failed_and_failed_over_a_refusal() {
     let spec = json!({ "failOnExitCodes": [1], "completion": {
         "policy": "Verify", "verify": { "command": ["t"] },
     } });
     let passed = Report { verify: Some(verified(true)), ..failed_with("x") };
-    assert_eq!(charged(&spec, told(&passed)).verdict, Some(StopReason::Completed));
-    let refused = charged(&spec, told(&rate_limited(Change::Unchanged, None)));
+    assert_eq!(charged(&spec, with_report(&passed)).verdict, Some(StopReason::Completed));
+    let refused = charged(&spec, with_report(&rate_limited(Change::Unchanged, None)));
     assert_eq!((refused.verdict, refused.refused), (Some(StopReason::ExitCode), None));
-    let credential = charged(&json!({}), told(&unauthenticated()));
+    let credential = charged(&json!({}), with_report(&unauthenticated()));
     assert_eq!(credential.verdict, Some(StopReason::Unauthenticated));
     assert_eq!(charged(&spec, silent(1)).verdict, Some(StopReason::ExitCode), "a report or none");
 }
@@ -236,7 +236,7 @@ fn only_an_agent_that_ended_by_itself_can_fail_by_its_exit_code() {
     let spec = json!({ "failOnExitCodes": [1, 137, 143] });
     for report in [interrupted(Change::Unknown), timed_out(Change::Unknown)] {
         let report = Report { exit_code: Some(1), ..report };
-        assert_eq!(charged(&spec, told(&report)).verdict, None, "{:?}", report.end);
+        assert_eq!(charged(&spec, with_report(&report)).verdict, None, "{:?}", report.end);
     }
     assert_eq!(charged(&spec, AgentEnd { disrupted: true, ..silent(137) }).verdict, None);
     assert_eq!(charged(&spec, AgentEnd { deadline: true, ..silent(137) }).verdict, None);
@@ -244,9 +244,9 @@ fn only_an_agent_that_ended_by_itself_can_fail_by_its_exit_code() {
 }
 
 #[test]
-fn a_command_that_cannot_be_executed_fails_by_the_code_of_a_shell() {
+fn a_command_that_cannot_be_executed_has_the_exit_code_of_a_shell() {
     for code in [126, 127] {
-        let end = AgentEnd { exit_code: Some(code), ..told(&Report::of(End::CommandNotFound)) };
+        let end = AgentEnd { exit_code: Some(code), ..with_report(&Report::of(End::CommandNotFound)) };
         let verdict = |codes: &Value| charged(&json!({ "failOnExitCodes": codes }), end.clone()).verdict;
         assert_eq!(verdict(&json!([code])), Some(StopReason::ExitCode));
         assert_eq!(verdict(&json!([1, 125])), None);
@@ -256,32 +256,36 @@ fn a_command_that_cannot_be_executed_fails_by_the_code_of_a_shell() {
 // === Reports that cannot be believed ===
 
 #[test]
-fn a_report_from_a_container_that_a_signal_ended_completes_nothing_and_frees_nothing() {
+fn a_report_from_a_container_that_a_signal_ended_completes_nothing_and_is_not_free() {
     let verify = json!({ "completion": { "policy": "Verify", "verify": { "command": ["true"] } } });
     let forged = Report { exit_code: Some(137), verify: Some(verified(true)), ..exited(Change::Changed) };
-    assert_eq!(charged(&verify, told(&forged)).verdict, None);
+    assert_eq!(charged(&verify, with_report(&forged)).verdict, None);
     let honest = Report { exit_code: Some(1), ..forged };
-    assert_eq!(charged(&verify, told(&honest)).verdict, Some(StopReason::Completed));
+    assert_eq!(charged(&verify, with_report(&honest)).verdict, Some(StopReason::Completed));
 
     let refusal = Report { exit_code: Some(137), ..rate_limited(Change::Unchanged, None) };
-    assert_eq!(charged(&json!({}), told(&refusal)).outcome, IterationOutcome::ProviderRefused);
+    assert_eq!(charged(&json!({}), with_report(&refusal)).outcome, IterationOutcome::ProviderRefused);
 }
 
 #[test]
-fn an_exit_with_0_over_a_refusal_is_not_done_by_exit_code() {
+fn an_exit_with_0_after_a_refusal_does_not_complete_the_policy_exit_code() {
     let policy = json!({ "completion": { "policy": "ExitCode" } });
     let refused = Report { exit_code: Some(0), ..rate_limited(Change::Unchanged, None) };
-    assert!(matches!(judged(&policy, told(&refused)), AttemptOutcome::Refused { .. }));
-    assert_eq!(charged(&policy, told(&exited(Change::Unchanged))).verdict, Some(StopReason::Completed));
+    assert!(matches!(outcome_of(&policy, with_report(&refused)), AttemptOutcome::Refused { .. }));
+    assert_eq!(
+        charged(&policy, with_report(&exited(Change::Unchanged))).verdict,
+        Some(StopReason::Completed)
+    );
 }
 
 #[test]
-fn an_agent_killed_for_memory_ends_in_that_error_whatever_it_printed_last() {
+fn an_agent_killed_for_memory_has_that_error_whatever_it_printed_last() {
     for line in ["building 1", "linking 2"] {
         let report = Report { exit_code: None, signal: Some(9), ..failed_with(line) };
-        let end = AgentEnd { reason: Some("OOMKilled".to_owned()), exit_code: Some(137), ..told(&report) };
+        let end =
+            AgentEnd { reason: Some("OOMKilled".to_owned()), exit_code: Some(137), ..with_report(&report) };
         let charge = charged(&json!({}), end);
         assert_eq!((charge.outcome, error(&charge)), (IterationOutcome::Killed, "OOMKilled"));
-        assert_eq!(charge.no_change, NoChangeStreak::Reset, "what it changed is known all the same");
+        assert_eq!(charge.no_change, NoChangeStreak::Reset, "what it changed is known anyway");
     }
 }

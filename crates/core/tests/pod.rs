@@ -1,4 +1,4 @@
-//! The pod that is built for an iteration, and the volume claim of a task.
+//! The pod that is built for an iteration, and the PVC of a task.
 
 use crate::support::{default_thresholds, injection, means, merge, spec, task};
 use agentloop_contract::context::Context;
@@ -19,7 +19,7 @@ fn try_build(task: &AgentTask, injection: &Injection) -> Result<Value, InvalidTe
     };
     let streaks = BreakerStatus { consecutive_no_change: 2, ..BreakerStatus::default() };
     let built = pod::build(task, &active, &default_thresholds(&task.spec), &streaks, &[], &means(injection))?;
-    // Whatever was built must be a pod in the API's eyes too.
+    // What was built must be a valid pod.
     serde_json::from_value::<Pod>(built.clone()).unwrap();
     Ok(built)
 }
@@ -46,7 +46,7 @@ fn volume<'a>(pod: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
-fn a_pod_is_inert_held_owned_and_labelled() {
+fn a_pod_is_created_inert_with_finalizer_owner_and_labels() {
     let pod = build(&json!({}));
     assert_eq!(pod["metadata"]["name"], "x-pod-3-1");
     assert_eq!(pod["metadata"]["namespace"], "dev");
@@ -73,7 +73,7 @@ fn a_pod_is_inert_held_owned_and_labelled() {
 }
 
 #[test]
-fn fields_that_our_types_do_not_know_reach_the_server() {
+fn fields_that_our_types_do_not_know_reach_the_api_server() {
     let pod = build_from(&json!({
         "metadata": { "labels": { "team": "a" }, "newMeta": 1 },
         "spec": {
@@ -82,7 +82,7 @@ fn fields_that_our_types_do_not_know_reach_the_server() {
             "dnsPolicy": "None",
         },
     }));
-    // A merge patch in the helper drops nulls, so what is compared is what the task holds.
+    // The helper's merge patch drops nulls, so the task's own template is compared.
     assert_eq!(pod["spec"]["newerThanUs"]["deep"][0], 1);
     assert_eq!(pod["spec"]["containers"][0]["alsoNew"], true);
     assert_eq!((&pod["metadata"]["newMeta"], &pod["spec"]["dnsPolicy"]), (&json!(1), &json!("None")));
@@ -90,7 +90,7 @@ fn fields_that_our_types_do_not_know_reach_the_server() {
 }
 
 #[test]
-fn the_command_is_wrapped_and_the_arguments_are_untouched() {
+fn the_command_is_wrapped_and_the_arguments_stay() {
     let agent = json!({
         "name": "main", "image": "i", "command": ["sh", "-c", "run \"$@\""], "args": ["--", "a b", ""],
         "terminationMessagePath": "/mine", "env": [{ "name": "A", "value": "1" }],
@@ -122,7 +122,7 @@ fn only_the_container_named_agent_is_touched() {
 }
 
 #[test]
-fn a_template_without_an_agent_or_a_command_is_refused_in_words() {
+fn a_template_without_an_agent_or_a_command_is_refused_with_a_reason() {
     let refused = |containers: Value| {
         let task = task(&json!({ "template": { "spec": { "containers": containers } } }));
         try_build(&task, &injection()).unwrap_err().to_string()
@@ -137,7 +137,7 @@ fn a_template_without_an_agent_or_a_command_is_refused_in_words() {
 }
 
 #[test]
-fn what_the_user_has_is_kept_and_ours_is_added() {
+fn what_the_template_has_is_kept_and_ours_is_added() {
     let pod = build_from(&json!({
         "metadata": {
             "finalizers": ["mine.example/keep"],
@@ -160,7 +160,7 @@ fn what_the_user_has_is_kept_and_ours_is_added() {
     assert_eq!(pod["metadata"]["finalizers"], json!(["mine.example/keep", "agentloop.dev/settle"]));
     assert_eq!(names(&pod["spec"]["schedulingGates"]), ["kueue.x-k8s.io/admission", "agentloop.dev/start"]);
     assert_eq!(pod["metadata"]["annotations"]["karpenter.sh/do-not-disrupt"], "false");
-    assert_eq!(pod["metadata"]["labels"]["agentloop.dev/iteration"], "3", "ours are ours");
+    assert_eq!(pod["metadata"]["labels"]["agentloop.dev/iteration"], "3", "our labels win");
     assert_eq!(pod["spec"]["automountServiceAccountToken"], true);
     assert_eq!(pod["spec"]["activeDeadlineSeconds"], 3600 + 30 + 1800);
     let volumes = ["cache", "workspace", "agentloop-bin", "agentloop-input", "agentloop-run"];
@@ -173,7 +173,7 @@ fn what_the_user_has_is_kept_and_ours_is_added() {
 }
 
 #[test]
-fn a_workspace_on_a_claim_of_either_kind_stays_and_no_other() {
+fn a_workspace_persists_on_a_pvc_of_either_kind_only() {
     let template = json!({ "volumeClaimTemplate": { "spec": { "accessModes": ["ReadWriteOnce"] } } });
     let own = json!({ "persistentVolumeClaim": { "claimName": "mine" } });
     for (workspace, stays) in [(template, true), (own, true), (json!({}), false)] {
@@ -183,7 +183,7 @@ fn a_workspace_on_a_claim_of_either_kind_stays_and_no_other() {
 }
 
 #[test]
-fn the_deadline_lies_behind_every_timeout_of_the_runner() {
+fn the_pods_deadline_is_later_than_every_timeout_of_the_runner() {
     let pod = build(&json!({
         "iterationTimeoutSeconds": 100,
         "completion": { "verify": { "command": ["t"], "timeoutSeconds": 50 } },
@@ -192,7 +192,7 @@ fn the_deadline_lies_behind_every_timeout_of_the_runner() {
     assert_eq!(pod["spec"]["activeDeadlineSeconds"], 100 + 50 + 90 + 1800);
     let context = context(&pod);
     assert_eq!(context.iteration_timeout_seconds, 100);
-    assert_eq!(context.grace_seconds, 30, "the runner needs time of its own to report");
+    assert_eq!(context.grace_seconds, 30, "the runner needs some of it to report");
     assert_eq!(context.verify.unwrap().timeout_seconds, 50);
 }
 
@@ -216,7 +216,7 @@ fn the_runner_is_copied_by_a_restricted_init_container() {
 }
 
 #[test]
-fn the_runner_is_mounted_as_an_image_where_the_cluster_can() {
+fn the_runner_is_mounted_as_an_image_if_the_cluster_supports_it() {
     let injection = Injection {
         image: "example/runner:1".to_owned(),
         pull_policy: Some("IfNotPresent".to_owned()),
@@ -230,7 +230,7 @@ fn the_runner_is_mounted_as_an_image_where_the_cluster_can() {
 }
 
 #[test]
-fn a_workspace_is_a_claim_of_the_task_an_existing_one_or_nothing_that_lasts() {
+fn a_workspace_is_a_pvc_of_the_task_an_existing_pvc_or_ephemeral() {
     let pod = build(&json!({ "workspace": { "mountPath": "/src" } }));
     assert_eq!(volume(&pod, "workspace")["emptyDir"], json!({}));
     assert_eq!(pod["spec"]["containers"][0]["volumeMounts"][0]["mountPath"], "/src");
@@ -244,7 +244,7 @@ fn a_workspace_is_a_claim_of_the_task_an_existing_one_or_nothing_that_lasts() {
 }
 
 #[test]
-fn a_claim_is_made_from_its_template_and_owned_only_to_be_deleted_with_the_task() {
+fn a_pvc_is_created_from_its_template_and_owned_only_if_it_is_deleted_with_the_task() {
     let template = json!({
         "metadata": { "labels": { "team": "a" }, "name": "not-mine" },
         "spec": { "accessModes": ["ReadWriteOnce"], "newField": 1 },
@@ -264,7 +264,7 @@ fn a_claim_is_made_from_its_template_and_owned_only_to_be_deleted_with_the_task(
 }
 
 #[test]
-fn a_prompt_is_projected_from_the_pod_itself_or_from_where_it_is_kept() {
+fn a_prompt_is_projected_from_the_pod_itself_or_from_its_source() {
     let sources = |pod: &Value| volume(pod, "agentloop-input")["projected"]["sources"].clone();
     let paths = |source: &Value| -> Vec<String> {
         source["downwardAPI"]["items"]
@@ -289,7 +289,7 @@ fn a_prompt_is_projected_from_the_pod_itself_or_from_where_it_is_kept() {
 }
 
 #[test]
-fn the_runner_is_told_all_it_needs() {
+fn the_context_has_all_that_the_runner_needs() {
     let pod = build(&json!({
         "loopContext": "FileOnly",
         "completion": { "policy": "ExitCode" },
@@ -307,12 +307,8 @@ fn the_runner_is_told_all_it_needs() {
 }
 
 #[test]
-fn a_report_has_its_share_of_what_the_kubelet_keeps_of_a_pod() {
-    assert_eq!(
-        context(&build(&json!({}))).report_limit_bytes,
-        12_288 / 6,
-        "agent and installer, and four more"
-    );
+fn a_report_gets_its_share_of_the_kubelets_limit_for_a_pod() {
+    assert_eq!(context(&build(&json!({}))).report_limit_bytes, 12_288 / 6, "agent, installer and four more");
     let side = |n: usize| json!({ "name": format!("side-{n}"), "image": "i" });
     let mut containers: Vec<Value> = (0..4).map(side).collect();
     containers.push(json!({ "name": "agent", "command": ["a"] }));
@@ -321,7 +317,7 @@ fn a_report_has_its_share_of_what_the_kubelet_keeps_of_a_pod() {
 }
 
 #[test]
-fn the_hash_tells_what_a_pod_is_made_from() {
+fn the_hash_covers_what_a_pod_is_created_from() {
     let base = template_hash(&spec(&json!({})));
     let made_from = [
         json!({ "prompt": "p" }),
@@ -343,7 +339,7 @@ fn the_hash_tells_what_a_pod_is_made_from() {
 #[test]
 fn names_are_valid_and_distinct_at_every_length() {
     let uid = "11111111-2222-3333-4444-555555555555";
-    // Every place at which the cut can fall, a dot among them.
+    // The cut can fall at every place, also at a dot.
     let dotted = (24..60).map(|at| format!("{}.{}", "a".repeat(at), "b".repeat(62 - at)));
     for task in ["x".to_owned(), "a.b.c".to_owned(), "n".repeat(63)].into_iter().chain(dotted) {
         for (iteration, attempt) in [(1, 0), (10_000, 0), (i32::MAX, i32::MAX)] {
@@ -373,7 +369,7 @@ fn the_label_of_the_longest_name_is_valid() {
 }
 
 #[test]
-fn the_template_cannot_take_over_what_the_operator_sets() {
+fn the_template_cannot_override_what_the_operator_sets() {
     let mut template = json!({ "kind": "Job", "apiVersion": "batch/v1", "metadata": {
         "name": "mine", "generateName": "mine-", "namespace": "kube-system",
         "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": "o", "uid": "o" }],

@@ -1,5 +1,5 @@
-//! Whatever happens to a task and in whatever order, the protocol's invariants hold: the sim checks
-//! them at every write and after every decision.
+//! The protocol's invariants hold whatever happens to a task, in any order: the simulation checks them at every write
+//! and after every request.
 
 use crate::support::{
     Simulation, done, failed_with, idled, interrupted, kubelet, quota_exceeded, rate_limited,
@@ -38,7 +38,7 @@ enum Event {
     Uninstall,
     /// One request of this kind does not succeed, or its answer does not arrive.
     Fault(Call, Option<Failure>),
-    /// The caches stop to follow, or catch up.
+    /// The caches lag from now on, or catch up.
     Lag(bool),
 }
 
@@ -123,9 +123,9 @@ fn fault() -> impl Strategy<Value = Event> {
         .prop_map(|(call, failure)| Event::Fault(call, failure))
 }
 
-/// Lets the event happen, where it can.
+/// Lets the event happen, if it can.
 fn happen(sim: &mut Simulation, event: &Event) {
-    // A pod that could have an agent in it: there, past its gate, not ended.
+    // A pod in which an agent may run: it exists, has no scheduling gate and has not ended.
     let is_live = sim.has_pod() && {
         let pod = sim.pod();
         !kubelet::is_gated(pod)
@@ -204,7 +204,7 @@ fn configure(sim: &mut Simulation, number: u8) {
     }
 }
 
-/// After the last fault, the task comes to an end by itself.
+/// After the last fault, the task comes to an end on its own.
 fn recover(sim: &mut Simulation) {
     sim.refusal = None;
     sim.remove_faults();
@@ -227,7 +227,7 @@ fn recover(sim: &mut Simulation) {
             _ => sim.pass(400),
         }
     }
-    panic!("the loop does not come to an end: {:?}", sim.status());
+    panic!("the loop does not end: {:?}", sim.status());
 }
 
 fn long_report(fill: &str, number: usize) -> Report {
@@ -283,13 +283,13 @@ proptest! {
     }
 
     #[test]
-    fn deciding_again_on_what_was_just_done_does_nothing(
+    fn reconciling_again_after_a_rest_changes_nothing(
         events in proptest::collection::vec(event(), 1..60),
     ) {
         let mut sim = Simulation::new(&json!({}));
         for event in &events {
             happen(&mut sim, event);
-            // Comes to rest within a few turns, or panics; and then stays at rest.
+            // It comes to rest after a few reconciles, or panics, and then it stays at rest.
             sim.reconcile();
             prop_assert!(!sim.step());
         }
@@ -301,7 +301,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 20, max_shrink_iters: 20, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_status_stays_small_whatever_agents_say(
+    fn the_status_stays_small_whatever_agents_report(
         fill in prop_oneof![Just("\""), Just("\\"), Just("𝕏"), Just("\u{1}"), Just("é"), Just("\u{2028}"), Just("<")],
         token in "[\"\\\\𝕏<]{253}",
         words in prop_oneof![Just("𝕏"), Just("\""), Just("&")],

@@ -51,13 +51,13 @@ fn unsigned(report: &Report) -> String {
     report.encode(3072, None).unwrap()
 }
 
-fn judged(more: &Value, pod: &Pod) -> AttemptOutcome {
+fn outcome_of(more: &Value, pod: &Pod) -> AttemptOutcome {
     attempt_outcome(&spec(more), None, &Ending::Ran(Box::new(ran(pod))))
 }
 
 #[track_caller]
 fn charged(more: &Value, pod: &Pod) -> Charge {
-    match judged(more, pod) {
+    match outcome_of(more, pod) {
         AttemptOutcome::Charged(charge) => *charge,
         other => panic!("{other:?} is not charged"),
     }
@@ -92,18 +92,18 @@ fn an_agent_that_exits_above_128_is_done_when_verify_passes() {
 }
 
 #[test]
-fn an_agent_that_exits_above_128_for_not_now_is_free() {
+fn an_agent_that_exits_above_128_to_say_not_now_is_free() {
     let refused = Report { exit_code: Some(255), untouched: true, ..rate_limited(Change::Unchanged, None) };
     let pod = pod(&keyed(), &signed(&refused), 255);
-    assert!(matches!(judged(&json!({}), &pod), AttemptOutcome::Refused { .. }));
+    assert!(matches!(outcome_of(&json!({}), &pod), AttemptOutcome::Refused { .. }));
 }
 
 #[test]
-fn with_a_key_an_attempt_is_free_only_where_nothing_was_touched_at_all() {
+fn with_a_key_an_attempt_is_free_only_if_nothing_was_touched() {
     let refused = Report { untouched: false, ..rate_limited(Change::Unchanged, None) };
     let free = |report: &Report, env: &Value, sign: fn(&Report) -> String| {
         let is_free =
-            matches!(judged(&json!({}), &pod(env, &sign(report), 1)), AttemptOutcome::Refused { .. });
+            matches!(outcome_of(&json!({}), &pod(env, &sign(report), 1)), AttemptOutcome::Refused { .. });
         is_free
     };
     let untouched = Report { untouched: true, ..refused.clone() };
@@ -120,7 +120,7 @@ fn with_a_key_an_attempt_is_free_only_where_nothing_was_touched_at_all() {
 }
 
 #[test]
-fn a_report_with_the_code_of_another_key_is_none() {
+fn a_report_that_is_signed_with_another_key_does_not_count() {
     let forged = done().encode(3072, Some(b"another")).unwrap();
     let end = ran(&pod(&keyed(), &forged, 0));
     assert_eq!((end.report, end.keyed, end.authentic), (None, true, false));
@@ -139,14 +139,14 @@ fn a_runner_that_does_not_sign_is_older_than_the_operator() {
 }
 
 #[test]
-fn an_unsigned_report_beside_another_exit_code_is_somebodys_forgery() {
+fn an_unsigned_report_that_contradicts_the_exit_code_does_not_count() {
     let end = ran(&pod(&keyed(), &unsigned(&done()), 137));
     assert_eq!((end.report, end.keyed), (None, true));
     assert_eq!(ran(&pod(&keyed(), "no report", 0)).report, None);
 }
 
 #[test]
-fn the_last_key_counts_and_one_without_a_value_is_none() {
+fn the_last_key_counts_and_a_key_without_a_value_does_not() {
     let variable = |value: Value| json!({ "name": "AGENTLOOP_REPORT_KEY", "value": value });
     let env = |variables: &[Value]| json!({ "env": variables });
     let counts = |env: &Value, message: &str| ran(&pod(env, message, 0)).report.is_some_and(|r| r == done());
@@ -155,12 +155,12 @@ fn the_last_key_counts_and_one_without_a_value_is_none() {
     let from = json!({ "name": "AGENTLOOP_REPORT_KEY", "valueFrom": { "fieldRef": { "fieldPath": "x" } } });
     for none in [variable(json!("")), from] {
         let end = ran(&pod(&env(&[none]), &unsigned(&done()), 0));
-        assert_eq!((end.report, end.keyed), (Some(done()), false), "the rules of a pod without a key hold");
+        assert_eq!((end.report, end.keyed), (Some(done()), false), "the rules for a pod without a key apply");
     }
 }
 
 #[test]
-fn what_the_kubelet_executes_in_the_container_sees_the_key_so_the_exit_code_must_confirm_it() {
+fn the_exit_code_must_confirm_a_report_if_probes_can_see_the_key() {
     let exec = json!({ "exec": { "command": ["true"] } });
     let beside = [
         json!({ "livenessProbe": exec }),
@@ -188,7 +188,7 @@ fn what_the_kubelet_executes_in_the_container_sees_the_key_so_the_exit_code_must
 }
 
 #[test]
-fn a_signed_note_of_an_agent_that_has_not_ended_decides_nothing() {
+fn a_signed_report_of_an_agent_that_has_not_ended_decides_nothing() {
     let note = Report { exit_code: None, untouched: true, ..done() };
     for code in [0, 137] {
         assert_eq!(ran(&pod(&keyed(), &signed(&note), code)).report, None, "{code}");
@@ -212,7 +212,7 @@ fn a_runner_that_is_killed_after_its_report_has_reported() {
 }
 
 #[test]
-fn an_agent_killed_for_memory_ends_in_that_error_though_its_report_is_signed() {
+fn an_agent_killed_for_memory_has_that_error_even_if_its_report_is_signed() {
     let report = Report { exit_code: None, signal: Some(9), ..failed_with("linking 2") };
     let mut pod = pod(&keyed(), &signed(&report), 137);
     let statuses = pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap();
@@ -236,11 +236,11 @@ fn a_second_container_that_runs_the_runners_file_is_not_the_agent() {
     waits["state"] = json!({ "waiting": { "reason": "ImagePullBackOff" } });
     whole["status"]["containerStatuses"].as_array_mut().unwrap().insert(0, waits);
     assert_eq!(ran(&serde_json::from_value(whole.clone()).unwrap()).report, Some(done()));
-    // Where a webhook took the runner from the agent, the decoy does not stand in for it.
+    // If a webhook removed the runner from the agent, the decoy does not replace it.
     whole["spec"]["containers"][1]["command"] = json!(["/vault/env", "x"]);
     let facts = PodFacts::of(&serde_json::from_value(whole.clone()).unwrap());
     assert!(facts.rejected.is_some());
-    // The pod of an older operator names none: the first that runs the runner.
+    // The pod of an older operator names no container: the first one that runs the runner is the agent.
     whole["metadata"]["annotations"] = Value::Null;
     assert_eq!(PodFacts::of(&serde_json::from_value(whole).unwrap()).rejected, None);
 }

@@ -1,4 +1,4 @@
-//! A pod that has not started is made again when the operator has another runner for it.
+//! A pod that has not started is replaced when the operator has another runner for it.
 
 use crate::support::{Simulation, kubelet};
 use agentloop_core::{api::WaitReason, facts::Obstacle, pod::Injection};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 const MARK: &str = "agentloop.dev/runner";
 
-/// A sim whose first pod waits unstarted, as old as that.
+/// The first pod has waited for this many seconds and has not started.
 fn waiting(seconds: i64) -> Simulation {
     let mut sim = Simulation::new(&json!({}));
     sim.reconcile();
@@ -15,8 +15,8 @@ fn waiting(seconds: i64) -> Simulation {
     sim
 }
 
-/// A node has the pod, and Events report what keeps it from starting.
-fn in_the_way(sim: &mut Simulation, reason: WaitReason, message: &str) {
+/// The pod is on a node, and Events report what keeps it from starting.
+fn report_obstacle(sim: &mut Simulation, reason: WaitReason, message: &str) {
     kubelet::bind(sim.pod_mut());
     sim.events = Some(Obstacle { reason, message: message.to_owned() });
 }
@@ -26,14 +26,14 @@ fn mark(sim: &mut Simulation, value: &serde_json::Value) {
 }
 
 #[test]
-fn a_waiting_pod_is_replaced_uncharged_when_the_runners_image_or_pull_policy_changes() {
+fn a_waiting_pod_is_replaced_free_of_charge_when_the_runners_image_or_pull_policy_changes() {
     let image = Injection { image: "example/runner:2".to_owned(), ..crate::support::injection() };
     let policy = Injection { pull_policy: Some("Always".to_owned()), ..crate::support::injection() };
     for other in [image, policy] {
         let mut sim = waiting(60);
         sim.injection = other.clone();
         sim.reconcile();
-        assert_eq!((sim.iterations(), sim.active()), (0, Some((1, 1))), "at once, and uncharged");
+        assert_eq!((sim.iterations(), sim.active()), (0, Some((1, 1))), "immediately, and free of charge");
         let pod = sim.pod();
         assert_eq!(pod.metadata.annotations.as_ref().unwrap()[MARK], other.mark());
     }
@@ -50,7 +50,7 @@ fn a_pod_whose_agent_runs_keeps_its_runner() {
 }
 
 #[test]
-fn another_way_alone_replaces_no_pod_that_waits_for_something_else() {
+fn another_injection_replaces_no_pod_that_waits_for_something_else() {
     let others = [
         None,
         Some((WaitReason::ImagePullFailed, "container agent: example/agent:1: not found")),
@@ -62,7 +62,7 @@ fn another_way_alone_replaces_no_pod_that_waits_for_something_else() {
     for other in others {
         let mut sim = waiting(60);
         if let Some((reason, message)) = other {
-            in_the_way(&mut sim, reason, message);
+            report_obstacle(&mut sim, reason, message);
         }
         sim.injection.image_volume = true;
         sim.reconcile();
@@ -73,7 +73,7 @@ fn another_way_alone_replaces_no_pod_that_waits_for_something_else() {
 }
 
 #[test]
-fn another_way_replaces_a_pod_that_cannot_start_because_of_its_own() {
+fn another_injection_replaces_a_pod_that_its_own_injection_keeps_from_starting() {
     let because = [
         (WaitReason::ImagePullFailed, "container agentloop-install: back-off pulling"),
         (WaitReason::ImagePullFailed, "container agent: failed to pull \"example/runner:1\""),
@@ -83,9 +83,9 @@ fn another_way_replaces_a_pod_that_cannot_start_because_of_its_own() {
     ];
     for (reason, message) in because {
         let mut sim = waiting(60);
-        in_the_way(&mut sim, reason, message);
+        report_obstacle(&mut sim, reason, message);
         sim.reconcile();
-        assert_eq!(sim.active(), Some((1, 0)), "the same way would help nobody: {message}");
+        assert_eq!(sim.active(), Some((1, 0)), "the same injection would not help: {message}");
         sim.injection.image_volume = true;
         sim.reconcile();
         sim.stop_deleted_pods();
@@ -95,7 +95,7 @@ fn another_way_replaces_a_pod_that_cannot_start_because_of_its_own() {
 }
 
 #[test]
-fn a_mark_that_is_absent_or_unreadable_replaces_nothing() {
+fn a_missing_or_unreadable_runner_annotation_replaces_nothing() {
     for value in
         [json!(null), json!(""), json!("x"), json!("0123456789abcdef/by-magic"), json!("12/image-volume")]
     {
@@ -108,7 +108,7 @@ fn a_mark_that_is_absent_or_unreadable_replaces_nothing() {
 }
 
 #[test]
-fn two_operators_in_turn_replace_young_pods_ever_later() {
+fn two_operators_that_take_turns_replace_young_pods_with_a_growing_delay() {
     let mut sim = waiting(0);
     let mut delays = Vec::new();
     for turn in 0..5 {
@@ -123,7 +123,7 @@ fn two_operators_in_turn_replace_young_pods_ever_later() {
 }
 
 #[test]
-fn a_webhook_that_edits_the_mark_slows_its_own_pods_down() {
+fn a_webhook_that_edits_the_runner_annotation_delays_its_own_pods() {
     let mut sim = waiting(0);
     let mut delays = Vec::new();
     for _ in 0..4 {

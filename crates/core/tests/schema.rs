@@ -1,4 +1,4 @@
-//! The CRD's schema: what holds for every field of it.
+//! The CRD's schema: what applies to every field.
 
 use agentloop_core::api::crd_document;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ fn root() -> Value {
     crd_document()["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
 }
 
-/// Every schema below `schema`, with the path that leads to it.
+/// Every schema below `schema`, with its path.
 fn walk<'a>(schema: &'a Value, path: &str, into: &mut Vec<(String, &'a Value)>) {
     into.push((path.to_owned(), schema));
     for (name, below) in schema["properties"].as_object().into_iter().flatten() {
@@ -65,7 +65,7 @@ fn every_list_says_how_server_side_apply_merges_it() {
 }
 
 #[test]
-fn an_optional_field_is_absent_and_never_null_but_in_templates_of_other_tools() {
+fn optional_fields_are_never_null_except_in_templates_of_other_tools() {
     let root = root();
     let mut all = Vec::new();
     walk(&root, "", &mut all);
@@ -81,7 +81,7 @@ fn an_optional_field_is_absent_and_never_null_but_in_templates_of_other_tools() 
 }
 
 #[test]
-fn every_number_is_whole_and_has_no_more_bits_than_it_needs() {
+fn every_number_is_an_integer_of_the_right_width() {
     let root = root();
     let mut all = Vec::new();
     walk(&root, "", &mut all);
@@ -98,7 +98,7 @@ fn every_number_is_whole_and_has_no_more_bits_than_it_needs() {
 }
 
 #[test]
-fn every_rule_says_what_is_wrong_and_most_say_of_which_field() {
+fn every_validation_rule_has_a_message_and_most_name_the_field() {
     let root = root();
     let mut all = Vec::new();
     walk(&root, "", &mut all);
@@ -112,7 +112,7 @@ fn every_rule_says_what_is_wrong_and_most_say_of_which_field() {
             without_field.push(path.as_str());
         }
     }
-    // What is said of the object's name, of the field itself, of two of its fields, or of several texts together.
+    // Rules about the object's name, the field itself, two of its fields, or several texts together.
     let itself = ["", ".spec", ".spec.prompt", ".spec.promptFrom", ".spec.workspace.mountPath"];
     without_field.sort_unstable();
     assert_eq!(without_field, itself);

@@ -22,7 +22,7 @@ fn active_by(release: &str) -> Value {
     support::active(&json!({ "servedBy": release }))
 }
 
-/// A pod of the task that has ended and is held.
+/// A pod of the task that has ended and has the finalizer.
 fn ended_pod(deletion: Option<Timestamp>) -> PodFacts {
     let mut pod = json!({
         "metadata": {
@@ -71,9 +71,9 @@ fn the_first_write_of_a_new_task_names_the_release() {
     let new = task(&json!({}), &Value::Null);
     let reads = here(decided(&ours, &new, &[], PreviousPod::Unknown));
     assert_eq!((reads.status, reads.actions), (None, vec![Action::ListPreviousPods]));
-    let claims = here(decided(&ours, &new, &[], PreviousPod::None));
-    assert_eq!(named(&claims), Some("a/agentloop"));
-    assert_eq!(claims.actions, [Action::CreatePod]);
+    let starts = here(decided(&ours, &new, &[], PreviousPod::None));
+    assert_eq!(named(&starts), Some("a/agentloop"));
+    assert_eq!(starts.actions, [Action::CreatePod]);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_task_of_an_older_operator_or_of_one_that_was_uninstalled_is_adopted_before_
 }
 
 #[test]
-fn a_task_that_bears_our_name_already_is_not_written_for_it() {
+fn a_task_that_already_names_our_release_is_not_written_for_it() {
     let ours = serving("a/agentloop", &[]);
     let idle = task(&json!({}), &active_by("a/agentloop"));
     let first = here(decided(&ours, &idle, &[], PreviousPod::None));
@@ -99,7 +99,7 @@ fn a_task_that_bears_our_name_already_is_not_written_for_it() {
 }
 
 #[test]
-fn a_task_of_which_nothing_else_is_to_be_written_is_adopted_all_the_same() {
+fn a_task_that_needs_no_other_write_is_adopted_as_well() {
     let ours = serving("a/agentloop", &[]);
     let mut settled = task(&json!({}), &json!({ "iterations": 2, "startTime": "2026-01-01T00:00:00Z" }));
     settled.spec.suspend = true;
@@ -127,9 +127,9 @@ fn a_task_of_another_release_is_left_alone_whatever_its_pods_do() {
         let (release, decision) = elsewhere(decided(&ours, &theirs, &pods, PreviousPod::None));
         assert_eq!(release, "a/agentloop");
         assert_eq!((decision.status, decision.actions), (None, vec![]));
-        assert!(decision.requeue_after.is_some(), "its Event is told again");
+        assert!(decision.requeue_after.is_some(), "its Event is repeated");
     }
-    // Neither the namespace nor the name alone makes a release.
+    // Neither the namespace nor the name alone identifies a release.
     for other in ["b/other", "other/agentloop", "b/agentloop-2"] {
         let task = task(&json!({}), &active_by(other));
         assert_eq!(elsewhere(decided(&ours, &task, &[], PreviousPod::None)).0, other);
@@ -137,7 +137,7 @@ fn a_task_of_another_release_is_left_alone_whatever_its_pods_do() {
 }
 
 #[test]
-fn the_tasks_of_a_release_that_is_taken_over_bear_our_name_with_the_next_write() {
+fn the_next_write_to_a_task_that_is_taken_over_names_our_release() {
     let ours = serving("b/agentloop", &["a/agentloop"]);
     let theirs = task(&json!({}), &active_by("a/agentloop"));
     let decision = here(decided(&ours, &theirs, &[], PreviousPod::None));
@@ -146,7 +146,7 @@ fn the_tasks_of_a_release_that_is_taken_over_bear_our_name_with_the_next_write()
 }
 
 #[test]
-fn the_event_names_the_other_release_and_the_value_that_takes_its_tasks_over() {
+fn the_event_names_the_other_release_and_the_helm_value_that_takes_over_its_tasks() {
     let note = serving("b/loops", &[]).served_by_another_event("a/agentloop");
     assert!(note.warning);
     for words in ["a/agentloop", "b/loops", "takeOver=[a/agentloop]", "--set 'takeOver={a/agentloop}'"] {
@@ -156,7 +156,7 @@ fn the_event_names_the_other_release_and_the_value_that_takes_its_tasks_over() {
 }
 
 #[test]
-fn a_task_that_is_deleted_is_left_to_its_release_for_a_minute_and_then_waits_for_nobody() {
+fn a_deleted_task_is_left_to_its_release_for_a_minute_only() {
     let ours = serving("b/agentloop", &[]);
     let deleted = |seconds: i64| {
         let time = (start() - SignedDuration::from_secs(seconds)).to_string();
@@ -167,7 +167,7 @@ fn a_task_that_is_deleted_is_left_to_its_release_for_a_minute_and_then_waits_for
     assert_eq!(early.requeue_after.map(|again| again.as_secs()), Some(1));
     let (_, late) = elsewhere(decided(&ours, &deleted(60), &[ended_pod(None)], PreviousPod::None));
     assert_eq!(late.status, None);
-    assert_eq!(late.actions.len(), 2, "deleted and let go: {:?}", late.actions);
+    assert_eq!(late.actions.len(), 2, "deleted, and its finalizer removed: {:?}", late.actions);
 }
 
 #[test]
@@ -177,14 +177,14 @@ fn a_pod_whose_task_is_gone_is_left_to_the_release_that_served_it_for_a_minute()
     let left = |named, pod: &PodFacts| ours.pod_reserved_for(named, pod, start()).map(|left| left.as_secs());
     assert_eq!(left(Some("a/agentloop"), &deleted(20)), Some(40));
     assert_eq!(left(Some("a/agentloop"), &deleted(60)), None);
-    assert_eq!(left(Some("a/agentloop"), &ended_pod(None)), Some(60), "nobody has asked for its end yet");
+    assert_eq!(left(Some("a/agentloop"), &ended_pod(None)), Some(60), "its deletion has not begun");
     for ours in [None, Some("b/agentloop"), Some("c/agentloop")] {
         assert_eq!(left(ours, &deleted(0)), None);
     }
 }
 
 #[test]
-fn no_time_of_an_object_makes_it_panic() {
+fn no_timestamp_causes_a_panic() {
     let ours = serving("b/agentloop", &[]);
     for deletion in [Timestamp::MIN, Timestamp::MAX] {
         let _ = ours.pod_reserved_for(Some("a/agentloop"), &ended_pod(Some(deletion)), start());

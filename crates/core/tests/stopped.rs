@@ -1,4 +1,4 @@
-//! Agents that the kubelet stopped for a cause that lies in the pod itself, and sidecars that hold the agent.
+//! Agents that the kubelet stopped because of the pod itself, and sidecars that keep the agent from starting.
 
 use crate::support::{Simulation, interrupted, kubelet, merge};
 use agentloop_contract::report::Change;
@@ -22,7 +22,7 @@ fn with_probe(probe: &str) -> Value {
 }
 
 #[test]
-fn a_probe_that_stops_every_agent_opens_the_circuit_and_is_named() {
+fn a_probe_that_stops_every_agent_opens_the_circuit_and_is_named_in_the_message() {
     for probe in [LIVENESS, "startupProbe"] {
         let mut sim = Simulation::new(&with_probe(probe));
         for _ in 0..3 {
@@ -37,7 +37,7 @@ fn a_probe_that_stops_every_agent_opens_the_circuit_and_is_named() {
 }
 
 #[test]
-fn an_agent_that_the_probe_had_killed_without_a_report_names_it_too() {
+fn an_agent_that_a_probe_killed_without_a_report_names_the_probe() {
     for code in [137, 143] {
         let mut sim = Simulation::new(&with_probe(LIVENESS));
         sim.reconcile();
@@ -54,7 +54,7 @@ fn an_agent_that_the_probe_had_killed_without_a_report_names_it_too() {
 }
 
 #[test]
-fn an_order_to_stop_that_nobody_gave_is_an_error_without_a_probe_as_well() {
+fn an_interruption_without_a_deletion_is_an_error_even_without_a_probe() {
     let mut sim = Simulation::new(&json!({ "breaker": { "sameErrorThreshold": 2 } }));
     sim.iterate(&interrupted(Change::Unknown));
     sim.iterate(&interrupted(Change::Unknown));
@@ -63,7 +63,7 @@ fn an_order_to_stop_that_nobody_gave_is_an_error_without_a_probe_as_well() {
 }
 
 #[test]
-fn an_agent_that_somebody_stopped_is_interrupted_whatever_probe_it_has() {
+fn an_agent_whose_pod_was_deleted_is_interrupted_whatever_probe_it_has() {
     let mut sim = Simulation::new(&with_probe(LIVENESS));
     sim.reconcile();
     sim.run();
@@ -95,7 +95,7 @@ fn evicted(message: &str) -> Value {
     json!({ "status": { "phase": "Failed", "reason": "Evicted", "message": message } })
 }
 
-/// As kubernetes/pkg/kubelet/eviction/helpers.go writes them.
+/// The messages of kubernetes/pkg/kubelet/eviction/helpers.go.
 const OWN_DISK: &[&str] = &[
     "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
     "Container agent exceeded its local ephemeral storage limit \"1Gi\". ",
@@ -103,13 +103,13 @@ const OWN_DISK: &[&str] = &[
 ];
 
 #[test]
-fn a_pod_evicted_for_its_own_disk_use_ended_in_that_error() {
+fn a_pod_evicted_for_its_own_disk_use_has_that_error() {
     for message in OWN_DISK {
         let mut sim = Simulation::new(&json!({ "breaker": { "sameErrorThreshold": 3 } }));
         for round in 0..3 {
             sim.reconcile();
             if round == 0 {
-                // The kubelet writes the pod's end before its containers have any.
+                // The kubelet writes the end of the pod before the ends of its containers.
                 sim.run();
                 sim.expect_charge(true);
             } else {
@@ -126,7 +126,7 @@ fn a_pod_evicted_for_its_own_disk_use_ended_in_that_error() {
 }
 
 #[test]
-fn a_pod_evicted_for_its_nodes_sake_is_interrupted() {
+fn a_pod_evicted_because_of_its_node_is_interrupted() {
     let target = json!({ "status": { "conditions": [
         { "type": "DisruptionTarget", "status": "True", "reason": "TerminationByKubelet" },
     ] } });
@@ -158,7 +158,7 @@ fn sidecar(sim: &mut Simulation, restarts: i32, started: bool, state: &Value) {
 }
 
 #[test]
-fn a_sidecar_that_crashes_before_it_started_is_waited_for_by_its_name() {
+fn a_sidecar_that_crashes_before_it_started_is_named_in_the_wait() {
     let mut sim = Simulation::new(&with_sidecar());
     sim.reconcile();
     kubelet::bind(sim.pod_mut());
@@ -174,7 +174,7 @@ fn a_sidecar_that_crashes_before_it_started_is_waited_for_by_its_name() {
 }
 
 #[test]
-fn a_sidecar_that_does_not_get_through_its_startup_probe_is_named_after_half_a_minute() {
+fn a_sidecar_that_fails_its_startup_probe_is_named_after_half_a_minute() {
     let mut sim = Simulation::new(&with_sidecar());
     sim.reconcile();
     kubelet::bind(sim.pod_mut());

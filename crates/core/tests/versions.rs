@@ -1,4 +1,5 @@
-//! A status that a newer version wrote, in words that this version does not know: kept, shown, and brought on.
+//! A status that a newer version wrote, with values that this version does not know: it is kept and shown, and the
+//! task advances.
 
 use crate::support::{Simulation, rate_limited, worked};
 use agentloop_contract::report::Change;
@@ -23,7 +24,7 @@ fn json(status: &AgentTaskStatus) -> Value {
 }
 
 #[test]
-fn words_of_a_newer_version_survive_a_round_trip() {
+fn values_of_a_newer_version_survive_a_round_trip() {
     let before = json!({
         "phase": "Hibernating",
         "iterations": 1,
@@ -46,11 +47,11 @@ fn words_of_a_newer_version_survive_a_round_trip() {
     let known: IterationOutcome = serde_json::from_value(json!("Exited")).unwrap();
     assert_eq!(known, IterationOutcome::Exited);
     let long: Phase = serde_json::from_value(json!("ä".repeat(40))).unwrap();
-    assert_eq!(long.as_str(), "ä".repeat(31), "whole characters, as many as the schema has room for");
+    assert_eq!(long.as_str(), "ä".repeat(31), "whole characters, as many as the schema allows");
 }
 
 #[test]
-fn a_word_is_shown_as_the_api_has_it() {
+fn a_value_is_shown_as_it_is_in_the_api() {
     for word in ["Running", "CircuitOpen", "Hibernating"] {
         let phase: Phase = serde_json::from_value(json!(word)).unwrap();
         assert_eq!((phase.as_str(), phase.to_string().as_str()), (word, word));
@@ -59,7 +60,7 @@ fn a_word_is_shown_as_the_api_has_it() {
 }
 
 #[test]
-fn a_task_with_a_history_in_words_of_a_newer_version_is_brought_on() {
+fn a_task_whose_history_has_values_of_a_newer_version_advances() {
     let mut sim = Simulation::new(&json!({ "maxIterations": 4 }));
     sim.iterate_times(2, &worked());
     let mut history = json(&sim.status())["history"].clone();
@@ -75,7 +76,7 @@ fn a_task_with_a_history_in_words_of_a_newer_version_is_brought_on() {
 }
 
 #[test]
-fn a_wait_in_words_of_a_newer_version_lasts_as_long_as_it_says() {
+fn a_wait_that_only_a_newer_version_knows_lasts_until_its_retry_time() {
     let mut sim = Simulation::new(&json!({}));
     sim.iterate(&rate_limited(Change::Unchanged, None));
     written(&mut sim, &json!({ "waiting": { "reason": "BudgetExhausted" } }));
@@ -86,11 +87,11 @@ fn a_wait_in_words_of_a_newer_version_lasts_as_long_as_it_says() {
     assert!(sim.message().contains("newer version"), "{}", sim.message());
     sim.pass(70);
     sim.reconcile();
-    assert_eq!(sim.active(), Some((1, 1)), "then it goes on");
+    assert_eq!(sim.active(), Some((1, 1)), "then the loop continues");
 }
 
 #[test]
-fn a_stop_that_only_a_newer_version_knows_holds_whatever_is_edited() {
+fn a_stop_that_only_a_newer_version_knows_stays_in_effect_whatever_is_edited() {
     for (phase, reason) in [
         ("OverBudget", "TooExpensive"),
         ("OverBudget", "NoChange"),
@@ -124,7 +125,7 @@ fn a_stop_that_only_a_newer_version_knows_holds_whatever_is_edited() {
 }
 
 #[test]
-fn a_task_that_succeeded_in_words_of_a_newer_version_has_succeeded() {
+fn a_task_that_succeeded_for_a_reason_of_a_newer_version_has_succeeded() {
     let mut sim = Simulation::new(&json!({}));
     sim.iterate(&crate::support::done());
     written(&mut sim, &json!({ "stop": { "reason": "Approved" } }));
@@ -134,7 +135,7 @@ fn a_task_that_succeeded_in_words_of_a_newer_version_has_succeeded() {
     assert!(matches!(sim.status().stop.unwrap().reason, StopReason::Other(_)));
 }
 
-/// Every schema below `schema`, with the path that leads to it.
+/// Every schema below `schema`, with its path.
 fn walk<'a>(schema: &'a JSONSchemaProps, path: &str, into: &mut Vec<(String, &'a JSONSchemaProps)>) {
     into.push((path.to_owned(), schema));
     for (name, inner) in schema.properties.iter().flatten() {
@@ -146,7 +147,7 @@ fn walk<'a>(schema: &'a JSONSchemaProps, path: &str, into: &mut Vec<(String, &'a
 }
 
 #[test]
-fn the_definition_takes_any_word_in_a_status_and_compares_history_by_its_iterations() {
+fn the_crd_accepts_any_value_in_a_status_and_keys_the_history_by_iteration() {
     let crd = crd();
     let schema = crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap();
     let status = &schema.properties.as_ref().unwrap()["status"];

@@ -40,7 +40,7 @@ pub fn terminated(code: i32, reason: &str, message: Option<&str>, at: Timestamp)
     pods::terminated(code, reason, message, at - SignedDuration::from_secs(1), at)
 }
 
-/// What a runner leaves that reported.
+/// The terminated state of a runner that has reported.
 pub fn reported(report: &Report, at: Timestamp) -> Value {
     let code = report.container_exit_code().unwrap();
     let message = report.encode(3072, Some(b"the-key")).unwrap();
@@ -61,12 +61,12 @@ pub fn end(pod: &mut Pod, agent: &Value) {
     set_status(pod, if code == Some(0) { "Succeeded" } else { "Failed" }, agent, agent);
 }
 
-/// The agent has ended; a sidecar goes on.
+/// The agent has ended, and a sidecar still runs.
 pub fn leave_sidecars(pod: &mut Pod, agent: &Value, at: Timestamp) {
     set_status(pod, "Running", agent, &running(at));
 }
 
-/// The agent's container has ended, its pod has not.
+/// The agent's container has ended, but its pod has not.
 pub fn has_ended_agent(pod: &Pod) -> bool {
     !is_ended(pod) && matches!(PodFacts::of(pod).state, PodState::AgentEnded(_))
 }
@@ -76,7 +76,7 @@ pub fn end_sidecars(pod: &mut Pod) {
     change(pod, &json!({ "status": { "phase": "Succeeded" } }));
 }
 
-/// The node is gone: the garbage collector writes Failed over what the kubelet last said.
+/// The node is gone: the garbage collector writes Failed over the kubelet's last status.
 pub fn collect_garbage(pod: &mut Pod) {
     change(
         pod,

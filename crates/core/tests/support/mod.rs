@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 pub use simulation::Simulation;
 
-/// When every test begins.
+/// The time at which every test begins.
 pub fn start() -> Timestamp {
     "2026-11-22T10:00:00Z".parse().unwrap()
 }
@@ -63,7 +63,7 @@ pub fn task(more: &Value) -> AgentTask {
     .unwrap()
 }
 
-/// The task dev/x with more in its metadata, and with this status.
+/// The task dev/x with this in its metadata, and this status.
 pub fn task_at(metadata: &Value, status: &Value) -> AgentTask {
     let mut whole = serde_json::to_value(task(&json!({}))).unwrap();
     merge(&mut whole, &json!({ "metadata": metadata, "status": status }));
@@ -81,7 +81,7 @@ pub fn active(more: &Value) -> Value {
     status
 }
 
-/// This task and these pods, seen at the start, and nothing besides.
+/// This task and these pods at the start, and nothing else.
 pub fn observed<'a>(task: &'a AgentTask, pods: &'a [PodFacts]) -> Observed<'a> {
     static MADE_WITH: LazyLock<(Configuration, Injection)> =
         LazyLock::new(|| (Configuration::absent(), injection()));
@@ -123,7 +123,7 @@ pub fn injection() -> Injection {
     Injection { image: "example/runner:1".to_owned(), ..Injection::default() }
 }
 
-/// What pods are made with, under the default settings.
+/// What pods are created with, under the default settings.
 pub fn means(injection: &Injection) -> BuildInputs<'_> {
     static SETTINGS: LazyLock<Settings> = LazyLock::new(Settings::default);
     BuildInputs { injection, settings: &SETTINGS, report_key: "the-key" }
@@ -133,9 +133,9 @@ pub fn default_thresholds(spec: &AgentTaskSpec) -> Thresholds {
     Settings::default().thresholds(spec, None)
 }
 
-// === What a runner says ===
+// === What a runner reports ===
 
-/// The agent exited 0, and this became of the workspace.
+/// The agent exited with 0 and left this change of the workspace.
 pub fn exited(changed: Change) -> Report {
     Report { exit_code: Some(0), changed, untouched: changed == Change::Unchanged, ..Report::of(End::Exited) }
 }
@@ -153,7 +153,7 @@ pub fn failed_with(error: &str) -> Report {
     Report { exit_code: Some(1), error: Some(Error::new(error)), ..worked() }
 }
 
-/// The agent says that it is done.
+/// The agent reports that it is done.
 pub fn done() -> Report {
     let gate = CompletionGate {
         ready: true,
@@ -182,7 +182,7 @@ pub fn unauthenticated() -> Report {
     Report { provider_refused: Some(refusal), ..failed_with("401 Unauthorized") }
 }
 
-/// The runner was told to stop before the agent had ended.
+/// The runner was asked to stop before the agent had ended.
 pub fn interrupted(changed: Change) -> Report {
     Report { changed, ..Report::of(End::Interrupted) }
 }
