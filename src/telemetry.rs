@@ -48,6 +48,11 @@ fn parse(filter: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseErr
     EnvFilter::builder().parse(filter)
 }
 
+/// An id for one piece of work, such as a reconcile: a field of its span, so that its log lines can be found together.
+pub(crate) fn work_id() -> String {
+    format!("{:016x}", fastrand::u64(..))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use tokio::time;
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use crate::NAME;
 
@@ -30,13 +30,14 @@ impl Events {
     /// Publishes one Event in the background.
     pub(super) fn publish(&self, regarding: ObjectReference, record: EventRecord) {
         let recorder = self.0.clone();
-        tokio::spawn(async move {
+        let publish = async move {
             match time::timeout(TIMEOUT, recorder.publish(&event(&record), &regarding)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => debug!(%error, "cannot write an Event"),
                 Err(_) => debug!("an Event was not written in time"),
             }
-        });
+        };
+        tokio::spawn(publish.in_current_span());
     }
 }
 

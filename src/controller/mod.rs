@@ -193,17 +193,13 @@ fn start(
         .reconcile_all_on(context.configuration.changes())
         .reconcile_all_on(context.injection.changes())
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(
-            reconcile::reconcile,
-            |task, error, scope| reconcile::on_error(&task, error, &scope),
-            scope.clone(),
-        )
+        .run(reconcile::reconcile, |task, _, scope| reconcile::on_error(&task, &scope), scope.clone())
         .for_each(|_| futures::future::ready(()));
     loops.spawn(controller.map(move |()| Some(name)));
 
     let orphans = Controller::for_stream(pod_changes.changed, pod_store)
         .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(orphans::reconcile, |pod, error, scope| orphans::on_error(&pod, error, &scope), scope.clone())
+        .run(orphans::reconcile, |pod, _, scope| orphans::on_error(&pod, &scope), scope.clone())
         .for_each(|_| futures::future::ready(()));
     loops.spawn(orphans.map(|()| Some("orphaned pods".to_owned())));
 

@@ -6,9 +6,8 @@ use agentloop_core::api::AgentTask;
 use agentloop_core::sync::{ORPHAN_CHECK_INTERVAL, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync};
 use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, info_span, warn};
 
 use super::cached_pod::CachedPod;
 use super::handles::{Handle, Live};
@@ -17,12 +16,27 @@ use super::requeue::requeue_after;
 use super::scope::WatchScope;
 use crate::client::{READ_TIMEOUT, RequestError, with_timeout};
 use crate::metrics::PanicSource;
+use crate::telemetry;
 
 pub(super) async fn reconcile(
     pod: Arc<CachedPod>,
     scope: Arc<WatchScope>,
 ) -> Result<Action, WorkError<RequestError>> {
-    caught(clean_up(pod, &scope)).await
+    let span = info_span!(
+        "cleanup",
+        reconcile_id = telemetry::work_id(),
+        namespace = pod.namespace().unwrap_or_default(),
+        pod = pod.name_any()
+    );
+    async {
+        let result = caught(clean_up(pod, &scope)).await;
+        if let Err(failure) = &result {
+            report_failure(failure, &scope);
+        }
+        result
+    }
+    .instrument(span)
+    .await
 }
 
 /// Removes one pod, unless its task exists.
@@ -59,7 +73,7 @@ async fn clean_up(pod: Arc<CachedPod>, scope: &WatchScope) -> Result<Action, Req
         };
         match (sync.next(scope, &response), failed.take()) {
             (OrphanStep::Request(next), error) => {
-                info!(%namespace, pod = pod.facts.name, task = name, request = ?next, "cleaning up a pod whose task is gone");
+                info!(task = name, request = ?next, "cleaning up a pod whose task is gone");
                 (request, failed) = (next, error);
             }
             (OrphanStep::Done(after), _) => {
@@ -99,16 +113,17 @@ async fn perform(
     }
 }
 
-pub(super) fn on_error(pod: &CachedPod, failure: &WorkError<RequestError>, scope: &WatchScope) -> Action {
-    let named = ObjectRef::from_obj(pod);
+/// The delay before the next attempt.
+pub(super) fn on_error(pod: &CachedPod, scope: &WatchScope) -> Action {
+    scope.failures.next(pod)
+}
+
+fn report_failure(failure: &WorkError<RequestError>, scope: &WatchScope) {
     match failure {
-        WorkError::Failed(error) => {
-            warn!(pod = %named, %error, "cannot clean up a pod whose task is gone; retrying");
-        }
+        WorkError::Failed(error) => warn!(%error, "cannot clean up a pod whose task is gone; retrying"),
         WorkError::Panicked(message) => {
             scope.context.metrics.panicked(PanicSource::Orphan);
-            error!(pod = %named, panic = message, "cleanup of the pod panicked; retrying. Other pods are not affected");
+            error!(panic = message, "cleanup of the pod panicked; retrying. Other pods are not affected");
         }
     }
-    scope.failures.next(pod)
 }

@@ -19,6 +19,7 @@ use super::perform::{Performer, RequestFailed};
 use super::requeue::requeue_after;
 use super::scope::WatchScope;
 use crate::metrics::{PanicSource, Reconciled};
+use crate::telemetry;
 
 /// How long a reconcile begins new steps. The longest step, all its requests at their limits, takes at most as long
 /// again: so a reconcile ends within [`MAX_RECONCILE`](super::MAX_RECONCILE).
@@ -42,11 +43,6 @@ pub(super) async fn reconcile(
     guarded: Arc<Guarded>,
     scope: Arc<WatchScope>,
 ) -> Result<Action, WorkError<Error>> {
-    let span = info_span!(
-        "reconcile",
-        namespace = guarded.namespace().unwrap_or_default(),
-        task = guarded.name_any()
-    );
     // Before it takes anything that others wait for: this may wait as long as a cache cannot be filled.
     if !scope.is_ready().await {
         return Ok(Action::await_change());
@@ -56,8 +52,24 @@ pub(super) async fn reconcile(
     let guarded = scope.tasks.get(&ObjectRef::from_obj(guarded.as_ref())).unwrap_or(guarded);
     let _work = scope.context.heartbeat.begin();
     let _worker = scope.context.metrics.worker();
+    // As with controller-runtime's reconcileID, all lines of one reconcile have the same id. Its failure is logged in the
+    // span too, and not in the error policy, which runs outside.
+    let span = info_span!(
+        "reconcile",
+        reconcile_id = telemetry::work_id(),
+        namespace = guarded.namespace().unwrap_or_default(),
+        task = guarded.name_any()
+    );
     let started = Instant::now();
-    let result = caught(Box::pin(advance(&guarded, &scope)).instrument(span)).await;
+    let result = async {
+        let result = caught(Box::pin(advance(&guarded, &scope))).await;
+        if let Err(failure) = &result {
+            report_failure(&guarded, failure, &scope);
+        }
+        result
+    }
+    .instrument(span)
+    .await;
     let how = match &result {
         Err(_) => Reconciled::Error,
         Ok(action) if *action == Action::await_change() => Reconciled::Success,
@@ -70,17 +82,20 @@ pub(super) async fn reconcile(
     result
 }
 
-pub(super) fn on_error(guarded: &Guarded, failure: &WorkError<Error>, scope: &WatchScope) -> Action {
-    let task = ObjectRef::from_obj(guarded);
+/// The delay before the next attempt.
+pub(super) fn on_error(guarded: &Guarded, scope: &WatchScope) -> Action {
+    scope.failures.next(guarded)
+}
+
+fn report_failure(guarded: &Guarded, failure: &WorkError<Error>, scope: &WatchScope) {
     match failure {
-        WorkError::Failed(error) => warn!(%task, %error, "reconcile failed; retrying"),
+        WorkError::Failed(error) => warn!(%error, "reconcile failed; retrying"),
         WorkError::Panicked(message) => {
             scope.context.metrics.panicked(PanicSource::Reconcile);
-            error!(%task, panic = message, "reconcile panicked; retrying. Other tasks are not affected");
+            error!(panic = message, "reconcile panicked; retrying. Other tasks are not affected");
             scope.context.events.publish(guarded.object_ref(&()), panicked(message));
         }
     }
-    scope.failures.next(guarded)
 }
 
 fn panicked(message: &str) -> EventRecord {

@@ -1,17 +1,21 @@
 //! The program as it is started.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use agentloop_core::api::Phase;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Patch, PatchParams};
 use kube::config::Kubeconfig;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::kubelet::{AgentWork, Kubelet};
 use crate::namespace::{PATIENCE, TestNamespace, config, eventually, kubeconfig_path};
 use crate::relay::Relay;
 
@@ -25,6 +29,7 @@ fn agentloop() -> Command {
 pub struct OperatorProcess {
     child: Child,
     address: String,
+    lines: Arc<Mutex<Vec<Value>>>,
 }
 
 impl OperatorProcess {
@@ -52,6 +57,8 @@ impl OperatorProcess {
             .expect("the program starts");
         let logs = BufReader::new(child.stderr.take().expect("its logs"));
         let (found, address) = mpsc::channel();
+        let lines = Arc::<Mutex<Vec<Value>>>::default();
+        let read = lines.clone();
         std::thread::spawn(move || {
             // Read to the end, or the program would block on a full pipe.
             for line in logs.lines().map_while(Result::ok) {
@@ -59,10 +66,11 @@ impl OperatorProcess {
                 if let Some(address) = line.get("address").and_then(Value::as_str) {
                     let _ = found.send(address.to_owned());
                 }
+                read.lock().push(line);
             }
         });
         let address = address.recv_timeout(PATIENCE).expect("its address in the logs");
-        Self { child, address }
+        Self { child, address, lines }
     }
 
     pub fn get(&self, path: &str) -> String {
@@ -71,6 +79,11 @@ impl OperatorProcess {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
         answer
+    }
+
+    /// The log lines until now that pass `wanted`.
+    fn lines(&self, wanted: impl Fn(&Value) -> bool) -> Vec<Value> {
+        self.lines.lock().iter().filter(|line| wanted(line)).cloned().collect()
     }
 
     pub async fn ready(&self, how: &str) {
@@ -129,6 +142,30 @@ async fn a_second_operator_stands_by_and_takes_over_when_the_first_is_stopped() 
     assert_eq!(second.ended().await, Some(0));
     let lease = ns.api::<Lease>().get("agentloop").await.expect("the lease");
     assert_eq!(lease.spec.and_then(|spec| spec.holder_identity).as_deref(), Some(""));
+    ns.end().await;
+}
+
+#[tokio::test]
+async fn the_log_lines_of_one_reconcile_share_an_id_that_no_other_reconcile_has() {
+    let ns = TestNamespace::with_tasks().await;
+    let operator = OperatorProcess::controller(&ns);
+    let _kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
+    ns.create("logged", json!({})).await;
+    ns.until_phase("logged", Phase::Succeeded).await;
+    let lines = eventually("the end in the logs", || async {
+        let lines = operator.lines(|line| line["span"]["name"] == "reconcile");
+        lines.iter().any(|line| line["message"] == "iteration settled").then_some(lines)
+    })
+    .await;
+    let mut messages: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for line in &lines {
+        assert_eq!(line["span"]["task"], "logged", "{line}");
+        let id = line["span"]["reconcile_id"].as_str().expect("every line of a reconcile has its id");
+        messages.entry(id).or_default().extend(line["message"].as_str());
+    }
+    let started = messages.values().find(|of_one| of_one.contains(&"iteration started")).expect("a start");
+    assert!(started.len() >= 2, "the Event of the start is logged with it: {messages:?}");
+    assert!(!started.contains(&"iteration settled"), "the end came with another reconcile: {messages:?}");
     ns.end().await;
 }
 
