@@ -39,6 +39,42 @@ pub struct Settings {
     pub transcript_iterations: i64,
     /// Mebibytes that all transcripts of a workspace may take together.
     pub transcript_mebibytes: i64,
+    /// The level of the operator's own log messages; `None` leaves the one that its command line sets.
+    pub log_level: Option<LogLevel>,
+}
+
+/// A log level, from the fewest messages to the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Errors only.
+    Error,
+    /// Warnings too.
+    Warn,
+    /// What happens to tasks.
+    Info,
+    /// Details for finding a fault.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    const ALL: [Self; 5] = [Self::Error, Self::Warn, Self::Info, Self::Debug, Self::Trace];
+
+    /// The level as it is written in the ConfigMap.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+
+    fn read(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| level.as_str().eq_ignore_ascii_case(text.trim()))
+    }
 }
 
 impl Default for Settings {
@@ -59,6 +95,7 @@ impl Default for Settings {
             agent_exit_grace_seconds: 60,
             transcript_iterations: 50,
             transcript_mebibytes: 64,
+            log_level: None,
         }
     }
 }
@@ -187,6 +224,7 @@ const KEYS: &[Key] = &[
 ];
 
 const PAUSED: &str = "paused";
+const LOG_LEVEL: &str = "logLevel";
 
 /// The keys that say how long something is waited for, and nothing else.
 const DELAYS: &[&str] = &[
@@ -233,6 +271,14 @@ fn parse(data: &BTreeMap<String, String>) -> Result<Settings, Refused> {
         if canonical_name == canonical(PAUSED) {
             if read_bool(text).is_none() {
                 problems.push(format!("{name}: {} is not true or false", quoted(text)));
+            }
+            continue;
+        }
+        if canonical_name == canonical(LOG_LEVEL) {
+            settings.log_level = LogLevel::read(text);
+            if settings.log_level.is_none() {
+                problems
+                    .push(format!("{name}: {} is not one of error, warn, info, debug, trace", quoted(text)));
             }
             continue;
         }
@@ -445,6 +491,29 @@ mod tests {
         assert!(read(&[("paused", "yes please")]).paused);
         assert!(read(&[("Paused", "true"), ("hardLimit", "x")]).paused);
         assert!(!read(&[("paused", "False")]).paused);
+    }
+
+    #[test]
+    fn the_log_level_is_one_of_five_words_in_any_case() {
+        assert_eq!(read(&[]).newest.expect("valid").log_level, None);
+        for level in LogLevel::ALL {
+            for text in [level.as_str().to_owned(), format!(" {} ", level.as_str().to_uppercase())] {
+                let settings = read(&[("logLevel", &text)]).newest.expect("valid");
+                assert_eq!(settings.log_level, Some(level), "{text:?}");
+            }
+        }
+        for text in ["", "loud", "info,kube=debug", "0"] {
+            let words = format!("logLevel: \"{text}\" is not one of error, warn, info, debug, trace");
+            refused(&[("logLevel", text)], &words);
+        }
+        refused(&[("logLevel", "info"), ("log_level", "debug")], "same key");
+    }
+
+    #[test]
+    fn an_invalid_log_level_leaves_the_one_before() {
+        let before = read(&[("logLevel", "debug")]).last_good;
+        let invalid = Configuration::read(&data(&[("logLevel", "loud")]), None, &before);
+        assert_eq!(invalid.last_good.log_level, Some(LogLevel::Debug));
     }
 
     #[test]
