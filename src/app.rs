@@ -19,6 +19,7 @@ use crate::lease::decide::{Loss, Timings};
 use crate::lease::{CandidateStatus, Election};
 use crate::metrics::Metrics;
 use crate::shutdown;
+use crate::telemetry::LogControl;
 use crate::write::Writer;
 
 /// How long running reconciles may take to finish once the process is told to stop.
@@ -50,7 +51,7 @@ pub enum Error {
 }
 
 /// Runs the operator until a signal asks it to stop.
-pub async fn run(args: ControllerArgs) -> Result<(), Error> {
+pub async fn run(args: ControllerArgs, logs: LogControl) -> Result<(), Error> {
     let shutdown = shutdown::on_signal().map_err(Error::Signals)?;
     let clients = Clients::connect().await?;
     let (health, metrics) = (Health::default(), Metrics::new());
@@ -105,6 +106,7 @@ pub async fn run(args: ControllerArgs) -> Result<(), Error> {
         no_new_steps_after: controller::NO_NEW_STEPS_AFTER,
         identity,
         metrics: metrics.clone(),
+        logs,
         health: health.clone(),
         heartbeat: health.heartbeat("the reconcile loop", SILENCE, controller::MAX_RECONCILE),
         shutdown: shutdown.child_token(),

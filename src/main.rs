@@ -4,17 +4,19 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use agentloop_operator::cli::{Cli, Command, ControllerArgs, UninstallArgs, exit};
-use agentloop_operator::{app, telemetry, uninstall};
+use agentloop_operator::telemetry::{self, LogControl};
+use agentloop_operator::{app, uninstall};
 use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(error) = telemetry::init(cli.log_format, &cli.log_level) {
-        return fail(exit::USAGE, &error);
-    }
+    let logs = match telemetry::init(cli.log_format, &cli.log_level) {
+        Ok(logs) => logs,
+        Err(error) => return fail(exit::USAGE, &error),
+    };
     match cli.command {
         Command::Crd => crd(),
-        Command::Controller(args) => within_runtime(controller(*args)),
+        Command::Controller(args) => within_runtime(controller(*args, logs)),
         Command::Uninstall(args) => within_runtime(uninstall(*args)),
     }
 }
@@ -33,8 +35,8 @@ fn crd() -> ExitCode {
     }
 }
 
-async fn controller(args: ControllerArgs) -> ExitCode {
-    match app::run(args).await {
+async fn controller(args: ControllerArgs, logs: LogControl) -> ExitCode {
+    match app::run(args, logs).await {
         Ok(()) => ExitCode::from(exit::OK),
         Err(error @ app::Error::Lost(_)) => fail(exit::LEASE_LOST, &error),
         Err(error) => fail(exit::FAILED, &error),

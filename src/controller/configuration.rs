@@ -13,6 +13,7 @@ use super::events::{EventRecord, Events};
 use super::panics::caught_now;
 use crate::client::{READ_TIMEOUT, RequestError, with_timeout};
 use crate::metrics::{Metrics, PanicSource};
+use crate::telemetry::LogControl;
 
 /// The configuration as it was last read.
 pub(super) struct Watched {
@@ -24,24 +25,18 @@ pub(super) struct Watched {
     _stop: DropGuard,
 }
 
-/// Reports a new configuration.
+/// Reports a new configuration, and sets its log level.
 #[derive(Clone)]
-struct Reporter {
-    metrics: Metrics,
-    events: Events,
+pub(super) struct Reporter {
+    pub(super) metrics: Metrics,
+    pub(super) events: Events,
+    pub(super) logs: LogControl,
 }
 
 /// Starts the watch; it ends when the result is dropped.
-pub(super) fn watch(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    metrics: Metrics,
-    events: Events,
-) -> Watched {
+pub(super) fn watch(client: &Client, namespace: &str, name: &str, reporter: Reporter) -> Watched {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     let (current, _) = watch::channel(None);
-    let reporter = Reporter { metrics, events };
     let stop = CancellationToken::new();
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let stream = watcher(api.clone(), only).default_backoff().take_until(stop.clone().cancelled_owned());
@@ -123,6 +118,7 @@ impl Reporter {
         } else {
             info!(version = read.version, paused = read.paused, "loaded the configuration");
         }
+        self.logs.set(read.last_good.log_level);
     }
 }
 

@@ -60,6 +60,7 @@ use crate::client::Clients;
 use crate::health::{Health, Heartbeat, ProcessStage};
 use crate::metrics::{Metrics, PanicSource};
 use crate::namespaces::Namespaces;
+use crate::telemetry::LogControl;
 use crate::write::Writer;
 
 /// Everything that the loop works with.
@@ -90,6 +91,8 @@ pub struct Setup {
     pub identity: String,
     /// The process's metrics.
     pub metrics: Metrics,
+    /// Set to the log level of the configuration.
+    pub logs: LogControl,
     /// Set to [`ProcessStage::Working`] once the caches have synced.
     pub health: Health,
     /// Beats at least every [`BEAT`], from the task that polls the loop. Each reconcile is a piece of work.
@@ -121,8 +124,7 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         &setup.clients.read,
         &setup.namespace,
         &setup.config_map,
-        setup.metrics.clone(),
-        events.clone(),
+        configuration::Reporter { metrics: setup.metrics.clone(), events: events.clone(), logs: setup.logs },
     );
     let context = Arc::new(ControllerContext {
         event_obstacles: event_obstacles::EventObstacles::new(setup.clients.read.clone()),

@@ -8,7 +8,7 @@ use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use tokio::time::Instant;
-use tracing::{Instrument, error, info_span, warn};
+use tracing::{Instrument, debug, error, info_span, warn};
 
 use super::environment::Caches;
 use super::events::EventRecord;
@@ -138,7 +138,10 @@ async fn advance(guarded: &Guarded, scope: &WatchScope) -> Result<Action, Error>
     loop {
         match sync.next(&caches, memory, response) {
             NextStep::Request(request) => response = performer.perform(&sync, request).await,
-            NextStep::Finished(SyncOutcome::Done(after)) => return Ok(requeue_after(after)),
+            NextStep::Finished(SyncOutcome::Done(after)) => {
+                debug!(requeue_after = ?after, "reconciled");
+                return Ok(requeue_after(after));
+            }
             NextStep::Finished(SyncOutcome::Failed) => {
                 return Err(performer.failed.map_or(Error::Unexpected, Error::Request));
             }

@@ -15,6 +15,7 @@ use agentloop_operator::controller::{self, RuleSet, Setup};
 use agentloop_operator::health::Health;
 use agentloop_operator::metrics::Metrics;
 use agentloop_operator::namespaces::Namespaces;
+use agentloop_operator::telemetry::LogControl;
 use agentloop_operator::write::Writer;
 use agentloop_test_support::pods as reported;
 use futures::TryStreamExt;
@@ -76,6 +77,7 @@ impl TestOperator {
             no_new_steps_after: minute,
             identity: "test".to_owned(),
             metrics: Metrics::new(),
+            logs: LogControl::disconnected(),
             heartbeat: health.heartbeat("the loop", minute, minute),
             health,
             shutdown: CancellationToken::new(),

@@ -170,6 +170,48 @@ async fn the_log_lines_of_one_reconcile_share_an_id_that_no_other_reconcile_has(
 }
 
 #[tokio::test]
+async fn the_log_level_follows_the_configuration_while_the_operator_runs() {
+    let ns = TestNamespace::with_tasks().await;
+    let operator = OperatorProcess::controller(&ns);
+    operator.ready("working").await;
+    let is_at = |line: &Value, level: &str, own: bool| {
+        line["level"] == level && line["target"].as_str().is_some_and(|t| t.starts_with("agentloop") == own)
+    };
+    let count = |message: &'static str| {
+        operator.lines(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).len()
+    };
+    assert!(operator.lines(|line| line["level"] == "DEBUG").is_empty());
+
+    ns.configure(json!({ "logLevel": "debug" })).await;
+    eventually("the new level", || async { (count("changed the log level") == 1).then_some(()) }).await;
+    ns.create("first", json!({ "suspend": true })).await;
+    eventually("a message at the new level", || async {
+        (!operator.lines(|line| is_at(line, "DEBUG", true)).is_empty()).then_some(())
+    })
+    .await;
+    assert!(operator.lines(|line| is_at(line, "DEBUG", false)).is_empty(), "libraries keep their level");
+
+    ns.configure(json!({ "logLevel": "loud" })).await;
+    eventually("the ConfigMap is reported", || async {
+        (count("the configuration is invalid") == 1).then_some(())
+    })
+    .await;
+    let before = operator.lines(|line| is_at(line, "DEBUG", true)).len();
+    ns.patch("first", json!({ "suspend": false })).await;
+    eventually("still the level before", || async {
+        (operator.lines(|line| is_at(line, "DEBUG", true)).len() > before).then_some(())
+    })
+    .await;
+
+    ns.configure(json!({})).await;
+    eventually("the level of the command line", || async {
+        (count("changed the log level") == 2).then_some(())
+    })
+    .await;
+    ns.end().await;
+}
+
+#[tokio::test]
 async fn an_operator_that_loses_its_lease_ends_with_a_code_of_its_own() {
     let ns = TestNamespace::with_tasks().await;
     let operator = OperatorProcess::controller(&ns);
