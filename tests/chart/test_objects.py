@@ -188,6 +188,9 @@ class Settings(unittest.TestCase):
     def test_that_are_false_are_written_too(self):
         self.assertEqual(one(render({"config": {"paused": False}}), "ConfigMap")["data"], {"paused": "false"})
 
+    def test_include_the_log_level_as_text(self):
+        self.assertEqual(one(render({"config": {"logLevel": "debug"}}), "ConfigMap")["data"], {"logLevel": "debug"})
+
     @every_case
     def test_come_from_the_config_map_that_the_operator_reads(self, _, objects):
         name = argument(pod_template(one(objects, "Deployment"))["spec"]["containers"][0], "config-map")
@@ -201,7 +204,7 @@ class Settings(unittest.TestCase):
 
     def test_are_the_keys_that_the_operator_reads(self):
         source = (REPOSITORY / "crates" / "core" / "src" / "settings.rs").read_text()
-        read = set(re.findall(r'name: "(\w+)"', source)) | {"paused"}
+        read = set(re.findall(r'name: "(\w+)"', source)) | {"paused", "logLevel"}
         schema = json.loads((CHART / "values.schema.json").read_text())
         self.assertEqual(schema["properties"]["config"]["properties"].keys() - {"existingConfigMap"}, read)
 

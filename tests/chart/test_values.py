@@ -27,6 +27,7 @@ class AValue(unittest.TestCase):
         self.refused({"watch": {"namespaces": "team-a"}}, "/watch/namespaces", "array")
         self.refused({"config": {"paused": "no"}}, "/config/paused", "boolean")
         self.refused({"config": {"hardLimit": "50"}}, "/config/hardLimit", "integer")
+        self.refused({"config": {"logLevel": "loud"}}, "/config/logLevel")
         self.refused({"podLabels": {"a": 1}}, "/podLabels/a", "string")
         self.refused({"imagePullSecrets": ["mirror"]}, "/imagePullSecrets/0", "object")
 
