@@ -1,4 +1,4 @@
-//! The completion gate: what an agent says about its own work at the end of an iteration.
+//! The completion gate: what an agent reports about its own work at the end of an iteration.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,7 +7,7 @@ pub const OPEN: &str = "<COMPLETION_GATE>";
 /// The line that closes it.
 pub const CLOSE: &str = "</COMPLETION_GATE>";
 
-/// A complete gate with a boolean `ready`. Anything less is no gate.
+/// A complete completion gate, with a boolean `ready`. Anything less is not a completion gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CompletionGate {
@@ -27,9 +27,9 @@ pub struct CompletionGate {
 /// Why an output has no completion gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NoCompletionGate {
-    /// The agent printed nothing that looks like a gate.
+    /// The agent printed nothing that looks like a completion gate.
     Absent,
-    /// A gate was opened but not closed.
+    /// A completion gate was opened but not closed.
     Unclosed,
     /// The last block has no boolean `ready`.
     NoReady,

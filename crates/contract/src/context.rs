@@ -31,7 +31,7 @@ pub struct Context {
     pub ignore: Vec<String>,
     /// Whether the prompt ends with a section on the loop.
     pub loop_context: LoopContext,
-    /// What completes the task.
+    /// When the task is done.
     pub policy: Policy,
     /// The command that must pass for the task to be done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct Context {
     pub iteration_timeout_seconds: i64,
     /// Seconds between a polite stop (SIGTERM) and a kill of the agent's process group.
     pub grace_seconds: i64,
-    /// Exit codes of the agent that mean "not now".
+    /// Exit codes of the agent that mean "try again later".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retry_on_exit_codes: Vec<i32>,
     /// Whether the template names no working directory. If the container then starts in `/`, the agent starts in the
@@ -93,7 +93,7 @@ pub struct Task {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its uid, which tells it apart from other tasks of the same name.
+    /// Its uid, which distinguishes it from other tasks with the same name.
     pub uid: String,
 }
 
@@ -106,14 +106,14 @@ pub enum LoopContext {
     FileOnly,
 }
 
-/// What completes a task.
+/// When a task is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Policy {
-    /// The completion gate says ready and the agent exited 0.
+    /// The agent printed a completion gate with `ready: true` and exited with 0.
     Gate,
-    /// The agent exited 0.
+    /// The agent exited with 0.
     ExitCode,
-    /// The verify command passes, whatever the agent says.
+    /// The verify command passed, whatever the agent reports.
     Verify,
 }
 
@@ -131,23 +131,23 @@ pub struct Verify {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Breaker {
-    /// Iterations in a row that changed nothing.
+    /// Consecutive iterations that changed nothing.
     pub consecutive_no_change: i32,
     /// The number of them that stops the loop.
     pub no_change_threshold: i32,
-    /// Iterations in a row that ended in the same error.
+    /// Consecutive iterations that ended with the same error.
     pub consecutive_same_error: i32,
     /// The number of them that stops the loop.
     pub same_error_threshold: i32,
 }
 
-/// What is known of an earlier iteration.
+/// What is known about a previous iteration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Past {
     /// Its number.
     pub iteration: i32,
-    /// How it ended: a word of the task's history such as `Exited` or `TimedOut`.
+    /// How it ended: an outcome in the task's history such as `Exited` or `TimedOut`.
     pub outcome: String,
     /// The agent's exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ pub const RUNNER_FAILED: i32 = 125;
 pub const NOT_EXECUTABLE: i32 = 126;
 /// The agent's command does not exist.
 pub const NOT_FOUND: i32 = 127;
-/// The runner was told to stop before the agent had ended.
+/// The runner received SIGTERM before the agent had ended.
 pub const INTERRUPTED: i32 = 143;
 /// The agent left a process that could not be ended and may overwrite the report. The code is above 128, because
 /// an operator that does not know signed reports then lets no report complete a task or make an iteration free.

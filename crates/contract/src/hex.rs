@@ -27,7 +27,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_pair_and_other_characters_are_no_bytes() {
+    fn half_a_pair_and_other_characters_are_not_bytes() {
         assert_eq!(decode("abc"), None);
         assert_eq!(decode("zz"), None);
         assert_eq!(decode("ßa"), None);

@@ -30,7 +30,7 @@ pub enum Signature {
     Invalid,
 }
 
-/// Appends the code to a JSON object as its last field; `None` if the text is no JSON object with a field.
+/// Appends the code to a JSON object as its last field; `None` if the text is not a JSON object with a field.
 pub fn sign(json: &str, key: &[u8]) -> Option<String> {
     let fields = json.strip_suffix('}')?;
     let code = Hmac::<Sha256>::new_from_slice(key).ok()?.chain_update(fields).finalize().into_bytes();
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_without_a_code_is_not_taken_for_a_signed_one() {
+    fn a_report_without_a_code_does_not_count_as_signed() {
         let json = Report::of(End::Exited).encode(MAX_BYTES, None).expect("fits");
         assert_eq!(check(&json, b"key"), Signature::Absent);
         assert_eq!(check("", b"key"), Signature::Absent);
@@ -91,7 +91,7 @@ mod tests {
             let mut changed = json.clone();
             changed.replace_range(at..=at, &to);
             prop_assume!(changed != json);
-            // In hex, the case of a letter says nothing.
+            // In hex, the case of a letter has no meaning.
             prop_assume!(!changed.eq_ignore_ascii_case(&json));
             prop_assert_ne!(check(&changed, b"key"), Signature::Valid);
         }

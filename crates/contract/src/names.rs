@@ -10,23 +10,23 @@ pub const LABEL_ITERATION: &str = "agentloop.dev/iteration";
 pub const LABEL_ATTEMPT: &str = "agentloop.dev/attempt";
 /// Finalizer that keeps an ended pod until its outcome is recorded in the task's status.
 pub const FINALIZER_SETTLE: &str = "agentloop.dev/settle";
-/// Scheduling gate that keeps a pod inert until the operator has confirmed its iteration.
+/// Scheduling gate that keeps a pod from being scheduled until the operator has confirmed that its iteration is active.
 pub const GATE_START: &str = "agentloop.dev/start";
 /// Annotation of a pod: the prompt, if the task gives it inline.
 pub const ANNOTATION_PROMPT: &str = "agentloop.dev/prompt";
 /// Annotation of a pod: the [`Context`](crate::context::Context) as JSON.
 pub const ANNOTATION_CONTEXT: &str = "agentloop.dev/context";
-/// Annotation of a pod: a hash of everything that the pod was made from.
+/// Annotation of a pod: a hash of everything that the pod was created from.
 pub const ANNOTATION_TEMPLATE_HASH: &str = "agentloop.dev/template-hash";
-/// Annotation of a pod: a hash of the goal and of what completes the task, at the time the pod was made.
+/// Annotation of a pod: a hash of the goal and the completion policy when the pod was created.
 pub const ANNOTATION_COMPLETION_HASH: &str = "agentloop.dev/completion-hash";
-/// Annotation of a pod: a hash of the runner's image, its pull policy and the way it is put into the pod.
+/// Annotation of a pod: a hash of the runner's image and its pull policy, and the injection method.
 pub const ANNOTATION_RUNNER: &str = "agentloop.dev/runner";
 /// Annotation of a pod: the name of the container that runs the agent.
 pub const ANNOTATION_AGENT: &str = "agentloop.dev/agent-container";
-
-/// On the workspace's PVC: the generation of the task's spec that the PVC's owner was set by.
+/// Annotation of the workspace PVC: the generation of the task's spec for which the PVC's owner was set.
 pub const ANNOTATION_OWNER_GENERATION: &str = "agentloop.dev/owner-generation";
+
 /// Folder with the runner's executable.
 pub const RUNNER_DIR: &str = "/agentloop/bin";
 /// The runner's executable.

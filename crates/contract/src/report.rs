@@ -49,8 +49,8 @@ pub struct Report {
     pub signal: Option<i32>,
     /// Whether the workspace differs from before.
     pub changed: Change,
-    /// Proven without any rule about what counts as change: type, mode, size, times and inode of everything in the
-    /// workspace are as before. Absent if that was not compared, or is not the case.
+    /// Whether nothing in the workspace was touched: type, mode, size, times and inode of every file are as before,
+    /// whatever counts as a change. False if this was not compared.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub untouched: bool,
     /// The folder that the agent started in, if that is neither the workspace nor below it.
@@ -100,11 +100,11 @@ pub struct Report {
 /// How the agent ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
-    /// By itself: see the exit code or the signal.
+    /// By itself. It has an exit code or a signal.
     Exited,
     /// Stopped by the runner at the iteration's timeout.
     TimedOut,
-    /// The runner was told to stop (SIGTERM) before the agent had ended.
+    /// The runner received SIGTERM before the agent had ended.
     Interrupted,
     /// Not executed: this very attempt has already run on this workspace.
     AlreadyRan,
@@ -234,7 +234,7 @@ impl Report {
     /// Reads a termination message.
     ///
     /// # Errors
-    /// The message is no complete report of [`VERSION`]: it was cut, overwritten, or written by another program.
+    /// The message is not a complete report of [`VERSION`]: it was cut, overwritten, or written by another program.
     pub fn decode(message: &str) -> Result<Self, Unreadable> {
         let report: Self = serde_json::from_str(message.trim()).map_err(|e| Unreadable(e.to_string()))?;
         if report.version != VERSION {
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_report_is_no_report() {
+    fn half_a_report_is_not_a_report() {
         let json = long("x").encode(MAX_BYTES, None).expect("fits");
         let half = json.get(..json.len() / 2).expect("ascii");
         assert!(Report::decode(half).is_err());

@@ -1,4 +1,4 @@
-//! Cuts and cleans text that others wrote, so that it can be shown beside our own.
+//! Cuts and cleans text from other sources, so that it can be shown next to our own.
 
 /// At most `chars` characters of a text, cleaned. If the text was longer, the last of them is an ellipsis.
 pub fn cut(text: &str, chars: usize) -> String {

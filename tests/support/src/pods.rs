@@ -1,14 +1,11 @@
 //! Pods as a scheduler and a kubelet report them.
 
 use agentloop_contract::names::env;
-use agentloop_contract::report::{Change, Report};
+use agentloop_contract::report::{Change, MAX_BYTES, Report};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::json;
-
-/// The longest termination message that a report is cut to in the tests.
-const MESSAGE_BYTES: usize = 3072;
 
 /// The status of a container.
 pub fn container_status(name: &str, image: &str, state: &Value) -> Value {
@@ -61,7 +58,7 @@ pub fn termination_message(report: &Report, pod: &Value) -> Option<String> {
     let variables = json::list(pod, "/spec/containers").iter().flat_map(|one| json::list(one, "/env"));
     let key = variables.into_iter().find(|variable| json::text(variable, "/name") == env::REPORT_KEY);
     let report = Report { untouched: report.changed == Change::Unchanged, ..report.clone() };
-    report.encode(MESSAGE_BYTES, key.map(|key| json::text(key, "/value").as_bytes()))
+    report.encode(MAX_BYTES, key.map(|key| json::text(key, "/value").as_bytes()))
 }
 
 /// Whether the pod has a scheduling gate, of whatever name.

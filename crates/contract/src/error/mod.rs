@@ -1,7 +1,7 @@
 //! Whether two errors are the same error.
 //!
 //! An agent that is stuck prints the same error with a different time, id or path each time. The signature leaves such
-//! volatile parts out, so that the circuit breaker sees one error if a person would see one. It leaves out as little as
+//! volatile parts out, so that errors that a person would call the same count as the same. It leaves out as little as
 //! possible: two different errors must stay different.
 
 mod volatile;
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_urls_addresses_and_temporary_paths_do_not_make_another_error() {
+    fn ids_urls_addresses_and_temporary_paths_do_not_make_a_different_error() {
         same(
             "401 Unauthorized, url: https://api.example/v1/responses, request id: req_011CaB3",
             "401 Unauthorized, url: http://127.0.0.1:8080/v1/x, request id: req_77Zb9",
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn another_test_file_or_count_is_another_error() {
+    fn a_different_test_file_or_count_is_a_different_error() {
         different("tests::resume fails", "tests::suspend fails");
         different("src/lib.rs:1: expected `;`", "src/main.rs:1: expected `;`");
         different("2 tests fail", "3 tests fail");
