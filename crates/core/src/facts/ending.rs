@@ -1,4 +1,4 @@
-//! What became of the agent in a pod that has ended.
+//! What happened to the agent in a pod that has ended.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::time::later;
 
-/// How far the clocks of a node and of the API server may lie apart.
+/// How much the clocks of a node and of the API server may differ.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(10);
 
-/// The pod garbage collector ended the pod: it writes Failed over whatever the kubelet last said.
+/// The pod garbage collector ended the pod: it sets the phase Failed, whatever the kubelet last reported.
 fn ended_by_garbage_collector(status: &PodStatus) -> bool {
     condition(status, "DisruptionTarget").is_some_and(|c| c.reason.as_deref() == Some("DeletionByPodGC"))
 }
@@ -23,8 +23,9 @@ fn ended_by_garbage_collector(status: &PodStatus) -> bool {
 pub(super) fn ending(pod: &Pod, status: &PodStatus, bound: bool) -> Ending {
     let agent = agent_status(pod, status);
     let terminated = agent.and_then(|agent| agent.state.as_ref()).and_then(|state| state.terminated.as_ref());
-    // What the kubelet last wrote proves something only where the kubelet also wrote the end. Without a
-    // status of any container none was ever made; with those of others only, the agent may be one of them.
+    // The status of the containers proves something only if the kubelet also wrote the end of the pod. Without any
+    // container status, no container was ever created. With the status of other containers only, the agent's container
+    // may be one of them under another name.
     let no_containers = status.container_statuses.as_deref().unwrap_or_default().is_empty();
     let proven =
         !bound || (!ended_by_garbage_collector(status) && agent.map_or(no_containers, never_started));
@@ -55,22 +56,22 @@ pub(super) fn ending(pod: &Pod, status: &PodStatus, bound: bool) -> Ending {
     }))
 }
 
-/// What the kubelet says of a pod that it evicted for the pod's own use of disk: above a limit of its
-/// template. Nothing outside of the pod asked for its end, so there is no DisruptionTarget, as there is for
-/// a node that runs out of something (`eviction_manager.go`, `localStorageEviction`).
+/// The kubelet's message if it evicted the pod because the pod used more disk than a limit in its template allows. Then
+/// the pod has no condition `DisruptionTarget`, unlike when the node runs out of a resource (`eviction_manager.go`,
+/// `localStorageEviction`).
 fn own_disk(status: &PodStatus) -> Option<String> {
-    const WORDS: &[&str] = &[
+    const PHRASES: &[&str] = &[
         "Pod ephemeral local storage usage exceeds",
         "exceeded its local ephemeral storage limit",
         "Usage of EmptyDir volume",
     ];
     let is_evicted = status.reason.as_deref() == Some("Evicted");
     let message = status.message.as_deref().filter(|_| is_evicted)?;
-    let is_own = WORDS.iter().any(|words| message.contains(words));
+    let is_own = PHRASES.iter().any(|phrase| message.contains(phrase));
     (is_own && condition(status, "DisruptionTarget").is_none()).then(|| message.trim().to_owned())
 }
 
-/// The probe whose failure has the kubelet stop the container, by SIGTERM and no other sign.
+/// A probe whose failure makes the kubelet stop the container. SIGTERM is the only trace of that.
 fn stopping_probe(agent: &Container) -> Option<&'static str> {
     if agent.liveness_probe.is_some() {
         Some("livenessProbe")
@@ -81,10 +82,10 @@ fn stopping_probe(agent: &Container) -> Option<&'static str> {
     }
 }
 
-/// Whether somebody asked for the pod's end before the agent's container had ended. A pod is also deleted
-/// because its other containers go on without the agent, and evicted after it had succeeded.
+/// Whether the pod was deleted or evicted before the agent's container had ended. A pod may also be deleted later,
+/// because its other containers keep running without the agent, or evicted after it succeeded.
 fn was_disrupted(pod: &Pod, status: &PodStatus, finished: Option<Timestamp>) -> bool {
-    // Anybody may ask for any grace period, and the API server keeps it as it is.
+    // A client may ask for any grace period, and the API server stores it unchanged.
     let grace = SignedDuration::from_secs(pod.metadata.deletion_grace_period_seconds.unwrap_or(0));
     let before = SignedDuration::ZERO.saturating_sub(grace);
     let deleted = pod.metadata.deletion_timestamp.as_ref().map(|time| later(time.0, before));
@@ -95,9 +96,9 @@ fn was_disrupted(pod: &Pod, status: &PodStatus, finished: Option<Timestamp>) -> 
     deleted.is_some_and(came_first) || target.is_some_and(|asked| asked.is_none_or(came_first))
 }
 
-/// Proof, in all that the kubelet tells of a container, that it never started. A kubelet that lost sight
-/// of a container that ran writes the same state as for one that never did, and tells them apart only by
-/// the last state or the count of restarts (kubernetes/kubernetes#95364).
+/// Whether the status of a container proves that it never started. If the kubelet loses track of a container that ran,
+/// it writes the same state as for one that never ran. Only the last state or the restart count tells them apart
+/// (kubernetes/kubernetes#95364).
 fn never_started(container: &ContainerStatus) -> bool {
     let ran = |state: Option<&ContainerState>| {
         state.is_some_and(|state| {
@@ -107,19 +108,18 @@ fn never_started(container: &ContainerStatus) -> bool {
     container.restart_count == 0 && !ran(container.state.as_ref()) && !ran(container.last_state.as_ref())
 }
 
-/// A container that the kubelet reports as ended without ever having started: the runtime could not start
-/// it (`StartError`, with the epoch as its start), or nothing of it was ever found.
+/// Whether the kubelet reports a container as terminated that never started: the runtime could not start it
+/// (`StartError`, with the epoch as its start time), or the kubelet never found it.
 fn never_ran(end: &ContainerStateTerminated) -> bool {
     let started = started(end.started_at.as_ref()).is_some();
-    let was_seen_running =
-        end.message.as_deref().is_some_and(|message| message.contains("used to be Running"));
+    let was_running = end.message.as_deref().is_some_and(|message| message.contains("used to be Running"));
     match end.reason.as_deref() {
-        Some("StartError" | "ContainerStatusUnknown") => !started && !was_seen_running,
+        Some("StartError" | "ContainerStatusUnknown") => !started && !was_running,
         _ => false,
     }
 }
 
-/// A time that is not the epoch, which container runtimes write for "never".
+/// A time other than the epoch, which container runtimes write for "never".
 fn started(time: Option<&Time>) -> Option<Timestamp> {
     time.map(|time| time.0).filter(|time| time.as_second() > 0)
 }
@@ -137,11 +137,11 @@ fn why_never_started(pod: &Pod, status: &PodStatus, terminated: Option<&Containe
         .filter(|end| end.reason.as_deref() == Some("StartError"))
         .and_then(|end| end.message.clone())
         .map(|message| format!("the agent's container could not be started: {message}"));
-    let told = status.message.clone().map(|message| match &status.reason {
+    let reported = status.message.clone().map(|message| match &status.reason {
         Some(reason) => format!("{reason}: {message}"),
         None => message,
     });
-    failed_init.or(start_error).or(told).or_else(|| status.reason.clone()).unwrap_or_else(|| {
+    failed_init.or(start_error).or(reported).or_else(|| status.reason.clone()).unwrap_or_else(|| {
         let how = if pod.metadata.deletion_timestamp.is_some() { "was deleted" } else { "ended" };
         format!("the pod {how} before its agent started")
     })

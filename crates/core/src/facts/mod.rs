@@ -1,7 +1,7 @@
-//! What one pod tells about its iteration, and no more.
+//! The facts that the rules read from one pod.
 //!
-//! The two facts that counting rests on are read here: whether the pod has *ended*, and whether there is
-//! *proof* that its agent never started.
+//! Counting depends on two of them: whether the pod has *ended*, and whether there is *proof* that its agent never
+//! started.
 
 mod ending;
 mod obstacle;
@@ -22,60 +22,59 @@ pub use obstacle::obstacle_from_events;
 
 use crate::api::{AgentTask, WaitReason};
 
-/// The Events of a pod that has not started after this are worth reading.
+/// If a pod has not started after this time, its Events are read.
 const EVENTS_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
-/// What a pod tells.
+/// The facts about a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodFacts {
     /// Its name.
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// The uid of the object that controls it.
+    /// The uid of its controller.
     pub controller_uid: Option<String>,
     /// The uids of all its owners.
     pub owner_uids: Vec<String>,
-    /// The uid of the task that its label names.
+    /// The uid of the task in its label.
     pub task_uid: Option<String>,
-    /// The iteration that it runs; 0 where its label is no number.
+    /// Its iteration; 0 if the label is not a number.
     pub iteration: i32,
-    /// The attempt that it is.
+    /// Its attempt.
     pub attempt: i32,
-    /// Our scheduling gate is there: the pod is inert.
+    /// It has our scheduling gate, so it is not scheduled.
     pub has_scheduling_gate: bool,
-    /// Our finalizer is there: the pod stays until it is released.
+    /// It has our finalizer, so it stays until the finalizer is removed.
     pub has_finalizer: bool,
-    /// When its deletion was asked for, grace included.
+    /// Its deletion timestamp: the time of the request plus the grace period.
     pub deletion: Option<Timestamp>,
-    /// It has a node.
+    /// It is bound to a node.
     pub bound: bool,
     /// When it was created.
     pub created: Option<Timestamp>,
-    /// Hash of what it was made from.
+    /// The hash of the template that it was created from.
     pub hash: Option<String>,
-    /// Hash of the goal and of what completes the task, as it was made from them; absent in the pod of an
-    /// older operator.
+    /// The hash of the goal and of the completion policy at its creation; absent in the pod of an older operator.
     pub completion: Option<String>,
-    /// The runner that it was made with, as [`Injection::mark`](crate::pod::Injection::mark) says it; absent
+    /// The runner that it was created with, in the format of [`Injection::mark`](crate::pod::Injection::mark); absent
     /// in the pod of an older operator.
     pub runner: Option<String>,
-    /// Why it must not be started: an admission webhook made it something else.
+    /// Why it must not be started, if an admission webhook changed it so.
     pub rejected: Option<&'static str>,
-    /// A sidecar that has not started yet and holds the agent, and since when it runs.
+    /// A sidecar that delays the start of the agent, and since when it is running.
     pub slow: Option<(Timestamp, Obstacle)>,
-    /// How far it has come.
+    /// Its state.
     pub state: PodState,
 }
 
-/// How far a pod has come.
+/// The state of a pod.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PodState {
-    /// The agent's container has not started; what stands in its way, where that is known.
+    /// The agent's container has not started. The obstacle, if it is known.
     Starting(Option<Obstacle>),
-    /// The agent runs.
+    /// The agent is running.
     Running,
-    /// The agent's container has ended; other containers keep the pod alive.
+    /// The agent's container has ended at this time, but other containers are still running.
     AgentEnded(Option<Timestamp>),
     /// The pod has ended.
     Ended(Ending),
@@ -84,29 +83,29 @@ pub enum PodState {
 /// Why a pod cannot start yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Obstacle {
-    /// What it is.
+    /// The kind of obstacle.
     pub reason: WaitReason,
-    /// In the words of whoever told it.
+    /// The message of the component that reported it.
     pub message: String,
 }
 
-/// What a pod of the active iteration's name is to the task.
+/// The relation of a pod with the name of the active pod to the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Relation {
     /// It is the pod of the active iteration.
     Active,
     /// It was the pod of the active iteration until its owner references or labels were edited.
-    Estranged,
+    Detached,
     /// It belongs to another owner.
     Foreign,
 }
 
-/// What became of the agent in a pod that has ended.
+/// What happened to the agent in a pod that has ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ending {
     /// Proven: the agent's container never started.
     NeverStarted {
-        /// Why, in words.
+        /// Why, as text.
         message: String,
     },
     /// The agent ran, or nothing proves that it did not.
@@ -117,27 +116,28 @@ pub enum Ending {
 #[derive(Clone, Debug, Default, PartialEq)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "each is a fact of its own; they are no states of one thing"
+    reason = "the facts are independent of each other; they are not states of one thing"
 )]
 pub struct AgentEnd {
     /// The runner's report, if it is whole and comes from the runner as far as the pod can show.
     pub report: Option<Report>,
-    /// The pod has a key for reports: its runner can sign, and looks at the workspace closely.
+    /// The pod has a report key: its runner signs reports, and reports whether the workspace is untouched.
     pub keyed: bool,
-    /// The report is the runner's whatever the container's exit code: it is signed with a key that nothing
-    /// but the runner could read.
+    /// The report is authentic whatever the exit code of the container is: it is signed with a key that only the runner
+    /// could read.
     pub authentic: bool,
     /// The container's exit code.
     pub exit_code: Option<i32>,
     /// The container's or the pod's reason, such as `OOMKilled` or `Evicted`.
     pub reason: Option<String>,
-    /// Somebody ended the pod: an eviction, a drain, a deletion.
+    /// The pod was evicted, drained or deleted.
     pub disrupted: bool,
-    /// The pod's own deadline, the backstop behind the iteration's timeout, ran out.
+    /// The pod exceeded its `activeDeadlineSeconds`, the backstop behind the iteration's timeout.
     pub deadline: bool,
-    /// The kubelet evicted the pod for the disk that it used itself, in these words: it will again.
+    /// The kubelet's message, if it evicted the pod because of the disk that the pod itself used. The next pod is
+    /// likely to be evicted too.
     pub own_disk: Option<String>,
-    /// A probe of the agent's container whose failure has the kubelet stop it.
+    /// A probe of the agent's container whose failure makes the kubelet stop the container.
     pub probe: Option<&'static str>,
     /// When the container started.
     pub started: Option<Timestamp>,
@@ -181,7 +181,7 @@ impl PodFacts {
         }
     }
 
-    /// Whether this is the pod of that attempt at that iteration, and this task's own.
+    /// Whether the pod belongs to this task and is this attempt at this iteration.
     pub fn is_attempt(&self, task_uid: &str, iteration: i32, attempt: i32) -> bool {
         self.belongs_to(task_uid) && self.iteration == iteration && self.attempt == attempt
     }
@@ -191,10 +191,10 @@ impl PodFacts {
         self.controller_uid.as_deref() == Some(task_uid)
     }
 
-    /// What the pod is to a task whose active iteration's pod has its name.
+    /// The relation of the pod to a task whose active pod has the same name.
     ///
-    /// The rules take a pod for the active one by the same marks. If an answer that is remembered had others, they
-    /// would ask for the same read again and again.
+    /// [`decide`](crate::decide) identifies the active pod by the same facts. If this function used others, the
+    /// decision would ask for the same read again and again.
     pub fn relation(&self, task: &AgentTask) -> Relation {
         let uid = task.metadata.uid.as_deref().unwrap_or_default();
         let active = task.status.as_ref().and_then(|status| status.active.as_ref());
@@ -203,24 +203,24 @@ impl PodFacts {
                 && self.task_uid.as_deref() == Some(uid)
                 && self.is_attempt(uid, active.iteration, active.attempt)
         });
-        // Anything that still points to the task: the agent may be at work.
+        // If anything still points to the task, its agent may be running in the pod.
         let points_to_task = self.has_finalizer
             || self.task_uid.as_deref() == Some(uid)
             || self.owner_uids.iter().any(|owner| owner == uid);
         match (is_active, points_to_task) {
             (true, _) => Relation::Active,
-            (false, true) => Relation::Estranged,
+            (false, true) => Relation::Detached,
             (false, false) => Relation::Foreign,
         }
     }
 
-    /// Whether the pod may be at work for another task than the one of this uid. A gated pod may: another operator may
-    /// have confirmed its start just before its task was deleted.
+    /// Whether the pod may be running for another task than the one with this uid. This includes a pod with a
+    /// scheduling gate, because another operator may have confirmed its start just before the task was deleted.
     pub fn is_live_pod_of_another(&self, own_uid: Option<&str>) -> bool {
         self.task_uid.as_deref() != own_uid && self.ended().is_none()
     }
 
-    /// How long the pod has been silent, if it is bound to a node, has not started, and its status does not say why.
+    /// How long the pod has been silent: it is bound to a node, has not started, and its status does not say why.
     pub fn is_silent_for(&self, now: Timestamp) -> Option<SignedDuration> {
         let is_silent = self.state == PodState::Starting(None) && self.bound && self.deletion.is_none();
         let silent = now.duration_since(self.created?).checked_sub(EVENTS_AFTER)?;
@@ -236,11 +236,11 @@ impl PodFacts {
     }
 }
 
-/// The container that runs the agent: the one that the operator named when it made the pod, and whose
-/// command is still the runner. In the pod of an older operator it is the first with that command.
+/// The container that runs the agent: the one that the operator named when it created the pod, if its command is still
+/// the runner. In the pod of an older operator it is the first container with that command.
 ///
-/// The command alone does not tell: a template may have a second container that runs the runner's file.
-/// The name `agent` does not tell either: the template may have changed since.
+/// The command alone is not enough, because a template may have a second container that runs the runner's file. Neither
+/// is the name `agent`, because the template may have changed since.
 fn agent(pod: &Pod) -> Option<&Container> {
     let runs_runner = |container: &&Container| {
         container.command.as_ref().and_then(|c| c.first()).is_some_and(|program| program == RUNNER_FILE)
@@ -260,8 +260,8 @@ fn agent_status<'a>(pod: &Pod, status: &'a PodStatus) -> Option<&'a ContainerSta
     status.container_statuses.iter().flatten().find(|status| status.name == name)
 }
 
-/// Why a pod that was created must not be started. Restarts in place would be iterations that nobody
-/// counts: a restart rule re-ran an agent 70 times in five minutes.
+/// Why a pod that was created must not be started. A restart in place would be an uncounted iteration: in a test, a
+/// restart rule ran an agent 70 times in five minutes.
 fn rejected(pod: &Pod) -> Option<&'static str> {
     let spec = pod.spec.as_ref()?;
     let agent = agent_name(pod);

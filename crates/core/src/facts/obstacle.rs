@@ -1,4 +1,4 @@
-//! What stands in the way of a pod that has not started its agent.
+//! The obstacle that keeps a pod from starting its agent.
 
 use agentloop_contract::names::GATE_START;
 use jiff::Timestamp;
@@ -7,10 +7,10 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use super::{Obstacle, condition};
 use crate::{api::WaitReason, pod::waits_for_the_runners_image};
 
-/// How the message begins if the runner's image cannot be pulled: no change of the template fixes that.
+/// The beginning of the message if the runner's image cannot be pulled, which no change of the template can fix.
 pub(crate) const RUNNERS_IMAGE: &str = "the runner's image, for ";
 
-/// Reasons for which the kubelet keeps a container waiting because of its image.
+/// The kubelet's reasons for a container that waits because of its image.
 const IMAGE_REASONS: &[&str] = &[
     "ImagePullBackOff",
     "ErrImagePull",
@@ -21,7 +21,7 @@ const IMAGE_REASONS: &[&str] = &[
     "SignatureValidationFailed",
 ];
 
-/// Reasons for which the kubelet cannot make a container and tries again.
+/// The kubelet's reasons for a container that it cannot create and tries again.
 const CREATE_REASONS: &[&str] = &[
     "CreateContainerConfigError",
     "CreateContainerError",
@@ -59,23 +59,23 @@ pub(super) fn obstacle(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
             continue;
         };
         let reason = waiting.reason.as_deref().unwrap_or_default();
-        let told = waiting.message.as_deref().unwrap_or(reason);
+        let message = waiting.message.as_deref().unwrap_or(reason);
         if IMAGE_REASONS.contains(&reason) {
             let name = container.name.as_str();
-            let whose = if waits_for_the_runners_image(pod, name, told) { RUNNERS_IMAGE } else { "" };
-            let message = format!("{whose}container {name}: {told}");
+            let whose = if waits_for_the_runners_image(pod, name, message) { RUNNERS_IMAGE } else { "" };
+            let message = format!("{whose}container {name}: {message}");
             return Some(Obstacle { reason: WaitReason::ImagePullFailed, message });
         }
         if CREATE_REASONS.contains(&reason) {
-            let message = format!("container {}: {reason}: {told}", container.name);
+            let message = format!("container {}: {reason}: {message}", container.name);
             return Some(Obstacle { reason: WaitReason::StartFailed, message });
         }
     }
     None
 }
 
-/// The init containers that go on beside the agent, with what the kubelet says of each. The agent is not
-/// started before all of them have.
+/// The status of each sidecar: an init container that keeps running beside the agent. The agent starts only when all of
+/// them have started.
 fn sidecars<'a>(pod: &'a Pod, status: &'a PodStatus) -> impl Iterator<Item = &'a ContainerStatus> {
     let all = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
     let is_sidecar =
@@ -83,7 +83,7 @@ fn sidecars<'a>(pod: &'a Pod, status: &'a PodStatus) -> impl Iterator<Item = &'a
     status.init_container_statuses.iter().flatten().filter(move |container| is_sidecar(&container.name))
 }
 
-/// A sidecar that ended and is started again, before it had started once.
+/// A sidecar that restarts and has never started successfully.
 fn failing_sidecar(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
     let failing = sidecars(pod, status)
         .find(|container| container.restart_count > 0 && container.started != Some(true))?;
@@ -91,14 +91,14 @@ fn failing_sidecar(pod: &Pod, status: &PodStatus) -> Option<Obstacle> {
     let waits = state.and_then(|state| state.waiting.as_ref());
     let reason = waits.and_then(|waiting| waiting.reason.as_deref());
     let message = waits.and_then(|waiting| waiting.message.as_deref());
-    let told = [reason, message].into_iter().flatten().collect::<Vec<_>>().join(": ");
-    let told = if told.is_empty() { "it does not start".to_owned() } else { told };
+    let why = [reason, message].into_iter().flatten().collect::<Vec<_>>().join(": ");
+    let why = if why.is_empty() { "it does not start".to_owned() } else { why };
     let count = failing.restart_count;
-    let message = format!("sidecar {}: {told} (restarts: {count})", failing.name);
+    let message = format!("sidecar {}: {why} (restarts: {count})", failing.name);
     Some(Obstacle { reason: WaitReason::StartFailed, message })
 }
 
-/// A sidecar that runs, but has not got through its startup probe, and since when it runs.
+/// A sidecar that is running but has not passed its startup probe, and since when it is running.
 pub(super) fn slow_sidecar(pod: &Pod) -> Option<(Timestamp, Obstacle)> {
     let status = pod.status.as_ref()?;
     sidecars(pod, status).filter(|container| container.started != Some(true)).find_map(|container| {
@@ -108,8 +108,8 @@ pub(super) fn slow_sidecar(pod: &Pod) -> Option<(Timestamp, Obstacle)> {
     })
 }
 
-/// The obstacle that a pod's Events tell, where its status is silent: a volume that cannot be mounted
-/// shows as `ContainerCreating` and no more.
+/// The obstacle that a pod's Events report. The status does not report all of them: if a volume cannot be mounted, it
+/// only says `ContainerCreating`.
 pub fn obstacle_from_events<'a>(
     events: impl IntoIterator<Item = (&'a str, &'a str)>,
     input_volume: &str,

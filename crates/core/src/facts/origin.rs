@@ -1,10 +1,10 @@
 //! Whether a termination message is a report of the runner.
 //!
-//! The operator puts a random key into the pod, and the runner signs its report with it. Nobody else in the
-//! pod can read the key, but for what the kubelet executes in the agent's container: probes and lifecycle
-//! hooks see the container's whole environment. Where there is no key, or somebody else may have it, the
-//! container's exit code must confirm the report: whoever writes one and then has the runner killed leaves
-//! another.
+//! The operator puts a random key into the pod, and the runner signs its report with it. Nothing else in the pod can
+//! read the key, except commands that the kubelet executes in the agent's container: probes and lifecycle hooks see the
+//! whole environment of the container. If there is no key, or if such a command may have read it, the exit code of the
+//! container must confirm the report: a program that writes a report and then kills the runner leaves another exit
+//! code.
 
 use agentloop_contract::{
     mac::{self, Signature},
@@ -13,21 +13,21 @@ use agentloop_contract::{
 };
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Probe};
 
-/// Said of a runner that knows of no key.
+/// The error of a runner that does not sign its report.
 const OLD_RUNNER: &str = "the runner's image is older than the operator: it does not sign its reports";
 
-/// A message, and what vouches for it.
+/// A report, and how far it is proven to come from the runner.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Origin {
     /// The report that counts.
     pub report: Option<Report>,
     /// The pod has a key.
     pub keyed: bool,
-    /// The key alone vouches for the report.
+    /// The signature alone proves the origin.
     pub authentic: bool,
 }
 
-/// Reads what the agent's container left as its termination message, and what vouches for it.
+/// Reads the termination message of the agent's container.
 pub(super) fn read(agent: Option<&Container>, message: &str, exit_code: Option<i32>) -> Origin {
     let report = Report::decode(message).ok();
     let Some(key) = agent.and_then(key) else {
@@ -36,13 +36,13 @@ pub(super) fn read(agent: Option<&Container>, message: &str, exit_code: Option<i
     let nothing = Origin { keyed: true, ..Origin::default() };
     let Some(report) = report else { return nothing };
     match mac::check(message, key.as_bytes()) {
-        // Notes that a runner leaves on its way have no code, and say nothing of an end.
+        // A report that a runner writes before the agent has ended has neither a code nor a signal: it does not count.
         Signature::Valid if !is_final(&report) => nothing,
         Signature::Valid if !agent.is_some_and(executes_beside) => {
             Origin { report: Some(report), authentic: true, ..nothing }
         }
         Signature::Valid if report.agrees_with(exit_code) => Origin { report: Some(report), ..nothing },
-        // Only a report that its exit code confirms is that of a runner: without it, somebody wrote it.
+        // If the exit code does not confirm an unsigned report, another program may have written it.
         Signature::Absent if report.agrees_with(exit_code) => {
             let old = Report { error: Some(Error::new(OLD_RUNNER)), ..Report::of(End::RunnerFailed) };
             Origin { report: Some(old), ..nothing }
@@ -51,13 +51,13 @@ pub(super) fn read(agent: Option<&Container>, message: &str, exit_code: Option<i
     }
 }
 
-/// The key: of several variables of one name, the last counts. One without a value of its own is none.
+/// The key. If several variables have its name, the last one counts. It must have a literal value.
 fn key(agent: &Container) -> Option<&str> {
     let last = agent.env.iter().flatten().rev().find(|variable| variable.name == REPORT_KEY)?;
     last.value.as_deref().filter(|value| !value.is_empty())
 }
 
-/// Whether the kubelet executes commands in the agent's container, beside the runner.
+/// Whether the kubelet executes commands in the agent's container besides the runner.
 fn executes_beside(agent: &Container) -> bool {
     let probes = [&agent.liveness_probe, &agent.readiness_probe, &agent.startup_probe];
     let hooks = agent.lifecycle.iter().flat_map(|hooks| [&hooks.post_start, &hooks.pre_stop]);
@@ -66,7 +66,7 @@ fn executes_beside(agent: &Container) -> bool {
     probes.into_iter().flatten().any(by_probe) || hooks.flatten().any(by_hook)
 }
 
-/// An agent that ended by itself has a code or a signal.
+/// If the agent ended by itself, a final report has its exit code or signal.
 fn is_final(report: &Report) -> bool {
     report.end != End::Exited || report.exit_code.is_some() || report.signal.is_some()
 }

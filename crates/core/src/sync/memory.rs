@@ -1,28 +1,28 @@
-//! What the operator remembers of a task from one reconcile to the next.
+//! What the operator remembers about a task from one reconcile to the next.
 //!
-//! Nothing that is counted rests on it: every write is guarded by the API server. It saves conflicts, pods that are
-//! created twice for nothing, and reads.
+//! Counting does not depend on it, because every write is guarded by the API server. It saves conflicts, futile creates
+//! and reads.
 
 use super::objects::{Environment, Handles};
 
-/// What is remembered of one task.
+/// The memory about one task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Memory<H: Handles> {
     /// The newest answer to a read or write of the task.
     task: Option<(H::Time, H::Task)>,
-    /// The newest answers to writes of its pods, and to reads of a single one.
+    /// The newest answers to writes and single reads of its pods.
     pods: Vec<(H::Time, H::Pod)>,
     /// The iteration whose pod this process has started.
     pub(super) started: Option<H::Active>,
-    /// When a create was first refused for what a new namespace does not have yet.
-    pub(super) unsettled: Option<H::Time>,
-    /// The generation of the spec that the owner of the workspace's PVC was checked against.
+    /// When a create was first rejected because a new namespace does not have everything yet.
+    pub(super) namespace_not_ready: Option<H::Time>,
+    /// The generation of the spec against which the owner of the workspace PVC was checked.
     pub(super) pvc_checked: Option<i64>,
 }
 
 impl<H: Handles> Default for Memory<H> {
     fn default() -> Self {
-        Self { task: None, pods: Vec::new(), started: None, unsettled: None, pvc_checked: None }
+        Self { task: None, pods: Vec::new(), started: None, namespace_not_ready: None, pvc_checked: None }
     }
 }
 
@@ -32,11 +32,11 @@ impl<H: Handles> Memory<H> {
         self.task.is_none()
             && self.pods.is_empty()
             && self.started.is_none()
-            && self.unsettled.is_none()
+            && self.namespace_not_ready.is_none()
             && self.pvc_checked.is_none()
     }
 
-    /// Forgets answers that are too old: the cache is no reason to trust them any longer, the object may be gone.
+    /// Forgets old answers. The object of an answer that never appeared in the cache may be gone.
     pub fn forget_answers(&mut self, is_old: impl Fn(&H::Time) -> bool) {
         self.task.take_if(|(time, _)| is_old(time));
         self.pods.retain(|(time, _)| !is_old(time));
@@ -47,17 +47,17 @@ impl<H: Handles> Memory<H> {
         self.task.is_some() || !self.pods.is_empty()
     }
 
-    /// Every answer that is remembered of the task, and every one of a pod.
+    /// The remembered answers about the task and about its pods.
     pub fn answers(&mut self) -> (Option<&mut H::Task>, impl Iterator<Item = &mut H::Pod>) {
         (self.task.as_mut().map(|(_, task)| task), self.pods.iter_mut().map(|(_, pod)| pod))
     }
 
-    /// The versions of pods that are remembered.
+    /// The remembered versions of pods.
     pub fn pods(&self) -> impl Iterator<Item = &H::Pod> {
         self.pods.iter().map(|(_, pod)| pod)
     }
 
-    /// The newer of what the cache holds of the task and what a request was answered with.
+    /// The newer version of the task: the cached one, or the answer to a request.
     pub fn newest_task<E: Environment<H> + ?Sized>(&mut self, environment: &E, cached: H::Task) -> H::Task {
         match &self.task {
             Some((_, known)) if environment.is_newer_task(known, &cached) => known.clone(),
@@ -69,13 +69,13 @@ impl<H: Handles> Memory<H> {
         }
     }
 
-    /// Remembers an answer that is a version of the task.
+    /// Remembers a version of the task.
     pub(super) fn remember_task<E: Environment<H> + ?Sized>(&mut self, environment: &E, task: H::Task) {
         self.task = Some((environment.now(), task));
     }
 
-    /// Of each pod the newer of what the cache holds and what a request was answered with; and those that have not
-    /// reached the cache.
+    /// The newer version of each pod: the cached one, or the answer to a request. Includes pods that are not in the
+    /// cache yet.
     pub(super) fn newest_pods<E: Environment<H> + ?Sized>(
         &mut self,
         environment: &E,
@@ -101,7 +101,7 @@ impl<H: Handles> Memory<H> {
         pods
     }
 
-    /// Remembers an answer that is a version of a pod, unless a newer one is remembered.
+    /// Remembers a version of a pod, unless a newer one is remembered.
     pub(super) fn remember_pod<E: Environment<H> + ?Sized>(&mut self, environment: &E, pod: H::Pod) {
         let now = environment.now();
         match self.pods.iter_mut().find(|(_, known)| environment.is_same_pod(known, &pod)) {
@@ -111,7 +111,7 @@ impl<H: Handles> Memory<H> {
         }
     }
 
-    /// Forgets what is remembered of a pod.
+    /// Forgets a pod.
     pub(super) fn forget_pod<E: Environment<H> + ?Sized>(&mut self, environment: &E, pod: &H::PodId) {
         self.pods.retain(|(_, known)| !environment.is_version_of(known, pod));
     }

@@ -1,4 +1,4 @@
-//! The removal of a pod whose task is gone, as a machine like [`TaskSync`](super::TaskSync).
+//! The cleanup of an orphan, a pod whose task is gone: a machine like [`TaskSync`](super::TaskSync).
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -7,24 +7,24 @@ use std::time::Duration;
 use super::{Failure, Handles};
 use crate::decide::Action;
 
-/// How often a pod that has our finalizer is looked at while its task is there: nothing tells that the task has gone,
-/// and a pod that has ended may never change again.
+/// How often a pod with our finalizer is checked while its task exists. No watch event of the pod shows that the task
+/// is gone, and a pod that has ended may never change again.
 pub const ORPHAN_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A pod that is looked at because the cache does not show its task.
+/// A pod that is checked because its task is not in the cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OrphanSync<H: Handles> {
-    /// The pod, as it was seen.
+    /// The pod as it was observed.
     pod: H::Pod,
     has_read: bool,
     actions: VecDeque<Action<H::PodId>>,
-    met_a_conflict: bool,
+    had_conflict: bool,
 }
 
 /// What the shell does next.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OrphanRequest<H: Handles> {
-    /// Is the pod's task there? Only the API server itself can say: a cache may lag.
+    /// Read the pod's task from the API server, because a cache may lag.
     ReadTask,
     /// Delete the pod.
     DeletePod(H::PodId),
@@ -37,14 +37,14 @@ pub enum OrphanRequest<H: Handles> {
     },
 }
 
-/// What the shell answers.
+/// The answer of the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum OrphanResponse {
-    /// The task is there.
+    /// The task exists.
     TaskExists,
-    /// There is no such task, or another one has its name.
+    /// The task is gone. Another task may have its name.
     TaskIsGone,
-    /// The write is done.
+    /// The write succeeded.
     Done,
     /// The request did not succeed.
     Failed(Failure),
@@ -53,31 +53,31 @@ pub enum OrphanResponse {
 /// What comes next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OrphanStep<H: Handles> {
-    /// The shell carries this out.
+    /// The shell must carry out this request.
     Request(OrphanRequest<H>),
-    /// Nothing more is to be done before the pod changes, or this time is over.
+    /// There is nothing to do until the pod changes or this time has passed.
     Done(Option<Duration>),
-    /// Something failed: tried again, each time later.
+    /// A request failed: the check is tried again with a growing delay.
     Failed,
 }
 
-/// Looks behind the handle of a pod.
+/// Gives access to the pod behind a handle.
 pub trait OrphanEnvironment<H: Handles> {
-    /// The pod has our finalizer.
+    /// Whether the pod has our finalizer.
     fn has_finalizer(&self, pod: &H::Pod) -> bool;
-    /// How long the pod is still left to another release that served its task.
+    /// How long the pod is still reserved for another release that served its task.
     fn reserved_for(&self, pod: &H::Pod) -> Option<Duration>;
-    /// What is done to a pod without a task ([`stop_all`](crate::decide::stop_all)).
+    /// The actions on a pod without a task ([`stop_all`](crate::decide::stop_all)).
     fn stop(&self, pod: &H::Pod) -> Vec<Action<H::PodId>>;
 }
 
 impl<H: Handles> OrphanSync<H> {
-    /// Begins.
+    /// Begins a check of this pod.
     pub fn new(pod: H::Pod) -> Self {
-        Self { pod, has_read: false, actions: VecDeque::new(), met_a_conflict: false }
+        Self { pod, has_read: false, actions: VecDeque::new(), had_conflict: false }
     }
 
-    /// The pod, as it was seen.
+    /// The pod as it was observed.
     pub fn pod(&self) -> &H::Pod {
         &self.pod
     }
@@ -87,12 +87,12 @@ impl<H: Handles> OrphanSync<H> {
         OrphanRequest::ReadTask
     }
 
-    /// When a pod whose task is there is looked at again.
+    /// When a pod whose task exists is checked again.
     pub fn while_task_exists<E: OrphanEnvironment<H>>(environment: &E, pod: &H::Pod) -> Option<Duration> {
         environment.has_finalizer(pod).then_some(ORPHAN_CHECK_INTERVAL)
     }
 
-    /// Takes the answer to the last request, and says what comes next.
+    /// Takes the answer to the last request, and returns the next step.
     pub fn next<E: OrphanEnvironment<H>>(
         &mut self,
         environment: &E,
@@ -103,16 +103,16 @@ impl<H: Handles> OrphanSync<H> {
                 return OrphanStep::Done(Self::while_task_exists(environment, &self.pod));
             }
             OrphanResponse::TaskIsGone => {
-                if let Some(left) = environment.reserved_for(&self.pod) {
-                    return OrphanStep::Done(Some(left));
+                if let Some(remaining) = environment.reserved_for(&self.pod) {
+                    return OrphanStep::Done(Some(remaining));
                 }
                 self.has_read = true;
                 self.actions = environment.stop(&self.pod).into();
             }
-            // Gone: it needs nothing more.
+            // The pod is gone.
             OrphanResponse::Done | OrphanResponse::Failed(Failure::NotFound) if self.has_read => {}
-            // Another pod has the name, or the server gave up on a patch that others kept overtaking.
-            OrphanResponse::Failed(Failure::Conflict) if self.has_read => self.met_a_conflict = true,
+            // Another pod has the name, or the server gave up on a patch because of concurrent writes.
+            OrphanResponse::Failed(Failure::Conflict) if self.has_read => self.had_conflict = true,
             OrphanResponse::Done | OrphanResponse::Failed(_) => return OrphanStep::Failed,
         }
         while let Some(action) = self.actions.pop_front() {
@@ -124,6 +124,6 @@ impl<H: Handles> OrphanSync<H> {
                 _ => {}
             }
         }
-        if self.met_a_conflict { OrphanStep::Failed } else { OrphanStep::Done(None) }
+        if self.had_conflict { OrphanStep::Failed } else { OrphanStep::Done(None) }
     }
 }

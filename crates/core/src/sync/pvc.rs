@@ -1,13 +1,14 @@
-//! The workspace's PersistentVolumeClaim: created before the first pod, and owned by the task if and only if it is to
-//! be deleted with the task.
+//! The workspace PVC: created before the first pod, and owned by the task if and only if it must be deleted with the
+//! task.
 //!
-//! The PVC bears the generation of the spec that its owner was set by. An older generation never replaces a newer one,
-//! and every write is bound to the version of the PVC that was read: so a write that comes late, or from an operator
-//! whose caches lag, fails.
+//! An annotation of the PVC records the generation of the spec for which its owner was set. An older generation never
+//! replaces a newer one, and every write names the resourceVersion of the PVC that was read: so a late write, or one
+//! from an operator whose caches lag, fails.
 
-use super::{Act, Environment, Failure, Handles, Memory, Request, Response, TaskSync};
+use super::actions::PendingAction;
+use super::{Environment, Failure, Handles, Memory, Request, Response, TaskSync};
 
-/// What the PVC is looked at for.
+/// Why the PVC is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
     /// The pod that mounts it is created next.
@@ -16,15 +17,15 @@ pub(super) enum Purpose {
     Owner,
 }
 
-/// A look at the PVC under way.
+/// A check of the PVC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Check {
     purpose: Purpose,
-    part: Part,
+    step: CheckStep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Part {
+enum CheckStep {
     Read,
     Create,
     SetOwner,
@@ -33,7 +34,7 @@ enum Part {
 impl Check {
     /// Begins with [`Request::ReadPvc`].
     pub(super) fn read(purpose: Purpose) -> Self {
-        Self { purpose, part: Part::Read }
+        Self { purpose, step: CheckStep::Read }
     }
 }
 
@@ -42,44 +43,44 @@ impl<H: Handles> TaskSync<H> {
         memory.pvc_checked == Some(environment.generation(&self.task))
     }
 
-    /// A request of the check was answered. Returns what comes next, if anything does before the next action.
-    pub(super) fn checked<E: Environment<H>>(
+    /// A request of the check was answered. Returns the next request of this action, if there is one.
+    pub(super) fn pvc_answered<E: Environment<H>>(
         &mut self,
         environment: &E,
         memory: &mut Memory<H>,
         check: Check,
         response: Response<H>,
-    ) -> Option<(Act<H>, Request<H>)> {
-        let Check { purpose, part } = check;
-        let go = |part: Part, request| Some((Act::Pvc(Check { purpose, part }), request));
-        match (part, response) {
-            (Part::Read, Response::Pvc(pvc)) if !environment.is_owner_settled(&self.task, &pvc) => {
-                return go(Part::SetOwner, Request::SetPvcOwner(pvc));
+    ) -> Option<(PendingAction<H>, Request<H>)> {
+        let Check { purpose, step } = check;
+        let then = |step: CheckStep, request| Some((PendingAction::Pvc(Check { purpose, step }), request));
+        match (step, response) {
+            (CheckStep::Read, Response::Pvc(pvc)) if !environment.is_owner_settled(&self.task, &pvc) => {
+                return then(CheckStep::SetOwner, Request::SetPvcOwner(pvc));
             }
-            (Part::Read, Response::Failed(Failure::NotFound)) if purpose == Purpose::CreatePod => {
-                return go(Part::Create, Request::CreatePvc);
+            (CheckStep::Read, Response::Failed(Failure::NotFound)) if purpose == Purpose::CreatePod => {
+                return then(CheckStep::Create, Request::CreatePvc);
             }
-            (Part::SetOwner, Response::Failed(Failure::Conflict)) => {
-                self.refuse(Some(&Failure::Conflict));
+            (CheckStep::SetOwner, Response::Failed(Failure::Conflict)) => {
+                self.fail_action(Some(&Failure::Conflict));
                 return None;
             }
-            (Part::Create, Response::Failed(failure)) if failure != Failure::Exists => {
+            (CheckStep::Create, Response::Failed(failure)) if failure != Failure::Exists => {
                 let prefix = format!("the workspace's PVC {}: ", environment.pvc_name(&self.task));
                 self.not_created(environment, memory, failure, &prefix);
                 return None;
             }
-            (Part::Read, Response::Pvc(_) | Response::Failed(Failure::NotFound))
-            | (Part::Create, Response::Done)
-            | (Part::SetOwner, Response::Done | Response::Failed(Failure::NotFound)) => {
+            (CheckStep::Read, Response::Pvc(_) | Response::Failed(Failure::NotFound))
+            | (CheckStep::Create, Response::Done)
+            | (CheckStep::SetOwner, Response::Done | Response::Failed(Failure::NotFound)) => {
                 memory.pvc_checked = Some(environment.generation(&self.task));
             }
-            // Another operator was faster; whether its owner is right shows at the next look.
-            (Part::Create, Response::Failed(_)) => {}
+            // Another operator was faster. The next check shows whether the owner is right.
+            (CheckStep::Create, Response::Failed(_)) => {}
             (_, response) => {
-                self.refuse(response.failure());
+                self.fail_action(response.failure());
                 return None;
             }
         }
-        (purpose == Purpose::CreatePod).then_some((Act::Create, Request::CreatePod))
+        (purpose == Purpose::CreatePod).then_some((PendingAction::Create, Request::CreatePod))
     }
 }

@@ -1,44 +1,44 @@
-//! What the machine asks for, and what it is answered.
+//! The requests of the machine and their answers.
 
 use super::objects::Handles;
 use crate::facts::Obstacle;
 
-/// One thing that the shell does next: at most one request to the API server. Every write is bound to the version or
-/// to the uid that it was decided on.
+/// What the shell does next: at most one request to the API server. Every write names the version or the uid that it
+/// was decided on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Request<H: Handles> {
-    /// No request: look at the caches now. Answered by [`Response::Done`].
+    /// No request: read the caches now. Answered by [`Response::Done`].
     Gather,
-    /// What do the Events of this pod report? Answered by [`Response::Events`].
+    /// Read the Events of this pod. Answered by [`Response::Events`].
     ReadEvents(H::PodId),
-    /// Write this status, if the task still is at this version. Answered by [`Response::Task`].
+    /// Write this status, if the task is still at this version. Answered by [`Response::Task`].
     WriteStatus {
         /// The version that the status was decided on.
         task: H::Task,
         /// The status.
         status: H::Status,
     },
-    /// Read the task from the API server. A task of another uid is answered by [`Failure::NotFound`].
+    /// Read the task from the API server. A task with another uid is answered by [`Failure::NotFound`].
     ReadTask,
-    /// The same read: a start rests on it.
+    /// The same read, to confirm that a pod may be started.
     ConfirmTask,
     /// Read the configuration from the API server. Answered by [`Response::Configuration`].
     ReadConfiguration,
-    /// List the pods of previous tasks of this name from the API server. Answered by [`Response::PreviousPod`].
+    /// List the pods of previous tasks with this name from the API server. Answered by [`Response::PreviousPod`].
     ListPreviousPods,
-    /// Read the pod of the active iteration's name from the API server. Answered by [`Response::Pod`].
+    /// Read the pod with the name of the active pod from the API server. Answered by [`Response::Pod`].
     ReadPod,
-    /// Read the workspace's PVC from the API server. Answered by [`Response::Pvc`].
+    /// Read the workspace PVC from the API server. Answered by [`Response::Pvc`].
     ReadPvc,
-    /// Create the workspace's PVC. Answered by [`Response::Done`].
+    /// Create the workspace PVC. Answered by [`Response::Done`].
     CreatePvc,
-    /// Make the task the owner of the PVC, or remove the task from its owners, if the PVC still is at this version.
+    /// Make the task the owner of the PVC, or remove the task from its owners, if the PVC is still at this version.
     /// Answered by [`Response::Done`].
     SetPvcOwner(H::Pvc),
-    /// Create the pod of the active iteration: with our scheduling gate and our finalizer. Answered by
+    /// Create the active pod, with our scheduling gate and our finalizer. Answered by
     /// [`Response::Pod`].
     CreatePod,
-    /// Remove our scheduling gate from a pod: it starts. Answered by [`Response::Pod`].
+    /// Remove our scheduling gate from a pod, so that it starts. Answered by [`Response::Pod`].
     RemoveSchedulingGate(H::PodId),
     /// Add our finalizer to a pod. Answered by [`Response::Pod`].
     AddFinalizer(H::PodId),
@@ -46,19 +46,20 @@ pub enum Request<H: Handles> {
     RemoveFinalizer {
         /// The pod.
         pod: H::PodId,
-        /// It has ended: its prompt and context go with the finalizer.
+        /// It has ended, so its prompt and context are removed too.
         has_ended: bool,
     },
-    /// Delete a pod. Answered by [`Response::Pod`] if the pod stays for its finalizer, else by [`Response::Done`].
+    /// Delete a pod. Answered by [`Response::Pod`] if the pod stays because of its finalizer, else by
+    /// [`Response::Done`].
     DeletePod(H::PodId),
     /// Delete the task at this version. Answered by [`Response::Done`].
     DeleteTask(H::Task),
 }
 
-/// What the shell answers.
+/// The answer of the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Response<H: Handles> {
-    /// It is done.
+    /// The request succeeded.
     Done,
     /// The task.
     Task(H::Task),
@@ -68,9 +69,9 @@ pub enum Response<H: Handles> {
     Pvc(H::Pvc),
     /// The configuration.
     Configuration(H::Configuration),
-    /// A pod of a previous task that still runs, by name.
+    /// The name of a pod of a previous task that is still running.
     PreviousPod(Option<String>),
-    /// What Events report.
+    /// The obstacle that the Events report.
     Events(Option<Obstacle>),
     /// The request did not succeed.
     Failed(Failure),
@@ -91,12 +92,12 @@ impl<H: Handles> Response<H> {
 pub enum Failure {
     /// There is no such object.
     NotFound,
-    /// An object of this name is there already.
+    /// An object with this name exists already.
     Exists,
-    /// The object has changed, another object has its name, or the server gave up on a patch that others kept
-    /// overtaking.
+    /// The object has changed, another object has its name, or the server gave up on a patch because of concurrent
+    /// writes.
     Conflict,
-    /// No answer came within this many seconds. A write may have happened.
+    /// No answer came within this number of seconds. A write may have happened.
     TimedOut(u64),
     /// The answer is lost. A write may have happened.
     Lost,
@@ -107,18 +108,18 @@ pub enum Failure {
         /// The server's message.
         message: String,
     },
-    /// The request cannot be built: the template is broken, in these words.
+    /// The request cannot be built from the template, for this reason.
     Unbuildable(String),
-    /// Anything else: tried again later.
+    /// Another failure: tried again later.
     Other,
 }
 
 impl Failure {
-    /// Nobody knows whether the write happened: read and compare before anything else.
+    /// Whether it is unknown if the write happened. Then the object must be read before anything else.
     ///
-    /// What the server rejected is no such case, whatever the code: it fails again at once as a rule, so it takes the
-    /// way of all errors, with a back-off. Only a 504 says that the server, or a proxy before it, gave up on a request
-    /// that may still be carried out.
+    /// A rejection by the server is not ambiguous: it usually fails again immediately, so it is handled like any error,
+    /// with a back-off. The exception is 504: the server, or a proxy in front of it, gave up on a request that may
+    /// still be carried out.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::TimedOut(_) | Self::Lost | Self::Rejected { code: 504, .. })
     }
