@@ -140,7 +140,7 @@ fn waiting(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let until =
         waiting.retry_time.as_ref().map(|time| format!("; next try at {}", time.0)).unwrap_or_default();
     let remedy = match waiting.reason {
-        WaitReason::SchedulingGated => "; continues when the gate is removed".to_owned(),
+        WaitReason::SchedulingGated => "; continues when that scheduling gate is removed".to_owned(),
         WaitReason::PodRejected => "; fix spec.template, or the policy or webhook that rejects it".to_owned(),
         WaitReason::QuotaExceeded => "; continues when the quota has room".to_owned(),
         WaitReason::ImagePullFailed => {

@@ -1,17 +1,17 @@
 //! The operator's ConfigMap, read into checked settings.
 //!
-//! A change is taken whole or refused whole: a configuration with one bad key changes nothing, so that a
-//! slip of the hand never moves a bound that somebody relies on. One key is read by itself: `paused`, the
-//! switch for emergencies, works whatever the other keys say, and unreadable it means true.
+//! A change is applied as a whole or not at all: a configuration with one invalid key changes nothing, so that a typing
+//! error never moves a bound that someone relies on. The exception is `paused`, the emergency switch: it works even if
+//! other keys are invalid, and an invalid value means true.
 
 use std::collections::BTreeMap;
 
 use crate::api::{AgentTaskSpec, MAX_ITERATIONS, Threshold, ThresholdSource, Thresholds};
 
-/// Settings in force, each with where it came from.
+/// The settings in force. A threshold also has its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// The limit of tasks that name none.
+    /// The limit of tasks that do not set one.
     pub default_max_iterations: Threshold,
     /// The bound on every limit.
     pub hard_limit: Threshold,
@@ -19,25 +19,25 @@ pub struct Settings {
     pub no_change_threshold: Threshold,
     /// Iterations in a row with the same error that stop a loop.
     pub same_error_threshold: Threshold,
-    /// One iteration's wall clock in seconds.
+    /// The timeout of one iteration in seconds.
     pub iteration_timeout_seconds: Threshold,
-    /// First delay in seconds after a start that failed.
+    /// The first delay in seconds after a failed start.
     pub start_retry_min_seconds: i64,
-    /// Longest delay in seconds after a start that failed.
+    /// The maximum delay in seconds after a failed start.
     pub start_retry_max_seconds: i64,
-    /// First delay in seconds after a refusal of the provider that named no time.
+    /// The first delay in seconds after a refusal of the provider.
     pub rate_limit_min_seconds: i64,
-    /// Longest such delay in seconds.
+    /// The maximum delay in seconds after a refusal of the provider.
     pub rate_limit_max_seconds: i64,
-    /// Attempts at one iteration that may be free though their agent had started.
+    /// How many attempts at one iteration may be free although their agent had started.
     pub free_attempts: i64,
-    /// Seconds that other containers may outlive the agent's.
+    /// Seconds that other containers may keep running after the agent's container has ended.
     pub sidecar_grace_seconds: i64,
-    /// Seconds without output after which an agent that is done, but does not exit, is ended.
+    /// Seconds without output after which an agent is stopped that has printed its final event but does not exit.
     pub agent_exit_grace_seconds: i64,
-    /// Iterations whose transcripts a workspace keeps.
+    /// Iterations whose transcripts are kept in a workspace.
     pub transcript_iterations: i64,
-    /// Mebibytes that all transcripts of a workspace may take together.
+    /// Maximum total size in mebibytes of the transcripts in a workspace.
     pub transcript_mebibytes: i64,
     /// The level of the operator's own log messages; `None` leaves the one that its command line sets.
     pub log_level: Option<LogLevel>,
@@ -100,18 +100,18 @@ impl Default for Settings {
     }
 }
 
-/// What the operator knows of its configuration.
+/// The configuration as the operator knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
-    /// The newest configuration's settings, or why it is refused.
-    pub newest: Result<Settings, Refused>,
-    /// The last settings that were good; the defaults where none ever were.
+    /// The settings of the newest configuration, or why it is invalid.
+    pub newest: Result<Settings, InvalidConfiguration>,
+    /// The last valid settings; the defaults if there were none.
     pub last_good: Settings,
-    /// The resourceVersion of the newest configuration; absent where there is no ConfigMap.
+    /// The resourceVersion of the newest configuration; absent if there is no ConfigMap.
     pub version: Option<String>,
-    /// This was read from the API server itself, not from a cache.
+    /// Whether it was read from the API server, not from a cache.
     pub consistent: bool,
-    /// No new iteration anywhere.
+    /// Whether all loops are paused: no iteration starts.
     pub paused: bool,
 }
 
@@ -122,7 +122,7 @@ impl Default for Configuration {
 }
 
 impl Configuration {
-    /// No ConfigMap: the defaults.
+    /// The configuration without a ConfigMap: the defaults.
     pub fn absent() -> Self {
         Self {
             newest: Ok(Settings::default()),
@@ -133,7 +133,7 @@ impl Configuration {
         }
     }
 
-    /// The configuration that `data` tells; `last_good` is what was in force before.
+    /// The configuration in `data`. `last_good` are the settings that were in force before.
     pub fn read(data: &BTreeMap<String, String>, version: Option<String>, last_good: &Settings) -> Self {
         let newest = parse(data);
         Self {
@@ -145,17 +145,17 @@ impl Configuration {
         }
     }
 
-    /// The same for an operator that has just started and knows of no configuration before. Where this one is refused,
-    /// its delays hold as far as they are no mistakes themselves: they bound nothing, and a start must not have every
-    /// task wait otherwise than it did.
+    /// The same for an operator that has just started and knows no earlier configuration. If this one is invalid, its
+    /// valid delays still apply: they bound nothing, and a restart of the operator should not change the delays of all
+    /// tasks.
     pub fn read_first(data: &BTreeMap<String, String>, version: Option<String>) -> Self {
         Self::read(data, version, &delays(data))
     }
 
     /// Whether a configuration of version `other` is newer than this one.
     ///
-    /// Versions of one kind of object can be compared as numbers (KEP-5504). A version that is no number
-    /// is newer than none.
+    /// Versions of one kind of object can be compared as numbers (KEP-5504). A version that is not a number is not
+    /// newer than any other.
     pub fn is_older_than(&self, other: Option<&str>) -> bool {
         let number = |version: &str| version.parse::<u64>().ok();
         match (self.version.as_deref().and_then(number), other.and_then(number)) {
@@ -166,12 +166,12 @@ impl Configuration {
     }
 }
 
-/// Why a configuration is refused: one sentence a key.
+/// Why a configuration is invalid: one sentence for each key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("; "))]
-pub struct Refused(pub Vec<String>);
+pub struct InvalidConfiguration(pub Vec<String>);
 
-/// One key: its name, its bounds, and where it goes.
+/// A key: its name, its bounds, and how to set it.
 struct Key {
     name: &'static str,
     min: i64,
@@ -179,7 +179,7 @@ struct Key {
     set: fn(&mut Settings, i64),
 }
 
-/// A number within the bounds of its key.
+/// A threshold from the configuration. `value` is within the bounds of its key.
 fn from_config(value: i64) -> Threshold {
     Threshold { value: i32::try_from(value).unwrap_or(i32::MAX), from: ThresholdSource::Config }
 }
@@ -226,7 +226,7 @@ const KEYS: &[Key] = &[
 const PAUSED: &str = "paused";
 const LOG_LEVEL: &str = "logLevel";
 
-/// The keys that say how long something is waited for, and nothing else.
+/// The keys that are delays, and bound nothing.
 const DELAYS: &[&str] = &[
     "startRetryMinSeconds",
     "startRetryMaxSeconds",
@@ -235,8 +235,7 @@ const DELAYS: &[&str] = &[
     "sidecarGraceSeconds",
 ];
 
-/// The defaults, with the delays of `data` that can be read. Of a shortest delay above the longest one, both are the
-/// longer.
+/// The defaults, with the valid delays of `data`. If a minimum is above its maximum, it replaces the maximum.
 fn delays(data: &BTreeMap<String, String>) -> Settings {
     let mut settings = Settings::default();
     for (name, text) in data {
@@ -259,7 +258,7 @@ fn canonical(name: &str) -> String {
     name.chars().filter(|c| *c != '_').flat_map(char::to_lowercase).collect()
 }
 
-fn parse(data: &BTreeMap<String, String>) -> Result<Settings, Refused> {
+fn parse(data: &BTreeMap<String, String>) -> Result<Settings, InvalidConfiguration> {
     let mut settings = Settings::default();
     let mut problems = Vec::new();
     let mut seen = BTreeMap::new();
@@ -297,12 +296,12 @@ fn parse(data: &BTreeMap<String, String>) -> Result<Settings, Refused> {
     if problems.is_empty() {
         problems.extend(contradictions(&mut settings));
     }
-    if problems.is_empty() { Ok(settings) } else { Err(Refused(problems)) }
+    if problems.is_empty() { Ok(settings) } else { Err(InvalidConfiguration(problems)) }
 }
 
 fn contradictions(settings: &mut Settings) -> Vec<String> {
     let mut problems = Vec::new();
-    // A hard limit below our own default is no contradiction of the administrator's: the default yields.
+    // If the hard limit is below the built-in default limit, the default is lowered.
     let default = &mut settings.default_max_iterations;
     if default.from == ThresholdSource::Default {
         default.value = default.value.min(settings.hard_limit.value);
@@ -335,7 +334,7 @@ fn read_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Any spelling of the key that is not plainly false pauses.
+/// Every value of the key other than false pauses all loops.
 fn paused(data: &BTreeMap<String, String>) -> bool {
     data.iter().any(|(name, text)| canonical(name) == canonical(PAUSED) && read_bool(text) != Some(false))
 }
@@ -345,7 +344,7 @@ fn quoted(text: &str) -> String {
 }
 
 impl Settings {
-    /// The thresholds for a task, its own spec first.
+    /// The thresholds of a task. Its spec takes precedence.
     pub fn thresholds(&self, spec: &AgentTaskSpec, version: Option<String>) -> Thresholds {
         let or = |own: Option<i32>, configured: Threshold| {
             own.map_or(configured, |value| Threshold { value, from: ThresholdSource::Spec })
@@ -363,13 +362,13 @@ impl Settings {
 }
 
 impl Thresholds {
-    /// The limit in force: what is asked for, and never more than the hard limit. At least 1, whatever an
-    /// object that escaped validation says: no number ever means unlimited.
+    /// The limit in force: the requested limit, but at most the hard limit. It is at least 1, even for an object that
+    /// was not validated, so that no number means unlimited.
     pub fn effective_limit(&self) -> i32 {
         self.max_iterations.value.min(self.hard_limit.value).clamp(1, MAX_ITERATIONS)
     }
 
-    /// Whether more is asked for than the hard limit allows.
+    /// Whether the requested limit is above the hard limit.
     pub fn is_clamped(&self) -> bool {
         self.max_iterations.value > self.hard_limit.value
     }
@@ -388,15 +387,15 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(pairs: &[(&str, &str)], words: &str) {
+    fn is_invalid(pairs: &[(&str, &str)], words: &str) {
         let configuration = read(pairs);
-        let message = configuration.newest.expect_err("refused").to_string();
+        let message = configuration.newest.expect_err("invalid").to_string();
         assert!(message.contains(words), "{message:?} does not say {words:?}");
         assert_eq!(configuration.last_good, Settings::default());
     }
 
     #[test]
-    fn an_operator_that_starts_under_a_refused_configuration_keeps_its_delays_and_takes_no_bound_from_it() {
+    fn an_operator_that_starts_with_an_invalid_configuration_uses_its_delays_but_none_of_its_bounds() {
         let pairs = [
             ("hardLimit", "9"),
             ("noChangeThreshold", "7"),
@@ -426,8 +425,8 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_read_in_both_spellings_and_remembers_that_it_was_configured() {
-        let settings = read(&[("hard_limit", "40"), ("NoChangeThreshold", " 7 ")]).newest.expect("good");
+    fn every_key_is_read_in_both_spellings_and_shows_that_it_was_configured() {
+        let settings = read(&[("hard_limit", "40"), ("NoChangeThreshold", " 7 ")]).newest.expect("valid");
         assert_eq!(settings.hard_limit, from_config(40));
         assert_eq!(settings.no_change_threshold, from_config(7));
         assert_eq!(settings.same_error_threshold, Threshold { value: 5, from: ThresholdSource::Default });
@@ -449,30 +448,30 @@ mod tests {
     #[test]
     fn every_key_may_have_its_lowest_value() {
         let lowest = KEYS.iter().map(|key| (key.name.to_owned(), key.min.to_string())).collect();
-        let read = Configuration::read(&lowest, None, &Settings::default()).newest.expect("good");
+        let read = Configuration::read(&lowest, None, &Settings::default()).newest.expect("valid");
         assert_eq!((read.hard_limit, read.sidecar_grace_seconds), (from_config(1), 0));
     }
 
     #[test]
-    fn a_bad_key_is_refused_by_name_and_changes_nothing() {
-        refused(&[("hardLimit", "20"), ("hardlimits", "5")], "unknown setting \"hardlimits\"");
-        refused(&[("hardLimit", "many")], "hardLimit: \"many\" is not a whole number");
-        refused(&[("hardLimit", "0")], "hardLimit: 0 is not between 1 and 10000");
-        refused(&[("hardLimit", "10001")], "hardLimit: 10001 is not between");
-        refused(&[("noChangeThreshold", "-1")], "noChangeThreshold: -1 is not between");
-        refused(&[("hardLimit", "99999999999999999999")], "not a whole number");
-        refused(&[("hardLimit", "5"), ("hard_limit", "6")], "same key");
-        refused(
+    fn an_invalid_key_is_named_and_changes_nothing() {
+        is_invalid(&[("hardLimit", "20"), ("hardlimits", "5")], "unknown setting \"hardlimits\"");
+        is_invalid(&[("hardLimit", "many")], "hardLimit: \"many\" is not a whole number");
+        is_invalid(&[("hardLimit", "0")], "hardLimit: 0 is not between 1 and 10000");
+        is_invalid(&[("hardLimit", "10001")], "hardLimit: 10001 is not between");
+        is_invalid(&[("noChangeThreshold", "-1")], "noChangeThreshold: -1 is not between");
+        is_invalid(&[("hardLimit", "99999999999999999999")], "not a whole number");
+        is_invalid(&[("hardLimit", "5"), ("hard_limit", "6")], "same key");
+        is_invalid(
             &[("defaultMaxIterations", "60")],
             "defaultMaxIterations (60) must not be above hardLimit (50)",
         );
-        refused(&[("startRetryMinSeconds", "900")], "startRetryMinSeconds (900) must not be above");
-        refused(&[("rateLimitMinSeconds", "9000")], "rateLimitMinSeconds (9000) must not be above");
-        refused(&[("paused", "maybe")], "paused: \"maybe\" is not true or false");
+        is_invalid(&[("startRetryMinSeconds", "900")], "startRetryMinSeconds (900) must not be above");
+        is_invalid(&[("rateLimitMinSeconds", "9000")], "rateLimitMinSeconds (9000) must not be above");
+        is_invalid(&[("paused", "maybe")], "paused: \"maybe\" is not true or false");
     }
 
     #[test]
-    fn the_last_good_settings_stay_when_a_change_is_refused() {
+    fn the_last_valid_settings_stay_in_force_when_a_change_is_invalid() {
         let good = read(&[("hardLimit", "20")]);
         let bad = Configuration::read(&data(&[("hardLimit", "x")]), Some("8".to_owned()), &good.last_good);
         assert_eq!(bad.last_good.hard_limit, from_config(20));
@@ -480,12 +479,12 @@ mod tests {
 
     #[test]
     fn a_hard_limit_below_the_default_lowers_the_default() {
-        let settings = read(&[("hardLimit", "4")]).newest.expect("good");
+        let settings = read(&[("hardLimit", "4")]).newest.expect("valid");
         assert_eq!(settings.default_max_iterations.value, 4);
     }
 
     #[test]
-    fn paused_works_by_itself_and_unreadable_means_true() {
+    fn paused_works_beside_invalid_keys_and_an_invalid_value_means_true() {
         assert!(read(&[("paused", "true")]).paused);
         assert!(read(&[("paused", "true")]).newest.is_ok());
         assert!(read(&[("paused", "yes please")]).paused);

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// `time` plus `by`, or the last representable time. The plain operators panic if a sum leaves the calendar.
+/// `time` plus `by`, or the last representable time. The plain operators panic if the sum is out of range.
 pub(crate) fn later(time: Timestamp, by: SignedDuration) -> Timestamp {
     time.saturating_add(by).unwrap_or(time)
 }

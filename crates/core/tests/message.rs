@@ -328,7 +328,11 @@ fn each_wait_names_its_cause_and_what_ends_it() {
     );
     for (reason, what, cure) in [
         (Unschedulable, "its pod cannot be scheduled", ""),
-        (SchedulingGated, "its pod has another scheduling gate", "; continues when the gate is removed"),
+        (
+            SchedulingGated,
+            "its pod has another scheduling gate",
+            "; continues when that scheduling gate is removed",
+        ),
         (
             ImagePullFailed,
             "an image cannot be pulled",

@@ -67,10 +67,7 @@ fn an_agent_that_ran_is_charged_and_the_streak_follows_the_change() {
     ];
     for (change, streak) in rows {
         let charge = charged(&json!({}), with_report(&exited(change)));
-        assert_eq!(
-            (charge.outcome, charge.no_change, charge.verdict),
-            (IterationOutcome::Exited, streak, None)
-        );
+        assert_eq!((charge.outcome, charge.no_change, charge.stop), (IterationOutcome::Exited, streak, None));
         assert_eq!(charge.error, SameErrorStreak::Reset);
     }
 }
@@ -89,7 +86,7 @@ fn without_a_readable_report_the_containers_reason_is_the_error() {
     assert_eq!((charge.outcome, charge.no_change), (IterationOutcome::Killed, NoChangeStreak::Keep));
     assert_eq!(error(&charge), "OOMKilled (exit code 137)");
     let charge = charged(&json!({}), silent(0));
-    assert_eq!(charge.verdict, None, "an exit code alone completes nothing");
+    assert_eq!(charge.stop, None, "an exit code alone completes nothing");
     assert!(error(&charge).contains("without a readable report"));
 }
 
@@ -169,50 +166,50 @@ fn what_the_runner_did_not_execute_is_charged() {
 #[test]
 fn the_gate_must_say_ready_and_the_agent_exit_0() {
     let gate = |ready| Some(CompletionGate { ready, ..CompletionGate::default() });
-    let verdict = |report: &Report| charged(&json!({}), with_report(report)).verdict;
-    assert_eq!(verdict(&done()), Some(StopReason::Completed));
-    assert_eq!(verdict(&worked()), None, "no gate");
-    assert_eq!(verdict(&Report { gate: gate(false), ..worked() }), None);
-    assert_eq!(verdict(&Report { exit_code: Some(1), ..done() }), None);
-    assert_eq!(verdict(&Report { exit_code: None, signal: Some(15), ..done() }), None);
+    let stop = |report: &Report| charged(&json!({}), with_report(report)).stop;
+    assert_eq!(stop(&done()), Some(StopReason::Completed));
+    assert_eq!(stop(&worked()), None, "no gate");
+    assert_eq!(stop(&Report { gate: gate(false), ..worked() }), None);
+    assert_eq!(stop(&Report { exit_code: Some(1), ..done() }), None);
+    assert_eq!(stop(&Report { exit_code: None, signal: Some(15), ..done() }), None);
     for end in [End::TimedOut, End::Interrupted, End::AlreadyRan, End::RunnerFailed] {
-        assert_eq!(verdict(&Report { end, ..done() }), None, "{end:?}");
+        assert_eq!(stop(&Report { end, ..done() }), None, "{end:?}");
     }
 }
 
 #[test]
 fn a_disruption_does_not_undo_a_success() {
     let end = AgentEnd { disrupted: true, reason: Some("Evicted".to_owned()), ..with_report(&done()) };
-    assert_eq!(charged(&json!({}), end).verdict, Some(StopReason::Completed));
+    assert_eq!(charged(&json!({}), end).stop, Some(StopReason::Completed));
 }
 
 #[test]
 fn a_failed_verify_overrules_the_policy() {
     for policy in ["Gate", "ExitCode"] {
         let spec = json!({ "completion": { "policy": policy, "verify": { "command": ["t"] } } });
-        let verdict = |verify| charged(&spec, with_report(&Report { verify, ..done() })).verdict;
-        assert_eq!(verdict(Some(verified(true))), Some(StopReason::Completed));
-        assert_eq!(verdict(Some(verified(false))), None);
-        assert_eq!(verdict(None), None, "a verify that did not run has not passed");
+        let stop = |verify| charged(&spec, with_report(&Report { verify, ..done() })).stop;
+        assert_eq!(stop(Some(verified(true))), Some(StopReason::Completed));
+        assert_eq!(stop(Some(verified(false))), None);
+        assert_eq!(stop(None), None, "a verify that did not run has not passed");
     }
 }
 
 #[test]
 fn the_policy_verify_depends_on_the_command_only() {
     let spec = json!({ "completion": { "policy": "Verify", "verify": { "command": ["t"] } } });
-    let verdict = |report: Report| charged(&spec, with_report(&report)).verdict;
+    let stop = |report: Report| charged(&spec, with_report(&report)).stop;
     let passes = |report: Report| Report { verify: Some(verified(true)), ..report };
-    assert_eq!(verdict(passes(failed_with("x"))), Some(StopReason::Completed));
-    assert_eq!(verdict(passes(timed_out(Change::Changed))), Some(StopReason::Completed));
-    assert_eq!(verdict(passes(interrupted(Change::Changed))), None);
-    assert_eq!(verdict(done()), None, "whatever the agent says");
+    assert_eq!(stop(passes(failed_with("x"))), Some(StopReason::Completed));
+    assert_eq!(stop(passes(timed_out(Change::Changed))), Some(StopReason::Completed));
+    assert_eq!(stop(passes(interrupted(Change::Changed))), None);
+    assert_eq!(stop(done()), None, "whatever the agent says");
 }
 
 #[test]
 fn the_policy_exit_code_accepts_0_only() {
     let spec = json!({ "completion": { "policy": "ExitCode" } });
-    assert_eq!(charged(&spec, with_report(&idled())).verdict, Some(StopReason::Completed));
-    assert_eq!(charged(&spec, with_report(&failed_with("x"))).verdict, None);
+    assert_eq!(charged(&spec, with_report(&idled())).stop, Some(StopReason::Completed));
+    assert_eq!(charged(&spec, with_report(&failed_with("x"))).stop, None);
 }
 
 // === Failed ===
@@ -223,12 +220,12 @@ fn done_takes_precedence_over_failed_and_failed_over_a_refusal() {
         "policy": "Verify", "verify": { "command": ["t"] },
     } });
     let passed = Report { verify: Some(verified(true)), ..failed_with("x") };
-    assert_eq!(charged(&spec, with_report(&passed)).verdict, Some(StopReason::Completed));
+    assert_eq!(charged(&spec, with_report(&passed)).stop, Some(StopReason::Completed));
     let refused = charged(&spec, with_report(&rate_limited(Change::Unchanged, None)));
-    assert_eq!((refused.verdict, refused.refused), (Some(StopReason::ExitCode), None));
+    assert_eq!((refused.stop, refused.refused), (Some(StopReason::ExitCode), None));
     let credential = charged(&json!({}), with_report(&unauthenticated()));
-    assert_eq!(credential.verdict, Some(StopReason::Unauthenticated));
-    assert_eq!(charged(&spec, silent(1)).verdict, Some(StopReason::ExitCode), "a report or none");
+    assert_eq!(credential.stop, Some(StopReason::Unauthenticated));
+    assert_eq!(charged(&spec, silent(1)).stop, Some(StopReason::ExitCode), "a report or none");
 }
 
 #[test]
@@ -236,20 +233,20 @@ fn only_an_agent_that_ended_by_itself_can_fail_by_its_exit_code() {
     let spec = json!({ "failOnExitCodes": [1, 137, 143] });
     for report in [interrupted(Change::Unknown), timed_out(Change::Unknown)] {
         let report = Report { exit_code: Some(1), ..report };
-        assert_eq!(charged(&spec, with_report(&report)).verdict, None, "{:?}", report.end);
+        assert_eq!(charged(&spec, with_report(&report)).stop, None, "{:?}", report.end);
     }
-    assert_eq!(charged(&spec, AgentEnd { disrupted: true, ..silent(137) }).verdict, None);
-    assert_eq!(charged(&spec, AgentEnd { deadline: true, ..silent(137) }).verdict, None);
-    assert_eq!(charged(&spec, silent(137)).verdict, Some(StopReason::ExitCode));
+    assert_eq!(charged(&spec, AgentEnd { disrupted: true, ..silent(137) }).stop, None);
+    assert_eq!(charged(&spec, AgentEnd { deadline: true, ..silent(137) }).stop, None);
+    assert_eq!(charged(&spec, silent(137)).stop, Some(StopReason::ExitCode));
 }
 
 #[test]
 fn a_command_that_cannot_be_executed_has_the_exit_code_of_a_shell() {
     for code in [126, 127] {
         let end = AgentEnd { exit_code: Some(code), ..with_report(&Report::of(End::CommandNotFound)) };
-        let verdict = |codes: &Value| charged(&json!({ "failOnExitCodes": codes }), end.clone()).verdict;
-        assert_eq!(verdict(&json!([code])), Some(StopReason::ExitCode));
-        assert_eq!(verdict(&json!([1, 125])), None);
+        let stop = |codes: &Value| charged(&json!({ "failOnExitCodes": codes }), end.clone()).stop;
+        assert_eq!(stop(&json!([code])), Some(StopReason::ExitCode));
+        assert_eq!(stop(&json!([1, 125])), None);
     }
 }
 
@@ -259,9 +256,9 @@ fn a_command_that_cannot_be_executed_has_the_exit_code_of_a_shell() {
 fn a_report_from_a_container_that_a_signal_ended_completes_nothing_and_is_not_free() {
     let verify = json!({ "completion": { "policy": "Verify", "verify": { "command": ["true"] } } });
     let forged = Report { exit_code: Some(137), verify: Some(verified(true)), ..exited(Change::Changed) };
-    assert_eq!(charged(&verify, with_report(&forged)).verdict, None);
+    assert_eq!(charged(&verify, with_report(&forged)).stop, None);
     let honest = Report { exit_code: Some(1), ..forged };
-    assert_eq!(charged(&verify, with_report(&honest)).verdict, Some(StopReason::Completed));
+    assert_eq!(charged(&verify, with_report(&honest)).stop, Some(StopReason::Completed));
 
     let refusal = Report { exit_code: Some(137), ..rate_limited(Change::Unchanged, None) };
     assert_eq!(charged(&json!({}), with_report(&refusal)).outcome, IterationOutcome::ProviderRefused);
@@ -272,10 +269,7 @@ fn an_exit_with_0_after_a_refusal_does_not_complete_the_policy_exit_code() {
     let policy = json!({ "completion": { "policy": "ExitCode" } });
     let refused = Report { exit_code: Some(0), ..rate_limited(Change::Unchanged, None) };
     assert!(matches!(outcome_of(&policy, with_report(&refused)), AttemptOutcome::Refused { .. }));
-    assert_eq!(
-        charged(&policy, with_report(&exited(Change::Unchanged))).verdict,
-        Some(StopReason::Completed)
-    );
+    assert_eq!(charged(&policy, with_report(&exited(Change::Unchanged))).stop, Some(StopReason::Completed));
 }
 
 #[test]

@@ -85,9 +85,9 @@ fn an_agent_that_exits_above_128_is_done_when_verify_passes() {
     for code in 129..=255 {
         let report = Report { exit_code: Some(code), ..passed.clone() };
         let charge = charged(&verify, &pod(&keyed(), &signed(&report), code));
-        assert_eq!(charge.verdict, Some(StopReason::Completed), "{code}");
+        assert_eq!(charge.stop, Some(StopReason::Completed), "{code}");
         let older = charged(&verify, &pod(&json!({}), &unsigned(&report), code));
-        assert_eq!(older.verdict, None, "{code}: without a key, a kill may have left the report");
+        assert_eq!(older.stop, None, "{code}: without a key, a kill may have left the report");
     }
 }
 
@@ -127,13 +127,13 @@ fn a_report_that_is_signed_with_another_key_does_not_count() {
     let tampered = signed(&idled()).replace("Unchanged", "Changed");
     assert_eq!(ran(&pod(&keyed(), &tampered, 0)).report, None);
     let charge = charged(&json!({}), &pod(&keyed(), &forged, 0));
-    assert_eq!((charge.outcome, charge.verdict), (IterationOutcome::Killed, None));
+    assert_eq!((charge.outcome, charge.stop), (IterationOutcome::Killed, None));
 }
 
 #[test]
 fn a_runner_that_does_not_sign_is_older_than_the_operator() {
     let charge = charged(&json!({}), &pod(&keyed(), &unsigned(&done()), 0));
-    assert_eq!((charge.outcome, charge.verdict), (IterationOutcome::RunnerFailed, None));
+    assert_eq!((charge.outcome, charge.stop), (IterationOutcome::RunnerFailed, None));
     let error = format!("{:?}", charge.error);
     assert!(error.contains("the runner's image is older than the operator"), "{error}");
 }
@@ -178,7 +178,7 @@ fn the_exit_code_must_confirm_a_report_if_probes_can_see_the_key() {
         assert_eq!((end.report, end.authentic), (Some(done()), false), "{more}");
         assert_eq!(ran(&pod(&container, &signed(&done()), 137)).report, None, "{more}");
         let charge = charged(&verify, &pod(&container, &signed(&at_255), 255));
-        assert_eq!(charge.verdict, None, "{more}: both rules hold");
+        assert_eq!(charge.stop, None, "{more}: both rules hold");
         let forged = done().encode(3072, Some(b"another")).unwrap();
         assert_eq!(ran(&pod(&container, &forged, 0)).report, None, "{more}");
     }
@@ -197,7 +197,7 @@ fn a_signed_report_of_an_agent_that_has_not_ended_decides_nothing() {
     for end in [End::RunnerFailed, End::AlreadyRan, End::CommandNotFound, End::Interrupted] {
         let broken_off = Report { end, ..passed.clone() };
         let charge = charged(&verify, &pod(&keyed(), &signed(&broken_off), 0));
-        assert_eq!(charge.verdict, None, "{end:?}");
+        assert_eq!(charge.stop, None, "{end:?}");
     }
 }
 
@@ -208,7 +208,7 @@ fn a_runner_that_is_killed_after_its_report_has_reported() {
     let state = statuses[0].state.as_mut().unwrap();
     state.terminated.as_mut().unwrap().reason = Some("OOMKilled".to_owned());
     let charge = charged(&json!({}), &pod);
-    assert_eq!((charge.outcome, charge.verdict), (IterationOutcome::Exited, Some(StopReason::Completed)));
+    assert_eq!((charge.outcome, charge.stop), (IterationOutcome::Exited, Some(StopReason::Completed)));
 }
 
 #[test]

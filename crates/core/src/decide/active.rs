@@ -1,6 +1,6 @@
-//! A claimed iteration: its pod is created, started, watched, stopped where it must, and settled.
+//! The active iteration: its pod is created, started, watched, stopped if necessary, and settled.
 //!
-//! A claim is never withdrawn. It ends only by settling its pod, whatever the spec says meanwhile.
+//! An active iteration is never withdrawn. Only settling its pod ends it, even if the spec changes meanwhile.
 
 use jiff::SignedDuration;
 
@@ -12,12 +12,12 @@ use crate::{
     time::later,
 };
 
-/// A node that has not ended a deleted pod by its grace and this long is called silent.
-const NODE_SILENCE: SignedDuration = SignedDuration::from_secs(30);
-/// How long a sidecar may take to start before it is called slow.
-const SLOW_SIDECAR: SignedDuration = SignedDuration::from_secs(30);
+/// How long after the grace period of a deleted pod its node counts as lost, if the pod has not ended.
+const NODE_LOST_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// How long a sidecar may take to start before the task reports it as an obstacle.
+const SLOW_SIDECAR_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// How often the Events of a pod that does not start are read.
-const LOOK_AT_EVENTS: SignedDuration = SignedDuration::from_secs(10);
+const EVENTS_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 
 pub(super) fn advance(draft: &mut Draft<'_>, active: &ActiveIteration) {
     if draft.spec_changed() && draft.status.stop.is_none() {
@@ -35,21 +35,21 @@ pub(super) fn advance(draft: &mut Draft<'_>, active: &ActiveIteration) {
 fn without_pod(draft: &mut Draft<'_>, active: &ActiveIteration) {
     let observed = draft.observed;
     if may_have_run(draft, active) {
-        // A cache may be older than the pod: only the API server itself can say that it is gone.
+        // The cache may be older than the pod. Only a read from the API server proves that the pod is gone.
         if observed.is_gone {
             settle::charge_as_lost(draft, active);
         } else if let Some(refused) = &observed.refused {
-            estranged(draft, refused);
+            wait_for_detached_pod(draft, refused);
         } else if let Some(until) = draft.waits_until().filter(|_| waits_for_its_pod(draft)) {
             draft.requeue_at(until);
         } else {
             draft.act(Action::ReadPod);
         }
     } else if observed.task.spec.suspend {
-        // Nothing runs. The claim stays: another operator may be about to create its pod.
+        // Nothing runs. The iteration stays active: another operator may be about to create its pod.
         draft.status.waiting = None;
     } else if let Some(refused) = observed.refused.clone() {
-        refuse(draft, &refused);
+        retry_later(draft, &refused);
     } else if let Some(until) = draft.waits_until() {
         draft.requeue_at(until);
     } else if observed.configuration.paused {
@@ -62,22 +62,22 @@ fn without_pod(draft: &mut Draft<'_>, active: &ActiveIteration) {
     }
 }
 
-/// Whether the claimed pod, of which nothing is seen, is known to have been let go, or let start. Our
-/// finalizer keeps a pod until it is settled; somebody may have taken it off, most likely of a pod on a
-/// node that was lost. To create such a pod again would run its iteration twice.
+/// Whether the active pod, which is not in the cache, may have run: its finalizer was removed by an uninstall, its node
+/// was lost, or this process started it. The finalizer keeps a pod until it is settled, but an administrator may remove
+/// it, most likely from a pod on a lost node. Creating the pod again would run the iteration twice.
 fn may_have_run(draft: &Draft<'_>, active: &ActiveIteration) -> bool {
     let was_lost = draft.status.waiting.as_ref().is_some_and(|w| w.reason == WaitReason::NodeLost);
     active.orphaned || was_lost || draft.observed.was_started
 }
 
-/// The pod is there, and is not the task's any more: somebody changed its owner references or labels. What became of
-/// it cannot be told, and it may run, so nothing follows it. That its node was lost must not be forgotten over this.
-fn estranged(draft: &mut Draft<'_>, refused: &Obstacle) {
+/// The pod exists, but its owner references or labels were edited, so it no longer belongs to the task. It may still
+/// run, so no other pod is created. If its node was lost, that reason stays: it shows that the pod may have run.
+fn wait_for_detached_pod(draft: &mut Draft<'_>, refused: &Obstacle) {
     let reason = match &draft.status.waiting {
         Some(waiting) if waiting.reason == WaitReason::NodeLost => WaitReason::NodeLost,
         _ => refused.reason,
     };
-    refuse(draft, &Obstacle { reason, ..refused.clone() });
+    retry_later(draft, &Obstacle { reason, ..refused.clone() });
 }
 
 fn waits_for_its_pod(draft: &Draft<'_>) -> bool {
@@ -85,9 +85,9 @@ fn waits_for_its_pod(draft: &Draft<'_>) -> bool {
     matches!(reason, Some(WaitReason::NameConflict | WaitReason::NodeLost))
 }
 
-/// The API server refuses the pod: the next try comes after as long as this has lasted already, within
-/// the bounds of the settings, so that the delay doubles without being counted anywhere.
-fn refuse(draft: &mut Draft<'_>, refused: &Obstacle) {
+/// Waits after the pod could not be created. The delay is as long as the wait has lasted so far, within the bounds of
+/// the settings: so it doubles each time, without a counter.
+fn retry_later(draft: &mut Draft<'_>, refused: &Obstacle) {
     let now = draft.observed.now;
     let settings = &draft.observed.configuration.last_good;
     let same = draft.status.waiting.as_ref().filter(|waiting| waiting.reason == refused.reason);
@@ -100,7 +100,7 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
     let observed = draft.observed;
     let now = observed.now;
     if let Some(deletion) = pod.deletion {
-        let silent_from = later(deletion, NODE_SILENCE);
+        let silent_from = later(deletion, NODE_LOST_AFTER);
         if now >= silent_from {
             draft.wait_for(WaitReason::NodeLost, "the node does not respond; the agent may still be running");
         } else {
@@ -131,25 +131,25 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
         return;
     }
     match &pod.state {
-        PodState::Starting(told) => {
-            let slow = pod.slow.as_ref().map(|(since, slow)| (later(*since, SLOW_SIDECAR), slow));
+        PodState::Starting(reported) => {
+            let slow = pod.slow.as_ref().map(|(since, slow)| (later(*since, SLOW_SIDECAR_AFTER), slow));
             let too_slow = slow.filter(|(from, _)| now >= *from).map(|(_, slow)| slow.clone());
             if let Some((from, _)) = slow.filter(|(from, _)| now < *from) {
                 draft.requeue_at(from);
             }
-            let obstacle = told.clone().or(too_slow).or_else(|| observed.obstacle.clone());
+            let obstacle = reported.clone().or(too_slow).or_else(|| observed.obstacle.clone());
             match obstacle {
                 Some(obstacle) => draft.wait(&obstacle, None),
                 None => draft.status.waiting = None,
             }
-            if told.is_none() {
-                draft.requeue_after(LOOK_AT_EVENTS);
+            if reported.is_none() {
+                draft.requeue_after(EVENTS_INTERVAL);
             }
         }
         PodState::AgentEnded(finished) => {
             draft.status.waiting = None;
             let grace = SignedDuration::from_secs(observed.configuration.last_good.sidecar_grace_seconds);
-            // The kubelet may not know when the container ended: then no grace is left to wait for.
+            // The kubelet may not know when the container ended. Then the grace period counts from the pod's creation.
             let until = later(finished.or(pod.created).unwrap_or(now), grace);
             if now >= until {
                 draft.act(Action::DeletePod(pod.into()));
@@ -161,8 +161,8 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
     }
 }
 
-/// Whether a pod that has not started is to be made again with the runner of now: its image is another, or
-/// it cannot start because of the way in which the runner gets into it, and that is another now.
+/// Whether a pod that has not started must be replaced, because it has an outdated runner: the runner's image changed,
+/// or the injection method changed and the old method is what keeps the pod from starting.
 fn has_outdated_runner(draft: &Draft<'_>, pod: &PodFacts) -> bool {
     let observed = draft.observed;
     let mark = pod.runner.as_deref();
@@ -171,6 +171,6 @@ fn has_outdated_runner(draft: &Draft<'_>, pod: &PodFacts) -> bool {
         _ => None,
     };
     observed.injection.has_another_image(mark)
-        || (observed.injection.has_another_way(mark)
-            && obstacle.is_some_and(|obstacle| observed.injection.is_in_the_way(obstacle)))
+        || (observed.injection.has_another_method(mark)
+            && obstacle.is_some_and(|obstacle| observed.injection.is_cause_of(obstacle)))
 }

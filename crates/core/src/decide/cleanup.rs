@@ -1,4 +1,4 @@
-//! Pods that are not claimed: settled ones are let go, strays are stopped.
+//! Pods other than the active one: settled pods lose their finalizer, and pods that appear too late are stopped.
 
 use super::{
     draft::Draft,
@@ -6,7 +6,7 @@ use super::{
 };
 use crate::facts::PodFacts;
 
-/// Stops every pod of a task that is being deleted, or is gone, and lets each go once it has ended.
+/// Stops every pod of a task that is gone or being deleted, and removes the finalizer of each pod that has ended.
 pub fn stop_all(pods: &[PodFacts]) -> Decision {
     let mut decision = Decision::default();
     for pod in pods {
@@ -20,9 +20,9 @@ pub fn stop_all(pods: &[PodFacts]) -> Decision {
     decision
 }
 
-/// Lets pods go whose outcome the status holds, and stops those that come too late.
+/// Removes the finalizer of pods whose outcome is recorded in the status, and stops pods that appear too late.
 ///
-/// A pod that is newer than the status is left alone: then it is the status that is old.
+/// A pod that is newer than the status is left alone, because then the status is out of date.
 pub(super) fn clean_up_settled_pods(draft: &mut Draft<'_>) {
     let uid = draft.uid();
     let status = &draft.status;
@@ -37,13 +37,13 @@ pub(super) fn clean_up_settled_pods(draft: &mut Draft<'_>) {
         .filter(|pod| pod.belongs_to(&uid) && (pod.iteration, pod.attempt) < next)
         .collect();
     settled.sort_by_key(|pod| std::cmp::Reverse((pod.iteration, pod.attempt)));
-    let kept = draft.observed.task.spec.pod_history_limit();
+    let limit = draft.observed.task.spec.pod_history_limit();
     for (place, pod) in settled.into_iter().enumerate() {
         let has_ended = pod.ended().is_some();
         if has_ended && pod.has_finalizer {
             draft.act(Action::RemoveFinalizer { pod: pod.into(), has_ended: true });
         }
-        if pod.deletion.is_none() && (!has_ended || place >= kept) {
+        if pod.deletion.is_none() && (!has_ended || place >= limit) {
             draft.act(Action::DeletePod(pod.into()));
         }
     }

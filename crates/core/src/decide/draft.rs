@@ -1,4 +1,4 @@
-//! A decision in the making: the status as it will be, and the actions so far.
+//! A decision under construction: the new status, and the actions so far.
 
 use std::time::Duration;
 
@@ -13,18 +13,18 @@ use crate::{
     time::whole_second,
 };
 
-/// A decision in the making.
+/// A decision under construction.
 pub(super) struct Draft<'a> {
     pub(super) status: AgentTaskStatus,
     pub(super) decision: Decision,
     pub(super) observed: &'a Observed<'a>,
-    /// The present wait was decided just now: no earlier change of the spec has a say in it.
-    waits_anew: bool,
+    /// This decision began or renewed the wait, so a change of the spec does not cut it short.
+    has_new_wait: bool,
 }
 
 impl<'a> Draft<'a> {
     pub(super) fn new(status: AgentTaskStatus, observed: &'a Observed<'a>) -> Self {
-        Self { status, decision: Decision::default(), observed, waits_anew: false }
+        Self { status, decision: Decision::default(), observed, has_new_wait: false }
     }
 
     pub(super) fn uid(&self) -> String {
@@ -35,7 +35,7 @@ impl<'a> Draft<'a> {
         self.observed.task.metadata.generation.unwrap_or_default()
     }
 
-    /// The spec is another than the one that the status answers.
+    /// The spec has changed since the status was written.
     pub(super) fn spec_changed(&self) -> bool {
         self.status.observed_generation.is_some_and(|observed| observed != self.generation())
     }
@@ -54,17 +54,17 @@ impl<'a> Draft<'a> {
         self.requeue_after(time.duration_since(self.observed.now));
     }
 
-    /// Waits for `obstacle`. A wait that goes on keeps the time at which it began.
+    /// Waits for `obstacle`. A wait for the same reason keeps its start time.
     pub(super) fn wait(&mut self, obstacle: &Obstacle, retry_time: Option<Timestamp>) {
         let same = self.status.waiting.as_ref().filter(|waiting| waiting.reason == obstacle.reason);
         let start_time = same.map_or(Time(self.observed.now), |waiting| waiting.start_time.clone());
         self.status.waiting = Some(Waiting {
             reason: obstacle.reason,
-            message: some_text(&obstacle.message),
+            message: bounded(&obstacle.message),
             start_time,
             retry_time: retry_time.map(|time| Time(whole_second(time))),
         });
-        self.waits_anew = true;
+        self.has_new_wait = true;
         if let Some(time) = retry_time {
             self.requeue_at(whole_second(time));
         }
@@ -74,23 +74,23 @@ impl<'a> Draft<'a> {
         self.wait(&Obstacle { reason, message: message.into() }, None);
     }
 
-    /// When the present wait lets the next try begin, where that is yet to come.
+    /// When the current wait allows the next try, if that is in the future.
     pub(super) fn waits_until(&self) -> Option<Timestamp> {
-        if self.spec_changed() && !self.waits_anew {
+        if self.spec_changed() && !self.has_new_wait {
             return None;
         }
         let until = self.status.waiting.as_ref()?.retry_time.as_ref()?.0;
         (until > self.observed.now).then_some(until)
     }
 
-    /// The shell must read something before anything can be decided.
+    /// The shell must read something before a decision is possible.
     pub(super) fn needs_a_read(&self) -> bool {
         self.decision.actions.iter().any(Action::is_a_read)
     }
 
     pub(super) fn pod_of(&self, active: &ActiveIteration) -> Option<&PodFacts> {
         let uid = self.uid();
-        // By its name too: a copy of the pod has the same owner and labels.
+        // The name counts too, because a copy of the pod has the same owner and labels.
         let is_active = |pod: &&PodFacts| {
             pod.name == active.pod_name && pod.is_attempt(&uid, active.iteration, active.attempt)
         };
@@ -98,9 +98,9 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Text for the status: bounded, and absent rather than empty.
-fn some_text(text: &str) -> Option<String> {
-    const MOST_BYTES: usize = 480;
-    let text = agentloop_contract::text::cut_bytes(text.trim(), MOST_BYTES);
+/// Text of bounded size for the status; absent if it is empty.
+fn bounded(text: &str) -> Option<String> {
+    const MAX_BYTES: usize = 480;
+    let text = agentloop_contract::text::cut_bytes(text.trim(), MAX_BYTES);
     (!text.is_empty()).then_some(text)
 }

@@ -1,4 +1,4 @@
-//! What is worth an Event: stops, resumptions and waits. An ordinary iteration is worth none.
+//! Events: for stops, resumptions and waits. An ordinary iteration has none.
 
 use super::status::needs_a_person;
 use crate::api::{AgentTaskStatus, Phase};
@@ -6,19 +6,19 @@ use crate::api::{AgentTaskStatus, Phase};
 /// One Event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventRecord {
-    /// Something is wrong; else it is for information.
+    /// Its type is Warning, not Normal.
     pub warning: bool,
-    /// One word, which says what happened without the object's kind: lists of Events show all kinds together.
+    /// One word that is clear without the kind of the object, because lists of Events show all kinds together.
     pub reason: String,
     /// One sentence.
     pub message: String,
 }
 
-fn note(warning: bool, reason: &str, message: String) -> EventRecord {
+fn record(warning: bool, reason: &str, message: String) -> EventRecord {
     EventRecord { warning, reason: reason.to_owned(), message }
 }
 
-/// The Events that a change of status is worth.
+/// The Events for a change of the status.
 pub fn events_of_change(before: Option<&AgentTaskStatus>, after: &AgentTaskStatus) -> Vec<EventRecord> {
     let old_phase = before.and_then(|status| status.phase);
     let old_reason = before.and_then(|status| status.reason.as_deref());
@@ -28,7 +28,7 @@ pub fn events_of_change(before: Option<&AgentTaskStatus>, after: &AgentTaskStatu
         return Vec::new();
     }
     let message = after.message.clone().unwrap_or_default();
-    let was_held = matches!(
+    let was_stopped = matches!(
         old_phase,
         Some(Phase::IterationLimitReached | Phase::CircuitOpen | Phase::Failed | Phase::Suspended)
     );
@@ -38,14 +38,14 @@ pub fn events_of_change(before: Option<&AgentTaskStatus>, after: &AgentTaskStatu
             let reason = after.reason.clone().unwrap_or_else(|| "LoopWaiting".to_owned());
             EventRecord { warning, reason, message }
         }
-        Phase::CircuitOpen => note(true, "CircuitOpen", message),
-        Phase::Failed => note(true, "LoopFailed", message),
-        Phase::Succeeded => note(false, "LoopSucceeded", message),
-        Phase::IterationLimitReached => note(false, "IterationLimitReached", message),
-        Phase::Suspended => note(false, "LoopSuspended", message),
-        Phase::Running if was_held => note(false, "LoopResumed", message),
+        Phase::CircuitOpen => record(true, "CircuitOpen", message),
+        Phase::Failed => record(true, "LoopFailed", message),
+        Phase::Succeeded => record(false, "LoopSucceeded", message),
+        Phase::IterationLimitReached => record(false, "IterationLimitReached", message),
+        Phase::Suspended => record(false, "LoopSuspended", message),
+        Phase::Running if was_stopped => record(false, "LoopResumed", message),
         Phase::Running if before.is_none_or(|status| status.start_time.is_none()) => {
-            note(false, "LoopStarted", message)
+            record(false, "LoopStarted", message)
         }
         Phase::Running | Phase::Pending | Phase::Other(_) => return Vec::new(),
     };

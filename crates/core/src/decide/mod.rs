@@ -1,10 +1,10 @@
-//! The decision: what a task's status becomes, and what is done to its pods.
+//! The decision: the new status of a task, and the actions on its pods.
 //!
-//! [`decide`] is a function of what was observed, and of nothing else. It reads from top to bottom: a task
-//! that is being deleted only has its pods stopped; a new reset token is acted on; a claimed iteration is
-//! brought on and settled once its pod has ended; where nothing is claimed, the rules say stop, wait or
-//! claim; settled pods are let go. The status is written first, with the resourceVersion that was read;
-//! only then are the actions carried out. So whatever is done stands in the status before it is done.
+//! [`decide`] is a pure function of what was observed. It reads from top to bottom: if the task is being deleted, its
+//! pods are stopped, and nothing else happens. A new reset token is handled. The active iteration advances, and is
+//! settled when its pod has ended. If no iteration is active, the rules stop the task, let it wait, or start the next
+//! iteration. Settled pods lose their finalizer. The shell first writes the status, guarded by the resourceVersion that
+//! was read, and then carries out the actions: so every action is recorded in the status before it is carried out.
 
 mod active;
 mod cleanup;
@@ -30,7 +30,7 @@ pub use types::{Action, Decision, Observed, PodRef, PreviousPod};
 use crate::{api::AgentTask, facts::PodFacts};
 use draft::Draft;
 
-/// What a task's status becomes and what is done.
+/// The new status of a task, and the actions.
 pub fn decide(observed: &Observed<'_>) -> Decision {
     if observed.task.metadata.deletion_timestamp.is_some() {
         let uid = observed.task.uid().unwrap_or_default();
@@ -64,7 +64,7 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
     decision
 }
 
-/// Whether the pod of this name may be started, by a version of its task that was read after the pod was seen.
+/// Whether the pod of this name may be started. The task must have been read after the pod was observed.
 pub fn may_start(task: &AgentTask, pod: &str, serving: &served::Serving) -> bool {
     let active = task.status.as_ref().and_then(|status| status.active.as_ref());
     active.is_some_and(|active| active.pod_name == pod)

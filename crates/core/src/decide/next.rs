@@ -1,4 +1,4 @@
-//! Nothing is claimed: the rules say stop, wait or claim.
+//! No iteration is active: the rules stop the task, let it wait, or start the next iteration.
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,8 +15,8 @@ use crate::{
     time::whole_second,
 };
 
-/// How often a pod of an earlier task is looked for.
-const LOOK_FOR_EARLIER: SignedDuration = SignedDuration::from_secs(5);
+/// How often to check whether a pod of a previous task is still running.
+const PREVIOUS_POD_INTERVAL: SignedDuration = SignedDuration::from_secs(5);
 
 pub(super) fn advance(draft: &mut Draft<'_>) {
     let observed = draft.observed;
@@ -26,7 +26,7 @@ pub(super) fn advance(draft: &mut Draft<'_>) {
         return;
     }
     if observed.task.spec.suspend {
-        // NewCondition at once; a stop freezes them.
+        // The status shows changed thresholds immediately, unless a stop froze them.
         if draft.status.thresholds.is_none() || (draft.spec_changed() && draft.status.stop.is_none()) {
             rules::refresh_thresholds(draft);
         }
@@ -35,14 +35,14 @@ pub(super) fn advance(draft: &mut Draft<'_>) {
         }
         return;
     }
-    if draft.status.stop.as_ref().is_some_and(|stop| rules::holds(stop, draft.generation())) {
+    if draft.status.stop.as_ref().is_some_and(|stop| rules::stays_stopped(stop, draft.generation())) {
         draft.status.waiting = None;
         return;
     }
     match rules::refresh_thresholds(draft) {
-        rules::Fresh::Yes => {}
-        rules::Fresh::ReadFirst => return draft.act(Action::ReadConfiguration),
-        rules::Fresh::Refused(why) => return draft.wait_for(WaitReason::ConfigInvalid, why),
+        rules::Refreshed::Yes => {}
+        rules::Refreshed::ReadFirst => return draft.act(Action::ReadConfiguration),
+        rules::Refreshed::Invalid(why) => return draft.wait_for(WaitReason::ConfigInvalid, why),
     }
     if let Some(stop) = rules::stop(&draft.status, draft.generation()) {
         draft.status.stop = Some(stop);
@@ -69,7 +69,7 @@ fn start_first_iteration(draft: &mut Draft<'_>) {
                 WaitReason::PreviousPodRunning,
                 format!("pod {name} of a previous task with this name is still running"),
             );
-            draft.requeue_after(LOOK_FOR_EARLIER);
+            draft.requeue_after(PREVIOUS_POD_INTERVAL);
         }
         PreviousPod::None => start_iteration(draft),
     }
@@ -91,11 +91,11 @@ fn start_iteration(draft: &mut Draft<'_>) {
     draft.act(Action::CreatePod);
 }
 
-/// Deletes the task once its time to live is over.
+/// Deletes the task when its time to live is over.
 fn expire(draft: &mut Draft<'_>) {
     let Some(seconds) = draft.observed.task.spec.ttl_seconds_after_succeeded else { return };
     let Some(completed) = draft.status.completion_time.clone() else { return };
-    // Later than any time: never.
+    // The sum is later than any representable time: the task is kept.
     let Ok(due) = completed.0.checked_add(SignedDuration::from_secs(seconds.into())) else { return };
     if draft.observed.now >= due {
         draft.act(Action::DeleteTask);

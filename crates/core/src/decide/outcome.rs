@@ -1,6 +1,6 @@
-//! What one iteration was: charged or not, what it did to the streaks, and whether it ends the task.
+//! The outcome of one attempt: whether it is charged, what it does to the streaks, and whether it stops the task.
 //!
-//! The table of facts and consequences is docs/concepts.md's "How an iteration is judged", row by row.
+//! docs/concepts.md has the same rules as a table, row by row.
 
 use agentloop_contract::{
     report::{self, End, ProviderErrorKind, Report},
@@ -14,25 +14,25 @@ use crate::{
     pod::completion_hash,
 };
 
-/// The kubelet's reason for a container in which something was killed for memory.
+/// The kubelet's reason for a container in which a process was killed because memory ran out.
 const OOM_KILLED: &str = "OOMKilled";
 
-/// What an iteration was.
+/// The outcome of an attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AttemptOutcome {
-    /// Proven that no money was spent on it: the same iteration is tried again.
+    /// Proven: the agent did not start. The same iteration is tried again.
     NotStarted {
-        /// Why, in words.
+        /// Why, as text.
         message: String,
     },
-    /// The provider refused and nothing was touched: the same iteration is tried again, unless that was
-    /// granted too often. Then it counts like this.
+    /// The provider refused, and nothing was touched: the same iteration is tried again for free. If that happened too
+    /// often, the attempt is charged like this.
     Refused(Box<Charge>),
-    /// It counts.
+    /// The attempt is charged.
     Charged(Box<Charge>),
 }
 
-/// What an iteration that counts did.
+/// What a charged attempt did.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Charge {
     /// How it ended.
@@ -43,17 +43,17 @@ pub struct Charge {
     pub no_change: NoChangeStreak,
     /// What it does to the same-error streak.
     pub error: SameErrorStreak,
-    /// The stop that it calls for by itself.
-    pub verdict: Option<StopReason>,
-    /// The provider refused: the next try waits, at least until then if it named a time.
+    /// The stop that it causes, whatever the streaks are.
+    pub stop: Option<StopReason>,
+    /// The provider refused: the next try waits, at least until the time that the provider gave, if any.
     pub refused: Option<Option<Timestamp>>,
-    /// It failed rather than refused.
+    /// The provider was unavailable, and did not limit the use.
     pub unavailable: bool,
     /// The agent's exit code.
     pub exit_code: Option<i32>,
-    /// The runner's report, where there is one that counts.
+    /// The runner's report, if one counts.
     pub report: Option<Report>,
-    /// When the agent started and ended.
+    /// When the agent started.
     pub started: Option<Timestamp>,
     /// When it ended.
     pub finished: Option<Timestamp>,
@@ -62,48 +62,48 @@ pub struct Charge {
 /// What an iteration does to the no-change streak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoChangeStreak {
-    /// It stays.
+    /// The streak stays.
     Keep,
-    /// It starts again.
+    /// The streak starts again at zero.
     Reset,
-    /// One more.
+    /// The streak grows by one.
     Count,
 }
 
 /// What an iteration does to the same-error streak.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SameErrorStreak {
-    /// It stays.
+    /// The streak stays.
     Keep,
-    /// There was no error.
+    /// No error: the streak starts again at zero.
     Reset,
-    /// There was this one.
+    /// This error.
     Count(report::Error),
 }
 
-/// Judges a pod that has ended. `completion` is the hash of what completes the task as the pod was made
-/// from it, where the pod tells.
+/// The outcome of a pod that has ended. `completion` is the completion hash that the pod was created with, if it has
+/// one.
 pub fn attempt_outcome(spec: &AgentTaskSpec, completion: Option<&str>, ending: &Ending) -> AttemptOutcome {
-    // The report answers what the pod was asked. Where something else completes the task by now, nothing
-    // has asked for that yet: the next iteration will.
-    let is_asked = completion.is_none_or(|asked| asked == completion_hash(spec));
+    // The report is about the goal and the completion policy at the time the pod was created. If they have changed
+    // since, this report cannot complete the task; the next iteration can.
+    let is_current = completion.is_none_or(|hash| hash == completion_hash(spec));
     match ending {
         Ending::NeverStarted { message } => AttemptOutcome::NotStarted { message: message.clone() },
         Ending::Ran(end) => match &end.report {
-            Some(report) => reported(spec, is_asked, end, report),
-            None => AttemptOutcome::Charged(Box::new(silent(spec, end))),
+            Some(report) => with_report(spec, is_current, end, report),
+            None => AttemptOutcome::Charged(Box::new(without_report(spec, end))),
         },
     }
 }
 
-/// A claim whose pod is gone, let go when the operator was uninstalled.
+/// The outcome of an active iteration whose pod is gone without a trace.
 pub(super) fn lost() -> Charge {
     Charge {
         outcome: IterationOutcome::PodLost,
         changed: WorkspaceChange::Unknown,
         no_change: NoChangeStreak::Keep,
         error: SameErrorStreak::Keep,
-        verdict: None,
+        stop: None,
         refused: None,
         unavailable: false,
         exit_code: None,
@@ -113,9 +113,9 @@ pub(super) fn lost() -> Charge {
     }
 }
 
-/// The agent may have run, and nothing that can be trusted tells what it did.
-fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
-    // With what code a container ends that was told to stop says nothing of its agent.
+/// The agent may have run, but no trustworthy report says what it did.
+fn without_report(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
+    // If the container was stopped from outside, its exit code is not the agent's own.
     let ended_itself = !end.disrupted && !end.deadline;
     let fail = ended_itself && end.exit_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
     let refused = end.exit_code.is_some_and(|code| spec.retry_on_exit_codes().contains(&code));
@@ -131,7 +131,7 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
     } else {
         let by_probe = end.probe.filter(|_| matches!(end.exit_code, Some(137 | 143)) && !oom);
         let error = match (&end.own_disk, by_probe, end.reason.as_deref()) {
-            (Some(_), ..) | (None, Some(_), None) => unasked(end),
+            (Some(_), ..) | (None, Some(_), None) => unrequested_stop(end),
             (.., reason) => {
                 let reason = reason.unwrap_or("the agent's container ended without a readable report");
                 report::Error::new(&killed_by(reason))
@@ -142,7 +142,7 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
     Charge {
         outcome,
         error: if refused { SameErrorStreak::Keep } else { error },
-        verdict: fail.then_some(StopReason::ExitCode),
+        stop: fail.then_some(StopReason::ExitCode),
         refused: (refused && !fail).then_some(None),
         exit_code: end.exit_code,
         started: end.started,
@@ -151,28 +151,27 @@ fn silent(spec: &AgentTaskSpec, end: &AgentEnd) -> Charge {
     }
 }
 
-fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Report) -> AttemptOutcome {
+fn with_report(spec: &AgentTaskSpec, is_current: bool, end: &AgentEnd, report: &Report) -> AttemptOutcome {
     let changed = match report.changed {
         report::Change::Changed => WorkspaceChange::Changed,
         report::Change::Unchanged => WorkspaceChange::Unchanged,
         report::Change::Unknown => WorkspaceChange::Unknown,
     };
-    // A container that a signal ended may bear a report of its agent's making: the runner had no chance to
-    // write over it. Such a report neither completes a task nor makes an iteration free, unless the runner
-    // signed it.
+    // If a signal ended the container, the agent may have written the report, because the runner had no chance to
+    // overwrite it. Such a report neither completes the task nor makes the attempt free, unless the runner signed it.
     let is_believed = end.authentic || end.exit_code.is_some_and(|code| code <= 128);
-    let done = is_believed && is_asked && is_done(spec, report);
+    let done = is_believed && is_current && is_done(spec, report);
     let unauthenticated =
         report.provider_refused.as_ref().is_some_and(|r| r.kind == ProviderErrorKind::Unauthenticated);
-    // An agent that was told to stop exits as it likes: that is no verdict of its own.
-    // A command that cannot be executed has the code of the runner that tried, as in a shell: 126 or 127.
+    // An agent that was stopped may exit with any code, so that code does not count. If the command cannot be executed,
+    // the container has the runner's code, as in a shell: 126 or 127.
     let own_code = match report.end {
         End::Exited => report.exit_code,
         End::CommandNotFound => end.exit_code,
         _ => None,
     };
     let fails = own_code.is_some_and(|code| spec.fail_on_exit_codes.contains(&code));
-    let verdict = if done {
+    let stop = if done {
         Some(StopReason::Completed)
     } else if fails {
         Some(StopReason::ExitCode)
@@ -184,22 +183,25 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     let refusal = report
         .provider_refused
         .as_ref()
-        .filter(|refusal| refusal.kind == ProviderErrorKind::RateLimited && verdict.is_none());
-    // A runner that can sign also says whether anything at all was touched, whatever counts as a change.
+        .filter(|refusal| refusal.kind == ProviderErrorKind::RateLimited && stop.is_none());
+    // A runner that signs its reports also says whether anything was touched, including what does not count as a
+    // change.
     let is_untouched = if end.keyed {
         report.untouched && changed != WorkspaceChange::Changed
     } else {
         changed == WorkspaceChange::Unchanged
     };
     let is_free = is_untouched && report.end == End::Exited && is_believed;
-    // The agent was killed for memory and its runner lived to tell: one cause, whatever was printed last.
+    // The agent was killed because memory ran out, and the runner survived: that is the error, whatever was printed
+    // last.
     let was_killed = report.signal.is_some() || report.exit_code.is_some_and(|code| code > 128);
     let out_of_memory = end.reason.as_deref() == Some(OOM_KILLED) && was_killed;
-    // The runner was told to stop, and nobody had asked for the pod's end: it will happen again.
-    let is_unasked = report.end == End::Interrupted && !end.disrupted && !end.deadline;
+    // The runner received SIGTERM, although nobody deleted or evicted the pod: this will happen again, so it is an
+    // error.
+    let is_unrequested = report.end == End::Interrupted && !end.disrupted && !end.deadline;
     let outcome = match report.end {
         End::Exited if out_of_memory => IterationOutcome::Killed,
-        End::Interrupted if is_unasked => IterationOutcome::Killed,
+        End::Interrupted if is_unrequested => IterationOutcome::Killed,
         End::Exited if refusal.is_some() => IterationOutcome::ProviderRefused,
         End::Exited => IterationOutcome::Exited,
         End::TimedOut => IterationOutcome::TimedOut,
@@ -208,7 +210,7 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
         End::CommandNotFound => IterationOutcome::CommandNotFound,
         End::RunnerFailed => IterationOutcome::RunnerFailed,
     };
-    let kept = refusal.is_some() || (report.end == End::Interrupted && !is_unasked);
+    let kept = refusal.is_some() || (report.end == End::Interrupted && !is_unrequested);
     let no_change = match changed {
         WorkspaceChange::Changed => NoChangeStreak::Reset,
         WorkspaceChange::Unchanged if !kept => NoChangeStreak::Count,
@@ -216,8 +218,8 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     };
     let error = if out_of_memory {
         SameErrorStreak::Count(report::Error::new(OOM_KILLED))
-    } else if is_unasked && !kept {
-        SameErrorStreak::Count(unasked(end))
+    } else if is_unrequested && !kept {
+        SameErrorStreak::Count(unrequested_stop(end))
     } else if kept {
         SameErrorStreak::Keep
     } else if report.end == End::TimedOut {
@@ -230,7 +232,7 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
         changed,
         no_change,
         error,
-        verdict,
+        stop,
         refused: refusal.map(|refusal| refusal.until),
         unavailable: refusal.is_some_and(|refusal| refusal.unavailable),
         exit_code: report.exit_code.or(end.exit_code),
@@ -245,8 +247,8 @@ fn reported(spec: &AgentTaskSpec, is_asked: bool, end: &AgentEnd, report: &Repor
     }
 }
 
-/// The error of an agent that was stopped though nobody had asked for its pod's end.
-fn unasked(end: &AgentEnd) -> report::Error {
+/// The error of an agent that was stopped although its pod was neither deleted nor evicted.
+fn unrequested_stop(end: &AgentEnd) -> report::Error {
     let words = match (&end.own_disk, end.probe) {
         (Some(disk), _) => format!("Evicted: {disk}"),
         (None, Some(probe)) => {
@@ -262,7 +264,7 @@ fn unasked(end: &AgentEnd) -> report::Error {
     report::Error::new(&words)
 }
 
-/// Whether the task is done by its policy, and by the verify command where there is one.
+/// Whether the task is done by its policy, and by the verify command if there is one.
 fn is_done(spec: &AgentTaskSpec, report: &Report) -> bool {
     let passed = report.verify.as_ref().map(|verify| verify.passed);
     let exited_well = report.end == End::Exited && report.exit_code == Some(0);
@@ -270,13 +272,13 @@ fn is_done(spec: &AgentTaskSpec, report: &Report) -> bool {
     let verified = if spec.verify().is_some() { passed == Some(true) } else { true };
     match spec.policy() {
         CompletionPolicy::Gate => exited_well && ready && verified,
-        // An agent that exits 0 over a provider's refusal has done nothing, and done is final.
+        // An agent that exits 0 after a refusal of the provider has done nothing, and Succeeded is final.
         CompletionPolicy::ExitCode => exited_well && verified && report.provider_refused.is_none(),
         CompletionPolicy::Verify => matches!(report.end, End::Exited | End::TimedOut) && passed == Some(true),
     }
 }
 
-/// An error's line for the status.
+/// The line about an error in the status.
 pub(super) fn summary_of(error: &SameErrorStreak, report: Option<&Report>) -> Option<String> {
     match error {
         SameErrorStreak::Count(error) => Some(error.summary.clone()),

@@ -1,8 +1,9 @@
-//! Whose task this is: of two releases that watch the same namespace, one serves a task and the other leaves it alone.
+//! Which release serves a task: if two Helm releases watch the same namespace, one serves the task and the other leaves
+//! it alone.
 //!
-//! The status names the release. The first write does, and the resourceVersion that guards every write lets one of two
-//! be the first. A release that is uninstalled takes its name out. One that disappeared without doing so leaves it, and
-//! another takes over only where an administrator says so: nobody else can know that the first is gone for good.
+//! The first write of the status records the release, and the resourceVersion that guards every write lets only one
+//! release be first. A release that is uninstalled removes its name. If a release disappears without doing so, another
+//! one takes over only if an administrator says so, because the operator cannot know that a release is gone for good.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,22 +20,23 @@ use super::{
 };
 use crate::{api::AgentTask, facts::PodFacts};
 
-/// Bytes of a name.
-const MOST_BYTES: usize = 253;
+/// Maximum bytes of a name.
+const MAX_NAME_BYTES: usize = 253;
 
-/// How long what is being deleted is left to the release that serves it. A deletion cannot be taken back, and whoever
-/// lets its pods go does the same: so nothing waits for ever for a release that is gone.
-const LEFT_TO_ITS_RELEASE: SignedDuration = SignedDuration::from_secs(60);
+/// How long an object that is being deleted is reserved for the release that serves it. After that any release cleans
+/// it up, so that nothing waits forever for a release that is gone. This is safe, because a deletion cannot be undone,
+/// and every release would do the same.
+const RESERVED_FOR: SignedDuration = SignedDuration::from_secs(60);
 
-/// How often a task that another release serves is looked at, though nothing is seen to change: Events fade, and the
-/// Event that says whose it is must not.
-const LOOK_AGAIN: Duration = Duration::from_mins(30);
+/// How often a task that another release serves is reconciled even if nothing changes. Events expire, so the Event that
+/// names the other release must be published again.
+const CHECK_INTERVAL: Duration = Duration::from_mins(30);
 
-/// A release: the operator's namespace and the release's own name. All replicas have it, and every restart.
+/// A Helm release: its namespace and its name. All replicas of an operator have the same, also after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Release(String);
 
-/// Text that names no release.
+/// The text is not a release.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a release: expected namespace/name, such as agentloop-system/agentloop")]
 pub struct InvalidRelease(String);
@@ -63,7 +65,7 @@ impl FromStr for Release {
     fn from_str(text: &str) -> Result<Self, InvalidRelease> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         let fits = |name: &str| {
-            name.len() <= MOST_BYTES
+            name.len() <= MAX_NAME_BYTES
                 && name.starts_with(plain)
                 && name.ends_with(plain)
                 && name.chars().all(|c| plain(c) || c == '-' || c == '.')
@@ -75,36 +77,36 @@ impl FromStr for Release {
     }
 }
 
-/// Which release decides, and whose tasks it takes over.
+/// The release that decides, and the releases whose tasks it takes over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Serving {
     /// This release.
     pub release: Release,
-    /// Releases that are gone for good, as an administrator says.
+    /// Releases that are gone for good, according to an administrator.
     pub take_over: BTreeSet<Release>,
 }
 
-/// What is to be done about a task.
+/// The decision about a task, and which release serves it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Served {
     /// This release serves it.
     Here(Decision),
-    /// Another one does. What this release may do all the same holds for what is being deleted only.
+    /// Another release serves it. This release only acts on a task that has been deleted for some time.
     Elsewhere {
-        /// The other one.
+        /// The other release.
         release: String,
-        /// What is done.
+        /// What this release does.
         decision: Decision,
     },
 }
 
 impl Serving {
-    /// The other release that serves this task, where one does.
+    /// The other release that serves this task, if one does.
     pub fn other_release<'a>(&self, task: &'a AgentTask) -> Option<&'a str> {
         self.if_other_release(task.status.as_ref()?.served_by.as_deref()?)
     }
 
-    /// The release of this name, unless this one serves its tasks.
+    /// `named`, if that is another release whose tasks this one does not take over.
     pub fn if_other_release<'a>(&self, named: &'a str) -> Option<&'a str> {
         let is_ours = named.is_empty()
             || named == self.release.as_str()
@@ -112,13 +114,13 @@ impl Serving {
         (!is_ours).then_some(named)
     }
 
-    /// What `decide` says of a task of ours, with our name in the status that is written; of one that another
-    /// release serves, nothing.
+    /// The decision of `decide`, with this release recorded in the status. If another release serves the task, `decide`
+    /// is not called.
     pub fn decide(&self, observed: &Observed<'_>, decide: impl Fn(&Observed<'_>) -> Decision) -> Served {
         if let Some(other) = self.other_release(observed.task) {
             let deletion = observed.task.metadata.deletion_timestamp.as_ref().map(|time| time.0);
-            let decision = match deletion.map(|deletion| left_for(deletion, observed.now)) {
-                None => Decision { requeue_after: Some(LOOK_AGAIN), ..Decision::default() },
+            let decision = match deletion.map(|deletion| remaining(deletion, observed.now)) {
+                None => Decision { requeue_after: Some(CHECK_INTERVAL), ..Decision::default() },
                 Some(Some(wait)) => Decision { requeue_after: Some(wait), ..Decision::default() },
                 Some(None) => {
                     let uid = observed.task.uid().unwrap_or_default();
@@ -129,15 +131,15 @@ impl Serving {
             return Served::Elsewhere { release: other.to_owned(), decision };
         }
         let mut decision = decide(observed);
-        let is_leaving = observed.task.metadata.deletion_timestamp.is_some();
-        if !is_leaving && !decision.actions.iter().any(Action::is_a_read) {
-            self.name_us(observed.task, &mut decision);
+        let is_being_deleted = observed.task.metadata.deletion_timestamp.is_some();
+        if !is_being_deleted && !decision.actions.iter().any(Action::is_a_read) {
+            self.record_release(observed.task, &mut decision);
         }
         Served::Here(decision)
     }
 
-    /// The status is written before anything is done, so nothing is done to a task that does not bear our name.
-    fn name_us(&self, task: &AgentTask, decision: &mut Decision) {
+    /// The status is written before any action, so no action happens on a task whose status does not name this release.
+    fn record_release(&self, task: &AgentTask, decision: &mut Decision) {
         let before = task.status.as_ref();
         let ours = Some(self.release.as_str());
         if before.and_then(|status| status.served_by.as_deref()) == ours && decision.status.is_none() {
@@ -148,8 +150,8 @@ impl Serving {
         decision.status = Some(status);
     }
 
-    /// How long a pod whose task is gone is still left to the release that served the task; `None` where it is
-    /// anybody's to let go.
+    /// How long a pod whose task is gone is still reserved for the release that served the task; `None` if any release
+    /// may clean it up.
     pub fn pod_reserved_for(
         &self,
         served_by: Option<&str>,
@@ -157,11 +159,11 @@ impl Serving {
         now: Timestamp,
     ) -> Option<Duration> {
         self.if_other_release(served_by?)?;
-        let Some(deletion) = pod.deletion else { return Duration::try_from(LEFT_TO_ITS_RELEASE).ok() };
-        left_for(deletion, now)
+        let Some(deletion) = pod.deletion else { return Duration::try_from(RESERVED_FOR).ok() };
+        remaining(deletion, now)
     }
 
-    /// The Event on a task that another release serves.
+    /// The Event for a task that another release serves.
     pub fn served_by_another_event(&self, other: &str) -> EventRecord {
         let Self { release, .. } = self;
         EventRecord {
@@ -176,9 +178,9 @@ impl Serving {
     }
 }
 
-/// How long something that is deleted since then is still left to its release.
-fn left_for(deletion: Timestamp, now: Timestamp) -> Option<Duration> {
+/// How long an object that was deleted at this time is still reserved for its release.
+fn remaining(deletion: Timestamp, now: Timestamp) -> Option<Duration> {
     let since = now.duration_since(deletion).max(SignedDuration::ZERO);
-    let left = LEFT_TO_ITS_RELEASE.checked_sub(since)?;
+    let left = RESERVED_FOR.checked_sub(since)?;
     Duration::try_from(left).ok().filter(|left| !left.is_zero())
 }

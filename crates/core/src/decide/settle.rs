@@ -1,4 +1,4 @@
-//! Settling: the one write that counts an iteration, or proves that it does not count.
+//! Settling: one status write that ends the active iteration and counts it, or records that it does not count.
 
 use agentloop_contract::text::cut_bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -18,15 +18,15 @@ use crate::{
     time::{backed_off, later, whole_second},
 };
 
-/// Entries that the history keeps.
-const MOST_HISTORY: usize = 10;
+/// Maximum entries of the history.
+const MAX_HISTORY: usize = 10;
 /// How old a pod with another runner must be to be replaced without a delay.
-const LONG_ENOUGH: SignedDuration = SignedDuration::from_secs(10);
-/// Bytes of one line of the newest entry, and of older ones: the whole status stays under 16 KiB.
+const MIN_AGE_TO_REPLACE: SignedDuration = SignedDuration::from_secs(10);
+/// Maximum bytes of one line in the newest entry and in older ones, so that the status stays below 16 KiB.
 const NEW_LINE_BYTES: usize = 160;
 const OLD_LINE_BYTES: usize = 100;
-/// Blockers kept of the newest entry.
-const MOST_BLOCKERS: usize = 3;
+/// Maximum blockers in the newest entry.
+const MAX_BLOCKERS: usize = 3;
 
 pub(super) fn settle(
     draft: &mut Draft<'_>,
@@ -40,7 +40,8 @@ pub(super) fn settle(
         AttemptOutcome::Refused(charge) if provider::is_free(draft) => {
             end_attempt(draft, active);
             draft.status.free_attempts = draft.status.free_attempts.saturating_add(1);
-            let cost = charge.report.as_ref().and_then(|report| report.usage.as_ref()).map(usage::of);
+            let cost =
+                charge.report.as_ref().and_then(|report| report.usage.as_ref()).map(usage::from_report);
             draft.status.usage = usage::add(draft.status.usage.take(), cost.as_ref());
             provider::wait(draft, active, &charge);
         }
@@ -48,12 +49,12 @@ pub(super) fn settle(
     }
 }
 
-/// Charges an orphaned claim whose pod is gone: whether its agent ran is not known, so it counts.
+/// Charges an active iteration whose pod is gone. Whether its agent ran is unknown, so it counts.
 pub(super) fn charge_as_lost(draft: &mut Draft<'_>, active: &ActiveIteration) {
     count(draft, active, &outcome::lost());
 }
 
-/// The claim ends uncharged: the same iteration, the next attempt.
+/// The iteration ends uncharged. The next attempt is at the same iteration.
 fn end_attempt(draft: &mut Draft<'_>, active: &ActiveIteration) {
     draft.status.active = None;
     draft.status.waiting = None;
@@ -63,8 +64,8 @@ fn end_attempt(draft: &mut Draft<'_>, active: &ActiveIteration) {
 fn try_again(draft: &mut Draft<'_>, active: &ActiveIteration, pod: Option<&PodFacts>, message: String) {
     end_attempt(draft, active);
     let spec = &draft.observed.task.spec;
-    // Only another spec makes a pod outdated. A hash that differs all the same is a webhook's doing, and
-    // without a delay its pods would be made and deleted as fast as they can be.
+    // A pod is outdated only if the spec has changed. If the hash differs although it has not, a webhook edited it, and
+    // without a delay pods would be created and deleted in a tight loop.
     let was_replaced = active.generation != draft.generation()
         && pod.is_some_and(|pod| pod.hash.as_deref() != Some(template_hash(spec).as_str()));
     if spec.suspend || was_replaced || pod.is_some_and(|pod| had_another_runner(draft, pod)) {
@@ -78,20 +79,20 @@ fn try_again(draft: &mut Draft<'_>, active: &ActiveIteration, pod: Option<&PodFa
     draft.wait(&obstacle, Some(until));
 }
 
-/// When the next attempt at a start may come.
+/// The delay before the next attempt after a failed start.
 fn start_delay(draft: &Draft<'_>, attempt: i32) -> SignedDuration {
     let settings = &draft.observed.configuration.last_good;
     backed_off(settings.start_retry_min_seconds, settings.start_retry_max_seconds, attempt)
 }
 
-/// Whether the pod was made with another runner than the next one, long enough ago. A younger one waits for
-/// the ordinary delay: two operators of different versions in turn, or a webhook that edits the mark, would
-/// have pods made and deleted as fast as they can be.
+/// Whether the next pod gets a different runner and this pod is old enough to be replaced without a delay. A younger
+/// pod waits for the ordinary delay: otherwise two operators of different versions that alternate, or a webhook that
+/// edits the annotation, would create and delete pods in a tight loop.
 fn had_another_runner(draft: &Draft<'_>, pod: &PodFacts) -> bool {
     let observed = draft.observed;
     let mark = pod.runner.as_deref();
-    (observed.injection.has_another_image(mark) || observed.injection.has_another_way(mark))
-        && pod.created.is_some_and(|created| observed.now >= later(created, LONG_ENOUGH))
+    (observed.injection.has_another_image(mark) || observed.injection.has_another_method(mark))
+        && pod.created.is_some_and(|created| observed.now >= later(created, MIN_AGE_TO_REPLACE))
 }
 
 fn count(draft: &mut Draft<'_>, active: &ActiveIteration, charge: &Charge) {
@@ -128,23 +129,23 @@ fn count(draft: &mut Draft<'_>, active: &ActiveIteration, charge: &Charge) {
     }
 
     let report = charge.report.as_ref();
-    let cost = report.and_then(|report| report.usage.as_ref()).map(usage::of);
+    let cost = report.and_then(|report| report.usage.as_ref()).map(usage::from_report);
     status.usage = usage::add(status.usage.take(), cost.as_ref());
     status.history.iter_mut().for_each(shorten);
     status.history.insert(0, PastIteration { usage: cost, ..entry(active, charge) });
-    status.history.truncate(MOST_HISTORY);
+    status.history.truncate(MAX_HISTORY);
 
-    status.stop = charge.verdict.map(|reason| Stop {
+    status.stop = charge.stop.map(|reason| Stop {
         phase: if reason == StopReason::Completed { Phase::Succeeded } else { Phase::Failed },
         reason,
         generation,
     });
-    if charge.verdict == Some(StopReason::Completed) {
+    if charge.stop == Some(StopReason::Completed) {
         status.completion_time = Some(Time(whole_second(now)));
     }
     if charge.refused.is_some() {
         provider::wait(draft, active, charge);
-    } else if provider::has_served(charge.outcome) {
+    } else if provider::was_served(charge.outcome) {
         draft.status.refusals = 0;
     }
 }
@@ -165,7 +166,7 @@ fn entry(active: &ActiveIteration, charge: &Charge) -> PastIteration {
             ready: gate.ready,
             reason: gate.reason.as_ref().map(line),
             progress: gate.progress.as_ref().map(line),
-            blockers: gate.blockers.iter().take(MOST_BLOCKERS).map(line).collect(),
+            blockers: gate.blockers.iter().take(MAX_BLOCKERS).map(line).collect(),
         }),
         error: outcome::summary_of(&charge.error, report).as_ref().map(line),
         started_in: report
@@ -178,12 +179,12 @@ fn entry(active: &ActiveIteration, charge: &Charge) -> PastIteration {
     }
 }
 
-/// Whole seconds, as the API server keeps them.
+/// Whole seconds, as the API server stores them.
 fn seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)
 }
 
-/// An entry that is no longer the newest keeps its facts and the start of its words.
+/// An entry that is no longer the newest keeps its facts and the beginning of its texts.
 fn shorten(entry: &mut PastIteration) {
     let line = |text: &mut String| *text = cut_bytes(text, OLD_LINE_BYTES);
     entry.error.iter_mut().for_each(line);

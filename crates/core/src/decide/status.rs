@@ -1,4 +1,4 @@
-//! What people see: phase, reason, message, progress and conditions, all derived from the rest.
+//! The part of the status that people read: phase, reason, message, progress and conditions, derived from the rest.
 
 use agentloop_contract::text::cut_bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,7 +11,7 @@ use crate::{
     time::whole_second,
 };
 
-/// Bytes of a status's message, and of a condition's.
+/// Maximum bytes of the message of the status and of each condition.
 const MESSAGE_BYTES: usize = 1000;
 
 pub(super) fn update(draft: &mut Draft<'_>) {
@@ -35,14 +35,13 @@ pub(super) fn update(draft: &mut Draft<'_>) {
 
     status.conditions = conditions(task, status, phase)
         .into_iter()
-        .map(|shown| {
-            let before =
-                status.conditions.iter().find(|c| c.type_ == shown.type_ && c.status == shown.status);
+        .map(|new| {
+            let before = status.conditions.iter().find(|c| c.type_ == new.type_ && c.status == new.status);
             Condition {
-                type_: shown.type_.to_owned(),
-                status: shown.status.to_owned(),
-                reason: shown.reason,
-                message: cut_bytes(&shown.message, MESSAGE_BYTES),
+                type_: new.type_.to_owned(),
+                status: new.status.to_owned(),
+                reason: new.reason,
+                message: cut_bytes(&new.message, MESSAGE_BYTES),
                 last_transition_time: before.map_or_else(|| now.clone(), |c| c.last_transition_time.clone()),
                 observed_generation: Some(generation),
             }
@@ -59,68 +58,66 @@ struct NewCondition {
 }
 
 impl NewCondition {
-    fn is_true(type_: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
+    fn met(type_: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { type_, status: "True", reason: reason.into(), message: message.into() }
     }
 
-    fn is_false(type_: &'static str, reason: impl Into<String>) -> Self {
+    fn not_met(type_: &'static str, reason: impl Into<String>) -> Self {
         Self { type_, status: "False", reason: reason.into(), message: String::new() }
     }
 
-    /// The work has neither succeeded nor failed: either may still come.
-    fn is_undecided(type_: &'static str) -> Self {
+    /// The task has neither succeeded nor failed yet.
+    fn undecided(type_: &'static str) -> Self {
         Self { type_, status: "Unknown", reason: "Undecided".to_owned(), message: String::new() }
     }
 }
 
-/// One condition for every state that a client waits for. What changes with every iteration is in none of
-/// them: a client that watches conditions hears of stops and waits only.
+/// One condition for each state that a client can wait for. No condition changes with every iteration, so a client that
+/// watches conditions is notified of stops and waits only.
 fn conditions(task: &AgentTask, status: &AgentTaskStatus, phase: Phase) -> [NewCondition; 7] {
     let message = || status.message.clone().unwrap_or_default();
     let why = || status.reason.clone().unwrap_or_else(|| phase.to_string());
     let stop = status.stop.as_ref();
-    let of_stop = |stop: &Stop| message::status(task, status, stop.phase);
+    let stop_message = |stop: &Stop| message::status(task, status, stop.phase);
     let decided = stop.filter(|stop| matches!(stop.phase, Phase::Succeeded | Phase::Failed));
     let (succeeded, failed) = match decided {
         Some(stop) if stop.phase == Phase::Succeeded => (
-            NewCondition::is_true(condition::SUCCEEDED, stop.reason.as_str(), of_stop(stop)),
-            NewCondition::is_false(condition::FAILED, stop.reason.as_str()),
+            NewCondition::met(condition::SUCCEEDED, stop.reason.as_str(), stop_message(stop)),
+            NewCondition::not_met(condition::FAILED, stop.reason.as_str()),
         ),
         Some(stop) => (
-            NewCondition::is_false(condition::SUCCEEDED, stop.reason.as_str()),
-            NewCondition::is_true(condition::FAILED, stop.reason.as_str(), of_stop(stop)),
+            NewCondition::not_met(condition::SUCCEEDED, stop.reason.as_str()),
+            NewCondition::met(condition::FAILED, stop.reason.as_str(), stop_message(stop)),
         ),
-        None => {
-            (NewCondition::is_undecided(condition::SUCCEEDED), NewCondition::is_undecided(condition::FAILED))
-        }
+        None => (NewCondition::undecided(condition::SUCCEEDED), NewCondition::undecided(condition::FAILED)),
     };
     let suspended = if phase == Phase::Suspended {
-        NewCondition::is_true(condition::SUSPENDED, "SuspendRequested", "spec.suspend is true")
+        NewCondition::met(condition::SUSPENDED, "SuspendRequested", "spec.suspend is true")
     } else {
-        NewCondition::is_false(condition::SUSPENDED, "NotSuspended")
+        NewCondition::not_met(condition::SUSPENDED, "NotSuspended")
     };
     let stopped = match stop {
-        Some(stop) => NewCondition::is_true(condition::STOPPED, stop.phase.as_str(), of_stop(stop)),
-        None => NewCondition::is_false(condition::STOPPED, "NotStopped"),
+        Some(stop) => NewCondition::met(condition::STOPPED, stop.phase.as_str(), stop_message(stop)),
+        None => NewCondition::not_met(condition::STOPPED, "NotStopped"),
     };
     let clamped = match status.thresholds.as_ref().filter(|thresholds| thresholds.is_clamped()) {
         Some(thresholds) => {
-            NewCondition::is_true(condition::LIMIT_CLAMPED, "HardLimit", message::clamped(thresholds))
+            NewCondition::met(condition::LIMIT_CLAMPED, "HardLimit", message::clamped(thresholds))
         }
-        None => NewCondition::is_false(condition::LIMIT_CLAMPED, "WithinHardLimit"),
+        None => NewCondition::not_met(condition::LIMIT_CLAMPED, "WithinHardLimit"),
     };
     let is_stalled = is_stalled(status, phase);
     let reconciling = if status.first_run_time.is_some() {
-        NewCondition::is_false(condition::RECONCILING, "FirstIterationRan")
+        NewCondition::not_met(condition::RECONCILING, "FirstIterationRan")
     } else if matches!(phase, Phase::Running | Phase::Waiting) && !is_stalled {
-        NewCondition::is_true(condition::RECONCILING, why(), "")
+        NewCondition::met(condition::RECONCILING, why(), "")
     } else {
-        NewCondition::is_false(condition::RECONCILING, why())
+        NewCondition::not_met(condition::RECONCILING, why())
     };
     let stalled = if is_stalled {
-        NewCondition::is_true(condition::STALLED, why(), message())
+        NewCondition::met(condition::STALLED, why(), message())
     } else {
-        NewCondition::is_false(condition::STALLED, "NotStalled")
+        NewCondition::not_met(condition::STALLED, "NotStalled")
     };
     [succeeded, failed, suspended, stopped, clamped, reconciling, stalled]
 }
@@ -133,8 +130,8 @@ fn is_stalled(status: &AgentTaskStatus, phase: Phase) -> bool {
     }
 }
 
-/// The phase: Succeeded, Suspended, the stop's own, then what goes on. Where nothing holds a task, the rules
-/// have claimed its next iteration.
+/// The phase. Succeeded comes first, then Suspended, then the phase of the stop. If nothing stops the task or makes it
+/// wait, an iteration is active.
 fn phase(status: &AgentTaskStatus, suspended: bool) -> Phase {
     match &status.stop {
         Some(stop) if stop.phase == Phase::Succeeded => Phase::Succeeded,
@@ -157,7 +154,7 @@ fn reason(status: &AgentTaskStatus, phase: Phase) -> Option<String> {
     }
 }
 
-/// Waits that do not mend themselves: somebody must change something.
+/// Waits that do not end until a person changes something.
 pub(super) fn needs_a_person(reason: WaitReason) -> bool {
     matches!(
         reason,

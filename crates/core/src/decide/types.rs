@@ -1,4 +1,4 @@
-//! What a decision rests on, and what it consists of.
+//! The input of a decision, and the decision.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::{
     settings::Configuration,
 };
 
-/// All that a decision rests on.
+/// The complete input of a decision.
 #[derive(Clone, Debug)]
 pub struct Observed<'a> {
     /// The task as it was read; the status is written with its resourceVersion.
@@ -20,83 +20,84 @@ pub struct Observed<'a> {
     pub pods: &'a [PodFacts],
     /// The operator's configuration.
     pub configuration: &'a Configuration,
-    /// How the runner gets into pods that are made now.
+    /// How new pods get the runner.
     pub injection: &'a Injection,
-    /// What the Events of the claimed pod tell, where its status tells nothing.
+    /// The obstacle that the Events of the active pod report, if its status reports none.
     pub obstacle: Option<Obstacle>,
-    /// Whether a pod of an earlier task of the same name still runs.
+    /// Whether a pod of a previous task with the same name is still running.
     pub previous_pod: PreviousPod,
-    /// Why the claimed pod could not be created just now.
+    /// Why the active pod could not be created just now.
     pub refused: Option<Obstacle>,
-    /// This process has let the claimed pod start. A restart forgets it: it only ever adds a charge.
+    /// This process has removed the scheduling gate of the active pod. A restart of the operator forgets it; it can
+    /// only lead to an additional charge.
     pub was_started: bool,
-    /// A read from the API server itself, made just now, shows no pod of the claim's name.
+    /// A read from the API server, made just now, shows no pod with the name of the active pod.
     pub is_gone: bool,
-    /// This process has checked the owner of the workspace's PVC against this generation of the spec. A restart
-    /// forgets it.
+    /// This process has checked the owner of the workspace PVC against this generation of the spec. A restart of the
+    /// operator forgets it.
     pub pvc_is_checked: bool,
     /// The time.
     pub now: Timestamp,
 }
 
-/// Whether a pod of an earlier task of the same name still runs: two may share a workspace.
+/// Whether a pod of a previous task with the same name is still running. Both tasks may use the same workspace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PreviousPod {
-    /// Nobody has looked.
+    /// Not checked yet.
     #[default]
     Unknown,
     /// A consistent list shows none.
     None,
-    /// This pod does.
+    /// This pod is still running.
     Pod(String),
 }
 
-/// What is to be done.
+/// A decision.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
-    /// The status to write, where it differs from the one that was read.
+    /// The status to write, if it differs from the one that was read.
     pub status: Option<AgentTaskStatus>,
     /// What to do once the status is written, in this order.
     pub actions: Vec<Action>,
-    /// When to decide again though nothing is seen to change.
+    /// When to decide again even if nothing changes.
     pub requeue_after: Option<Duration>,
 }
 
-/// One thing to do. `P` names a pod.
+/// One action. `P` is how pods are named.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action<P = PodRef> {
-    /// Read the configuration from the API server itself, and decide again.
+    /// Read the configuration from the API server, and decide again.
     ReadConfiguration,
-    /// List the pods of earlier tasks of this name from the API server itself, and decide again.
+    /// List the pods of previous tasks with this name from the API server, and decide again.
     ListPreviousPods,
-    /// Read the claimed pod from the API server itself, and decide again.
+    /// Read the active pod from the API server, and decide again.
     ReadPod,
-    /// Create the claimed pod, inert.
+    /// Create the active pod, with our scheduling gate.
     CreatePod,
-    /// Take the claimed pod's gate away, once a consistent read confirms the claim.
+    /// Remove our scheduling gate from the active pod, after a consistent read confirms that the iteration is active.
     RemoveSchedulingGate(P),
-    /// Put our finalizer back on a pod that lost it.
+    /// Add our finalizer to a pod that lost it.
     AddFinalizer(P),
-    /// Delete a pod: it is to stop, or is not needed any more.
+    /// Delete a pod, because it must stop or is no longer needed.
     DeletePod(P),
-    /// Take our finalizer off a pod that is settled.
+    /// Remove our finalizer from a settled pod.
     RemoveFinalizer {
         /// The pod.
         pod: P,
-        /// It has ended: its prompt and context are not needed any more.
+        /// It has ended: its prompt and context are no longer needed.
         has_ended: bool,
     },
-    /// Check that the task owns the workspace's PVC if and only if the PVC is to be deleted with it.
+    /// Check that the task owns the workspace PVC if and only if the PVC must be deleted with the task.
     CheckPvcOwner,
-    /// Delete the task: its time to live is over.
+    /// Delete the task, because its time to live is over.
     DeleteTask,
 }
 
 impl<P> Action<P> {
-    /// Whether this may still be done after `failed`, which comes before it, was refused. Only what stops a pod or
-    /// removes its finalizer may, because the status that is written already calls for it whatever becomes of the rest;
-    /// and only on another pod, because the order on one pod matters: a pod that lost our finalizer is neither deleted
-    /// nor started before it has it again.
+    /// Whether this action may be carried out although `failed`, which comes before it, failed. Only an action that
+    /// stops a pod or removes its finalizer may, because the written status requires it whatever happens to the rest.
+    /// And it must be on another pod, because the order of actions on one pod matters: a pod that lost our finalizer is
+    /// neither deleted nor started before it has the finalizer again.
     pub fn may_follow_failed(&self, failed: &Self) -> bool
     where
         P: PartialEq,
@@ -109,7 +110,7 @@ impl<P> Action<P> {
         }
     }
 
-    /// The pod that this is about; the active one has no uid before it is created.
+    /// The pod that this action is about. The active pod has no uid before it is created.
     fn pod(&self) -> Option<&P> {
         match self {
             Self::RemoveSchedulingGate(pod)
@@ -125,7 +126,7 @@ impl<P> Action<P> {
         }
     }
 
-    /// The same, with another name for each pod.
+    /// The same action with pods named differently.
     pub fn map<Q>(self, name: impl FnOnce(P) -> Q) -> Action<Q> {
         match self {
             Self::ReadConfiguration => Action::ReadConfiguration,
@@ -141,13 +142,13 @@ impl<P> Action<P> {
         }
     }
 
-    /// Whether this only reads something, after which the decision is taken again.
+    /// Whether this is a read, after which the decision is made again.
     pub fn is_a_read(&self) -> bool {
         matches!(self, Self::ReadConfiguration | Self::ListPreviousPods | Self::ReadPod)
     }
 }
 
-/// A pod by name and uid: every write is bound to both.
+/// A pod by name and uid. Every write names both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodRef {
     /// Its name.

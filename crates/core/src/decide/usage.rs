@@ -1,14 +1,14 @@
-//! What iterations cost, added up exactly.
+//! The cost of iterations, added up exactly.
 
 use agentloop_contract::report;
 
 use crate::api::Usage;
 
-/// Decimal places that are kept of a cost in dollars.
+/// Decimal places of a cost in dollars.
 const PLACES: usize = 9;
 
-/// One iteration's usage, as far as it is plausible.
-pub(super) fn of(usage: &report::Usage) -> Usage {
+/// The usage in a report, without implausible values.
+pub(super) fn from_report(usage: &report::Usage) -> Usage {
     let tokens = |count: Option<i64>| count.filter(|count| *count >= 0);
     Usage {
         input_tokens: tokens(usage.input_tokens),
@@ -41,7 +41,7 @@ pub(super) fn add(sum: Option<Usage>, more: Option<&Usage>) -> Option<Usage> {
     })
 }
 
-/// A decimal number in billionths; `None` where it is none, or negative.
+/// A decimal number in billionths; `None` if the text is not a number, or negative.
 fn billionths(text: &str) -> Option<u128> {
     let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -77,14 +77,15 @@ mod tests {
 
     #[test]
     fn the_largest_cost_keeps_its_digits() {
-        let most = "123456789012345678901234.5";
-        assert_eq!(add(Some(cost("0")), Some(&cost(most))).and_then(|u| u.cost_usd).as_deref(), Some(most));
+        let large = "123456789012345678901234.5";
+        assert_eq!(add(Some(cost("0")), Some(&cost(large))).and_then(|u| u.cost_usd).as_deref(), Some(large));
     }
 
     #[test]
-    fn what_is_no_amount_is_left_out() {
+    fn a_text_that_is_not_an_amount_is_left_out() {
         for text in ["", "-1", "1e9", "NaN", ".5", "1.2.3", "1234567890123456789012345"] {
-            let read = of(&report::Usage { cost_usd: Some(text.to_owned()), ..report::Usage::default() });
+            let read =
+                from_report(&report::Usage { cost_usd: Some(text.to_owned()), ..report::Usage::default() });
             assert_eq!(read.cost_usd, None, "{text}");
         }
     }

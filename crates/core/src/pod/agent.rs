@@ -11,10 +11,10 @@ use super::{
 };
 use crate::api::{ActiveIteration, AgentTask, Thresholds};
 
-/// Capabilities with which a container gains what `no_new_privs` would keep from it.
+/// Capabilities that give a container the privileges that `no_new_privs` would deny.
 const PRIVILEGED: &[&str] = &["ALL", "CAP_ALL", "SYS_ADMIN", "CAP_SYS_ADMIN"];
 
-/// Where the agent's container stands: the one of that name, or else the only one.
+/// The index of the agent's container: the one named `agent`, or else the only one.
 pub(super) fn position(containers: &[Value]) -> Result<usize, InvalidTemplate> {
     let named = containers.iter().position(|c| c.get("name").and_then(Value::as_str) == Some("agent"));
     let only = (containers.len() == 1).then_some(0);
@@ -23,13 +23,13 @@ pub(super) fn position(containers: &[Value]) -> Result<usize, InvalidTemplate> {
     })
 }
 
-/// The template names no folder to start in.
-pub(super) fn names_no_folder(agent: &Map<String, Value>) -> bool {
+/// Whether the template sets no working directory.
+pub(super) fn has_no_working_dir(agent: &Map<String, Value>) -> bool {
     agent.get("workingDir").and_then(Value::as_str).is_none_or(str::is_empty)
 }
 
-/// Whether the agent may be kept from gaining privileges: its container does not say that it may.
-pub(super) fn gains_no_privileges(agent: &Map<String, Value>) -> bool {
+/// Whether the agent must not gain privileges, because its container does not allow that.
+pub(super) fn denies_privileges(agent: &Map<String, Value>) -> bool {
     let Some(security) = agent.get("securityContext") else { return true };
     let is_true = |key: &str| security.get(key).and_then(Value::as_bool) == Some(true);
     let added = security.pointer("/capabilities/add").and_then(Value::as_array);
@@ -40,7 +40,7 @@ pub(super) fn gains_no_privileges(agent: &Map<String, Value>) -> bool {
     !(is_true("allowPrivilegeEscalation") || is_true("privileged") || is_administrator)
 }
 
-/// Puts the runner before the agent, with all that it needs.
+/// Makes the runner the command of the agent's container, and adds the variables and mounts that it needs.
 pub(super) fn wrap(
     agent: &mut Map<String, Value>,
     task: &AgentTask,
@@ -84,7 +84,7 @@ pub(super) fn wrap(
         path.is_some() && path == paths::clean(workspace)
     });
     match at_workspace.map(|mount| mount.get("name").and_then(Value::as_str)) {
-        // The template mounts it there by itself: as it says.
+        // The template itself mounts the workspace there: its options stay.
         Some(Some(WORKSPACE_VOLUME)) => {}
         Some(_) => return Err(InvalidTemplate::pod(&"another volume is mounted at workspace.mountPath")),
         None => mounts.push(json!({ "name": WORKSPACE_VOLUME, "mountPath": workspace })),

@@ -1,4 +1,4 @@
-//! What the runner is told of its iteration.
+//! The context that the runner gets about its iteration.
 
 use agentloop_contract::{
     completion_gate::CompletionGate,
@@ -16,15 +16,15 @@ use crate::{
     settings::Settings,
 };
 
-/// What the pod itself says of it.
-pub(super) struct OfPod {
+/// The part of the context that depends on the pod.
+pub(super) struct PodContext {
     /// The pod's grace period in seconds.
     pub(super) grace: i64,
-    /// Containers and init containers.
+    /// The number of containers and init containers.
     pub(super) containers: usize,
-    /// The agent's container names no folder to start in.
+    /// The agent's container sets no working directory.
     pub(super) start_in_workspace: bool,
-    /// The agent's container lets nobody gain privileges.
+    /// The agent's container does not allow gaining privileges.
     pub(super) no_new_privileges: bool,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn of(
     streaks: &BreakerStatus,
     history: &[PastIteration],
     settings: &Settings,
-    pod: &OfPod,
+    pod: &PodContext,
 ) -> Context {
     let spec = &task.spec;
     let grace = pod.grace;
@@ -67,8 +67,8 @@ pub(super) fn of(
             timeout_seconds: verify_timeout(verify),
         }),
         iteration_timeout_seconds: thresholds.iteration_timeout_seconds.value.max(1).into(),
-        // The rest of the kubelet's grace is the runner's: to end what the agent left, to look at the
-        // workspace once more and to report takes it up to 15 s.
+        // The runner needs the rest of the grace period to stop remaining processes, to compare the workspace and to
+        // report, which takes up to 15 s.
         grace_seconds: (grace / 3).max(1),
         retry_on_exit_codes: spec.retry_on_exit_codes().to_vec(),
         start_in_workspace: pod.start_in_workspace,

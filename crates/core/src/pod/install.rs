@@ -1,16 +1,16 @@
-//! The init container that copies the runner, where the cluster has no image volumes.
+//! The init container that copies the runner, if the cluster has no image volumes.
 
 use agentloop_contract::names::RUNNER_DIR;
 use serde_json::{Map, Value, json};
 
 use super::{BIN_VOLUME, Injection};
 
-/// What the copy needs follows the agent's container, so that it passes whatever that passes, a LimitRange
-/// and the pod's quality of service among it. It costs nothing: a pod needs the most of what its init
-/// containers need one after the other and its containers together.
-const FOLLOWED: &[&str] = &["cpu", "memory", "ephemeral-storage"];
+/// The resources that the init container copies from the agent's container, so that it satisfies the same LimitRange
+/// and the pod keeps its quality of service class. This does not increase the pod's request, which is the maximum of
+/// the largest init container and the sum of all containers.
+const COPIED: &[&str] = &["cpu", "memory", "ephemeral-storage"];
 
-/// The name of that container.
+/// Its name.
 pub(super) const NAME: &str = "agentloop-install";
 
 pub(super) fn container(
@@ -36,23 +36,24 @@ pub(super) fn container(
 
 fn resources(injection: &Injection, agent: Option<&Value>) -> Option<Value> {
     let configured = injection.resources.clone().filter(|map| !map.is_empty()).map(Value::Object);
-    let followed = agent.map(follow).filter(|value| value.as_object().is_some_and(|map| !map.is_empty()));
-    match (configured, followed) {
-        // A Guaranteed pod stays one.
-        (Some(configured), Some(followed)) if is_guaranteed(&followed) && !is_guaranteed(&configured) => {
-            Some(followed)
+    let copied =
+        agent.map(copied_resources).filter(|value| value.as_object().is_some_and(|map| !map.is_empty()));
+    match (configured, copied) {
+        // A pod of the class Guaranteed must stay in it.
+        (Some(configured), Some(copied)) if is_guaranteed(&copied) && !is_guaranteed(&configured) => {
+            Some(copied)
         }
-        (configured, followed) => configured.or(followed),
+        (configured, copied) => configured.or(copied),
     }
 }
 
-fn follow(agent: &Value) -> Value {
+fn copied_resources(agent: &Value) -> Value {
     let mut resources = Map::new();
     for kind in ["requests", "limits"] {
         let Some(all) = agent.get(kind).and_then(Value::as_object) else { continue };
         let kept: Map<String, Value> = all
             .iter()
-            .filter(|(name, _)| FOLLOWED.contains(&name.as_str()))
+            .filter(|(name, _)| COPIED.contains(&name.as_str()))
             .map(|(name, quantity)| (name.clone(), quantity.clone()))
             .collect();
         if !kept.is_empty() {
@@ -62,15 +63,17 @@ fn follow(agent: &Value) -> Value {
     Value::Object(resources)
 }
 
-/// Limits of both kinds, and requests that are absent, which means the same, or equal as written.
+/// Whether the container is in the class Guaranteed: it has limits for CPU and memory, and its requests are absent or
+/// literally equal to the limits.
 fn is_guaranteed(resources: &Value) -> bool {
     ["cpu", "memory"].iter().all(|kind| {
-        let of = |which: &str| resources.get(which).and_then(|map| map.get(*kind));
-        of("limits").is_some() && of("requests").is_none_or(|request| Some(request) == of("limits"))
+        let value = |which: &str| resources.get(which).and_then(|map| map.get(*kind));
+        value("limits").is_some() && value("requests").is_none_or(|request| Some(request) == value("limits"))
     })
 }
 
-/// As restricted as can be. The user is the pod's or the image's, so that ranges of users are kept.
+/// The most restricted security context. It does not set the user, which stays that of the pod or the image, because a
+/// namespace may restrict user ids.
 fn security(injection: &Injection, pod: Option<&Value>) -> Value {
     let mut security = Map::new();
     let mut set = |key: &str, value: Value| security.insert(key.to_owned(), value);
@@ -78,9 +81,9 @@ fn security(injection: &Injection, pod: Option<&Value>) -> Value {
     set("capabilities", json!({ "drop": ["ALL"] }));
     set("readOnlyRootFilesystem", json!(true));
     set("seccompProfile", json!({ "type": "RuntimeDefault" }));
-    let of_pod = |key: &str| pod.and_then(|pod| pod.get(key));
-    let is_root = of_pod("runAsUser").and_then(Value::as_i64) == Some(0)
-        || of_pod("runAsNonRoot").and_then(Value::as_bool) == Some(false);
+    let from_pod = |key: &str| pod.and_then(|pod| pod.get(key));
+    let is_root = from_pod("runAsUser").and_then(Value::as_i64) == Some(0)
+        || from_pod("runAsNonRoot").and_then(Value::as_bool) == Some(false);
     if !is_root {
         set("runAsNonRoot", json!(true));
     }

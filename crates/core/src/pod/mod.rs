@@ -1,7 +1,7 @@
-//! The pod of one iteration, and the volume claim of a task.
+//! The pod of one iteration, and the workspace PVC of a task.
 //!
-//! Both are JSON from end to end: what a user wrote in a template reaches the API server untouched, fields
-//! that are newer than our types included.
+//! Both are built as JSON: everything that a user wrote in a template reaches the API server unchanged, including
+//! fields that are newer than our types.
 
 mod agent;
 mod context;
@@ -33,46 +33,46 @@ use crate::{
 
 pub(crate) use runner::waits_for_the_runners_image;
 
-/// The volume that holds the workspace; users mount it in their own init containers by this name.
+/// The volume with the workspace. Users mount it by this name in their own init containers.
 pub const WORKSPACE_VOLUME: &str = "workspace";
 /// The volume with the runner's inputs.
 pub const INPUT_VOLUME: &str = "agentloop-input";
 const BIN_VOLUME: &str = "agentloop-bin";
 const SCRATCH_VOLUME: &str = "agentloop-run";
 
-/// Seconds that the pod's own deadline lies behind all timeouts of the runner, so that a slow image pull
-/// never eats an iteration: the deadline's clock starts before images are pulled.
+/// How many seconds the pod's deadline is longer than all timeouts of the runner together. The deadline includes the
+/// time to pull images, and a slow pull must not cost an iteration.
 const BACKSTOP_SECONDS: i64 = 1800;
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECONDS: i64 = 30;
 /// Default for `completion.verify.timeoutSeconds`.
 const DEFAULT_VERIFY_SECONDS: i64 = 600;
-/// Most characters of a pod's name: it is also its host name and a label's value.
-const MOST_POD_NAME: usize = 63;
+/// Maximum characters of a pod's name, because it is also its host name and the value of a label.
+const MAX_POD_NAME: usize = 63;
 
-/// How the runner gets into the agent's container.
+/// How a pod gets the runner.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Injection {
     /// The runner's image.
     pub image: String,
-    /// Its pull policy, where not Kubernetes' default.
+    /// Its pull policy; absent: Kubernetes' default.
     pub pull_policy: Option<String>,
-    /// Mount the image as a volume; else copy the runner by an init container.
+    /// Whether the image is mounted as a volume. Otherwise an init container copies the runner.
     pub image_volume: bool,
-    /// Resources of that init container; absent: those of the agent's container.
+    /// The resources of that init container; absent: those of the agent's container.
     pub resources: Option<Map<String, Value>>,
-    /// What its security context has besides or instead of the strictest one; null leaves a field out.
+    /// Changes to its security context, which is the most restricted one; null removes a field.
     pub security_context: Option<Map<String, Value>>,
 }
 
-/// Why no pod can be made from a task's template. Validation refuses such templates at `kubectl apply`;
-/// an object can escape it where the definition was replaced.
+/// Why no pod can be built from a task's template. The CRD's validation rejects such templates at `kubectl apply`, but
+/// an object may have been stored under another version of the CRD.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidTemplate {
-    /// The pod's template.
+    /// The pod template.
     #[error("spec.template: {0}")]
     Pod(String),
-    /// The volume claim's template.
+    /// The PVC template.
     #[error("spec.workspace.volumeClaimTemplate: {0}")]
     Pvc(String),
     /// The workspace.
@@ -86,7 +86,7 @@ impl InvalidTemplate {
     }
 }
 
-/// Eight hex digits of the SHA-256 of a task's uid: keeps tasks of one name apart.
+/// Eight hex digits of the SHA-256 of a task's uid. They distinguish tasks with the same name.
 pub fn uid_hash(uid: &str) -> String {
     digest(uid.as_bytes(), 4)
 }
@@ -99,17 +99,17 @@ fn digest(bytes: &[u8], count: usize) -> String {
 /// The name of an attempt's pod.
 pub fn pod_name(task: &str, uid: &str, iteration: i32, attempt: i32) -> String {
     let tail = format!("-{}-{iteration}-{attempt}", uid_hash(uid));
-    format!("{}{tail}", cut_name(task, MOST_POD_NAME.saturating_sub(tail.len())))
+    format!("{}{tail}", cut_name(task, MAX_POD_NAME.saturating_sub(tail.len())))
 }
 
-/// The name of the volume claim made for a task.
+/// The name of the PVC that is created for a task.
 pub fn pvc_name(task: &str, uid: &str) -> String {
     let tail = format!("-{}", uid_hash(uid));
-    format!("{}{tail}", cut_name(task, MOST_POD_NAME.saturating_sub(tail.len())))
+    format!("{}{tail}", cut_name(task, MAX_POD_NAME.saturating_sub(tail.len())))
 }
 
-/// A hash of all of a task's spec that its pods are made from. A pod that has not started is replaced
-/// when it changes.
+/// A hash of the parts of a task's spec that its pods are created from. If it changes, a pod that has not started is
+/// replaced.
 pub fn template_hash(spec: &AgentTaskSpec) -> String {
     let rest = json!([
         spec.prompt,
@@ -122,13 +122,13 @@ pub fn template_hash(spec: &AgentTaskSpec) -> String {
         spec.workspace.ignore,
     ])
     .to_string();
-    // Over the canonical text: another order of keys makes no other pod.
+    // The hash is over the canonical text, because the order of keys does not matter.
     let made_from = format!("[{},{}", spec.template.0.canonical(), rest.get(1..).unwrap_or_default());
     digest(made_from.as_bytes(), 8)
 }
 
-/// A hash of the goal and of what completes the task. A report is judged by what its pod was made from:
-/// where that is another than the spec's now, it completes nothing.
+/// A hash of the goal and the completion policy. If the hash that a pod was created with is not the current one, its
+/// report cannot complete the task.
 pub fn completion_hash(spec: &AgentTaskSpec) -> String {
     let verify = spec.verify().map(|verify| json!([verify.command, verify_timeout(verify)]));
     let made_from = json!([spec.policy(), verify, spec.prompt, spec.prompt_from]);
@@ -156,18 +156,18 @@ fn labels(task: &AgentTask) -> Map<String, Value> {
     pairs.into_iter().map(|(key, value)| (key.to_owned(), Value::String(value))).collect()
 }
 
-/// The volume claim that a task asks for, or `None` where it asks for none. It belongs to the task only
-/// where it is to be deleted with it.
+/// The PVC of a task, or `None` if the task has no template for one. The task owns it only if it must be deleted with
+/// the task.
 ///
 /// # Errors
-/// The template is more than any claim needs.
+/// The template is too large or not an object.
 pub fn pvc(task: &AgentTask) -> Result<Option<Value>, InvalidTemplate> {
     let Some(template) = &task.spec.workspace.volume_claim_template else { return Ok(None) };
     let parsed = template.0.parse().map_err(|why| InvalidTemplate::Pvc(why.to_string()))?;
-    let Value::Object(mut claim) = parsed else {
+    let Value::Object(mut pvc) = parsed else {
         return Err(InvalidTemplate::Pvc("it is not an object".to_owned()));
     };
-    let mut meta = take_object(&mut claim, "metadata");
+    let mut meta = take_object(&mut pvc, "metadata");
     meta.remove("creationTimestamp");
     meta.insert("name".to_owned(), json!(pvc_name(&task.name_any(), &task.uid().unwrap_or_default())));
     meta.insert("namespace".to_owned(), json!(task.namespace()));
@@ -181,14 +181,14 @@ pub fn pvc(task: &AgentTask) -> Result<Option<Value>, InvalidTemplate> {
     meta.insert("annotations".to_owned(), Value::Object(annotations));
     let owners: Vec<Value> = is_pvc_deleted_with(task).then(|| owner(task)).into_iter().collect();
     meta.insert("ownerReferences".to_owned(), json!(owners));
-    claim.insert("apiVersion".to_owned(), json!("v1"));
-    claim.insert("kind".to_owned(), json!("PersistentVolumeClaim"));
-    claim.insert("metadata".to_owned(), Value::Object(meta));
-    Ok(Some(Value::Object(claim)))
+    pvc.insert("apiVersion".to_owned(), json!("v1"));
+    pvc.insert("kind".to_owned(), json!("PersistentVolumeClaim"));
+    pvc.insert("metadata".to_owned(), Value::Object(meta));
+    Ok(Some(Value::Object(pvc)))
 }
 
-/// Whether the owners of the workspace's PVC are what this version of the task, or a newer one, asks for: the task is
-/// among them if and only if the PVC is to be deleted with it.
+/// Whether the owners of the workspace PVC are what this version of the task, or a newer one, requires: the task is one
+/// of them if and only if the PVC must be deleted with it.
 pub fn is_pvc_owner_settled(task: &AgentTask, pvc: &ObjectMeta) -> bool {
     let known = pvc.annotations.as_ref().and_then(|annotations| annotations.get(ANNOTATION_OWNER_GENERATION));
     let known: i64 = known.and_then(|text| text.parse().ok()).unwrap_or(0);
@@ -198,8 +198,7 @@ pub fn is_pvc_owner_settled(task: &AgentTask, pvc: &ObjectMeta) -> bool {
     known > generation || (known == generation && is_owned == is_pvc_deleted_with(task))
 }
 
-/// The metadata of that PVC with the task among its owners, or not any more: as a merge patch, bound to the version of
-/// the PVC.
+/// A merge patch of the PVC's metadata that adds the task to its owners or removes it. It names the PVC's version.
 pub fn pvc_owner_patch(task: &AgentTask, pvc: &ObjectMeta) -> Value {
     let uid = task.uid().unwrap_or_default();
     let others = pvc.owner_references.iter().flatten().filter(|owner| owner.uid != uid);
@@ -216,12 +215,12 @@ fn is_pvc_deleted_with(task: &AgentTask) -> bool {
     task.spec.workspace.when_deleted.unwrap_or_default() == WhenDeleted::Delete
 }
 
-/// The generation of the spec that the owner is set by.
+/// The annotation with the generation of the spec for which the owner is set.
 fn owner_generation(task: &AgentTask) -> Value {
     json!({ ANNOTATION_OWNER_GENERATION: task.metadata.generation.unwrap_or_default().to_string() })
 }
 
-/// Takes out an object to write into; an empty one where none was there.
+/// Removes an object from the map, to change it; an empty one if there is none.
 fn take_object(map: &mut Map<String, Value>, key: &str) -> Map<String, Value> {
     match map.remove(key) {
         Some(Value::Object(object)) => object,
@@ -229,7 +228,7 @@ fn take_object(map: &mut Map<String, Value>, key: &str) -> Map<String, Value> {
     }
 }
 
-/// Takes out a list to write into; an empty one where none was there.
+/// Removes a list from the map, to change it; an empty one if there is none.
 fn take_list(map: &mut Map<String, Value>, key: &str) -> Vec<Value> {
     match map.remove(key) {
         Some(Value::Array(list)) => list,
@@ -237,29 +236,28 @@ fn take_list(map: &mut Map<String, Value>, key: &str) -> Vec<Value> {
     }
 }
 
-/// What a pod is made with, besides its task.
+/// What a pod is built from, besides its task.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildInputs<'a> {
-    /// How the runner gets into the pod.
+    /// How the pod gets the runner.
     pub injection: &'a Injection,
     /// The settings in force.
     pub settings: &'a Settings,
-    /// A key that nobody can guess, another for each pod: it authenticates the runner's report.
+    /// A random key, different for each pod, that authenticates the runner's report.
     pub report_key: &'a str,
 }
 
-/// The pod of a claimed iteration: inert until its gate is taken away.
+/// The pod of the active iteration. It is not scheduled until our scheduling gate is removed.
 ///
 /// # Errors
-/// The template has no container that could be the agent, the agent has no command, or something would lie
-/// over the runner.
+/// The template has no container for the agent, the agent has no command, or a mount would hide the runner.
 pub fn build(
     task: &AgentTask,
     active: &ActiveIteration,
     thresholds: &Thresholds,
     streaks: &BreakerStatus,
     history: &[PastIteration],
-    means: &BuildInputs<'_>,
+    inputs: &BuildInputs<'_>,
 ) -> Result<Value, InvalidTemplate> {
     let spec = &task.spec;
     if let Some(bad) = paths::bad_workspace(&spec.workspace.mount_path) {
@@ -268,7 +266,7 @@ pub fn build(
     let Value::Object(mut pod) = spec.template.0.parse().map_err(|why| InvalidTemplate::pod(&why))? else {
         return Err(InvalidTemplate::pod(&"it is not an object"));
     };
-    let injection = means.injection;
+    let injection = inputs.injection;
     let mut pod_spec = take_object(&mut pod, "spec");
     let mut containers = take_list(&mut pod_spec, "containers");
     let at = agent::position(&containers)?;
@@ -280,9 +278,9 @@ pub fn build(
         let security = pod_spec.get("securityContext");
         init_containers.insert(0, install::container(injection, agent, security));
     }
-    let start_in_workspace = agent::names_no_folder(agent);
-    let no_new_privileges = agent::gains_no_privileges(agent);
-    agent::wrap(agent, task, active, thresholds, means.report_key)?;
+    let start_in_workspace = agent::has_no_working_dir(agent);
+    let no_new_privileges = agent::denies_privileges(agent);
+    agent::wrap(agent, task, active, thresholds, inputs.report_key)?;
     let name = agent.get("name").cloned().unwrap_or_default();
 
     let grace = pod_spec
@@ -290,13 +288,13 @@ pub fn build(
         .and_then(Value::as_i64)
         .unwrap_or(DEFAULT_GRACE_SECONDS)
         .max(1);
-    let of_pod = context::OfPod {
+    let from_pod = context::PodContext {
         grace,
         containers: containers.len().saturating_add(init_containers.len()),
         start_in_workspace,
         no_new_privileges,
     };
-    let context = context::of(task, active, thresholds, streaks, history, means.settings, &of_pod);
+    let context = context::of(task, active, thresholds, streaks, history, inputs.settings, &from_pod);
     let timeout = i64::from(thresholds.iteration_timeout_seconds.value.max(1));
     let verify_timeout = spec.verify().map_or(0, verify_timeout);
     let deadline =
@@ -325,11 +323,11 @@ pub fn build(
     Ok(Value::Object(pod))
 }
 
-/// Notes which runner the pod is made with: an unstarted pod with another image is replaced.
+/// Records the runner that the pod is created with. A pod that has not started is replaced if the image changes.
 fn set_runner(meta: &mut Map<String, Value>, injection: &Injection) {
-    let mut notes = take_object(meta, "annotations");
-    notes.insert(ANNOTATION_RUNNER.to_owned(), json!(injection.mark()));
-    meta.insert("annotations".to_owned(), Value::Object(notes));
+    let mut annotations = take_object(meta, "annotations");
+    annotations.insert(ANNOTATION_RUNNER.to_owned(), json!(injection.mark()));
+    meta.insert("annotations".to_owned(), Value::Object(annotations));
 }
 
 fn verify_timeout(verify: &crate::api::Verify) -> i64 {
@@ -356,18 +354,18 @@ fn metadata(
     own.insert(LABEL_ITERATION.to_owned(), json!(active.iteration.to_string()));
     own.insert(LABEL_ATTEMPT.to_owned(), json!(active.attempt.to_string()));
     meta.insert("labels".to_owned(), Value::Object(own));
-    let mut notes = take_object(meta, "annotations");
-    // An autoscaler that moves the pod would throw away money that was spent.
-    notes.entry("cluster-autoscaler.kubernetes.io/safe-to-evict").or_insert(json!("false"));
-    notes.entry("karpenter.sh/do-not-disrupt").or_insert(json!("true"));
-    notes.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), json!(template_hash(&task.spec)));
-    notes.insert(ANNOTATION_COMPLETION_HASH.to_owned(), json!(completion_hash(&task.spec)));
-    notes.insert(ANNOTATION_AGENT.to_owned(), agent);
-    // Serialising a context of strings and numbers does not fail; an empty file would be told by the runner.
+    let mut annotations = take_object(meta, "annotations");
+    // If an autoscaler evicted the pod, the money spent on the iteration would be lost.
+    annotations.entry("cluster-autoscaler.kubernetes.io/safe-to-evict").or_insert(json!("false"));
+    annotations.entry("karpenter.sh/do-not-disrupt").or_insert(json!("true"));
+    annotations.insert(ANNOTATION_TEMPLATE_HASH.to_owned(), json!(template_hash(&task.spec)));
+    annotations.insert(ANNOTATION_COMPLETION_HASH.to_owned(), json!(completion_hash(&task.spec)));
+    annotations.insert(ANNOTATION_AGENT.to_owned(), agent);
+    // Serialising strings and numbers does not fail. If it did, the runner would report the empty file.
     let context = serde_json::to_string(context).unwrap_or_default();
-    notes.insert(ANNOTATION_CONTEXT.to_owned(), json!(context));
+    annotations.insert(ANNOTATION_CONTEXT.to_owned(), json!(context));
     if let Some(prompt) = &task.spec.prompt {
-        notes.insert(ANNOTATION_PROMPT.to_owned(), json!(prompt));
+        annotations.insert(ANNOTATION_PROMPT.to_owned(), json!(prompt));
     }
-    meta.insert("annotations".to_owned(), Value::Object(notes));
+    meta.insert("annotations".to_owned(), Value::Object(annotations));
 }

@@ -1,15 +1,15 @@
-//! Where the workspace and a template's own mounts may lie in the agent's container.
+//! Where the workspace and the mounts of a template may be in the agent's container.
 
 use agentloop_contract::names::TERMINATION_LOG;
 use serde_json::{Map, Value};
 
-/// Folders in which nothing may be mounted: the runner's own, and those that the runner's view of its
-/// container rests on.
+/// Folders in which nothing may be mounted: the runner's own folder, and those from which the runner learns about its
+/// container.
 const RESERVED: &[&str] = &["/agentloop", "/proc", "/sys", "/dev"];
-/// What people do mount below them: shared memory, and devices.
+/// Folders below them in which mounts are common: shared memory and devices.
 const ALLOWED_BELOW: &[&str] = &["/dev/", "/sys/fs/"];
 
-/// The path that the kernel makes of it; `None` where it goes up, or does not begin at the root.
+/// The path in the form that the kernel resolves it to; `None` if it has `..` or is not absolute.
 pub(super) fn clean(path: &str) -> Option<String> {
     if !path.starts_with('/') {
         return None;
@@ -31,13 +31,13 @@ pub(super) fn bad_workspace(path: &str) -> Option<String> {
     reserved.then(|| format!("mountPath {path} must not be / or in /agentloop, /proc, /sys or /dev"))
 }
 
-/// Why a mount of the agent's container cannot stay: it would cover the runner, or what it relies on.
+/// Why a mount of the agent's container is not allowed: it would hide the runner or what the runner relies on.
 pub(super) fn bad_mount(agent: &Map<String, Value>) -> Option<String> {
     let mounts = [("volumeMounts", "mountPath"), ("volumeDevices", "devicePath")];
     mounts.iter().find_map(|(list, key)| {
         let list = agent.get(*list)?.as_array()?;
         list.iter().filter_map(|mount| mount.get(*key)?.as_str()).find_map(|path| {
-            // A relative path is one from the root to the kubelet.
+            // The kubelet takes a relative path as relative to the root.
             let from_root = format!("/{path}");
             let Some(cleaned) = clean(&from_root) else {
                 return Some(format!("{key} {path} of the agent's container must not contain '..'"));
@@ -58,7 +58,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn spellings_of_one_path_are_one_path() {
+    fn different_spellings_of_a_path_are_the_same_path() {
         for path in ["/a/b", "//a/b", "/a//b/", "/./a/./b/.", "///a/b///"] {
             assert_eq!(clean(path).as_deref(), Some("/a/b"), "{path}");
         }
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_workspace_covers_neither_the_runner_nor_what_it_relies_on() {
+    fn the_workspace_cannot_hide_the_runner_or_what_it_relies_on() {
         for path in [
             "/",
             "//",
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_of_the_template_do_not_cover_them_either() {
+    fn neither_can_mounts_of_the_template() {
         let bad = |list: &str, key: &str, path: &str| {
             let agent = json!({ list: [{ "name": "v", key: path }] });
             bad_mount(agent.as_object().unwrap()).is_some()

@@ -3,12 +3,12 @@
 use agentloop_contract::names::env;
 use serde_json::{Map, Value, json};
 
-/// What agentloop sets for the agent; a template cannot set it too.
+/// Variables that agentloop sets for the agent. A template cannot override them.
 const OURS: &[&str] =
     &[env::TASK, env::ITERATION, env::MAX_ITERATIONS, env::CONTEXT_FILE, env::PROMPT_FILE, env::WORKSPACE];
 
-/// The environment: ours first, so that the template can use it as `$(NAME)` in what follows; then the
-/// template's; the key last, so that no variable before it can be made from it.
+/// The environment: our variables first, so that the template's can refer to them as `$(NAME)`, then the template's.
+/// The report key is last, so that no variable can refer to it.
 pub(super) fn environment(ours: &[(&str, String)], template: Vec<Value>, report_key: &str) -> Vec<Value> {
     let variable = |name: &str, value: &str| json!({ "name": name, "value": value });
     let is_ours = |entry: &Value| {
@@ -22,13 +22,13 @@ pub(super) fn environment(ours: &[(&str, String)], template: Vec<Value>, report_
         .collect()
 }
 
-/// Keeps the kubelet from expanding the key anywhere in a container: in its command and arguments, in the
-/// commands of its probes, and in the paths of its mounts, all of which its agent can read.
+/// Keeps the kubelet from expanding the report key anywhere in a container: in its command and arguments, in the
+/// commands of its probes and in the paths of its mounts. The agent can read all of them.
 pub(super) fn hide_key(container: &mut Map<String, Value>) {
     container.values_mut().for_each(hide_in);
 }
 
-/// A value of the container from which the key cannot be expanded.
+/// The value, changed so that the kubelet does not expand the report key in it.
 pub(super) fn without_key(mut value: Value) -> Value {
     hide_in(&mut value);
     value
@@ -47,10 +47,10 @@ fn hide_in(value: &mut Value) {
     }
 }
 
-/// `text` with each reference to the key escaped; `None` where it has none.
+/// `text` with each reference to the key escaped; `None` if it has no reference.
 ///
-/// Read as Kubernetes does (`third_party/forked/golang/expansion`): of two dollars the first escapes the
-/// second, and a reference is what stands between `$(` and the next `)`.
+/// This follows Kubernetes (`third_party/forked/golang/expansion`): the first of two dollars escapes the second, and a
+/// reference is the text between `$(` and the next `)`.
 fn hidden(text: &str) -> Option<String> {
     let mut out = String::with_capacity(text.len());
     let mut found = false;
@@ -66,7 +66,7 @@ fn hidden(text: &str) -> Option<String> {
                     found = true;
                     out.push('$');
                 }
-                // The dollar, and both brackets.
+                // The dollar and both parentheses.
                 name.len().saturating_add(3)
             }
             None => 1,

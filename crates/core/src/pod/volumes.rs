@@ -34,17 +34,17 @@ pub(super) fn volumes(task: &AgentTask, injection: &Injection) -> [Value; 4] {
     let workspace = if spec.workspace.volume_claim_template.is_some() {
         let name = pvc_name(&task.name_any(), &task.uid().unwrap_or_default());
         json!({ "name": WORKSPACE_VOLUME, "persistentVolumeClaim": { "claimName": name } })
-    } else if let Some(claim) = &spec.workspace.persistent_volume_claim {
-        json!({ "name": WORKSPACE_VOLUME, "persistentVolumeClaim": { "claimName": claim.claim_name } })
+    } else if let Some(existing) = &spec.workspace.persistent_volume_claim {
+        json!({ "name": WORKSPACE_VOLUME, "persistentVolumeClaim": { "claimName": existing.claim_name } })
     } else {
         json!({ "name": WORKSPACE_VOLUME, "emptyDir": {} })
     };
     [
         workspace,
         runner,
-        // Readable for any user that an image may run as.
+        // Any user that an image runs as can read it.
         json!({ "name": INPUT_VOLUME, "projected": { "defaultMode": 0o444, "sources": sources } }),
-        // In memory, so that a prompt from a Secret never reaches a disk.
+        // In memory, so that a prompt from a Secret is never written to a disk.
         json!({ "name": SCRATCH_VOLUME, "emptyDir": { "medium": "Memory", "sizeLimit": "4Mi" } }),
     ]
 }
