@@ -1,6 +1,6 @@
-//! Prints docs/api.md: every field, bound, word and rule of the API, read from the types.
+//! Prints docs/api.md: every field, bound, enum and rule of the API, from the types.
 //!
-//! `make generate` writes the page; `tests/generated.rs` fails where the page differs from the types.
+//! `make generate` writes the page; `tests/generated.rs` fails if the page differs from the types.
 
 use std::{fmt::Write as _, io::Write as _};
 
@@ -22,59 +22,59 @@ fn main() -> std::io::Result<()> {
 /// The whole page.
 pub fn markdown() -> String {
     let crd = crd();
-    let words = words();
+    let enums = enums();
     let mut page = head(&crd);
     for version in &crd.spec.versions {
-        page += &version_section(version, &words);
+        page += &version_section(version, &enums);
     }
-    page += &words_section(&words);
+    page += &enums_section(&enums);
     page
 }
 
-/// A type with a fixed set of words.
-struct Words {
+/// An enum of the API.
+struct Enum {
     name: String,
     description: String,
-    /// Each word and what it means.
+    /// Each value and its meaning.
     values: Vec<(String, String)>,
 }
 
-/// All such types, in the order in which a reader meets them.
-fn words() -> Vec<Words> {
+/// All enums, in the order of the fields that use them.
+fn enums() -> Vec<Enum> {
     vec![
         with_default::<LoopContext>(),
         with_default::<CompletionPolicy>(),
         with_default::<WhenDeleted>(),
-        words_of::<Phase>(),
-        words_of::<WaitReason>(),
-        words_of::<StopReason>(),
-        words_of::<IterationOutcome>(),
-        words_of::<WorkspaceChange>(),
-        words_of::<ThresholdSource>(),
+        enum_of::<Phase>(),
+        enum_of::<WaitReason>(),
+        enum_of::<StopReason>(),
+        enum_of::<IterationOutcome>(),
+        enum_of::<WorkspaceChange>(),
+        enum_of::<ThresholdSource>(),
     ]
 }
 
-/// The definition loses what each word means; the type's own schema has it.
-fn words_of<T: JsonSchema>() -> Words {
+/// Reads the enum from the type's own schema, because the CRD does not have the meaning of each value.
+fn enum_of<T: JsonSchema>() -> Enum {
     let schema = schema_for!(T);
     let text =
         |value: &Value, key: &str| one_line(value.get(key).and_then(Value::as_str).unwrap_or_default());
     let described = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
-    Words {
+    Enum {
         name: T::schema_name().into_owned(),
         description: text(schema.as_value(), "description"),
         values: described.map(|value| (text(value, "const"), text(value, "description"))).collect(),
     }
 }
 
-/// The word that is meant where the field is absent is told as well.
-fn with_default<T: JsonSchema + Default + Serialize>() -> Words {
+/// The same for an enum with a default, which is marked.
+fn with_default<T: JsonSchema + Default + Serialize>() -> Enum {
     let default = serde_json::to_value(T::default()).unwrap_or_default();
-    let mut words = words_of::<T>();
-    for (_, meaning) in words.values.iter_mut().filter(|(word, _)| default == word.as_str()) {
+    let mut found = enum_of::<T>();
+    for (_, meaning) in found.values.iter_mut().filter(|(value, _)| default == value.as_str()) {
         meaning.push_str(" The default.");
     }
-    words
+    found
 }
 
 fn head(crd: &CustomResourceDefinition) -> String {
@@ -83,14 +83,14 @@ fn head(crd: &CustomResourceDefinition) -> String {
     format!(
         "<!-- Written by `make generate` from crates/core/src/api: change the types, not this page. -->\n\n\
          # API reference\n\n\
-         `{kind}` is the one resource of agentloop. What the fields mean together is told in [concepts](concepts.md); what\n\
-         a user may set cluster-wide, in [configuration](configuration.md).\n\n\
+         agentloop has one resource, `{kind}`. [Concepts](concepts.md) explains how its fields work together, and\n\
+         [configuration](configuration.md) describes the settings for all tasks.\n\n\
          | | |\n|---|---|\n\
          | Group | `{group}` |\n| Kind | `{kind}` |\n| Scope | {scope} |\n\
          | Plural, short name, category | `{plural}`, `{short}`, `{category}` |\n\n\
-         How to read the tables: a field is optional unless its bounds say *required*. Bounds are checked by the API\n\
-         server when an object is written; so are the rules below each table. A rule marked *on update* compares the new\n\
-         object with the old one. Lengths are counted in characters.\n",
+         A field is optional unless its bounds say *required*. The API server checks the bounds, and the rules below each\n\
+         table, when an object is written. A rule marked *on update* compares the new object with the old one. Lengths are in\n\
+         characters.\n",
         kind = names.kind,
         group = crd.spec.group,
         scope = crd.spec.scope,
@@ -100,7 +100,7 @@ fn head(crd: &CustomResourceDefinition) -> String {
     )
 }
 
-fn version_section(version: &CustomResourceDefinitionVersion, words: &[Words]) -> String {
+fn version_section(version: &CustomResourceDefinitionVersion, enums: &[Enum]) -> String {
     let mut text = format!("\n## {}\n\n### Columns of `kubectl get`\n\n", version.name);
     text += "| Column | Shows | Path |\n|---|---|---|\n";
     for column in version.additional_printer_columns.iter().flatten() {
@@ -111,10 +111,10 @@ fn version_section(version: &CustomResourceDefinitionVersion, words: &[Words]) -
     let Some(root) = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()) else {
         return text;
     };
-    for (part, title) in [("spec", "What a user writes"), ("status", "What the operator answers")] {
+    for (part, title) in [("spec", "What users write"), ("status", "What the operator writes")] {
         if let Some(schema) = root.properties.as_ref().and_then(|properties| properties.get(part)) {
             let required = root.required.iter().flatten().any(|name| name == part);
-            text += &part_section(part, title, schema, required, words);
+            text += &part_section(part, title, schema, required, enums);
         }
     }
     text += "\n### Rules on the whole object\n\n";
@@ -124,19 +124,13 @@ fn version_section(version: &CustomResourceDefinitionVersion, words: &[Words]) -
     text
 }
 
-fn part_section(
-    part: &str,
-    title: &str,
-    schema: &JSONSchemaProps,
-    required: bool,
-    words: &[Words],
-) -> String {
+fn part_section(part: &str, title: &str, schema: &JSONSchemaProps, required: bool, enums: &[Enum]) -> String {
     let mut fields = Vec::new();
     collect(part, schema, required, &mut fields);
     let mut text =
         format!("\n### {title}: `{part}`\n\n| Field | Type | Bounds | Meaning |\n|---|---|---|---|\n");
     for (path, schema, required) in &fields {
-        let cells = [code(path), type_of(schema, words), bounds(schema, *required), meaning(schema)];
+        let cells = [code(path), type_of(schema, enums), bounds(schema, *required), meaning(schema)];
         row(&mut text, &cells);
     }
     let mut rules = Vec::new();
@@ -149,7 +143,7 @@ fn part_section(
     text
 }
 
-/// A field and everything below it, with its path and whether it is required.
+/// A field and all fields below it, each with its path and whether it is required.
 fn collect<'a>(
     path: &str,
     schema: &'a JSONSchemaProps,
@@ -167,7 +161,7 @@ fn collect<'a>(
     }
 }
 
-/// What the items of a list look like.
+/// The schema of the items of a list.
 fn item(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
     match schema.items.as_ref()? {
         JSONSchemaPropsOrArray::Schema(item) => Some(item),
@@ -175,23 +169,23 @@ fn item(schema: &JSONSchemaProps) -> Option<&JSONSchemaProps> {
     }
 }
 
-fn type_of(schema: &JSONSchemaProps, words: &[Words]) -> String {
+fn type_of(schema: &JSONSchemaProps, enums: &[Enum]) -> String {
     let known = schema.description.as_deref().and_then(|text| text.split_once(KNOWN_VALUES));
-    let known = known.iter().flat_map(|(_, words)| words.trim_end_matches('.').split(", "));
+    let known = known.iter().flat_map(|(_, values)| values.trim_end_matches('.').split(", "));
     let allowed: Vec<&str> =
-        schema.enum_.iter().flatten().filter_map(|word| word.0.as_str()).chain(known).collect();
+        schema.enum_.iter().flatten().filter_map(|value| value.0.as_str()).chain(known).collect();
     if !allowed.is_empty() {
-        let named = words.iter().find(|words| words.values.iter().map(|(word, _)| word).eq(allowed.iter()));
+        let named = enums.iter().find(|known| known.values.iter().map(|(value, _)| value).eq(allowed.iter()));
         return match named {
-            Some(words) => format!("[{}](#{})", words.name, words.name.to_lowercase()),
+            Some(found) => format!("[{}](#{})", found.name, found.name.to_lowercase()),
             None => allowed.join(", "),
         };
     }
     match (schema.type_.as_deref(), item(schema), schema.format.as_deref()) {
-        (Some("array"), Some(item), _) => format!("list of {}", type_of(item, words)),
+        (Some("array"), Some(item), _) => format!("list of {}", type_of(item, enums)),
         (Some("string"), _, Some("date-time")) => "time".to_owned(),
         (Some("object"), ..) if schema.x_kubernetes_preserve_unknown_fields == Some(true) => {
-            "object, further fields kept".to_owned()
+            "object (other fields are kept)".to_owned()
         }
         (Some(type_), ..) => type_.to_owned(),
         (None, ..) => "anything".to_owned(),
@@ -199,39 +193,39 @@ fn type_of(schema: &JSONSchemaProps, words: &[Words]) -> String {
 }
 
 fn bounds(schema: &JSONSchemaProps, required: bool) -> String {
-    let mut told = Vec::new();
+    let mut bounds_found = Vec::new();
     if required {
-        told.push("*required*".to_owned());
+        bounds_found.push("*required*".to_owned());
     }
     if let Some(default) = &schema.default {
-        told.push(format!("default {}", code(&default.0.to_string())));
+        bounds_found.push(format!("default {}", code(&default.0.to_string())));
     }
-    told.extend(range(schema.minimum, schema.maximum, ""));
-    told.extend(range(whole(schema.min_length), whole(schema.max_length), " characters"));
-    told.extend(range(whole(schema.min_items), whole(schema.max_items), " items"));
+    bounds_found.extend(range(schema.minimum, schema.maximum, ""));
+    bounds_found.extend(range(whole(schema.min_length), whole(schema.max_length), " characters"));
+    bounds_found.extend(range(whole(schema.min_items), whole(schema.max_items), " items"));
     if let Some(pattern) = &schema.pattern {
-        told.push(format!("matches {}", code(pattern)));
+        bounds_found.push(format!("matches {}", code(pattern)));
     }
     if let Some(item) = item(schema).filter(|item| item.properties.is_none()) {
         let each = bounds(item, false);
         if !each.is_empty() {
-            told.push(format!("each {each}"));
+            bounds_found.push(format!("each {each}"));
         }
     }
-    told.join("; ")
+    bounds_found.join("; ")
 }
 
-/// The bounds of lists and texts are small.
+/// The bounds of lists and texts are small enough to be exact.
 #[allow(clippy::cast_precision_loss)]
 fn whole(number: Option<i64>) -> Option<f64> {
     number.map(|number| number as f64)
 }
 
-fn range(least: Option<f64>, most: Option<f64>, unit: &str) -> Option<String> {
-    match (least.filter(|least| *least > 0.0 || unit.is_empty()), most) {
-        (Some(least), Some(most)) => Some(format!("{least} to {most}{unit}")),
-        (Some(least), None) => Some(format!("at least {least}{unit}")),
-        (None, Some(most)) => Some(format!("at most {most}{unit}")),
+fn range(min: Option<f64>, max: Option<f64>, unit: &str) -> Option<String> {
+    match (min.filter(|min| *min > 0.0 || unit.is_empty()), max) {
+        (Some(min), Some(max)) => Some(format!("{min} to {max}{unit}")),
+        (Some(min), None) => Some(format!("at least {min}{unit}")),
+        (None, Some(max)) => Some(format!("at most {max}{unit}")),
         (None, None) => None,
     }
 }
@@ -241,7 +235,7 @@ fn meaning(schema: &JSONSchemaProps) -> String {
     one_line(text.split_once(KNOWN_VALUES).map_or(text, |(meaning, _)| meaning.trim_end()))
 }
 
-/// Path, message and expression of each rule on this very object.
+/// Path, message and expression of each rule on this field.
 fn rules_of(path: &str, schema: &JSONSchemaProps, rules: &mut Vec<[String; 3]>) {
     for rule in schema.x_kubernetes_validations.iter().flatten() {
         rules.push([path.to_owned(), rule.message.clone().unwrap_or_default(), rule.rule.clone()]);
@@ -249,7 +243,7 @@ fn rules_of(path: &str, schema: &JSONSchemaProps, rules: &mut Vec<[String; 3]>) 
 }
 
 fn rules_table(rules: &[[String; 3]]) -> String {
-    let mut text = "| Where | What is said | Rule (CEL) |\n|---|---|---|\n".to_owned();
+    let mut text = "| Field | Message | Rule (CEL) |\n|---|---|---|\n".to_owned();
     for [path, message, rule] in rules {
         let place = if path.is_empty() { "the object".to_owned() } else { code(path) };
         let when = if rule.contains("oldSelf") { ", *on update*" } else { "" };
@@ -258,12 +252,12 @@ fn rules_table(rules: &[[String; 3]]) -> String {
     text
 }
 
-fn words_section(words: &[Words]) -> String {
-    let mut text = "\n## Words\n".to_owned();
-    for Words { name, description, values } in words {
-        let _ = write!(text, "\n### {name}\n\n{description}\n\n| Word | Meaning |\n|---|---|\n");
-        for (word, meaning) in values {
-            row(&mut text, &[code(word), meaning.clone()]);
+fn enums_section(enums: &[Enum]) -> String {
+    let mut text = "\n## Enums\n".to_owned();
+    for Enum { name, description, values } in enums {
+        let _ = write!(text, "\n### {name}\n\n{description}\n\n| Value | Meaning |\n|---|---|\n");
+        for (value, meaning) in values {
+            row(&mut text, &[code(value), meaning.clone()]);
         }
     }
     text

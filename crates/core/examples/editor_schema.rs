@@ -1,7 +1,8 @@
 //! Prints crds/schema/agenttask.schema.json: a JSON Schema with which editors complete and check tasks.
 //!
-//! The CRD keeps what a task passes on to Kubernetes free, so that no field of a newer Kubernetes is lost. Here the
-//! fields of the Kubernetes version that agentloop is built with are filled in, as help: unknown ones are still valid.
+//! The CRD accepts any field in the parts that are passed on to Kubernetes, so that no field of a newer Kubernetes is
+//! lost. This schema adds the fields of the Kubernetes version that agentloop is built with, as a help. Unknown fields
+//! are valid.
 //!
 //! `make generate` writes the file; `tests/generated.rs` fails if the file differs from the types.
 
@@ -29,11 +30,11 @@ pub fn schema() -> String {
     let root = version.pointer("/schema/openAPIV3Schema").cloned().unwrap_or_default();
     let mut spec = root.pointer("/properties/spec").cloned().unwrap_or_default();
     let of_pod = reference::<PodSpec>(&mut generator);
-    let of_claim = reference::<PersistentVolumeClaimSpec>(&mut generator);
+    let of_pvc = reference::<PersistentVolumeClaimSpec>(&mut generator);
     let metadata = reference::<ObjectMeta>(&mut generator);
     close(&mut spec);
     refine(&mut spec, "/properties/template/properties/spec", &of_pod);
-    refine(&mut spec, "/properties/workspace/properties/volumeClaimTemplate/properties/spec", &of_claim);
+    refine(&mut spec, "/properties/workspace/properties/volumeClaimTemplate/properties/spec", &of_pvc);
     let definitions = Value::Object(generator.take_definitions(true));
     let mut whole = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -57,12 +58,12 @@ pub fn schema() -> String {
     text
 }
 
-/// A reference to the type's schema, which is put among the definitions.
+/// A reference to the type's schema, which is added to the definitions.
 fn reference<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
     generator.subschema_for::<T>().to_value()
 }
 
-/// What is at `path` is what the type says, and what the CRD says beyond that.
+/// The schema at `path` becomes that of the type, with the additional constraints of the CRD.
 fn refine(schema: &mut Value, path: &str, of_type: &Value) {
     if let Some(own) = schema.pointer_mut(path) {
         let description = own.get("description").cloned().unwrap_or_default();
@@ -71,7 +72,7 @@ fn refine(schema: &mut Value, path: &str, of_type: &Value) {
     }
 }
 
-/// Objects whose fields are all known take no others: the API server would drop them.
+/// An object whose fields are all known accepts no others, because the API server would drop them.
 fn close(schema: &mut Value) {
     let Some(object) = schema.as_object_mut() else { return };
     let is_open = object.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
@@ -83,7 +84,7 @@ fn close(schema: &mut Value) {
     object.get_mut("items").into_iter().for_each(close);
 }
 
-/// Turns OpenAPI's words into those of JSON Schema, and leaves out what no editor knows.
+/// Converts OpenAPI keywords to those of JSON Schema, and removes what editors do not know.
 fn plain(value: &mut Value) {
     match value {
         Value::Array(list) => list.iter_mut().for_each(plain),
@@ -104,7 +105,7 @@ fn plain(value: &mut Value) {
     }
 }
 
-/// How wide a number is: no format of JSON Schema.
+/// Whether this is the width of a number, which is not a format of JSON Schema.
 fn is_width(key: &str, value: &Value) -> bool {
     key == "format" && matches!(value.as_str(), Some("int32" | "int64" | "double" | "byte"))
 }

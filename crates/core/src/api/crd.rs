@@ -6,12 +6,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use super::{AgentTask, Phase, words::MOST_BYTES};
+use super::{AgentTask, Phase, open_enum::MAX_BYTES};
 use crate::message::PENDING;
 
-/// The CRD that users install. `crds/` and the chart hold its rendering, [`crd_document`].
+/// The CRD that users install. `crds/` and the chart have copies of its rendering, [`crd_document`].
 ///
-/// The API server itself answers for a task that no operator has seen: its status has a default.
+/// The default of the status is what users see of a task that no operator has seen.
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = AgentTask::crd();
     let schemas = crd.spec.versions.iter_mut().filter_map(|version| version.schema.as_mut());
@@ -20,13 +20,13 @@ pub fn crd() -> CustomResourceDefinition {
         drop_nullable(schema);
         schema.properties.as_mut()?.get_mut("status")
     }) {
-        let_words_be_any(status);
+        open_enums(status);
         status.default = Some(JSON(json!({ "phase": Phase::Pending, "message": PENDING })));
     }
     crd
 }
 
-/// The CRD as it is written into files: whole numbers are written as such, though the type of a bound is a float.
+/// The CRD as it is written into files. Bounds are floats in the types; here whole numbers are written as integers.
 pub fn crd_document() -> Value {
     let mut document = serde_json::to_value(crd()).unwrap_or_default();
     write_whole_numbers(&mut document);
@@ -48,15 +48,15 @@ fn write_whole_numbers(value: &mut Value) {
     }
 }
 
-/// Fields with a schema by hand.
+/// Fields with a hand-written schema.
 const PASSED_ON: [&str; 2] = ["template", "volumeClaimTemplate"];
 
-/// Optional fields are absent, not null: schemars marks each of them as nullable. The API server drops a null from an
-/// object that is created. What is passed on to Kubernetes has a schema by hand, and is left as it is.
+/// Removes `nullable`, which schemars sets on every optional field. An optional field is absent, not null; the API
+/// server drops a null when an object is created. Hand-written schemas are left unchanged.
 fn drop_nullable(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
-    // An optional enum comes with null as one more of its words.
-    schema.enum_.iter_mut().for_each(|words| words.retain(|JSON(word)| !word.is_null()));
+    // An optional enum has null as one of its values.
+    schema.enum_.iter_mut().for_each(|values| values.retain(|JSON(value)| !value.is_null()));
     for (name, below) in schema.properties.iter_mut().flatten() {
         if PASSED_ON.contains(&name.as_str()) {
             below.nullable = None;
@@ -74,20 +74,20 @@ fn drop_nullable(schema: &mut JSONSchemaProps) {
     }
 }
 
-/// Words of a status are plain strings, with those that this version knows in the description. With an
-/// `enum`, the API server would refuse every write of a status that holds a word of a newer version.
-fn let_words_be_any(schema: &mut JSONSchemaProps) {
-    if let Some(words) = schema.enum_.take() {
-        let known: Vec<&str> = words.iter().filter_map(|JSON(word)| word.as_str()).collect();
+/// Makes the enums of the status plain strings, and lists the known values in the description. With an `enum`, the API
+/// server would reject every write of a status that has a value of a newer version.
+fn open_enums(schema: &mut JSONSchemaProps) {
+    if let Some(values) = schema.enum_.take() {
+        let known: Vec<&str> = values.iter().filter_map(|JSON(value)| value.as_str()).collect();
         let before = schema.description.take().unwrap_or_default();
         schema.description = Some(format!("{before} {KNOWN_VALUES}{}.", known.join(", ")).trim().to_owned());
-        schema.max_length = i64::try_from(MOST_BYTES).ok();
+        schema.max_length = i64::try_from(MAX_BYTES).ok();
     }
-    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(let_words_be_any);
+    schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(open_enums);
     if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
-        let_words_be_any(items);
+        open_enums(items);
     }
 }
 
-/// What stands before the words in a description.
+/// The text before the values in a description.
 pub const KNOWN_VALUES: &str = "Known values: ";

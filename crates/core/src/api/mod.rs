@@ -1,13 +1,14 @@
-//! The `AgentTask` resource: what users write, what the operator answers, and the schema of both.
+//! The `AgentTask` resource: the spec that users write, the status that the operator writes, and the schema of both.
 
 mod crd;
+mod open_enum;
 mod schema;
 mod spec;
 mod status;
 mod text;
-mod words;
 
 pub use crd::{KNOWN_VALUES, crd, crd_document};
+pub use open_enum::UnknownValue;
 pub use schema::{PodTemplate, PvcTemplate};
 pub use spec::{
     AgentTask, AgentTaskSpec, Breaker, Completion, CompletionPolicy, ExistingPvc, KeySelector, LoopContext,
@@ -19,28 +20,26 @@ pub use status::{
 };
 pub use text::{JsonText, Unparsed};
 
-pub use words::Word;
-
 /// Condition types of an `AgentTask`.
 pub mod condition {
     /// True once the task is done, False while it has Failed, Unknown before that.
     pub const SUCCEEDED: &str = "Succeeded";
     /// True while the task has Failed, False once it is done, Unknown before that.
     pub const FAILED: &str = "Failed";
-    /// True while `spec.suspend` holds the task.
+    /// True while the task is suspended by `spec.suspend`.
     pub const SUSPENDED: &str = "Suspended";
-    /// True for every stop, good or bad; its reason is the stop's phase.
+    /// True for every stop, including success. Its reason is the phase of the stop.
     pub const STOPPED: &str = "Stopped";
-    /// True while `spec.maxIterations` asks for more than the hard limit allows.
+    /// True while `spec.maxIterations` is above the hard limit.
     pub const LIMIT_CLAMPED: &str = "LimitClamped";
-    /// kstatus: work towards the spec is under way.
+    /// kstatus: the operator is working towards the spec.
     pub const RECONCILING: &str = "Reconciling";
     /// kstatus: a person must act.
     pub const STALLED: &str = "Stalled";
 }
 
-/// The hard limit's own upper bound, and so the largest `maxIterations` that the schema takes.
+/// The maximum of the hard limit, and of `maxIterations` in the schema.
 pub const MAX_ITERATIONS: i32 = 10_000;
 
-/// Longest name of a task, so that it fits a label and a pod's name keeps its numbers.
+/// Maximum characters of a task's name, so that it fits into a label.
 pub const MAX_NAME_CHARS: usize = 63;

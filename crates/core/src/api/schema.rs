@@ -1,8 +1,8 @@
-//! Hand-written schemas for what a task passes on to Kubernetes.
+//! Hand-written schemas for the parts of a task that are passed on to Kubernetes.
 //!
-//! A schema derived from our own pod types would drop every field that is newer than these types, and
-//! would not fit the annotation of client-side apply. So these objects stay JSON, kept as text: unknown fields
-//! are preserved, and only what a validation rule must see is declared.
+//! With a schema derived from the Rust types of pods, the API server would drop every field that is newer than these
+//! types, and the CRD would be too large for the annotation of client-side apply. So these objects stay JSON, kept as
+//! text. Unknown fields are preserved, and only the fields that validation rules need are declared.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -10,42 +10,42 @@ use serde_json::{Value, json};
 
 use super::text::JsonText;
 
-/// Containers and init containers that a template may have. The more there are, the less room the kubelet
-/// leaves to each for its termination message: with these, and what webhooks add, the report still fits.
-const MOST_CONTAINERS: u32 = 10;
-const MOST_INIT_CONTAINERS: u32 = 8;
+/// Maximum containers and init containers of a template. The kubelet limits the termination messages of all containers
+/// together. With this number of containers, and those that webhooks add, the report still fits.
+const MAX_CONTAINERS: u32 = 10;
+const MAX_INIT_CONTAINERS: u32 = 8;
 
 /// A pod template as the user wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PodTemplate(pub JsonText);
 
-/// A volume claim template as the user wrote it.
+/// A PVC template as the user wrote it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct PvcTemplate(pub JsonText);
 
-/// The most that the texts below may have together: what a pod may bear in its annotations (256 KiB) without
-/// 32 KiB for what agentloop adds (names, hashes, the last iterations) and what webhooks add.
-const MOST_NOTES_BYTES: u32 = 224 << 10;
+/// Maximum total size of the texts below, which become annotations of a pod. All annotations together may have 256 KiB;
+/// 32 KiB are left for those of agentloop (names, hashes, the last iterations) and of webhooks.
+const MAX_ANNOTATION_BYTES: u32 = 224 << 10;
 
-// What is nullable below is null in manifests that users have for Deployments: kubectl writes a null
-// creationTimestamp, and a Helm template whose list is empty leaves a key without a value. The API server drops a
-// null from an object that is created, but refuses it in server-side apply unless the field is nullable.
+// Some fields are nullable, because they are null in common manifests: kubectl writes a null creationTimestamp, and a
+// Helm template with an empty list leaves a key without a value. The API server drops a null when an object is created,
+// but in server-side apply it rejects a null unless the field is nullable.
 
-/// Labels and annotations, and nothing else: what else a user writes there is dropped, and named by kubectl.
-fn metadata() -> Value {
-    let texts = |most: u32, bytes: u32| {
+/// Labels and annotations. The API server drops other fields, and kubectl warns about them.
+fn metadata(description: &str) -> Value {
+    let texts = |max: u32, bytes: u32| {
         json!({
             "type": "object",
             "nullable": true,
-            "maxProperties": most,
+            "maxProperties": max,
             "additionalProperties": { "type": "string", "maxLength": bytes },
         })
     };
     json!({
         "type": "object",
-        "description": "Labels and annotations.",
+        "description": description,
         "properties": {
             "labels": texts(64, 63),
             "annotations": texts(64, 131_072),
@@ -53,13 +53,13 @@ fn metadata() -> Value {
                 "type": "string",
                 "nullable": true,
                 "maxLength": 64,
-                "description": "Ignored; kubectl writes null into what it generates.",
+                "description": "Ignored. kubectl writes a null here when it generates a manifest.",
             },
         },
     })
 }
 
-/// Mounts or devices of a container, of which the rules see where they lie.
+/// Mounts or devices of a container. The rules need their paths.
 fn mounts(path: &str) -> Value {
     json!({
         "type": "array",
@@ -76,14 +76,14 @@ fn mounts(path: &str) -> Value {
     })
 }
 
-fn containers(description: &str, least: u32, most: u32) -> Value {
+fn containers(description: &str, min: u32, max: u32) -> Value {
     json!({
         "type": "array",
         "description": description,
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["name"],
-        "minItems": least,
-        "maxItems": most,
+        "minItems": min,
+        "maxItems": max,
         "items": {
             "type": "object",
             "x-kubernetes-preserve-unknown-fields": true,
@@ -121,36 +121,36 @@ fn containers(description: &str, least: u32, most: u32) -> Value {
     })
 }
 
-/// A validation rule: the expression, what to say if it is false, of which field, and what is wrong with that:
-/// `Invalid`, `Required` or `Forbidden`.
+/// A validation rule: the expression, the message if it is false, the field, and the reason (`Invalid`, `Required` or
+/// `Forbidden`).
 fn rule(rule: &str, message: &str, field: &str, reason: &str) -> Value {
     json!({ "rule": rule, "message": message, "fieldPath": field, "reason": format!("FieldValue{reason}") })
 }
 
-/// True of the container that is the agent, in a rule on the pod's spec.
+/// True for the agent's container `c`, in a rule on the pod's spec.
 const IS_AGENT: &str = "(self.containers.size() == 1 || c.name == 'agent')";
 
-// Paths as the kernel reads them, in regular expressions: `(\.?/)*` is any number of `/` and `./`. They say what
-// `pod::paths` says, which looks again when a pod is built.
+// Regular expressions for paths, as the kernel resolves them: `(\.?/)*` is any number of `/` and `./`. They are
+// equivalent to `pod::paths`, which checks again when a pod is built.
 const GOES_UP: &str = r"(^|/)\.\.(/|$)";
 const RESERVED: &str = r"^(\.?/)*(\.?$|(agentloop|proc|sys|dev)(/|$))";
 const TERMINATION_LOG: &str = r"^(\.?/)*dev/(\.?/)*termination-log(/|$)";
-/// As `RESERVED`, but for what lies below `/dev/` and `/sys/`.
+/// Like `RESERVED`, but without the paths below `/dev/` and `/sys/`.
 const COVERS: &str = r"^(\.?/)*(\.?$|(agentloop|proc)(/|$)|(dev|sys)(/(\.?/)*\.?)?$)";
 const BELOW_SYS: &str = r"^(\.?/)*sys/";
 const BELOW_SYS_FS: &str = r"^(\.?/)*sys/(\.?/)*fs/(\.?/)*([^./]|\.[^/])";
 
-/// True of a workspace's path that covers neither the runner nor what it relies on.
+/// True for a workspace path that hides neither the runner nor what it relies on.
 pub(super) fn workspace_rule() -> String {
     format!("!self.matches(r'{GOES_UP}|{RESERVED}')")
 }
 
-/// What to say of another.
+/// The message of [`workspace_rule`].
 pub(super) const WORKSPACE_MESSAGE: &str =
     "workspace.mountPath must not contain '..', and must not be / or in /agentloop, /proc, /sys or /dev";
 
-/// Rules that no mount of the agent's container covers the runner, or what it relies on. They are several, as one
-/// would cost more than the API server grants to a rule.
+/// Rules that no mount of the agent's container hides the runner or what it relies on. A single rule would exceed the
+/// cost that the API server allows for a rule.
 fn mount_rules(list: &str, path: &str) -> [Value; 3] {
     let (up_or_log, path) = (format!("{GOES_UP}|{TERMINATION_LOG}"), format!("m.{path}"));
     [
@@ -165,11 +165,11 @@ fn mount_rules(list: &str, path: &str) -> [Value; 3] {
     })
 }
 
-/// The bytes of all texts that become annotations of a pod, in a rule on the spec.
+/// The total bytes of all texts that become annotations of a pod, in a rule on the spec.
 ///
-/// What stands in the context is JSON there: a quote, a backslash and a line end take two bytes, another control
-/// character six. A text with one of them counts as if all its bytes were such, as rules cannot count them.
-fn notes_bytes() -> String {
+/// Texts in the context are JSON: a quote, a backslash and a line end take two bytes, another control character six. A
+/// rule cannot count them, so a text with at least one of them counts as if all its bytes were like that.
+fn annotation_bytes() -> String {
     let json_bytes = |list: &str| {
         format!(
             "{list}.map(t, 3 + size(bytes(t)) * (t.matches(r'[\\x00-\\x08\\x0b\\x0e-\\x1f]') ? 6 : \
@@ -178,30 +178,34 @@ fn notes_bytes() -> String {
     };
     let command = "self.completion.verify.command";
     let ignore = "self.workspace.ignore";
-    let notes = "self.template.metadata.annotations";
+    let annotations = "self.template.metadata.annotations";
     format!(
         "(has(self.prompt) ? size(bytes(self.prompt)) : 0) + \
          (has(self.completion) && has(self.completion.verify) ? {} : 0) + \
          (has(self.workspace) && has({ignore}) ? {} : 0) + \
-         (has(self.template.metadata) && has({notes}) && dyn({notes}) != null ? \
-         {notes}.map(k, size(bytes(k)) + size(bytes({notes}[k]))).sum() : 0)",
+         (has(self.template.metadata) && has({annotations}) && dyn({annotations}) != null ? \
+         {annotations}.map(k, size(bytes(k)) + size(bytes({annotations}[k]))).sum() : 0)",
         json_bytes(command),
         json_bytes(ignore),
     )
 }
 
-/// True of a spec whose texts fit into a pod's annotations, and of one in which they are what they were: an
-/// older task that has more can still be suspended.
-pub(super) fn notes_rule() -> String {
+/// True for a spec whose texts fit into the annotations of a pod, or whose texts have not changed: so an older task
+/// with more text can still be suspended.
+pub(super) fn annotations_rule() -> String {
     let same = ["prompt", "completion", "workspace", "template.metadata"].map(|part| {
         let (now, before) = (format!("self.{part}"), format!("oldSelf.value().{part}"));
         format!("has({now}) == has({before}) && (!has({now}) || {now} == {before})")
     });
-    format!("{} <= {MOST_NOTES_BYTES} || (oldSelf.hasValue() && {})", notes_bytes(), same.join(" && "))
+    format!(
+        "{} <= {MAX_ANNOTATION_BYTES} || (oldSelf.hasValue() && {})",
+        annotation_bytes(),
+        same.join(" && ")
+    )
 }
 
-/// What to say of another.
-pub(super) const NOTES_MESSAGE: &str = "prompt, completion.verify.command, workspace.ignore and the template's annotations must not exceed 224 KiB together, because they become annotations of the pod; put text into files in the workspace, or use promptFrom";
+/// The message of [`annotations_rule`].
+pub(super) const ANNOTATIONS_MESSAGE: &str = "prompt, completion.verify.command, workspace.ignore and the template's annotations must not exceed 224 KiB together, because they become annotations of the pod; put text into files in the workspace, or use promptFrom";
 
 const MOUNTS_MESSAGE: &str = "paths of mounts and devices in the agent's container must not contain '..', and must not be /, /dev/termination-log, or in /agentloop, /proc, /sys or /dev, except below /dev/ and /sys/fs/";
 
@@ -273,15 +277,15 @@ impl JsonSchema for PodTemplate {
             "type": "object",
             "required": ["spec"],
             "properties": {
-                "metadata": metadata(),
+                "metadata": metadata("Labels and annotations of each pod."),
                 "spec": {
                     "type": "object",
-                    "description": "The pod's spec, passed on as it is; all fields of Kubernetes' PodSpec.",
+                    "description": "Spec of each pod: a Kubernetes PodSpec. It is passed on unchanged, except for what agentloop sets.",
                     "x-kubernetes-preserve-unknown-fields": true,
                     "required": ["containers"],
                     "properties": {
-                        "containers": containers("The one named `agent`, or else the only one, runs the agent.", 1, MOST_CONTAINERS),
-                        "initContainers": containers("Run before the agent, in every iteration.", 0, MOST_INIT_CONTAINERS),
+                        "containers": containers("Containers of each pod. The one named `agent`, or else the only one, runs the agent.", 1, MAX_CONTAINERS),
+                        "initContainers": containers("Init containers, which run before the agent in every iteration.", 0, MAX_INIT_CONTAINERS),
                         "nodeName": { "type": "string", "maxLength": 253 },
                         "restartPolicy": { "type": "string", "maxLength": 32 },
                     },
@@ -302,10 +306,10 @@ impl JsonSchema for PvcTemplate {
             "type": "object",
             "required": ["spec"],
             "properties": {
-                "metadata": metadata(),
+                "metadata": metadata("Labels and annotations of the PVC."),
                 "spec": {
                     "type": "object",
-                    "description": "The claim's spec, passed on as it is; all fields of Kubernetes' PersistentVolumeClaimSpec.",
+                    "description": "Spec of the PVC: a Kubernetes PersistentVolumeClaimSpec. It is passed on unchanged.",
                     "x-kubernetes-preserve-unknown-fields": true,
                     "properties": {
                         "accessModes": {

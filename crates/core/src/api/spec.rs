@@ -1,4 +1,4 @@
-//! What a user writes.
+//! The spec, which users write.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::schema::{self, PodTemplate, PvcTemplate};
 use super::status::AgentTaskStatus;
 
-/// One goal for an autonomous coding agent, and the bounds within which it may be tried: every iteration
-/// is one fresh pod.
+/// Spec of an AgentTask: the goal, the pod that works on it, and the bounds of the loop.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "agentloop.dev",
@@ -20,15 +19,15 @@ use super::status::AgentTaskStatus;
     status = "AgentTaskStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "One goal for an autonomous coding agent, run in fresh pods until it is done or a bound stops it.",
-    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Where the loop stands"),
-    printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress", description = "Iterations done / limit in force"),
-    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", description = "Why it waits or stopped"),
+    doc = "AgentTask runs an autonomous coding agent on one goal, in a new pod for each iteration, until it is done or a bound stops it.",
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Phase of the loop"),
+    printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress", description = "Counted iterations / limit in force"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason", description = "Why the task is waiting or stopped"),
     printcolumn(name = "Cost", type_ = "string", json_path = ".status.usage.costUSD", description = "Cost of all iterations in US dollars, if the agent reports it"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "No-Change", type_ = "integer", priority = 1, json_path = ".status.breaker.consecutiveNoChange", description = "Iterations in a row that changed nothing"),
     printcolumn(name = "Same-Error", type_ = "integer", priority = 1, json_path = ".status.breaker.consecutiveSameError", description = "Iterations in a row with the same error"),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "What happened, and the command that goes on"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1, description = "What happened, and the command that resumes the task"),
     validation = Rule::new("self.metadata.name.size() <= 63").message("the name must have at most 63 characters: it becomes a label and a part of pod names").reason(Reason::FieldValueInvalid),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.observedGeneration) || (has(self.status) && has(self.status.observedGeneration))").message("status cannot be removed: it has the count of iterations").reason(Reason::FieldValueRequired).field_path(".status"),
     validation = Rule::new("!has(self.status) || !has(self.status.active) || (has(oldSelf.status) && has(oldSelf.status.active) && oldSelf.status.active.iteration == self.status.active.iteration && oldSelf.status.active.attempt == self.status.active.attempt) || (self.status.active.iteration == self.status.iterations + 1 && has(self.status.maxIterations) && self.status.active.iteration <= self.status.maxIterations && (!has(self.spec.maxIterations) || self.status.active.iteration <= self.spec.maxIterations))").message("a new active iteration must be the next one, within the limit").reason(Reason::FieldValueInvalid).field_path(".status.active")
@@ -37,84 +36,85 @@ use super::status::AgentTaskStatus;
 #[x_kube(
     validation = Rule::new("!(has(self.prompt) && has(self.promptFrom))").message("set prompt or promptFrom, not both").reason(Reason::FieldValueForbidden).field_path(".promptFrom"),
     validation = Rule::new("!has(self.completion) || !has(self.completion.policy) || self.completion.policy != 'Verify' || has(self.completion.verify)").message("completion.policy Verify needs completion.verify.command").reason(Reason::FieldValueRequired).field_path(".completion.verify"),
-    validation = Rule { optional_old_self: Some(true), ..Rule::new(schema::notes_rule()).message(schema::NOTES_MESSAGE).reason(Reason::FieldValueInvalid) },
+    validation = Rule { optional_old_self: Some(true), ..Rule::new(schema::annotations_rule()).message(schema::ANNOTATIONS_MESSAGE).reason(Reason::FieldValueInvalid) },
 )]
 pub struct AgentTaskSpec {
-    /// Most iterations this task may have, counted from its first. Absent: the configured default (10).
-    /// The administrator's hard limit (50) binds above it. Raising it resumes a task that reached it.
+    /// Maximum number of iterations of this task, counted from its first. If it is above the administrator's hard limit
+    /// (50), the hard limit applies. A higher value resumes a task that has reached its limit. Defaults to the
+    /// operator's setting (10).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub max_iterations: Option<i32>,
 
-    /// True stops the running pod and starts no other; false goes on. Nothing is lost.
+    /// If true, the running pod is stopped and no other is started. Setting it to false resumes the task where it was.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub suspend: bool,
 
-    /// The goal, in the words that the agent gets on its standard input.
+    /// The goal. The agent reads it from standard input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 131_072))]
     #[x_kube(validation = Rule::new("size(bytes(self)) <= 131072").message("prompt must have at most 131072 bytes: put longer text into a file in the workspace, or use promptFrom").reason(Reason::FieldValueInvalid))]
     pub prompt: Option<String>,
 
-    /// The goal, from a ConfigMap or a Secret of the task's namespace; the operator never reads it.
+    /// The goal, from a ConfigMap or a Secret in the task's namespace. The operator does not read it; the kubelet
+    /// mounts it into the pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_from: Option<PromptSource>,
 
-    /// Whether the prompt that the agent gets ends with a short section on the loop: which iteration this
-    /// is, what the last one left, and how to say that the work is done.
+    /// Whether the prompt ends with a section about the loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loop_context: Option<LoopContext>,
 
-    /// The pod that runs one iteration. The container named `agent`, or else the only one, is the agent;
-    /// its `command` is required. Passed on as it is, but for what agentloop sets itself.
+    /// The pod that runs one iteration. The container named `agent`, or else the only one, runs the agent; its
+    /// `command` is required.
     pub template: PodTemplate,
 
-    /// Where the agent works, and what survives from one iteration to the next.
+    /// The workspace: the folder that the agent works in, and the volume that keeps it from one iteration to the next.
     #[serde(default)]
     pub workspace: Workspace,
 
-    /// What completes the task.
+    /// When the task is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion: Option<Completion>,
 
-    /// The circuit breaker's thresholds, where they differ from the configured ones.
+    /// Thresholds of the circuit breaker for this task.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breaker: Option<Breaker>,
 
-    /// Any string. A new value clears both streaks and lifts CircuitOpen and Failed; the same value twice
-    /// does nothing.
+    /// Any text. A new value sets both streaks to zero and resumes a task that is CircuitOpen or Failed. Setting the
+    /// same value again has no effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub reset_token: Option<String>,
 
-    /// One iteration's wall clock in seconds; then the agent is stopped and the iteration counted.
-    /// Absent: the configured one (3600).
+    /// Maximum duration of an iteration in seconds. After that the agent is stopped, and the iteration is counted.
+    /// Defaults to the operator's setting (3600).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604_800))]
     pub iteration_timeout_seconds: Option<i32>,
 
-    /// Exit codes of the agent that stop the task as Failed at once, such as a refused credential.
+    /// Exit codes of the agent that stop the task as Failed immediately, for example because a credential is invalid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(range(min = 1, max = 255)), extend("x-kubernetes-list-type" = "set"))]
     pub fail_on_exit_codes: Vec<i32>,
 
-    /// Exit codes of the agent that mean "not now, come back later". Absent: 75 (EX_TEMPFAIL of sysexits).
+    /// Exit codes of the agent that mean "try again later". Defaults to 75 (EX_TEMPFAIL in sysexits.h).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), inner(range(min = 1, max = 255)), extend("x-kubernetes-list-type" = "set"))]
     pub retry_on_exit_codes: Option<Vec<i32>>,
 
-    /// Settled pods kept for their logs. Absent: 10.
+    /// Number of settled pods to keep for their logs. Defaults to 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub pod_history_limit: Option<i32>,
 
-    /// Seconds after which a task that Succeeded is deleted. No other stop starts this clock.
+    /// Seconds after which a task that Succeeded is deleted. A task that stopped for another reason is not deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2_147_483_647))]
     pub ttl_seconds_after_succeeded: Option<i32>,
 }
 
-/// Where a prompt comes from: exactly one of the two.
+/// Source of a prompt. Exactly one of its fields must be set.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.configMapKeyRef) != has(self.secretKeyRef)").message("promptFrom needs exactly one of configMapKeyRef and secretKeyRef").reason(Reason::FieldValueInvalid))]
@@ -130,25 +130,26 @@ pub struct PromptSource {
 /// A key of a ConfigMap or Secret in the task's namespace.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeySelector {
-    /// The object's name.
+    /// Name of the ConfigMap or Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// The key in its data.
+    /// Key in its data.
     #[schemars(length(min = 1, max = 253))]
     pub key: String,
 }
 
-/// How the agent is told about the loop.
+/// Whether the prompt ends with a short section about the loop: which iteration this is, what the last one reported,
+/// and how to report that the work is done. Defaults to InPrompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum LoopContext {
-    /// In the prompt, after the user's text.
+    /// The prompt ends with a section about the loop.
     #[default]
     InPrompt,
-    /// In the file named by AGENTLOOP_CONTEXT_FILE alone.
+    /// The prompt is passed on unchanged. Only the file named by AGENTLOOP_CONTEXT_FILE describes the loop.
     FileOnly,
 }
 
-/// Where the agent works.
+/// The workspace.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -158,26 +159,26 @@ pub enum LoopContext {
     validation = Rule::new("has(self.persistentVolumeClaim) == has(oldSelf.persistentVolumeClaim) && (!has(self.persistentVolumeClaim) || self.persistentVolumeClaim == oldSelf.persistentVolumeClaim)").message("workspace.persistentVolumeClaim cannot be changed: create another task").reason(Reason::FieldValueForbidden).field_path(".persistentVolumeClaim"),
 )]
 pub struct Workspace {
-    /// Where it is mounted in the agent's container.
+    /// Path at which the workspace is mounted in the agent's container. Cannot be changed.
     #[serde(default = "default_mount_path")]
     #[schemars(length(min = 2, max = 512), regex(pattern = "^/[^:]*$"))]
     #[x_kube(validation = Rule::new(schema::workspace_rule()).message(schema::WORKSPACE_MESSAGE).reason(Reason::FieldValueInvalid))]
     pub mount_path: String,
 
-    /// A claim that is made once for this task. Neither this nor persistentVolumeClaim: an emptyDir, and
-    /// nothing survives an iteration.
+    /// Template of a PVC that is created once for this task. Cannot be changed. If neither this nor
+    /// persistentVolumeClaim is set, the workspace is an emptyDir, and each iteration starts with an empty one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_claim_template: Option<PvcTemplate>,
 
-    /// A claim that exists.
+    /// An existing PVC. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ExistingPvc>,
 
-    /// What becomes of the claim made from volumeClaimTemplate when the task is deleted.
+    /// What happens to that PVC when the task is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when_deleted: Option<WhenDeleted>,
 
-    /// Gitignore patterns of files that do not count as change.
+    /// Patterns, as in .gitignore, of files whose changes do not count.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     pub ignore: Vec<String>,
@@ -199,88 +200,89 @@ impl Default for Workspace {
     }
 }
 
-/// A volume claim that exists.
+/// An existing PVC.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExistingPvc {
-    /// Its name, in the task's namespace.
+    /// Name of the PVC, in the task's namespace.
     #[schemars(length(min = 1, max = 253))]
     pub claim_name: String,
 }
 
-/// What becomes of a task's volume claim when the task is deleted.
+/// What happens to the PVC created from volumeClaimTemplate when the task is deleted. Defaults to Retain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum WhenDeleted {
-    /// It stays until somebody deletes it: work is not thrown away with the task.
+    /// The PVC stays until a user deletes it, so the work is not lost with the task.
     #[default]
     Retain,
-    /// It goes with the task.
+    /// The PVC is deleted with the task.
     Delete,
 }
 
-/// What completes a task.
+/// When a task is done.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Completion {
-    /// Whose word counts.
+    /// What decides whether the task is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<CompletionPolicy>,
-    /// A command that must pass as well.
+    /// A command that must also pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
 }
 
-/// Whose word completes a task.
+/// What decides whether the task is done. Defaults to Gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CompletionPolicy {
-    /// The completion gate says ready and the agent exited 0.
+    /// The agent printed a completion gate with `ready: true` and exited with 0.
     #[default]
     Gate,
-    /// The agent exited 0.
+    /// The agent exited with 0.
     ExitCode,
-    /// The verify command passes, whatever the agent says.
+    /// The verify command passed, whatever the agent reports.
     Verify,
 }
 
-/// A command run in the agent's container that decides whether the work is done.
+/// A command that checks in the agent's container whether the work is done.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verify {
-    /// The command and its arguments; no shell is implied. Exit code 0 passes.
+    /// The command and its arguments, run without a shell. Exit code 0 means that it passed.
     #[schemars(length(min = 1, max = 64), inner(length(max = 4096)), extend("x-kubernetes-list-type" = "atomic"))]
     pub command: Vec<String>,
-    /// Its wall clock in seconds; then it has failed. Absent: 600.
+    /// Maximum duration in seconds. After that the command has failed. Defaults to 600.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub timeout_seconds: Option<i32>,
 }
 
-/// The circuit breaker's thresholds.
+/// Thresholds of the circuit breaker.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Breaker {
-    /// Iterations in a row without a change that stop the loop. Absent: the configured number (3).
+    /// Number of consecutive iterations without a change that stops the loop. Defaults to the operator's setting (3).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub no_change_threshold: Option<i32>,
-    /// Iterations in a row with the same error that stop the loop. Absent: the configured number (5).
+    /// Number of consecutive iterations with the same error that stops the loop. Defaults to the operator's setting
+    /// (5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub same_error_threshold: Option<i32>,
 }
 
 impl AgentTaskSpec {
-    /// Exit codes that mean "not now".
+    /// Exit codes that mean "try again later".
     pub fn retry_on_exit_codes(&self) -> &[i32] {
         const EX_TEMPFAIL: &[i32] = &[75];
         self.retry_on_exit_codes.as_deref().unwrap_or(EX_TEMPFAIL)
     }
 
-    /// Settled pods to keep.
+    /// Number of settled pods to keep.
     pub fn pod_history_limit(&self) -> usize {
         usize::try_from(self.pod_history_limit.unwrap_or(10)).unwrap_or(0)
     }
 
-    /// Whose word completes the task.
+    /// What decides whether the task is done.
     pub fn policy(&self) -> CompletionPolicy {
         self.completion.as_ref().and_then(|c| c.policy).unwrap_or_default()
     }

@@ -1,12 +1,12 @@
-//! What the operator answers.
+//! The status, which the operator writes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use super::words::words;
+use super::open_enum::open_enum;
 
-/// Where a task's loop stands. Written by the operator alone; bounded to stay under 16 KiB.
+/// Status of the loop. Only the operator writes it. Its size is bounded (16 KiB).
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
@@ -14,258 +14,260 @@ use super::words::words;
     validation = Rule::new("!has(oldSelf.phase) || oldSelf.phase != 'Succeeded' || (has(self.phase) && self.phase == 'Succeeded')").message("Succeeded is final").reason(Reason::FieldValueForbidden).field_path(".phase"),
 )]
 pub struct AgentTaskStatus {
-    /// The spec's generation that this status answers.
+    /// Generation of the spec that the operator observed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Where the loop stands.
+    /// Phase of the loop.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<Phase>,
 
-    /// Why it waits or stopped, in one word.
+    /// Why the task is waiting or stopped, in one word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
 
-    /// What happened and how to go on, for people; derived from the rest.
+    /// What happened and how to resume the task, as text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub message: Option<String>,
 
-    /// Iterations settled and charged; it only ever grows by one.
+    /// Number of counted iterations. It never decreases, and grows by one at a time.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub iterations: i32,
 
-    /// The limit in force.
+    /// Limit of iterations in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_iterations: Option<i32>,
 
-    /// Iterations and limit, such as `4/10`.
+    /// Counted iterations and limit, such as `4/10`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub progress: Option<String>,
 
-    /// The claimed iteration.
+    /// The active iteration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active: Option<ActiveIteration>,
 
-    /// The attempt that the next claim of this iteration takes.
+    /// Number of the next attempt at the next iteration.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub next_attempt: i32,
 
-    /// Attempts at the next iteration whose agent had started and that were not charged, because the
-    /// provider refused and nothing was touched. A bounded number of them is free.
+    /// Number of attempts at the next iteration that were not charged although their agent had started, because the
+    /// provider refused and nothing was touched. Only a limited number of attempts is free.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub free_attempts: i32,
 
-    /// Refusals of the provider in a row, charged or not: the delays grow with them.
+    /// Number of consecutive refusals of the provider, charged or not. The delays grow with it.
     #[serde(default, skip_serializing_if = "is_zero")]
     #[schemars(range(min = 0))]
     pub refusals: i32,
 
-    /// What holds the next iteration.
+    /// What the next iteration is waiting for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
 
-    /// The circuit breaker's streaks.
+    /// Streaks of the circuit breaker.
     #[serde(default)]
     pub breaker: BreakerStatus,
 
-    /// The last iterations that were charged, newest first.
+    /// The last counted iterations, newest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["iteration"]))]
     pub history: Vec<PastIteration>,
 
-    /// What all iterations cost together, where the agent's output tells it.
+    /// Total cost of all iterations, if the agent reports it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
 
-    /// The thresholds in force and where each came from; frozen while stopped.
+    /// Thresholds in force, each with its source. They do not change while the task is stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<Thresholds>,
 
-    /// The stop that holds until the spec changes.
+    /// The stop. It stays in effect until the spec changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop: Option<Stop>,
 
-    /// The last `spec.resetToken` that was acted on.
+    /// The last `spec.resetToken` that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub last_handled_reset_token: Option<String>,
 
-    /// Succeeded, Failed, Suspended, Stopped, LimitClamped, Reconciling, Stalled.
+    /// Conditions: Succeeded, Failed, Suspended, Stopped, LimitClamped, Reconciling, Stalled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
-    /// When the first iteration was claimed.
+    /// When the first iteration started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
 
-    /// When an iteration was first seen to run.
+    /// When an agent was first observed running.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_run_time: Option<Time>,
 
-    /// When the task Succeeded.
+    /// When the task succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
 
-    /// The release of agentloop that serves this task, as namespace/name; every other one leaves it alone.
+    /// Helm release of agentloop that serves this task, as namespace/name. Other releases leave the task alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317))]
     pub served_by: Option<String>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(number: &i32) -> bool {
     *number == 0
 }
 
-words! {
-    /// Where a loop stands.
+open_enum! {
+    /// Phase of a loop.
     pub enum Phase {
-        /// No operator has seen it yet: the API server's own answer.
+        /// No operator has seen the task yet.
         Pending,
-        /// An iteration is in flight.
+        /// An iteration is running.
         Running,
-        /// Something outside holds the next iteration; it goes on by itself once that is gone.
+        /// Something outside the loop blocks the next iteration. The task continues by itself when the cause is gone.
         Waiting,
         /// `spec.suspend` is true.
         Suspended,
-        /// The limit is reached; a higher `maxIterations` goes on. Not a failure.
+        /// The limit of iterations is reached. This is not a failure. A higher `maxIterations` resumes the task.
         IterationLimitReached,
-        /// The circuit breaker tripped; a threshold above the streak, or a new `resetToken`, goes on.
+        /// The circuit breaker stopped the loop. A new `resetToken`, or a threshold above the streak, resumes it.
         CircuitOpen,
-        /// An exit code of `failOnExitCodes`, or a refused credential; a new `resetToken` goes on.
+        /// The agent exited with a code in `failOnExitCodes`, or a credential was refused. A new `resetToken` resumes
+        /// the task.
         Failed,
-        /// Done; final.
+        /// The task is done. This is final.
         Succeeded,
     }
 }
 
-/// A claimed iteration: it ends only by settling its pod.
+/// The active iteration. It stays active until its pod is settled.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ActiveIteration {
-    /// Its number, from 1.
+    /// Number of the iteration, from 1.
     #[schemars(range(min = 1))]
     pub iteration: i32,
-    /// The attempt's number, from 0; it only grows within an iteration.
+    /// Number of the attempt, from 0. It only grows within an iteration.
     #[schemars(range(min = 0))]
     pub attempt: i32,
-    /// Its pod.
+    /// Name of its pod.
     #[schemars(length(max = 63))]
     pub pod_name: String,
-    /// The spec's generation at the claim.
+    /// Generation of the spec when the iteration became active.
     #[serde(default)]
     pub generation: i64,
-    /// The operator was uninstalled while this was in flight and has let its pod go.
+    /// The operator was uninstalled while the iteration was active, and removed the finalizer of its pod.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub orphaned: bool,
 }
 
-/// What holds the next iteration.
+/// What the next iteration is waiting for.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Waiting {
-    /// What it is.
+    /// Reason of the wait.
     pub reason: WaitReason,
-    /// The cause in words, from whoever told it.
+    /// The cause, as reported by the component that noticed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub message: Option<String>,
-    /// Since when.
+    /// When the wait began.
     pub start_time: Time,
-    /// Nothing is tried before.
+    /// When the next try is due. Absent if the end of the wait does not depend on time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_time: Option<Time>,
 }
 
-words! {
-    /// What a task can wait for.
+open_enum! {
+    /// Reasons to wait.
     pub enum WaitReason {
-        /// No node takes the pod.
+        /// The pod cannot be scheduled.
         Unschedulable,
-        /// A scheduling gate of somebody else holds the pod.
+        /// The pod has a scheduling gate of another controller.
         SchedulingGated,
         /// An image cannot be pulled.
         ImagePullFailed,
-        /// A ResourceQuota refuses the pod.
+        /// A ResourceQuota has no room for the pod or the PVC.
         QuotaExceeded,
-        /// The API server, or an admission webhook, refuses the pod.
+        /// The API server or an admission webhook rejected the pod or the PVC, or a webhook changed the pod so that it
+        /// must not be started.
         PodRejected,
-        /// A volume is not there yet.
+        /// A volume is not ready.
         VolumePending,
-        /// The ConfigMap, Secret or key of `promptFrom` is not there.
+        /// The ConfigMap, Secret or key in `promptFrom` does not exist.
         PromptMissing,
         /// The pod ended before the agent started, or a sidecar does not start.
         StartFailed,
-        /// The model provider refuses for now.
+        /// The model provider limits the use: a rate limit, a quota or overload.
         RateLimited,
-        /// The model provider fails: an error of its own, or no connection.
+        /// The model provider is unavailable: it failed or there was no connection.
         ProviderUnavailable,
-        /// The pod's node is silent; whether the agent still runs is not known.
+        /// The pod's node does not respond. The agent may still be running.
         NodeLost,
-        /// A pod of somebody else has the name of the next pod.
+        /// Another pod has the name of the next pod.
         NameConflict,
-        /// A pod of an earlier task of the same name still runs.
+        /// A pod of a previous task with the same name is still running.
         PreviousPodRunning,
-        /// The operator's configuration is refused.
+        /// The operator's configuration is invalid, and the task has no earlier thresholds.
         ConfigInvalid,
         /// An administrator paused all loops.
         Paused,
     }
 }
 
-/// The circuit breaker's streaks.
+/// Streaks of the circuit breaker.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BreakerStatus {
-    /// Iterations in a row that changed nothing.
+    /// Number of consecutive iterations that changed nothing.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub consecutive_no_change: i32,
-    /// Iterations in a row that ended in the same error.
+    /// Number of consecutive iterations that ended with the same error.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub consecutive_same_error: i32,
-    /// Signature of that error.
+    /// Signature of that error. It is the same for errors that differ only in times, ids and the like.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
     pub error_signature: Option<String>,
 }
 
-/// One iteration that was charged.
+/// A counted iteration.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PastIteration {
-    /// Its number, from 1.
+    /// Number of the iteration, from 1.
     pub iteration: i32,
-    /// The attempt that was charged, from 0.
+    /// Number of the attempt that was counted, from 0.
     pub attempt: i32,
     /// How it ended.
     pub outcome: IterationOutcome,
-    /// The agent's exit code.
+    /// Exit code of the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// Whether it changed the workspace.
     pub changed: WorkspaceChange,
-    /// How many files it changed.
+    /// Number of files that it changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub files_changed: Option<i32>,
-    /// The completion gate that it printed.
+    /// The completion gate that the agent printed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gate: Option<CompletionGate>,
-    /// Its error in one line.
+    /// Its error, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
     pub error: Option<String>,
-    /// The folder that the agent started in, where that was not the workspace and nothing changed.
+    /// Folder that the agent started in, if it was not the workspace and nothing changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
     pub started_in: Option<String>,
@@ -280,49 +282,49 @@ pub struct PastIteration {
     pub completion_time: Option<Time>,
 }
 
-words! {
-    /// How a charged iteration ended.
+open_enum! {
+    /// How a counted iteration ended.
     pub enum IterationOutcome {
         /// The agent ended by itself.
         Exited,
-        /// The iteration's timeout ran out.
+        /// The agent was stopped at the iteration's timeout.
         TimedOut,
-        /// The agent had started, then its pod was evicted, drained, deleted or suspended.
+        /// The agent had started when its pod was evicted, drained or deleted, or the task was suspended.
         Interrupted,
-        /// The container was killed, for memory, by a failed probe, or for the disk that it used; or it left no
+        /// The container was killed because memory ran out, a probe failed or the pod used too much disk; or it left no
         /// readable report.
         Killed,
         /// The model provider refused, and the workspace may have changed.
         ProviderRefused,
-        /// The agent's command is not there or cannot be executed.
+        /// The agent's command does not exist or cannot be executed.
         CommandNotFound,
-        /// This attempt had already run on this workspace; nothing was executed.
+        /// The attempt had already run on this workspace, so nothing was executed.
         AlreadyRan,
-        /// The runner failed; the error says why.
+        /// The runner failed. The error says why.
         RunnerFailed,
-        /// The pod is gone without a trace: the operator was uninstalled meanwhile, or somebody took its
-        /// finalizer off.
+        /// The pod is gone without a trace, because the operator was uninstalled meanwhile or a user removed the pod's
+        /// finalizer.
         PodLost,
     }
 }
 
-words! {
+open_enum! {
     /// Whether an iteration changed its workspace.
     pub enum WorkspaceChange {
-        /// It did.
+        /// It changed something.
         Changed,
-        /// It did not: the fingerprints are equal.
+        /// It changed nothing: the fingerprints are equal.
         Unchanged,
-        /// Not known.
+        /// Unknown.
         Unknown,
     }
 }
 
-/// What the agent said of its own work.
+/// What the agent reported about its own work.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CompletionGate {
-    /// The goal is reached.
+    /// Whether the goal is reached.
     pub ready: bool,
     /// Why, or why not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -332,64 +334,64 @@ pub struct CompletionGate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 200))]
     pub progress: Option<String>,
-    /// What stands in the way.
+    /// What blocks the agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3), inner(length(max = 200)), extend("x-kubernetes-list-type" = "atomic"))]
     pub blockers: Vec<String>,
 }
 
-/// What iterations cost.
+/// Cost of one or more iterations.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
-    /// Tokens read by the model, cached ones included.
+    /// Tokens read by the model, including cached tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input_tokens: Option<i64>,
-    /// Of these, tokens served from the provider's cache.
+    /// Input tokens that were served from the provider's cache.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cached_input_tokens: Option<i64>,
     /// Tokens written by the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_tokens: Option<i64>,
-    /// Cost in US dollars as a decimal number.
+    /// Cost in US dollars, as a decimal number.
     #[serde(default, rename = "costUSD", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub cost_usd: Option<String>,
 }
 
-/// The thresholds in force.
+/// Thresholds in force.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Thresholds {
-    /// The limit asked for; the hard limit binds above it.
+    /// Requested limit of iterations. If it is above the hard limit, the hard limit applies.
     pub max_iterations: Threshold,
-    /// The administrator's bound on every limit.
+    /// The administrator's maximum for the limit of every task.
     pub hard_limit: Threshold,
-    /// Iterations in a row without a change that stop the loop.
+    /// Number of consecutive iterations without a change that stops the loop.
     pub no_change: Threshold,
-    /// Iterations in a row with the same error that stop the loop.
+    /// Number of consecutive iterations with the same error that stops the loop.
     pub same_error: Threshold,
-    /// One iteration's wall clock in seconds.
+    /// Maximum duration of an iteration in seconds.
     pub iteration_timeout_seconds: Threshold,
-    /// The configuration's resourceVersion; absent where there is no ConfigMap.
+    /// resourceVersion of the operator's configuration. Absent if there is no ConfigMap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub config_version: Option<String>,
 }
 
-/// A number in force, and where it came from.
+/// A number in force, and its source.
 #[derive(KubeSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Threshold {
     /// The number.
     pub value: i32,
-    /// Where it came from.
+    /// Its source.
     pub from: ThresholdSource,
 }
 
-words! {
-    /// Where a number came from.
+open_enum! {
+    /// Source of a number.
     pub enum ThresholdSource {
-        /// The task's own spec.
+        /// The task's spec.
         Spec,
         /// The operator's ConfigMap.
         Config,
@@ -398,29 +400,29 @@ words! {
     }
 }
 
-/// A stop: it holds until the spec changes.
+/// A stop. It stays in effect until the spec changes.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stop {
-    /// The phase that it shows.
+    /// Phase of the task while it is stopped.
     pub phase: Phase,
-    /// What caused it.
+    /// Cause of the stop.
     pub reason: StopReason,
-    /// The spec's generation at which it was decided.
+    /// Generation of the spec at which the task stopped.
     pub generation: i64,
 }
 
-words! {
-    /// What stops a loop.
+open_enum! {
+    /// Causes of a stop.
     pub enum StopReason {
         /// The task is done.
         Completed,
-        /// The limit.
+        /// The limit of iterations is reached.
         IterationLimit,
-        /// The breaker: nothing changed.
+        /// Circuit breaker: too many consecutive iterations changed nothing.
         NoChange,
-        /// The breaker: the same error.
+        /// Circuit breaker: too many consecutive iterations ended with the same error.
         SameError,
-        /// An exit code of `failOnExitCodes`.
+        /// The agent exited with a code in `failOnExitCodes`.
         ExitCode,
         /// The model provider refused the credential.
         Unauthenticated,

@@ -1,7 +1,7 @@
 //! JSON that is passed through, kept as text.
 //!
-//! A tree of values takes up to a hundred times the memory of the text that it was read from, and a task's
-//! author chooses the text. So the text is what stays in memory; it is parsed only to build a pod or a claim.
+//! A tree of values takes up to a hundred times the memory of its text, and the author of a task chooses the text. So
+//! only the text stays in memory, and it is parsed only to build a pod or a PVC.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,9 +12,8 @@ use serde::{Deserialize, Serialize, Serializer, forward_to_deserialize_any};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Most values, nested ones included, that are parsed into a tree: far more than the largest pod has, and
-/// some ten megabytes.
-const MOST_VALUES: usize = 20_000;
+/// Maximum values, including nested ones, of a text that is parsed: far more than the largest pod has, and about 10 MB.
+const MAX_VALUES: usize = 20_000;
 
 /// Valid JSON as text. A clone shares the text.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,23 +22,23 @@ pub struct JsonText(Arc<str>);
 /// Why a text was not parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unparsed {
-    /// More values than any pod has.
-    #[error("it has more than {MOST_VALUES} values")]
+    /// It has more values than any pod.
+    #[error("it has more than {MAX_VALUES} values")]
     TooManyValues,
-    /// Nested deeper than the parser goes, or with a number that no type holds.
+    /// It is nested too deeply, or a number is out of range.
     #[error("it is nested too deeply or has a number out of range")]
     Unreadable,
 }
 
 impl JsonText {
-    /// The text, as it was read.
+    /// The text as it was read.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The tree of values.
     pub fn parse(&self) -> Result<Value, Unparsed> {
-        let mut left = MOST_VALUES;
+        let mut left = MAX_VALUES;
         let counted = read(&self.0, Count { left: &mut left });
         match counted {
             Ok(()) => serde_json::from_str(&self.0).map_err(|_| Unparsed::Unreadable),
@@ -48,8 +47,8 @@ impl JsonText {
         }
     }
 
-    /// The same JSON for the same values: keys are sorted, and spaces are left out. Takes memory in the order
-    /// of the text, whatever the values are. What no parser reads is its own canonical form.
+    /// The canonical form: equal for equal values, with sorted keys and without spaces. It takes about as much memory
+    /// as the text. A text that cannot be parsed is its own canonical form.
     pub fn canonical(&self) -> String {
         let mut out = String::with_capacity(self.0.len());
         match read(&self.0, Canonical { out: &mut out }) {
@@ -83,7 +82,7 @@ impl fmt::Debug for JsonText {
 
 impl Serialize for JsonText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // A borrowed raw value is written as it is, and becomes a tree only where one is asked for.
+        // A borrowed raw value is written unchanged. It becomes a tree only if the serializer asks for one.
         let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
         raw.serialize(serializer)
     }
@@ -96,8 +95,8 @@ impl<'de> Deserialize<'de> for JsonText {
     }
 }
 
-/// Lets a raw value be read from any deserializer. `RawValue` itself asks for text and fails where serde
-/// has buffered: in an adjacently tagged enum, as a watch event is, whose tag comes after its content.
+/// Reads a raw value from any deserializer. `RawValue` alone needs text, and fails if serde has buffered the value, as
+/// it does for a watch event, an adjacently tagged enum, whose tag comes after its content.
 struct RawOrBuffered<D>(D);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for RawOrBuffered<D> {
@@ -133,19 +132,19 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for RawVisitor<V> {
         self.visitor.expecting(formatter)
     }
 
-    /// How `serde_json` hands over text.
+    /// Called by `serde_json` for text.
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
         self.visitor.visit_map(map)
     }
 
-    /// How all others hand over what they hold.
+    /// Called by all other deserializers.
     fn visit_newtype_struct<D: Deserializer<'de>>(self, buffered: D) -> Result<V::Value, D::Error> {
         let value = Value::deserialize(buffered)?;
         value.deserialize_newtype_struct(self.name, self.visitor).map_err(de::Error::custom)
     }
 }
 
-/// Counts down for each value, and fails at zero.
+/// Counts down by one for each value, and fails at zero.
 struct Count<'a> {
     left: &'a mut usize,
 }
@@ -196,7 +195,7 @@ impl<'de> Visitor<'de> for Count<'_> {
     }
 }
 
-/// Writes what it reads, in the canonical form.
+/// Writes the values that it reads in the canonical form.
 struct Canonical<'a> {
     out: &'a mut String,
 }
@@ -262,7 +261,7 @@ impl<'de> Visitor<'de> for Canonical<'_> {
             map.next_value_seed(Canonical { out: &mut *self.out })?;
             entries.push((key, from..self.out.len()));
         }
-        // Stable: of a key that is there twice the last counts, as it does for every parser here.
+        // The sort is stable: of a duplicate key the last one counts, as for the other parsers here.
         entries.sort_by(|one, other| one.0.cmp(&other.0));
         let values = self.out.split_off(start);
         self.out.push('{');
@@ -330,7 +329,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_what_is_read(value in any_json()) {
+        fn a_value_that_was_written_is_read_again(value in any_json()) {
             prop_assert_eq!(text(&value.to_string()).parse().unwrap(), value.clone());
             prop_assert_eq!(text(&reversed(&value)).parse().unwrap(), value.clone());
             prop_assert_eq!(serde_json::to_value(text(&value.to_string())).unwrap(), value);
@@ -338,7 +337,7 @@ mod tests {
 
         #[test]
         fn the_canonical_form_is_that_of_the_values(value in any_json()) {
-            // As the tree writes it: pods of earlier versions bear a hash of that.
+            // Equal to the text of the tree: pods of earlier versions have a hash of that text.
             prop_assert_eq!(text(&reversed(&value)).canonical(), value.to_string());
         }
 
@@ -372,13 +371,13 @@ mod tests {
     }
 
     #[test]
-    fn of_a_key_that_is_there_twice_the_last_counts() {
+    fn of_a_duplicate_key_the_last_one_counts() {
         let twice = text("{\"a\":1,\"b\":{},\"a\":2}");
         assert_eq!(twice.canonical(), twice.parse().unwrap().to_string());
     }
 
     #[test]
-    fn what_would_take_too_much_memory_is_not_parsed() {
+    fn a_text_that_would_take_too_much_memory_is_not_parsed() {
         let many = |count: usize| text(&format!("[{}{{}}]", "{},".repeat(count)));
         assert!(many(19_000).parse().is_ok());
         assert_eq!(many(20_000).parse(), Err(Unparsed::TooManyValues));
