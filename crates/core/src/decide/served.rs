@@ -91,7 +91,7 @@ pub struct Serving {
 pub enum Served {
     /// This release serves it.
     Here(Decision),
-    /// Another release serves it. This release only acts on a task that has been deleted for some time.
+    /// Another release serves it. This release acts on it only if its deletion was requested some time ago.
     Elsewhere {
         /// The other release.
         release: String,
