@@ -91,6 +91,14 @@ transitions: ## edit 1,000 tasks in the middle of their loops, and verify that t
 memory: ## measure the operator's memory with 1,000 tasks, 10,000 pods and crafted objects
 	@hack/test memory
 
+.PHONY: bench
+bench: ## measure agentloop beside a raw writer and the Job controller, and write docs/performance.md (1 h, on an idle machine)
+	@hack/bench full
+
+.PHONY: bench-quick
+bench-quick: ## the same, small: prints, and fails if a count exceeds its bound (3 min)
+	@hack/bench quick
+
 .PHONY: mutants
 mutants: ## mutate the rules and parsers one place at a time, and list the mutants that no test catches (1 h on two cores)
 	@hack/mutants
