@@ -503,9 +503,9 @@ mod tests {
         }
         for text in ["", "loud", "info,kube=debug", "0"] {
             let words = format!("logLevel: \"{text}\" is not one of error, warn, info, debug, trace");
-            refused(&[("logLevel", text)], &words);
+            is_invalid(&[("logLevel", text)], &words);
         }
-        refused(&[("logLevel", "info"), ("log_level", "debug")], "same key");
+        is_invalid(&[("logLevel", "info"), ("log_level", "debug")], "same key");
     }
 
     #[test]
