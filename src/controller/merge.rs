@@ -1,4 +1,7 @@
 //! The merge patch that turns one document into another.
+//!
+//! Why not the crate json-patch: version 5 applies merge patches (`merge`) but does not create them. Its `diff` creates a
+//! JSON Patch (RFC 6902), which addresses list items by their index and fails if a field that it removes is missing.
 
 use serde_json::{Map, Value};
 
