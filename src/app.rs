@@ -1,7 +1,7 @@
-//! What `agentloop controller` is put together from, and in which order it starts and ends.
+//! The parts of `agentloop controller`, and the order in which they start and stop.
 //!
-//! Start: probes, then the Lease, then the loop. End: the loop finishes what runs while the Lease is still renewed, then
-//! the Lease is released, so that the successor never finds work half done.
+//! Start: probes, then the Lease, then the loop. Stop: running reconciles finish while the Lease is still renewed, then the
+//! Lease is released, so that the successor never finds a reconcile half done.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ use crate::shutdown;
 use crate::telemetry::LogControl;
 use crate::write::Writer;
 
-/// How long running reconciles may take to finish once the process is told to stop.
+/// How long running reconciles may take to finish once the process is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
-/// How long the loop may be silent: several of its beats.
+/// How long the loop may go without a beat: several times its interval.
 const SILENCE: Duration = Duration::from_mins(1);
 
-/// Why the operator ended other than by being told to.
+/// Why the operator ended although it was not asked to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No client.
@@ -37,15 +37,15 @@ pub enum Error {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// No signal handlers.
-    #[error("signals cannot be handled: {0}")]
+    #[error("cannot install the signal handlers: {0}")]
     Signals(std::io::Error),
     /// No longer the leader.
-    #[error("{0}; ending, to start again as a stand-by")]
+    #[error("{0}; exiting, to restart as a standby")]
     Lost(#[from] Loss),
-    /// The loop gave up.
+    /// The loop ended.
     #[error(transparent)]
     Controller(#[from] controller::Error),
-    /// A part of the process ended that never should; where it panicked, its own line stands above.
+    /// A part of the process ended that never should. If it panicked, the log line before this one says so.
     #[error("the {0} ended unexpectedly")]
     Ended(&'static str),
 }
@@ -63,7 +63,7 @@ pub async fn run(args: ControllerArgs, logs: LogControl) -> Result<(), Error> {
         version = env!("CARGO_PKG_VERSION"),
         "serving probes and metrics"
     );
-    // Probes are answered to the very end, also while the loop finishes.
+    // Probes are answered until the process exits, also while the loop finishes.
     for server in [probes, server] {
         tokio::spawn(server.serve(health.clone(), metrics.clone(), std::future::pending()));
     }
@@ -85,7 +85,7 @@ pub async fn run(args: ControllerArgs, logs: LogControl) -> Result<(), Error> {
         }
         Some(Leadership::keep(election, &health))
     } else {
-        warn!("leader election is off: run one operator only");
+        warn!("leader election is off: run only one operator");
         None
     };
     metrics.leader(true);
@@ -115,7 +115,7 @@ pub async fn run(args: ControllerArgs, logs: LogControl) -> Result<(), Error> {
     work(setup, leadership, &shutdown, &health).await
 }
 
-/// The loop, for as long as we lead.
+/// Runs the loop for as long as this process leads.
 async fn work(
     setup: Setup,
     leadership: Option<Leadership>,
@@ -130,7 +130,7 @@ async fn work(
     let ended = tokio::select! {
         ended = finished(&mut the_loop, shutdown, health) => ended,
         lost = leadership.lost() => {
-            // Nothing is waited for: the protocol is safe at any point, and the successor may work already.
+            // Do not wait: the protocol is safe at any point, and the successor may already be working.
             the_loop.abort();
             metrics.leader(false);
             return Err(lost);
@@ -141,7 +141,7 @@ async fn work(
     ended
 }
 
-/// Waits for the loop's end: without a bound until the process is told to stop, then for [`GRACE`].
+/// Waits until the loop ends: without a limit until the process is asked to stop, then for [`GRACE`].
 async fn finished(
     the_loop: &mut JoinHandle<Result<(), controller::Error>>,
     shutdown: &CancellationToken,
@@ -150,7 +150,7 @@ async fn finished(
     tokio::select! {
         ended = &mut *the_loop => {
             ended.map_err(|_| Error::Ended("reconcile loop"))??;
-            // A signal may have come just now; else the loop had no reason to end.
+            // Without a signal, the loop had no reason to end.
             return if shutdown.is_cancelled() { Ok(()) } else { Err(Error::Ended("reconcile loop")) };
         }
         () = shutdown.cancelled() => health.set(ProcessStage::Stopping),
@@ -158,12 +158,12 @@ async fn finished(
     if let Ok(ended) = time::timeout(GRACE, &mut *the_loop).await {
         return Ok(ended.map_err(|_| Error::Ended("reconcile loop"))??);
     }
-    warn!(seconds = GRACE.as_secs(), "some reconciles did not end in time; they will be taken up again");
+    warn!(seconds = GRACE.as_secs(), "some reconciles did not finish in time; the next leader repeats them");
     the_loop.abort();
     Ok(())
 }
 
-/// The Lease that is being renewed.
+/// The Lease, while it is renewed.
 struct Leadership {
     renewing: JoinHandle<Result<(), Loss>>,
     stop: CancellationToken,
@@ -177,7 +177,7 @@ impl Leadership {
         Self { renewing, stop }
     }
 
-    /// Waits for the loss.
+    /// Waits until the Lease is lost.
     async fn lost(&mut self) -> Error {
         match (&mut self.renewing).await {
             Ok(Err(loss)) => Error::Lost(loss),
@@ -188,12 +188,12 @@ impl Leadership {
     async fn release(self) {
         self.stop.cancel();
         if time::timeout(GRACE, self.renewing).await.is_err() {
-            warn!("the lease is not released in time; it expires by itself");
+            warn!("the lease was not released in time; it will expire");
         }
     }
 }
 
-/// The namespace that was given (an empty one is none), or the configuration's.
+/// The given namespace, unless it is empty; otherwise the one of the client configuration.
 pub(crate) fn own_namespace(given: Option<&str>, clients: &Clients) -> String {
     given.filter(|name| !name.is_empty()).unwrap_or(&clients.namespace).to_owned()
 }

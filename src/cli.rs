@@ -14,23 +14,23 @@ use crate::telemetry::LogFormat;
 
 /// What the process's exit code means.
 pub mod exit {
-    /// Ended as asked.
+    /// Stopped when asked to.
     pub const OK: u8 = 0;
     /// Failed; the last line on standard error says why.
     pub const FAILED: u8 = 1;
-    /// Used in a wrong way (clap's own code).
+    /// Wrong usage (the code that clap uses).
     pub const USAGE: u8 = 2;
-    /// Another operator took the lease, or it could not be renewed in time. Start again: it will stand by.
+    /// Another operator took the Lease, or the Lease could not be renewed in time. A restarted process stands by.
     pub const LEASE_LOST: u8 = 3;
 }
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0    ended as asked
+  0    stopped when asked to
   1    failed; the last line on standard error says why
   2    wrong usage
-  3    the lease was lost: another operator works, or the API server was out of reach
-  130, 143  a second SIGINT or SIGTERM cut the graceful end short";
+  3    the lease was lost: another operator leads, or the API server could not be reached
+  130, 143  a second SIGINT or SIGTERM interrupted the graceful shutdown";
 
 /// Runs autonomous coding agents in a bounded loop on Kubernetes.
 #[derive(Debug, Parser)]
@@ -39,10 +39,10 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// How logs look [default: human on a terminal, else json].
+    /// Format of the log [default: human on a terminal, otherwise json].
     #[arg(long, global = true, env = "AGENTLOOP_LOG_FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
-    /// What is logged, in the syntax of RUST_LOG.
+    /// What to log, in the syntax of RUST_LOG. The setting logLevel changes the operator's own level at run time.
     #[arg(long, global = true, env = "RUST_LOG", default_value = "info")]
     pub log_level: String,
 }
@@ -50,7 +50,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the operator until it is told to stop.
+    /// Run the operator until it receives a signal.
     Controller(Box<ControllerArgs>),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
@@ -61,7 +61,7 @@ pub enum Command {
 /// Flags of `agentloop controller`.
 #[derive(Clone, Debug, Args)]
 pub struct ControllerArgs {
-    /// Namespaces to serve, separated by commas; empty means all.
+    /// Namespaces to watch, separated by commas; empty means all.
     #[arg(
         long,
         env = "AGENTLOOP_WATCH_NAMESPACES",
@@ -70,7 +70,7 @@ pub struct ControllerArgs {
         hide_default_value = true
     )]
     pub watch_namespaces: Namespaces,
-    /// The operator's own namespace, with its ConfigMap and its Lease [default: the kubeconfig's, or the pod's].
+    /// The operator's own namespace, which has its ConfigMap and Lease [default: from the kubeconfig or the pod].
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
     /// Name of the ConfigMap with the settings.
@@ -85,14 +85,13 @@ pub struct ControllerArgs {
     /// Which release this is.
     #[command(flatten)]
     pub serving: ServingArgs,
-    /// Where /livez, /readyz and /metrics are served.
-    /// Where /livez and /readyz are served to the kubelet.
+    /// Address that serves /livez and /readyz to the kubelet.
     #[arg(long, env = "AGENTLOOP_PROBE_ADDRESS", default_value = "0.0.0.0:8081", value_name = "IP:PORT")]
     pub probe_address: SocketAddr,
-    /// Where /metrics is served, and the probes too.
+    /// Address that serves /metrics, /livez and /readyz.
     #[arg(long, env = "AGENTLOOP_HTTP_ADDRESS", default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     pub http_address: SocketAddr,
-    /// How many tasks are worked on at the same time.
+    /// How many tasks are reconciled at the same time.
     #[arg(long, env = "AGENTLOOP_CONCURRENCY", default_value = "8", value_name = "N")]
     pub concurrency: NonZeroU16,
 }
@@ -100,10 +99,10 @@ pub struct ControllerArgs {
 /// How the runner gets into an agent's pod.
 #[derive(Clone, Debug, Args)]
 pub struct RunnerArgs {
-    /// Image that holds the runner.
+    /// Image with the runner.
     #[arg(long = "runner-image", env = "AGENTLOOP_RUNNER_IMAGE", value_name = "REF", value_parser = image)]
     pub image: String,
-    /// When the kubelet pulls it: Always, IfNotPresent or Never; empty leaves it to the API server's rule.
+    /// When the kubelet pulls that image: Always, IfNotPresent or Never; if empty, the API server chooses by the tag.
     #[arg(
         long = "runner-image-pull-policy",
         env = "AGENTLOOP_RUNNER_IMAGE_PULL_POLICY",
@@ -112,7 +111,8 @@ pub struct RunnerArgs {
         value_name = "POLICY"
     )]
     pub pull_policy: PullPolicy,
-    /// How it is mounted: as an image volume, or copied by an init container; auto takes what the cluster has.
+    /// How the runner gets into pods: mounted as an image volume, or copied by an init container. With auto, the operator
+    /// uses image volumes if the API server and all nodes support them.
     #[arg(
         long = "runner-injection",
         env = "AGENTLOOP_RUNNER_INJECTION",
@@ -121,7 +121,7 @@ pub struct RunnerArgs {
         value_name = "HOW"
     )]
     pub injection: RunnerInjection,
-    /// Resources of the init container, as JSON; empty: those of the agent's container.
+    /// Resources of the init container, as JSON; if empty, those of the agent's container.
     #[arg(
         long = "runner-resources",
         env = "AGENTLOOP_RUNNER_RESOURCES",
@@ -130,8 +130,8 @@ pub struct RunnerArgs {
         value_parser = object
     )]
     pub resources: Option<Object>,
-    /// What the init container's security context has besides or instead of the strictest one, as JSON; null
-    /// leaves a field out.
+    /// Fields that are added to the init container's security context or replace fields of it, as JSON; null removes a
+    /// field.
     #[arg(
         long = "runner-security-context",
         env = "AGENTLOOP_RUNNER_SECURITY_CONTEXT",
@@ -149,7 +149,7 @@ pub struct Object(pub serde_json::Map<String, serde_json::Value>);
 /// How the runner gets into an agent's pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RunnerInjection {
-    /// An image volume where server and nodes have them, else an init container.
+    /// An image volume if the API server and all nodes support it, otherwise an init container.
     Auto,
     /// An image volume.
     ImageVolume,
@@ -160,7 +160,7 @@ pub enum RunnerInjection {
 /// When the kubelet pulls an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// Not said: the API server decides by the image's tag.
+    /// Not set: the API server chooses by the image's tag.
     ByTag,
     /// `Always`.
     Always,
@@ -179,13 +179,13 @@ impl FromStr for PullPolicy {
             "Always" => Ok(Self::Always),
             "IfNotPresent" => Ok(Self::IfNotPresent),
             "Never" => Ok(Self::Never),
-            _ => Err("one of Always, IfNotPresent, Never"),
+            _ => Err("must be Always, IfNotPresent or Never"),
         }
     }
 }
 
 impl PullPolicy {
-    /// As a pod spells it.
+    /// The value in a pod.
     pub fn as_str(self) -> Option<&'static str> {
         match self {
             Self::ByTag => None,
@@ -199,19 +199,19 @@ impl PullPolicy {
 /// Leader election.
 #[derive(Clone, Debug, Args)]
 pub struct LeaseArgs {
-    /// Name of the Lease that says which operator works.
+    /// Name of the Lease for leader election.
     #[arg(long, env = "AGENTLOOP_LEASE_NAME", default_value = "agentloop", value_name = "NAME")]
     pub lease_name: String,
-    /// Whether to wait for the Lease. Counting stays exact without it; two operators then get in each other's way.
+    /// Whether to elect a leader. Without it, counts stay exact, but two operators cause each other conflicts.
     #[arg(long, env = "AGENTLOOP_LEADER_ELECTION", default_value_t = true, action = ArgAction::Set, value_name = "BOOL")]
     pub leader_election: bool,
-    /// Who this process is in the Lease; must be unique among running ones [default: the pod's name and a random part].
+    /// Name of this process in the Lease; must be unique [default: the pod's name and a random part].
     #[arg(long, env = "AGENTLOOP_IDENTITY", value_name = "ID")]
     pub identity: Option<String>,
 }
 
 impl LeaseArgs {
-    /// The identity that was given, or one that no other process has.
+    /// The given identity, or one that no other process has.
     pub fn identity(&self) -> String {
         match &self.identity {
             Some(identity) if !identity.is_empty() => identity.clone(),
@@ -223,10 +223,10 @@ impl LeaseArgs {
 /// Which release this is, and whose tasks it takes over.
 #[derive(Clone, Debug, Args)]
 pub struct ServingArgs {
-    /// Name of this release, under which its tasks bear its namespace and name [default: the Lease's].
+    /// Name of this release. Its tasks record it together with the namespace [default: the Lease's name].
     #[arg(long, env = "AGENTLOOP_RELEASE", value_name = "NAME")]
     pub release: Option<String>,
-    /// Releases that are gone for good and whose tasks this one takes over: namespace/name, separated by commas.
+    /// Releases that no longer exist and whose tasks this release takes over: namespace/name, separated by commas.
     #[arg(
         long,
         env = "AGENTLOOP_TAKE_OVER",
@@ -238,14 +238,14 @@ pub struct ServingArgs {
 }
 
 impl ServingArgs {
-    /// What the operator of this namespace and Lease serves.
+    /// What the operator with this namespace and Lease serves.
     pub fn serving(&self, namespace: &str, lease: &str) -> Serving {
         let name = self.release.as_deref().filter(|name| !name.is_empty()).unwrap_or(lease);
         Serving { release: Release::new(namespace, name), take_over: self.take_over.0.clone() }
     }
 }
 
-/// Releases by name.
+/// Names of releases.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Releases(pub BTreeSet<Release>);
 
@@ -258,7 +258,7 @@ impl FromStr for Releases {
     }
 }
 
-/// The pod's or the host's name, and a random part: a restarted container is another process under the same name.
+/// The name of the pod or the host, and a random part: a restarted container is another process with the same name.
 pub fn unique_identity() -> String {
     let given = |variable| std::env::var(variable).ok().filter(|name: &String| !name.is_empty());
     let host = || hostname::get().ok().map(|name| name.to_string_lossy().into_owned());
@@ -269,13 +269,13 @@ pub fn unique_identity() -> String {
 /// Flags of `agentloop uninstall`.
 #[derive(Clone, Debug, Args)]
 pub struct UninstallArgs {
-    /// The operator's namespace [default: the kubeconfig's, or the pod's].
+    /// The operator's namespace [default: from the kubeconfig or the pod].
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME")]
     pub namespace: Option<String>,
-    /// The operator's Deployment, which is scaled to zero.
+    /// The operator's Deployment; it is scaled to zero.
     #[arg(long, env = "AGENTLOOP_DEPLOYMENT", default_value = "agentloop", value_name = "NAME")]
     pub deployment: String,
-    /// Namespaces that were served, separated by commas; empty means all.
+    /// Namespaces that the operator watched, separated by commas; empty means all.
     #[arg(
         long,
         env = "AGENTLOOP_WATCH_NAMESPACES",
@@ -284,16 +284,16 @@ pub struct UninstallArgs {
         hide_default_value = true
     )]
     pub watch_namespaces: Namespaces,
-    /// Name of the Lease that says which operator works.
+    /// Name of the operator's Lease.
     #[arg(long, env = "AGENTLOOP_LEASE_NAME", default_value = "agentloop", value_name = "NAME")]
     pub lease_name: String,
     /// Which release this is.
     #[command(flatten)]
     pub serving: ServingArgs,
-    /// Do nothing unless Helm installed the Deployment, as this release.
+    /// Do nothing unless Helm installed the Deployment as this release.
     #[arg(long, env = "AGENTLOOP_IF_HELM_RELEASE", value_name = "NAME")]
     pub if_helm_release: Option<String>,
-    /// Seconds after which it gives up; keep it below the hook's own timeout. It can be run again.
+    /// Seconds after which the command gives up; keep it below the timeout of the hook. It can be run again.
     #[arg(long, default_value = "240", value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Duration,
 }
@@ -301,7 +301,7 @@ pub struct UninstallArgs {
 fn image(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() {
-        return Err("an image is needed, such as registry.example/agentloop:1.0".to_owned());
+        return Err("must be an image, such as registry.example/agentloop:1.0".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -310,13 +310,13 @@ fn object(text: &str) -> Result<Object, String> {
     if text.trim().is_empty() {
         return Ok(Object::default());
     }
-    serde_json::from_str(text).map(Object).map_err(|error| format!("a JSON object is needed: {error}"))
+    serde_json::from_str(text).map(Object).map_err(|error| format!("must be a JSON object: {error}"))
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
     match text.trim_end_matches('s').parse::<u64>() {
         Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
-        _ => Err("a number of seconds from 1 to 86400".to_owned()),
+        _ => Err("must be a number of seconds from 1 to 86400".to_owned()),
     }
 }
 
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_has_no_mistakes() {
+    fn the_command_line_is_defined_consistently() {
         Cli::command().debug_assert();
     }
 
@@ -353,12 +353,12 @@ mod tests {
     }
 
     #[test]
-    fn leader_election_is_switched_off_by_a_word() {
+    fn leader_election_can_be_turned_off() {
         assert!(!controller(&["--leader-election", "false"]).lease.leader_election);
     }
 
     #[test]
-    fn no_concurrency_a_missing_image_and_unknown_words_are_refused() {
+    fn a_concurrency_of_zero_a_missing_image_and_unknown_values_are_refused() {
         for args in [
             &["controller"][..],
             &["controller", "--runner-image", " "],
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn releases_to_take_over_are_named_between_commas() {
+    fn releases_to_take_over_are_separated_by_commas() {
         let args = controller(&["--take-over", "old/agentloop, older/a.b"]);
         let named: Vec<&str> = args.serving.take_over.0.iter().map(Release::as_str).collect();
         assert_eq!(named, ["old/agentloop", "older/a.b"]);
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn a_release_is_called_as_it_is_told_or_as_its_lease() {
+    fn a_release_has_the_name_that_is_set_or_that_of_its_lease() {
         let called = |args: &[&str]| controller(args).serving.serving("ns", "lease").release.to_string();
         assert_eq!(called(&[]), "ns/lease");
         assert_eq!(called(&["--release", ""]), "ns/lease");

@@ -1,8 +1,8 @@
-//! The clients, and requests that end in time.
+//! The clients, and requests with a timeout.
 //!
-//! Neither client repeats a request by itself. kube's own retry replays a POST for minutes inside one await, long after
-//! the state that justified the write is gone, and holds the start of a watch back as long; watches and reconciles have
-//! a back-off of their own. [`with_timeout`] gives every single request an end.
+//! Neither client retries a request. kube's retry would repeat a POST for minutes inside one await, long after the state
+//! that justified the write is gone, and delay the start of a watch as long; watches and reconciles have their own
+//! backoff. [`with_timeout`] limits every single request.
 
 use std::future::Future;
 use std::time::Duration;
@@ -19,26 +19,25 @@ use crate::NAME;
 
 /// How long one write may take.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one read of a single object or of a page may take; a read may be repeated by the client meanwhile.
+/// How long one read of a single object or of a page may take.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How long a connection may take to come about: a server in the same cluster that needs longer is not there.
+/// How long connecting may take: a server in the same cluster that needs longer is not available.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection of the reading client may stay silent after a request. A watch is closed by the server after
-/// 290 s at the latest, so nothing that is alive is cut off; but a list, or the start of a watch, has no other end.
+/// How long a connection of the reading client may be silent after a request. The server closes a watch after at most
+/// 290 s, so no healthy watch is cut off; but a list, or the start of a watch, has no other limit.
 const SILENCE: Duration = Duration::from_secs(330);
-/// How long a connection may refuse to take bytes.
+/// How long a write to a connection may block.
 const SOCKET_WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The clients of one API server.
 #[derive(Clone)]
 pub struct Clients {
-    /// For reads and watches. Its own read timeout is long, for a quiet watch is no fault: put single reads into
-    /// [`with_timeout`].
+    /// For reads and watches. Its read timeout is long, because a watch may be quiet: use [`with_timeout`] for single reads.
     pub read: Client,
     /// For writes. Use it through [`Writer`](crate::write::Writer).
     pub write: Client,
-    /// The namespace that the configuration names: the pod's own, or the context's.
+    /// The namespace of the client configuration: the pod's, or that of the kubeconfig's context.
     pub namespace: String,
 }
 
@@ -46,28 +45,25 @@ pub struct Clients {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Neither a kubeconfig nor a service account was found.
-    #[error(
-        "no way to reach a Kubernetes API server: set KUBECONFIG, or run in a pod with a service account ({0})"
-    )]
+    #[error("found no Kubernetes API server: set KUBECONFIG, or run in a pod with a service account ({0})")]
     NoConfig(#[from] Box<InferConfigError>),
     /// `KUBECONFIG` names a file that cannot be used.
-    #[error("KUBECONFIG={path} cannot be used: {source}")]
+    #[error("cannot use KUBECONFIG={path}: {source}")]
     Kubeconfig {
         /// The variable's value.
         path: String,
         /// What is wrong with it.
         source: Box<kube::config::KubeconfigError>,
     },
-    /// The configuration asks for what cannot be built (a proxy, an exec plugin, a broken certificate).
-    #[error("the Kubernetes client cannot be built: {0}")]
+    /// The configuration has something that cannot be used (a proxy, an exec plugin, an invalid certificate).
+    #[error("cannot create the Kubernetes client: {0}")]
     Build(#[from] Box<kube::Error>),
 }
 
 impl Clients {
     /// Clients from `KUBECONFIG`, `~/.kube/config` or the pod's service account, in this order.
     ///
-    /// A `KUBECONFIG` that is set but broken is an error: going on with whatever else is found would work on another
-    /// cluster than the one that was asked for.
+    /// A `KUBECONFIG` that is set but invalid is an error: the next source might be another cluster.
     pub async fn connect() -> Result<Self, ConnectError> {
         let mut config = match std::env::var("KUBECONFIG") {
             Ok(path) if !path.is_empty() => Config::from_kubeconfig(&KubeConfigOptions::default())
@@ -79,7 +75,7 @@ impl Clients {
         Self::from_config(config)
     }
 
-    /// Clients from a configuration. Timeouts and retries are set here, whatever it says.
+    /// Clients from a configuration, whose timeouts and retries are replaced.
     pub fn from_config(mut config: Config) -> Result<Self, ConnectError> {
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.write_timeout = Some(SOCKET_WRITE_TIMEOUT);
@@ -108,29 +104,29 @@ pub fn post_params() -> kube::api::PostParams {
     kube::api::PostParams { field_manager: Some(NAME.to_owned()), ..Default::default() }
 }
 
-/// What became of a request that did not succeed.
+/// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// No answer came in time. A write may have happened all the same.
+    /// No answer arrived in time. A write may still have happened.
     #[error("no answer from the API server within {} s", .0.as_secs_f32())]
     TimedOut(Duration),
     /// The server refused.
     #[error("{} ({} {})", .0.message, .0.code, .0.reason)]
     Refused(Box<Status>),
-    /// The request or its answer did not come through. A write may have happened all the same.
+    /// The request or its answer was lost. A write may still have happened.
     #[error("{}", full(.0))]
     Failed(Box<kube::Error>),
 }
 
-/// An error with its causes: kube's own text often stops at "client error".
+/// An error with its causes: kube's text often says only "client error".
 fn full(error: &kube::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        let words = inner.to_string();
-        if !text.contains(&words) {
+        let message = inner.to_string();
+        if !text.contains(&message) {
             text.push_str(": ");
-            text.push_str(&words);
+            text.push_str(&message);
         }
         cause = inner.source();
     }
@@ -147,7 +143,7 @@ impl From<kube::Error> for RequestError {
 }
 
 impl RequestError {
-    /// A stable word for metrics and events.
+    /// A stable name for metrics.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::TimedOut(_) => "timeout",
@@ -165,22 +161,22 @@ impl RequestError {
         }
     }
 
-    /// The object has changed since it was read, or another one has its name by now: read again and decide again.
+    /// The object has changed since it was read, or another one has its name now: read and decide again.
     pub fn is_conflict(&self) -> bool {
         self.reason() == "conflict"
     }
 
-    /// There is no such object.
+    /// The object does not exist.
     pub fn is_not_found(&self) -> bool {
         self.reason() == "not_found"
     }
 
-    /// An object of this name is there already.
+    /// An object of this name already exists.
     pub fn already_exists(&self) -> bool {
         self.reason() == "exists"
     }
 
-    /// What became of the request, in the words of the machine that asked for it.
+    /// The failure, as the machine that made the request knows it.
     pub fn failure(&self) -> Failure {
         match (self.reason(), self) {
             ("not_found", _) => Failure::NotFound,
@@ -194,7 +190,7 @@ impl RequestError {
         }
     }
 
-    /// The server's own words, where it answered.
+    /// The server's status, if it answered.
     pub fn status(&self) -> Option<&Status> {
         match self {
             Self::Refused(status) => Some(status),
@@ -203,7 +199,8 @@ impl RequestError {
     }
 }
 
-/// A patch that names the uid of an object which is gone is refused as an attempt to change the uid of its namesake.
+/// If a patch has the uid of an object that is gone, the server refuses it as an attempt to change the uid of the object
+/// that has the name now.
 fn names_another_uid(status: &Status) -> bool {
     let causes = status.details.iter().flat_map(|details| &details.causes);
     causes.into_iter().any(|cause| cause.field == "metadata.uid")
@@ -230,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_without_an_answer_ends_at_its_limit() {
+    async fn a_request_without_an_answer_ends_at_its_timeout() {
         let started = time::Instant::now();
         let error = with_timeout::<()>(WRITE_TIMEOUT, std::future::pending()).await.unwrap_err();
         assert_eq!(error.reason(), "timeout");
@@ -239,14 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_name_is_told_from_a_conflict() {
+    fn an_existing_name_is_not_a_conflict() {
         assert!(refused(409, "AlreadyExists").already_exists());
         assert!(!refused(409, "AlreadyExists").is_conflict());
         assert!(refused(409, "Conflict").is_conflict());
     }
 
     #[test]
-    fn a_patch_that_names_another_uid_is_a_conflict_and_no_bad_input() {
+    fn a_patch_with_another_uid_is_a_conflict_and_not_invalid_input() {
         let status: Status = serde_json::from_value(serde_json::json!({
             "status": "Failure", "code": 422, "reason": "Invalid", "message": "field is immutable",
             "details": { "causes": [{ "reason": "FieldValueInvalid", "field": "metadata.uid", "message": "" }] },
@@ -273,7 +270,7 @@ mod tests {
         }
     }
 
-    /// A server that says "not now" to everything; counts.
+    /// A server that answers every request with 503, and counts the requests.
     async fn busy_server() -> (Config, std::sync::Arc<std::sync::atomic::AtomicU32>) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,9 +1,9 @@
-//! Whether the process is alive and ready, told by those who know.
+//! Whether the process is alive and ready.
 //!
-//! Alive: every loop that registered a [`Heartbeat`] still beats, and no piece of work that it began takes for ever. A
-//! process that is not alive is restarted, which loses nothing: no truth is held in memory.
+//! Alive: every loop that registered a [`Heartbeat`] still beats, and no piece of its work takes too long. The kubelet
+//! restarts a process that is not alive. Nothing is lost: no state exists only in memory.
 //!
-//! Ready: it works with caches that have synced, or it stands by for the leader.
+//! Ready: the process leads and its caches have synced, or it stands by.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,21 +13,21 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How far the process has come.
+/// What the process is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ProcessStage {
-    /// Nothing is known yet.
+    /// It is starting.
     Starting = 0,
-    /// Another operator leads; this one takes over when it goes.
+    /// Another operator leads; this one takes over when that one stops.
     StandingBy = 1,
-    /// It leads, and its caches are not filled yet.
+    /// It leads, and its caches have not synced yet.
     Syncing = 2,
-    /// It works.
+    /// It leads and reconciles.
     Working = 3,
-    /// It was told to stop.
+    /// It was asked to stop.
     Stopping = 4,
-    /// It can neither see who leads nor lead.
+    /// It can neither read nor take the Lease.
     Unable = 5,
 }
 
@@ -55,12 +55,12 @@ struct Pulse {
 }
 
 impl Health {
-    /// Says how far the process has come.
+    /// Sets what the process is doing.
     pub fn set(&self, stage: ProcessStage) {
         self.shared.stage.store(stage as u8, Ordering::Relaxed);
     }
 
-    /// How far the process has come.
+    /// What the process is doing.
     pub fn stage(&self) -> ProcessStage {
         match self.shared.stage.load(Ordering::Relaxed) {
             1 => ProcessStage::StandingBy,
@@ -72,8 +72,8 @@ impl Health {
         }
     }
 
-    /// Registers a loop that promises to beat at least every `silence`, and to end each piece of work within `work`.
-    /// Dropping the handle withdraws the promise.
+    /// Registers a loop that must beat at least every `silence`, and finish each piece of work within `work`, until the
+    /// handle is dropped.
     pub fn heartbeat(&self, name: &'static str, silence: Duration, work: Duration) -> Heartbeat {
         let id = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let pulse = Pulse { name, silence, work, last: Instant::now(), running: BTreeMap::new() };
@@ -81,7 +81,7 @@ impl Health {
         Heartbeat(Arc::new(Registered { shared: self.shared.clone(), id }))
     }
 
-    /// Fails with what hangs.
+    /// Fails with what hangs, if something does.
     pub fn alive(&self) -> Result<(), String> {
         let now = Instant::now();
         for pulse in self.shared.beats.lock().values() {
@@ -91,18 +91,18 @@ impl Health {
             }
             let longest = pulse.running.values().min().map(|since| now.saturating_duration_since(*since));
             if let Some(took) = longest.filter(|took| *took > pulse.work) {
-                return Err(format!("{} has worked on one thing for {} s", pulse.name, took.as_secs()));
+                return Err(format!("{} has been busy with one object for {} s", pulse.name, took.as_secs()));
             }
         }
         Ok(())
     }
 
-    /// Says which namespaces cannot be listed, each with the reason.
+    /// Sets which namespaces cannot be listed, each with the reason.
     pub fn unlisted(&self, namespaces: Vec<String>) {
         *self.shared.unlisted.lock() = namespaces;
     }
 
-    /// Fails with what is not there yet.
+    /// Fails with what is missing.
     pub fn ready(&self) -> Result<String, String> {
         let mut unlisted = self.shared.unlisted.lock().join("\n");
         if !unlisted.is_empty() {
@@ -113,15 +113,13 @@ impl Health {
             ProcessStage::StandingBy => Ok("standing by: another operator leads".to_owned()),
             ProcessStage::Starting => Err("starting".to_owned()),
             ProcessStage::Syncing => Err(format!("caches have not synced yet{unlisted}")),
-            ProcessStage::Unable => {
-                Err("the lease can be neither read nor taken: the log says why".to_owned())
-            }
+            ProcessStage::Unable => Err("cannot read or take the lease: see the log".to_owned()),
             ProcessStage::Stopping => Err("stopping".to_owned()),
         }
     }
 }
 
-/// A loop's promise to go on; see [`Health::heartbeat`]. Clones are the same promise.
+/// The handle of a registered loop; see [`Health::heartbeat`]. Clones belong to the same loop.
 #[derive(Clone, Debug)]
 pub struct Heartbeat(Arc<Registered>);
 
@@ -132,14 +130,14 @@ struct Registered {
 }
 
 impl Heartbeat {
-    /// The loop goes on. Call it from the task that polls the loop, so that a blocked poll is noticed.
+    /// The loop is alive. Call this from the task that polls the loop, so that a blocked poll is noticed.
     pub fn beat(&self) {
         if let Some(pulse) = self.0.shared.beats.lock().get_mut(&self.0.id) {
             pulse.last = Instant::now();
         }
     }
 
-    /// A piece of work begins; it ends when the answer is dropped.
+    /// A piece of work begins; it ends when the result is dropped.
     pub fn begin(&self) -> WorkInProgress {
         let work = self.0.shared.next.fetch_add(1, Ordering::Relaxed);
         if let Some(pulse) = self.0.shared.beats.lock().get_mut(&self.0.id) {
@@ -155,7 +153,7 @@ impl Drop for Registered {
     }
 }
 
-/// A piece of work under way.
+/// A piece of work in progress.
 #[derive(Debug)]
 #[must_use = "the work ends when this is dropped"]
 pub struct WorkInProgress {
@@ -191,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_hanging_piece_of_work_is_seen_among_many_that_end() {
+    async fn one_hanging_piece_of_work_is_found_among_many_that_end() {
         let health = Health::default();
         let heartbeat = health.heartbeat("the loop", SILENCE, WORK);
         let hangs = heartbeat.begin();
@@ -200,13 +198,13 @@ mod tests {
             heartbeat.beat();
             drop(heartbeat.begin());
         }
-        assert_eq!(health.alive(), Err("the loop has worked on one thing for 70 s".to_owned()));
+        assert_eq!(health.alive(), Err("the loop has been busy with one object for 70 s".to_owned()));
         drop(hangs);
         assert_eq!(health.alive(), Ok(()));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_that_has_ended_owes_nothing() {
+    async fn a_loop_that_has_ended_need_not_beat() {
         let health = Health::default();
         drop(health.heartbeat("the loop", SILENCE, WORK));
         tokio::time::advance(SILENCE * 2).await;
@@ -214,13 +212,13 @@ mod tests {
     }
 
     #[test]
-    fn standing_by_is_ready_and_unfilled_caches_are_not() {
+    fn a_standby_is_ready_and_a_leader_whose_caches_have_not_synced_is_not() {
         let health = Health::default();
         assert!(health.ready().is_err());
         health.set(ProcessStage::StandingBy);
         assert!(health.ready().is_ok());
         health.set(ProcessStage::Unable);
-        assert!(health.ready().is_err(), "it could not take over");
+        assert!(health.ready().is_err(), "it cannot take over");
         health.set(ProcessStage::Syncing);
         assert!(health.ready().is_err());
         health.set(ProcessStage::Working);

@@ -1,4 +1,4 @@
-//! The shell around the rules of `agentloop-core`: everything of the operator that has a client, a clock or a socket.
+//! The shell around the rules of `agentloop-core`: the parts of the operator that have a client, a clock or a socket.
 //!
 //! ```text
 //! main ──► cli ──► app ──► lease ──► controller ──► write
@@ -8,15 +8,15 @@
 //! ```
 //!
 //! * [`cli`]: commands, flags and exit codes.
-//! * [`app`]: what `agentloop controller` is put together from, and in which order it starts and ends.
-//! * [`client`]: the two clients, one to read and one to write, and requests that end in time.
+//! * [`app`]: the parts of `agentloop controller`, and the order in which they start and stop.
+//! * [`client`]: the two clients, one to read and one to write, and requests with a timeout.
 //! * [`write`](mod@write): every write of the protocol, with the precondition that guards it.
 //! * [`namespaces`]: which namespaces are watched.
 //! * [`lease`]: leader election.
 //! * [`controller`]: the reconcile loop.
-//! * [`health`], [`http`], [`metrics`], [`telemetry`]: what the outside sees of the process.
+//! * [`health`], [`http`], [`metrics`], [`telemetry`]: what the process reports about itself.
 //! * [`uninstall`]: the uninstall hook.
-//! * [`shutdown`]: from signals to a graceful end.
+//! * [`shutdown`]: graceful shutdown on signals.
 
 #[cfg(not(panic = "unwind"))]
 compile_error!("the operator catches panics of single tasks: build it with panic = \"unwind\"");
@@ -35,5 +35,5 @@ pub mod telemetry;
 pub mod uninstall;
 pub mod write;
 
-/// Who the operator says it is: field manager of its writes, and the start of its user agent.
+/// The operator's name: the field manager of its writes, and the start of its user agent.
 pub const NAME: &str = "agentloop";

@@ -1,4 +1,4 @@
-//! `agentloop`: the operator, its custom resource's definition, and the hook that lets go of everything.
+//! `agentloop`: the operator, its CRD, and the uninstall hook.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -54,7 +54,7 @@ fn within_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(work);
-            // What still runs (a probe, an aborted loop) is not waited for.
+            // Do not wait for what still runs (a probe, an aborted loop).
             runtime.shutdown_background();
             code
         }
@@ -62,9 +62,9 @@ fn within_runtime(work: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// For people, whatever the logs look like: this is the last line of `kubectl logs --previous`.
+/// Prints the error for people, whatever the log format: it is the last line of `kubectl logs --previous`.
 fn fail(code: u8, error: &dyn std::error::Error) -> ExitCode {
-    // Standard error may be closed; the code still tells.
+    // Standard error may be closed; the exit code still says it.
     let _ = writeln!(std::io::stderr(), "agentloop: {error}");
     ExitCode::from(code)
 }

@@ -8,28 +8,28 @@ use kube::api::DynamicObject;
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource};
 
-/// What all namespaces together are called.
+/// The name for all namespaces together.
 pub const ALL: &str = "all namespaces";
 
 /// The namespaces in which tasks are served.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Namespaces {
-    /// Every namespace, also those made later.
+    /// Every namespace, also those created later.
     #[default]
     All,
-    /// These, each by its own watch, so that rights in these are enough.
+    /// These, each with its own watch, so that permissions in these are enough.
     Only(BTreeSet<String>),
 }
 
-/// A name that no namespace can have.
+/// A name that is not valid for a namespace.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a namespace's name (lower-case letters, digits and dashes, at most 63)")]
+#[error("{0:?} is not a valid namespace (lowercase letters, digits and dashes, at most 63 characters)")]
 pub struct BadNamespace(String);
 
 impl FromStr for Namespaces {
     type Err = BadNamespace;
 
-    /// Names between commas; nothing means all.
+    /// Names separated by commas; an empty text means all.
     fn from_str(text: &str) -> Result<Self, BadNamespace> {
         let names = text
             .split(',')
@@ -74,7 +74,7 @@ impl Namespaces {
         }
     }
 
-    /// The same for objects that are read without their types.
+    /// The same for objects without a static type.
     pub fn raw_apis(&self, client: &Client, kind: &ApiResource) -> Vec<Api<DynamicObject>> {
         match self {
             Self::All => vec![Api::all_with(client.clone(), kind)],
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_means_all() {
+    fn an_empty_list_means_all() {
         for text in ["", " ", ","] {
             assert_eq!(text.parse(), Ok(Namespaces::All), "{text:?}");
         }
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_cannot_be_is_refused_and_never_read_as_all() {
+    fn an_invalid_name_is_refused_and_never_means_all() {
         for text in ["*", "Team", "a b", "-a", "a-", "a/b"] {
             assert!(text.parse::<Namespaces>().is_err(), "{text:?}");
         }

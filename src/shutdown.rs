@@ -1,7 +1,7 @@
-//! From signals to a graceful end.
+//! Graceful shutdown on signals.
 //!
-//! The first SIGTERM or SIGINT asks: nothing new is begun, what runs may finish. A later one means it: the process exits
-//! at once, which the protocol survives at any point.
+//! After the first SIGTERM or SIGINT, no new work starts, and running reconciles may finish. After a later one, the process
+//! exits immediately; the protocol is safe at any point.
 
 use std::io;
 
@@ -10,37 +10,37 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Signals so soon after the first are the same wish: `timeout`, and a terminal with a shell, tell the process and its
-/// group.
-const SAME_WISH: Duration = Duration::from_secs(1);
+/// Signals within this time after the first one count as the same request: `timeout`, and a shell in a terminal, signal
+/// both the process and its group.
+const SAME_REQUEST: Duration = Duration::from_secs(1);
 
 /// A token that the first signal cancels.
 ///
 /// # Errors
-/// Where the handlers cannot be installed.
+/// If the handlers cannot be installed.
 pub fn on_signal() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let token = CancellationToken::new();
-    let asked = token.clone();
+    let requested = token.clone();
     tokio::spawn(async move {
         let (name, _) = either(&mut terminate, &mut interrupt).await;
-        info!(signal = name, "stopping: what runs may finish");
-        asked.cancel();
+        info!(signal = name, "stopping; running reconciles may finish");
+        requested.cancel();
         let since = Instant::now();
         let (name, code) = loop {
             let next = either(&mut terminate, &mut interrupt).await;
-            if since.elapsed() > SAME_WISH {
+            if since.elapsed() > SAME_REQUEST {
                 break next;
             }
         };
-        warn!(signal = name, "stopping at once");
+        warn!(signal = name, "stopping immediately");
         std::process::exit(code);
     });
     Ok(token)
 }
 
-/// The next signal: its name, and the exit code of a process that dies of it.
+/// The next signal: its name, and the exit code of a process that it ends.
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> (&'static str, i32) {
     tokio::select! {
         _ = terminate.recv() => ("SIGTERM", 143),

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_filter_is_the_default() {
+    fn an_empty_filter_means_the_default() {
         assert_eq!(parse(" ", None).unwrap().to_string(), "info");
     }
 

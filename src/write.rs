@@ -1,13 +1,13 @@
 //! Every write of the protocol, with the precondition that guards it.
 //!
-//! Each request is sent once, ends within [`WRITE_TIMEOUT`], and is counted. What to do after a conflict or a lost answer
-//! is the caller's to decide: read again, compare, go on.
+//! Each request is sent once, ends within [`WRITE_TIMEOUT`], and is counted. After a conflict or a lost answer the caller
+//! decides what to do: usually it reads again and compares.
 //!
 //! | write | guard |
 //! |---|---|
-//! | status of a task | resourceVersion in the merge patch: 409 where the task has changed since |
-//! | create a pod or a claim | none: the name is unique for the attempt, and a pod is gated |
-//! | change or delete a pod | its uid: a conflict if another pod has the name by now |
+//! | status of a task | resourceVersion in the merge patch: 409 if the task has changed since |
+//! | create a pod or a PVC | none: the name is unique for the attempt, and a pod has a scheduling gate |
+//! | change or delete a pod | its uid: a conflict if another pod has the name now |
 //! | owner of a PVC | resourceVersion in the merge patch |
 
 use std::fmt::Debug;
@@ -21,14 +21,13 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::{DeleteParams, DynamicObject, Patch, Preconditions};
 use kube::core::ApiResource;
 use kube::{Api, Client, Resource};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::client::{RequestError, WRITE_TIMEOUT, patch_params, post_params, with_timeout};
 use crate::metrics::{Metrics, Verb};
 
-/// The one way to write.
+/// All writes of the operator go through this.
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
@@ -37,7 +36,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer over a client that does not repeat requests ([`Clients::write`](crate::client::Clients::write)).
+    /// A writer over a client that does not retry requests ([`Clients::write`](crate::client::Clients::write)).
     pub fn new(client: Client, metrics: Metrics) -> Self {
         Self { client, metrics, limit: WRITE_TIMEOUT }
     }
@@ -47,7 +46,7 @@ impl Writer {
         &self.client
     }
 
-    /// Sends one write: bounded in time and counted.
+    /// Sends one write, with a timeout, and counts it.
     pub async fn send<T>(
         &self,
         verb: Verb,
@@ -58,7 +57,7 @@ impl Writer {
         answer
     }
 
-    /// Merges `status` into a task's status, provided that the task still is at `resource_version`.
+    /// Merges `status` into a task's status if the task still has this `resource_version`.
     ///
     /// A merge patch: a field is removed by an explicit null. The answer is a consistent read of the task.
     pub async fn task_status(
@@ -73,7 +72,7 @@ impl Writer {
         self.send(Verb::PatchStatus, api.patch_status(name, &patch_params(), &Patch::Merge(&patch))).await
     }
 
-    /// Like [`Writer::task_status`], for a task whose fields this version may not be able to read.
+    /// Like [`Writer::task_status`], for a task that this version may not be able to decode.
     pub async fn raw_task_status(
         &self,
         namespace: &str,
@@ -87,20 +86,7 @@ impl Writer {
         self.send(Verb::PatchStatus, api.patch_status(name, &patch_params(), &Patch::Merge(&patch))).await
     }
 
-    /// Creates an object.
-    pub async fn create<K>(&self, namespace: &str, object: &K) -> Result<K, RequestError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned,
-    {
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        self.send(Verb::Create, api.create(&post_params(), object)).await
-    }
-
-    /// Creates an object from JSON: fields that are newer than our types reach the server as they are.
+    /// Creates an object from JSON, so that fields that are newer than our types reach the server.
     pub async fn create_raw<K>(&self, namespace: &str, body: &Value) -> Result<K, RequestError>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
@@ -113,13 +99,13 @@ impl Writer {
         self.send(Verb::Create, self.client.request(request)).await
     }
 
-    /// Puts our finalizer back on the pod of this uid.
+    /// Adds our finalizer to the pod with this uid.
     pub async fn add_finalizer(&self, namespace: &str, name: &str, uid: &str) -> Result<Pod, RequestError> {
         let patch = json!({ "metadata": { "uid": uid, "finalizers": [FINALIZER_SETTLE] } });
         self.patch_pod(namespace, name, &patch).await
     }
 
-    /// Merges `metadata` into that of a PVC; its resourceVersion is the guard.
+    /// Merges `metadata` into that of a PVC; the resourceVersion in it is the guard.
     pub async fn pvc_metadata(
         &self,
         namespace: &str,
@@ -131,7 +117,7 @@ impl Writer {
         self.send(Verb::Patch, api.patch(name, &patch_params(), &Patch::Merge(&patch))).await
     }
 
-    /// Deletes the task of this uid, provided that it still is at this version.
+    /// Deletes the task with this uid if it still has this version.
     pub async fn delete_task(
         &self,
         namespace: &str,
@@ -144,7 +130,7 @@ impl Writer {
         self.send(Verb::Delete, api.delete(name, &this)).await.map(drop)
     }
 
-    /// Takes our scheduling gate away from the pod of this uid: it starts.
+    /// Removes our scheduling gate from the pod with this uid, so that it starts.
     pub async fn remove_scheduling_gate(
         &self,
         namespace: &str,
@@ -158,8 +144,8 @@ impl Writer {
         self.patch_pod(namespace, name, &patch).await
     }
 
-    /// Drops our finalizer from the pod of this uid, and no other finalizer. A pod that has ended loses its prompt and
-    /// its context with it, which nobody reads any more; one that runs still mounts them.
+    /// Removes our finalizer, and no other, from the pod with this uid. If the pod has ended, its prompt and context are
+    /// removed too, because they are no longer needed; a running pod still mounts them.
     pub async fn remove_finalizer(
         &self,
         namespace: &str,
@@ -180,8 +166,7 @@ impl Writer {
         self.send(Verb::Patch, api.patch(name, &patch_params(), &Patch::Strategic(patch))).await
     }
 
-    /// Deletes the pod of this uid, with the grace period that it asks for itself; the answer is the pod, where it
-    /// stays for its finalizer.
+    /// Deletes the pod with this uid, with the grace period in its spec. Returns the pod if a finalizer keeps it.
     pub async fn delete_pod(
         &self,
         namespace: &str,

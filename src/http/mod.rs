@@ -1,9 +1,9 @@
 //! `/livez`, `/readyz` and `/metrics` over HTTP/1.1.
 //!
-//! Anybody in the cluster may talk to these ports, so everything is bounded: connections, header bytes, the time of one
-//! exchange. Bodies are never read, and a connection serves one request. A new connection is always accepted: if there
-//! are too many, the one that has been silent for longest is closed. So nobody keeps a probe waiting, and probes have a
-//! port of their own besides.
+//! Any client in the cluster can connect to these ports, so everything has a limit: connections, header bytes, the time of
+//! one exchange. Bodies are not read, and a connection serves one request. A new connection is always accepted: if there
+//! are too many, the one that has been silent for longest is closed. So no client delays a probe, and probes also have
+//! their own port.
 
 mod slots;
 
@@ -34,7 +34,7 @@ const HEADER_BYTES: usize = 16 * 1024;
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The address cannot be served.
+/// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({flag}): {source}")]
 pub struct BindError {
@@ -48,7 +48,7 @@ pub struct BindError {
 pub enum Serves {
     /// `/livez` and `/readyz`.
     Probes,
-    /// `/metrics`, and for people the probes too.
+    /// `/metrics`, and the probes for people.
     Everything,
 }
 
@@ -61,12 +61,12 @@ impl Serves {
     }
 }
 
-/// A socket that listens, and does not answer yet.
+/// A socket that listens but does not answer yet.
 #[derive(Debug)]
 pub struct HttpServer {
     listener: TcpListener,
     port: Serves,
-    /// The address, with the port that was chosen where 0 was asked for.
+    /// The address, with the chosen port if 0 was requested.
     pub address: SocketAddr,
 }
 
@@ -98,7 +98,7 @@ impl HttpServer {
                     });
                 }
                 Err(error) => {
-                    // Out of file descriptors, as a rule: accept would fail at once again.
+                    // Usually there are no file descriptors left, and accept would fail again immediately.
                     warn!(%error, "cannot accept a connection");
                     time::sleep(AFTER_ERROR).await;
                 }
@@ -120,7 +120,7 @@ async fn exchange(stream: TrackedStream<TcpStream>, port: Serves, health: &Healt
         .serve_connection(TokioIo::new(stream), service);
     match time::timeout(EXCHANGE, served).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!(%error, "a request was not served"),
+        Ok(Err(error)) => debug!(%error, "cannot serve a request"),
         Err(_) => debug!("a request took too long"),
     }
 }
@@ -158,10 +158,10 @@ fn answer(
     }
 }
 
-fn text(code: StatusCode, words: impl Into<String>) -> Response<Full<Bytes>> {
-    let mut words = words.into();
-    words.push('\n');
-    reply(code, TEXT, words)
+fn text(code: StatusCode, message: impl Into<String>) -> Response<Full<Bytes>> {
+    let mut message = message.into();
+    message.push('\n');
+    reply(code, TEXT, message)
 }
 
 fn reply(code: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_served_as_what_they_are() {
+    async fn metrics_have_their_content_type() {
         let answer = get(started(&Health::default()).await, "/metrics").await;
         assert!(answer.contains(metrics::CONTENT_TYPE), "{answer}");
         assert!(answer.contains("agentloop_build_info"), "{answer}");
@@ -231,13 +231,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_says_nothing_is_sent_away() {
+    async fn a_client_that_sends_no_whole_request_is_disconnected() {
         let answer = exchange(started(&Health::default()).await, b"GET /livez HTT").await;
         assert!(!answer.contains("200"), "{answer}");
     }
 
     #[tokio::test]
-    async fn the_probes_port_serves_no_metrics() {
+    async fn the_probe_port_serves_no_metrics() {
         let address = serving(&Health::default(), Serves::Probes).await;
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/metrics").await.starts_with("HTTP/1.1 404"));
@@ -253,7 +253,7 @@ mod tests {
             for _ in 0..500 {
                 idle.push(TcpStream::connect(address).await.unwrap());
             }
-            // One that keeps talking and never comes to an end.
+            // A client that keeps sending and never ends its request.
             let slow = tokio::spawn(async move {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 while stream.write_all(b"GET /livez HTTP/1.1\r\nX: ").await.is_ok() {

@@ -36,7 +36,7 @@ impl ConnectionSlots {
         Self { most, taken: Vec::new() }
     }
 
-    /// Serves a connection in a task of its own.
+    /// Serves a connection in its own task.
     pub(super) fn take<S, F>(&mut self, stream: S, serve: impl FnOnce(TrackedStream<S>) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -99,7 +99,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     #[tokio::test]
-    async fn the_connection_that_has_been_silent_for_longest_gives_way() {
+    async fn the_connection_that_has_been_silent_for_longest_is_closed() {
         let mut slots = ConnectionSlots::new(2);
         let mut clients = Vec::new();
         let mut connect = || {
@@ -120,7 +120,7 @@ mod tests {
         clients[0].write_all(b"x").await.unwrap();
         clients[0].read_exact(&mut byte).await.unwrap();
         clients.push(connect());
-        assert_eq!(clients[1].read(&mut byte).await.unwrap(), 0, "the second said nothing, and is closed");
+        assert_eq!(clients[1].read(&mut byte).await.unwrap(), 0, "the second sent nothing, and is closed");
         for place in [0, 2] {
             clients[place].write_all(b"y").await.unwrap();
             clients[place].read_exact(&mut byte).await.unwrap();

@@ -1,22 +1,22 @@
-//! The decision of leader election, pure: whose Lease it is, and what to do about it.
+//! The decision of leader election, as a pure function: who has the Lease, and what to do next.
 //!
-//! As in client-go, expiry is measured from the moment at which *this* process saw the Lease change, on its own
-//! monotonic clock. The times inside the Lease are other machines' clocks: they are compared for change, never with now.
+//! As in client-go, expiry is measured from the moment when *this* process observed the Lease to change, on its own
+//! monotonic clock. The times inside the Lease come from other machines' clocks: they are compared only for change.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-/// How often and how long.
+/// The intervals of an election.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timings {
-    /// How long others leave a Lease alone that has not been renewed.
+    /// How long after a renewal others leave the Lease alone.
     pub duration: Duration,
-    /// How long a holder may go without a renewal before it stops by itself. Shorter than `duration`, so that it has
-    /// left before anybody else starts.
+    /// How long a holder may go without a renewal before it stops. Shorter than `duration`, so that it has stopped before
+    /// another process starts.
     pub renew_deadline: Duration,
-    /// Between two looks.
+    /// The time between two checks.
     pub retry: Duration,
 }
 
@@ -33,29 +33,29 @@ impl Default for Timings {
 /// What a Lease says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Who holds it; empty after a release.
+    /// The holder; empty after a release.
     pub holder: String,
-    /// The holder's word on when it took it.
+    /// When the holder acquired it, by the holder's clock.
     pub acquired: Option<Timestamp>,
-    /// The holder's word on when it last renewed it.
+    /// When the holder last renewed it, by the holder's clock.
     pub renewed: Option<Timestamp>,
-    /// How long the holder wants to be left alone after each renewal.
+    /// How long after each renewal the holder wants it left alone.
     pub duration: Option<Duration>,
-    /// How often it has changed hands.
+    /// How often the holder has changed.
     pub transitions: i32,
 }
 
-/// A record, and when this process first saw it like this.
+/// A record, and when this process first observed it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseObservation {
     /// What the Lease said.
     pub record: Record,
-    /// When it began to say so, on this process's clock.
+    /// When this process first read it, on its own clock.
     pub since: Instant,
 }
 
 impl LeaseObservation {
-    /// The record just read; an unchanged one keeps the time at which it was first seen.
+    /// An observation of the record just read. If the record has not changed, the time of the first observation stays.
     pub fn update(before: Option<&Self>, record: Record, now: Instant) -> Self {
         match before {
             Some(before) if before.record == record => before.clone(),
@@ -67,14 +67,14 @@ impl LeaseObservation {
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ElectionStep {
-    /// Write ourselves in as a new holder; the number counts changes of hands.
+    /// Write ourselves as the new holder.
     Acquire {
-        /// For the new record.
+        /// How often the holder has changed, for the new record.
         transitions: i32,
     },
-    /// Write a new time of renewal.
+    /// Write a new renewal time.
     Renew,
-    /// Leave it alone until then, unless it changes.
+    /// Leave the Lease alone until then, unless it changes.
     Wait(Instant),
     /// Stop working now.
     Lost(Loss),
@@ -83,18 +83,18 @@ pub enum ElectionStep {
 /// Why leadership ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Loss {
-    /// Another one holds the Lease.
-    #[error("the lease is held by {0} now")]
+    /// Another process holds the Lease.
+    #[error("lost the lease: {0} holds it now")]
     Taken(String),
     /// No renewal succeeded in time.
-    #[error("the lease could not be renewed within {} s", .0.as_secs_f32())]
+    #[error("lost the lease: it could not be renewed within {} s", .0.as_secs_f32())]
     Deadline(Duration),
 }
 
-/// What to do about a Lease.
+/// Decides what to do about a Lease.
 ///
-/// * `observed`: the Lease as it was last read; nothing where there is none.
-/// * `held`: while we lead, when the last successful renewal was *sent*.
+/// * `observed`: the Lease as it was last read, if it exists.
+/// * `held`: while this process leads, when it *sent* the last successful renewal.
 pub fn decide(
     observed: Option<&LeaseObservation>,
     identity: &str,
@@ -109,14 +109,14 @@ pub fn decide(
         return ElectionStep::Acquire { transitions: 0 };
     };
     if record.holder == identity {
-        // Also where we do not lead yet: the answer to our own write was lost.
+        // Also if this process does not lead yet: then the answer to its write was lost.
         return ElectionStep::Renew;
     }
     if record.holder.is_empty() {
         return ElectionStep::Acquire { transitions: record.transitions.saturating_add(1) };
     }
     if held.is_some() {
-        // Even where it looks expired: whoever wrote it believed that we were gone.
+        // Even if it looks expired: the process that wrote it assumed that we were gone.
         return ElectionStep::Lost(Loss::Taken(record.holder.clone()));
     }
     let expiry = *since + record.duration.unwrap_or(timings.duration);
@@ -160,12 +160,12 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_lease_is_made() {
+    fn a_missing_lease_is_created() {
         assert_eq!(follower(None, Instant::now()), ElectionStep::Acquire { transitions: 0 });
     }
 
     #[test]
-    fn a_released_lease_is_taken_at_once() {
+    fn a_released_lease_is_taken_immediately() {
         let now = Instant::now();
         assert_eq!(follower(Some(&seen("", now)), now), ElectionStep::Acquire { transitions: 5 });
     }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn each_renewal_by_another_holder_starts_the_wait_anew() {
+    fn each_renewal_by_another_holder_restarts_the_wait() {
         let start = Instant::now();
         let first = LeaseObservation::update(None, record(OTHER, 100), start);
         let same = LeaseObservation::update(Some(&first), record(OTHER, 100), start + seconds(9));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_holders_own_duration_counts() {
+    fn the_duration_in_the_lease_counts() {
         let start = Instant::now();
         let mut lease = seen(OTHER, start);
         lease.record.duration = Some(seconds(240));
@@ -215,13 +215,13 @@ mod tests {
     }
 
     #[test]
-    fn an_acquisition_whose_answer_was_lost_is_gone_on_with() {
+    fn an_acquisition_whose_answer_was_lost_is_renewed() {
         let now = Instant::now();
         assert_eq!(follower(Some(&seen(ME, now)), now), ElectionStep::Renew);
     }
 
     #[test]
-    fn a_leader_renews_until_its_deadline_and_then_stops_by_itself() {
+    fn a_leader_renews_until_its_deadline_and_then_stops() {
         let start = Instant::now();
         let lease = seen(ME, start);
         let leader = |now| decide(Some(&lease), ME, Some(start), &timings(), now);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_sees_another_holder_stops_even_if_that_one_has_expired() {
+    fn a_leader_stops_if_another_process_holds_the_lease_even_if_it_looks_expired() {
         let start = Instant::now();
         let lease = seen(OTHER, start);
         for after in [1, 9] {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_whose_lease_was_deleted_or_emptied_writes_itself_in_again() {
+    fn a_leader_whose_lease_was_deleted_or_released_acquires_it_again() {
         let now = Instant::now();
         assert_eq!(decide(None, ME, Some(now), &timings(), now), ElectionStep::Acquire { transitions: 0 });
         let emptied = seen("", now);

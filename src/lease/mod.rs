@@ -1,10 +1,14 @@
 //! Leader election on a `coordination.k8s.io` Lease.
 //!
-//! A Lease chooses who works; it fences nobody. The protocol is exact with two operators at once: the Lease spares them
-//! each other's conflicts, and a process that loses it leaves promptly and starts over as a stand-by.
+//! The Lease chooses which operator works; it does not fence the others. The protocol counts exactly even with two
+//! operators: the Lease only avoids conflicts between them. A process that loses it exits and restarts as a standby.
 //!
-//! [`decide`](mod@decide) is the rule; this module only carries it out: every write names the resourceVersion that was
-//! read, so of two candidates one gets a conflict.
+//! [`decide`](mod@decide) is the rule, and this module only carries it out: every write has the resourceVersion that was
+//! read, so one of two candidates gets a conflict.
+//!
+//! Why not a library: kube has none. kubert 0.25, kube-lease-manager 0.13 and kube-leader-election 0.44 compare the renewal
+//! time in the Lease, which is another machine's clock, with their own wall clock. kube-coordinate 2.0.0-rc.0 measures
+//! expiry locally, as client-go does, but needs kube 2 and chrono. See `docs/adr/0004-own-leader-election.md`.
 
 pub mod decide;
 
@@ -22,8 +26,8 @@ use tracing::{debug, info, warn};
 use self::decide::{ElectionStep, LeaseObservation, Loss, Record, Timings, decide};
 use crate::client::{RequestError, post_params, with_timeout};
 
-/// One request's bound: a hung one leaves time for another before the renewal is due.
-const REQUEST: Duration = Duration::from_secs(3);
+/// The timeout of one request: after one that hangs, there is time for another one before the renewal is due.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a candidate reports about its progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +46,7 @@ pub struct Election {
     name: String,
     identity: String,
     timings: Timings,
-    /// What the next write builds on: its resourceVersion is the precondition.
+    /// The Lease that the next write changes: its resourceVersion is the precondition.
     lease: Option<Lease>,
     observed: Option<LeaseObservation>,
     /// While we lead: when the last successful renewal was sent.
@@ -50,7 +54,7 @@ pub struct Election {
 }
 
 impl Election {
-    /// A candidate. `client` must not repeat requests by itself.
+    /// A candidate. `client` must not retry requests.
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str, timings: Timings) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
@@ -63,43 +67,43 @@ impl Election {
         }
     }
 
-    /// Waits until the Lease is ours; false where `stop` came first.
+    /// Waits until this process holds the Lease; false if `stop` comes first.
     ///
-    /// Errors are tried again for ever, for a stand-by has nothing better to do. `seen` is called before each
-    /// look, and after it with what came of it.
-    pub async fn acquire(&mut self, stop: &CancellationToken, seen: impl Fn(CandidateStatus)) -> bool {
-        let mut said = String::new();
+    /// Errors are retried without end, because a standby has nothing else to do. `report` is called before and after each
+    /// check.
+    pub async fn acquire(&mut self, stop: &CancellationToken, report: impl Fn(CandidateStatus)) -> bool {
+        let mut logged = String::new();
         loop {
             if stop.is_cancelled() {
                 return false;
             }
-            seen(CandidateStatus::Checking);
-            // Not given up half way: a write that was sent might make us a holder who never renews.
-            let next = match self.look().await {
+            report(CandidateStatus::Checking);
+            // Not cancelled half way: a write that was sent could make this process a holder that never renews.
+            let next = match self.check().await {
                 Ok(ElectionStep::Renew | ElectionStep::Acquire { .. }) => {
-                    info!(lease = self.name, identity = self.identity, "holding the lease: working");
+                    info!(lease = self.name, identity = self.identity, "acquired the lease; working");
                     return true;
                 }
                 Ok(ElectionStep::Wait(until)) => {
-                    seen(CandidateStatus::StandingBy);
+                    report(CandidateStatus::StandingBy);
                     let holder = self.holder();
-                    if said != holder {
+                    if logged != holder {
                         info!(lease = self.name, holder, "standing by: another operator holds the lease");
-                        said = holder.to_owned();
+                        logged = holder.to_owned();
                     }
                     until.saturating_duration_since(Instant::now()).min(self.pause())
                 }
-                // Only a holder can lose; a candidate looks again.
+                // Only a holder can lose the Lease; a candidate checks it again.
                 Ok(ElectionStep::Lost(_)) => self.pause(),
                 Err(error) => {
-                    let words = error.to_string();
+                    let message = error.to_string();
                     if error.is_conflict() || error.already_exists() {
-                        debug!(%error, "another candidate was faster");
+                        debug!(%error, "another candidate took the lease first");
                     } else {
-                        seen(CandidateStatus::Unable);
-                        if said != words {
-                            warn!(lease = self.name, %error, "the lease cannot be taken yet");
-                            said = words;
+                        report(CandidateStatus::Unable);
+                        if logged != message {
+                            warn!(lease = self.name, %error, "cannot take the lease; retrying");
+                            logged = message;
                         }
                     }
                     self.pause()
@@ -112,10 +116,10 @@ impl Election {
         }
     }
 
-    /// Renews until `stop`, then releases the Lease, so that a successor starts at once.
+    /// Renews until `stop`, then releases the Lease, so that a successor starts immediately.
     ///
     /// # Errors
-    /// The loss of leadership; whoever works by this Lease must stop.
+    /// The loss of leadership: all work that depends on this Lease must stop.
     pub async fn keep(mut self, stop: CancellationToken, beat: impl Fn()) -> Result<(), Loss> {
         loop {
             tokio::select! {
@@ -126,65 +130,65 @@ impl Election {
                 () = time::sleep(self.pause()) => {}
             }
             beat();
-            // A renewal that hangs must not hide the deadline. Where `stop` comes meanwhile it is seen right after.
+            // A renewal that hangs must not hide the deadline. A `stop` during the renewal is noticed after it.
             let deadline = self.held.unwrap_or_else(Instant::now) + self.timings.renew_deadline;
-            match time::timeout_at(deadline, self.look()).await {
+            match time::timeout_at(deadline, self.check()).await {
                 Ok(Ok(ElectionStep::Lost(loss))) => return Err(loss),
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => warn!(lease = self.name, %error, "the lease was not renewed; trying again"),
+                Ok(Err(error)) => warn!(lease = self.name, %error, "cannot renew the lease; retrying"),
                 Err(_) => return Err(Loss::Deadline(self.timings.renew_deadline)),
             }
         }
     }
 
-    /// Who holds the Lease, as it was last read.
+    /// The holder of the Lease when it was last read.
     pub fn holder(&self) -> &str {
         self.observed.as_ref().map_or("", |observed| &observed.record.holder)
     }
 
-    /// Gives a Lease that we hold back. An error is only logged: it expires by itself.
+    /// Releases the Lease if this process holds it. An error is only logged, because the Lease expires.
     pub async fn release(&mut self) {
         let Some(lease) = self.lease.take().filter(|_| self.held.take().is_some()) else { return };
         let mut freed = lease;
         if let Some(spec) = freed.spec.as_mut() {
             spec.holder_identity = Some(String::new());
             spec.renew_time = Some(now());
-            // As client-go does: nobody is to wait for a Lease that nobody holds.
+            // As client-go does: no candidate should wait for a Lease without a holder.
             spec.lease_duration_seconds = Some(1);
         }
-        match with_timeout(REQUEST, self.api.replace(&self.name, &post_params(), &freed)).await {
-            Ok(_) => info!(lease = self.name, "the lease is released"),
-            Err(error) => warn!(lease = self.name, %error, "the lease is not released; it expires by itself"),
+        match with_timeout(REQUEST_TIMEOUT, self.api.replace(&self.name, &post_params(), &freed)).await {
+            Ok(_) => info!(lease = self.name, "released the lease"),
+            Err(error) => warn!(lease = self.name, %error, "cannot release the lease; it will expire"),
         }
     }
 
-    /// Deletes a Lease that we hold, and only as we last wrote it.
+    /// Deletes the Lease if this process holds it and it is as this process last wrote it.
     pub async fn delete(mut self) -> Result<(), RequestError> {
         let Some(lease) = self.lease.take().filter(|_| self.held.take().is_some()) else { return Ok(()) };
         let ours = DeleteParams::default().preconditions(Preconditions {
             resource_version: lease.metadata.resource_version,
             uid: lease.metadata.uid,
         });
-        match with_timeout(REQUEST, self.api.delete(&self.name, &ours)).await {
+        match with_timeout(REQUEST_TIMEOUT, self.api.delete(&self.name, &ours)).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// Reads where needed, decides, and writes; the step is the one that was carried out.
-    async fn look(&mut self) -> Result<ElectionStep, RequestError> {
-        // A leader knows the Lease from its own last write and needs no read before the next.
+    /// Reads the Lease if needed, decides, and writes. Returns the step that was carried out.
+    async fn check(&mut self) -> Result<ElectionStep, RequestError> {
+        // A leader knows the Lease from its last write and need not read it.
         if self.held.is_none() || self.lease.is_none() {
             self.read().await?;
         }
         match self.attempt().await {
             Err(error) if error.is_conflict() || error.is_not_found() || error.already_exists() => {
-                // Somebody wrote, or deleted, meanwhile; who holds it now decides.
+                // Another process wrote or deleted it in the meantime: decide by its present state.
                 self.read().await?;
                 self.attempt().await
             }
             Err(error) => {
-                // The write may have happened: its resourceVersion is not ours to know.
+                // The write may have happened; then the resourceVersion is unknown.
                 self.lease = None;
                 Err(error)
             }
@@ -193,7 +197,7 @@ impl Election {
     }
 
     async fn read(&mut self) -> Result<(), RequestError> {
-        self.lease = with_timeout(REQUEST, self.api.get_opt(&self.name)).await?;
+        self.lease = with_timeout(REQUEST_TIMEOUT, self.api.get_opt(&self.name)).await?;
         self.observe();
         Ok(())
     }
@@ -214,9 +218,9 @@ impl Election {
             ElectionStep::Renew => self.written(None),
         };
         let answer = if written.metadata.resource_version.is_some() {
-            with_timeout(REQUEST, self.api.replace(&self.name, &post_params(), &written)).await?
+            with_timeout(REQUEST_TIMEOUT, self.api.replace(&self.name, &post_params(), &written)).await?
         } else {
-            with_timeout(REQUEST, self.api.create(&post_params(), &written)).await?
+            with_timeout(REQUEST_TIMEOUT, self.api.create(&post_params(), &written)).await?
         };
         self.lease = Some(answer);
         self.held = Some(sent);
@@ -224,7 +228,7 @@ impl Election {
         Ok(step)
     }
 
-    /// The Lease as it is to become; all that is not ours to say is kept.
+    /// The Lease as it will be written. Fields that the election does not set are kept.
     fn written(&self, acquired_with: Option<i32>) -> Lease {
         let mut lease = self.lease.clone().unwrap_or_else(|| Lease {
             metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
@@ -243,13 +247,13 @@ impl Election {
         lease
     }
 
-    /// The time to the next look, with up to a fifth more so that candidates do not march in step.
+    /// The time until the next check, with up to a fifth more, so that candidates do not check in step.
     fn pause(&self) -> Duration {
         self.timings.retry.mul_f64(1.0 + 0.2 * fastrand::f64())
     }
 }
 
-/// The API keeps microseconds; more would make the record that is read back another one.
+/// In microseconds, as the API stores it: a more precise time would differ from the one that is read back.
 fn now() -> MicroTime {
     let now = Timestamp::now();
     MicroTime(now.round(jiff::Unit::Microsecond).unwrap_or(now))

@@ -1,6 +1,6 @@
-//! What Prometheus sees. The names of controller-runtime stand where they are true, so that dashboards made for Go
-//! operators work. No label has more values than the code has variants, or than the configuration names: nothing is
-//! counted by task, or by a namespace that anybody may make.
+//! Metrics for Prometheus. Those that mean the same as in controller-runtime have the same names, so that dashboards for Go
+//! operators work. The values of a label are variants in the code or names in the configuration: no metric has a label for
+//! the task, or for namespaces that users create.
 
 mod process;
 
@@ -43,9 +43,9 @@ const CONTROLLER: [(&str, &str); 1] = [("controller", "agenttask")];
 /// How a reconcile ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reconciled {
-    /// Nothing more to do until something changes.
+    /// There is nothing to do until something changes.
     Success,
-    /// To be looked at again at a known time.
+    /// It runs again at a known time.
     RequeueAfter,
     /// Failed.
     Error,
@@ -54,7 +54,7 @@ pub enum Reconciled {
 impl Reconciled {
     const ALL: [Self; 3] = [Self::Success, Self::RequeueAfter, Self::Error];
 
-    /// controller-runtime's word.
+    /// The value that controller-runtime uses.
     fn label(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -99,7 +99,6 @@ pub enum Verb {
     Patch,
     /// PATCH of a task's status.
     PatchStatus,
-    /// PUT.
     /// DELETE.
     Delete,
 }
@@ -150,7 +149,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A set of its own, with everything at zero.
+    /// A new set of metrics, all at zero.
     pub fn new() -> Self {
         let mut registry = Registry::default();
         let all = All {
@@ -202,7 +201,7 @@ impl Metrics {
         }
     }
 
-    /// A reconcile begins; it ends when the answer is dropped.
+    /// A reconcile begins; it ends when the result is dropped.
     pub fn worker(&self) -> Worker {
         self.all.active_workers.inc();
         Worker(self.clone())
@@ -228,7 +227,7 @@ impl Metrics {
         self.all.pods_created.inc();
     }
 
-    /// A write ended: `ok`, or a [`RequestError`](crate::client::RequestError)'s reason.
+    /// A write ended with `ok` or the reason of a [`RequestError`](crate::client::RequestError).
     pub fn write(&self, verb: Verb, result: &'static str) {
         self.all
             .writes
@@ -236,7 +235,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Whether the newest configuration is refused.
+    /// Whether the newest configuration is invalid.
     pub fn config_refused(&self, refused: bool) {
         self.all.config_refused.set(i64::from(refused));
     }
@@ -262,7 +261,7 @@ impl Metrics {
         self.all.tasks_elsewhere.set(count);
     }
 
-    /// How many tasks are in each phase, as the cache has them.
+    /// How many tasks of the cache are in each phase.
     pub fn tasks(&self, in_phase: impl Fn(Phase) -> i64) {
         for phase in PHASES {
             self.all.tasks.get_or_create(&[("phase", phase.to_string())]).set(in_phase(phase));
@@ -280,46 +279,54 @@ impl All {
     fn register(&self, registry: &mut Registry) {
         registry.register(
             "controller_runtime_reconcile",
-            "Reconciles by how they ended",
+            "Number of reconciles by result",
             self.reconciles.clone(),
         );
         let ours =
             registry.sub_registry_with_labels(CONTROLLER.into_iter().map(|(k, v)| (k.into(), v.into())));
         ours.register(
             "controller_runtime_reconcile_time_seconds",
-            "How long reconciles take",
+            "Duration of reconciles",
             self.reconcile_seconds.clone(),
         );
         ours.register(
             "controller_runtime_reconcile_errors",
-            "Reconciles that failed",
+            "Number of reconciles that failed",
             self.reconcile_errors.clone(),
         );
         ours.register(
             "controller_runtime_active_workers",
-            "Reconciles under way",
+            "Number of reconciles in progress",
             self.active_workers.clone(),
         );
         ours.register(
             "controller_runtime_max_concurrent_reconciles",
-            "Most reconciles that may be under way",
+            "Maximum number of reconciles in progress",
             self.max_workers.clone(),
         );
-        registry.register("agentloop_iterations", "Iterations settled and charged", self.iterations.clone());
-        registry.register("agentloop_stops", "Loops stopped, by phase and reason", self.stops.clone());
-        registry.register("agentloop_pods_created", "Pods created", self.pods_created.clone());
-        registry.register("agentloop_writes", "Requests that write, by result", self.writes.clone());
+        registry.register(
+            "agentloop_iterations",
+            "Number of iterations that were settled and charged",
+            self.iterations.clone(),
+        );
+        registry.register(
+            "agentloop_stops",
+            "Number of loops that stopped, by phase and reason",
+            self.stops.clone(),
+        );
+        registry.register("agentloop_pods_created", "Number of pods created", self.pods_created.clone());
+        registry.register("agentloop_writes", "Number of write requests by result", self.writes.clone());
         registry.register(
             "agentloop_config_refused",
-            "1 while the newest configuration is refused",
+            "1 while the newest configuration is invalid",
             self.config_refused.clone(),
         );
         registry.register(
             "agentloop_panics",
-            "Panics that were caught: each is a fault in agentloop",
+            "Number of panics that were caught: each is a bug in agentloop",
             self.panics.clone(),
         );
-        registry.register("agentloop_leader", "1 while this process leads", self.leader.clone());
+        registry.register("agentloop_leader", "1 while this process is the leader", self.leader.clone());
         registry.register(
             "agentloop_namespace_unlisted",
             "1 while tasks or pods of this watched namespace cannot be listed",
@@ -327,24 +334,24 @@ impl All {
         );
         registry.register(
             "agentloop_tasks_of_other_releases",
-            "Tasks in watched namespaces that another release serves, and that are left alone",
+            "Number of tasks in watched namespaces that another release serves",
             self.tasks_elsewhere.clone(),
         );
         registry.register(
             "agentloop_tasks",
-            "Tasks in each phase, as this process's cache has them",
+            "Number of tasks in each phase, from this process's cache",
             self.tasks.clone(),
         );
         registry.register(
             "agentloop_build",
-            "The program's version",
+            "Version of the program",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         registry.register_collector(Box::new(process::ProcessCollector::default()));
     }
 }
 
-/// A reconcile under way; see [`Metrics::worker`].
+/// A reconcile in progress; see [`Metrics::worker`].
 #[derive(Debug)]
 #[must_use = "the reconcile ends when this is dropped"]
 pub struct Worker(Metrics);
@@ -360,7 +367,7 @@ mod tests {
     use super::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    /// A strict reader of what the encoder wrote: name and labels of every sample, its value.
+    /// Strictly parses the encoder's output: the name and labels of every sample, and its value.
     fn samples(text: &str) -> BTreeMap<String, f64> {
         let mut families = BTreeSet::new();
         let mut found = BTreeMap::new();
@@ -369,7 +376,7 @@ mod tests {
         for line in body.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {
                 let (name, type_) = rest.split_once(' ').expect("name and type");
-                assert!(families.insert(name.to_owned()), "{name} is described twice");
+                assert!(families.insert(name.to_owned()), "{name} has two descriptions");
                 kind.insert(name.to_owned(), type_.to_owned());
                 continue;
             }
@@ -399,19 +406,19 @@ mod tests {
             });
             assert!(family.is_some(), "{name} belongs to no family of its kind");
             let value = value.parse().expect("a number");
-            assert!(found.insert(series.to_owned(), value).is_none(), "{series} stands twice");
+            assert!(found.insert(series.to_owned(), value).is_none(), "{series} appears twice");
         }
         found
     }
 
-    fn told(metrics: &Metrics) -> BTreeMap<String, f64> {
+    fn encoded(metrics: &Metrics) -> BTreeMap<String, f64> {
         samples(&metrics.encode().unwrap())
     }
 
     #[test]
     fn the_text_is_valid_before_and_after_anything_happened() {
         let metrics = Metrics::new();
-        told(&metrics);
+        encoded(&metrics);
         metrics.reconciled(Reconciled::Error, Duration::from_millis(3));
         metrics.iteration(IterationOutcome::Exited);
         metrics.stop(Phase::CircuitOpen, StopReason::NoChange);
@@ -422,7 +429,7 @@ mod tests {
         metrics.leader(true);
         metrics.unlisted("team-a", true);
         metrics.tasks(|phase| i64::from(phase == Phase::Running) * 3);
-        let told = told(&metrics);
+        let samples = encoded(&metrics);
         for (series, value) in [
             (r#"controller_runtime_reconcile_total{controller="agenttask",result="error"}"#, 1.0),
             (r#"controller_runtime_reconcile_total{controller="agenttask",result="success"}"#, 0.0),
@@ -440,7 +447,7 @@ mod tests {
             (r#"agentloop_tasks{phase="Running"}"#, 3.0),
             (r#"agentloop_tasks{phase="Pending"}"#, 0.0),
         ] {
-            assert_eq!(told.get(series), Some(&value), "{series} in {told:#?}");
+            assert_eq!(samples.get(series), Some(&value), "{series} in {samples:#?}");
         }
     }
 
@@ -449,9 +456,9 @@ mod tests {
         let metrics = Metrics::new();
         let series = r#"controller_runtime_active_workers{controller="agenttask"}"#;
         let worker = metrics.worker();
-        assert_eq!(told(&metrics).get(series), Some(&1.0));
+        assert_eq!(encoded(&metrics).get(series), Some(&1.0));
         drop(worker);
-        assert_eq!(told(&metrics).get(series), Some(&0.0));
+        assert_eq!(encoded(&metrics).get(series), Some(&0.0));
     }
 
     #[test]
@@ -472,10 +479,10 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_process_tells_its_memory_and_files() {
-        let told = told(&Metrics::new());
+    fn the_process_reports_its_memory_and_files() {
+        let samples = encoded(&Metrics::new());
         for series in ["process_resident_memory_bytes", "process_open_fds", "process_start_time_seconds"] {
-            assert!(told.get(series).is_some_and(|value| *value > 0.0), "{series}");
+            assert!(samples.get(series).is_some_and(|value| *value > 0.0), "{series}");
         }
     }
 }

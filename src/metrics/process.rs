@@ -1,5 +1,9 @@
-//! The process's own numbers, under the names that every Prometheus client uses. Read at each scrape; what cannot be
-//! read (another system, a hidden `/proc`) is left out.
+//! Metrics of the process, with the names that all Prometheus clients use. They are read at each scrape; what cannot be
+//! read (another operating system, a hidden `/proc`) is left out.
+//!
+//! Why not a library: prometheus-client has no process collector. That of the crate prometheus 0.14 registers only with
+//! that crate's own registry, and metrics-process 2.4 reports to the facade of the crate metrics, which needs an exporter of
+//! its own. Both read `/proc` through procfs, for the four values that are read here.
 
 use std::fmt;
 use std::fs;
@@ -11,7 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// `/proc` counts CPU time in these, on every architecture that Kubernetes runs on (USER_HZ).
+/// The unit of CPU time in `/proc` (USER_HZ), the same on every architecture that Kubernetes supports.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug)]
@@ -20,7 +24,7 @@ pub(super) struct ProcessCollector {
 }
 
 impl Default for ProcessCollector {
-    /// This moment is the process's start, near enough.
+    /// The first call counts as the start of the process, which is precise enough.
     fn default() -> Self {
         static STARTED: OnceLock<f64> = OnceLock::new();
         let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
@@ -34,7 +38,7 @@ impl Collector for ProcessCollector {
             let counter = ConstCounter::new(seconds);
             counter.encode(encoder.encode_descriptor(
                 "process_cpu_seconds",
-                "CPU time used, user and system",
+                "Total user and system CPU time in seconds",
                 None,
                 EncodeMetric::metric_type(&counter),
             )?)?;
@@ -44,16 +48,20 @@ impl Collector for ProcessCollector {
             gauge.encode(encoder.encode_descriptor(name, help, None, EncodeMetric::metric_type(&gauge))?)
         };
         if let Some(bytes) = resident_bytes() {
-            gauge("process_resident_memory_bytes", "Resident memory", bytes)?;
+            gauge("process_resident_memory_bytes", "Resident memory size in bytes", bytes)?;
         }
         if let Some(files) = open_files() {
-            gauge("process_open_fds", "Open file descriptors", files)?;
+            gauge("process_open_fds", "Number of open file descriptors", files)?;
         }
-        gauge("process_start_time_seconds", "Start of the process since the epoch", self.started)
+        gauge(
+            "process_start_time_seconds",
+            "Start time of the process in seconds since the Unix epoch",
+            self.started,
+        )
     }
 }
 
-/// Fields 14 and 15 of `/proc/self/stat`, counted behind the name, which may hold anything.
+/// Fields 14 and 15 of `/proc/self/stat`, counted from the end of the name, which can contain anything.
 fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let (_, behind) = stat.rsplit_once(')')?;

@@ -1,4 +1,4 @@
-//! What can go wrong, and what cannot be let go.
+//! Why an uninstall fails, and what it leaves behind.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,30 +7,30 @@ use kube::core::ParseExpressionError;
 
 use crate::client::{ConnectError, RequestError};
 
-/// How many objects an error names; the number of all is told as well.
+/// How many objects an error names, besides the total number.
 const NAMED: usize = 10;
 
-/// Why not everything was let go.
+/// Why the uninstall is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No client.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// A request failed without which nothing can go on.
+    /// A request failed, and the uninstall cannot continue without it.
     #[error("{doing}: {source}")]
     Request {
-        /// What was to be done, with the object's name.
+        /// What it was for, with the object's name.
         doing: String,
-        /// What came of it.
+        /// Why it failed.
         source: RequestError,
     },
     /// The Deployment's selector cannot be used.
-    #[error("the selector of Deployment {0} cannot be read: {1}")]
+    #[error("cannot use the selector of Deployment {0}: {1}")]
     Selector(String, ParseExpressionError),
-    /// The operator does not go away.
+    /// The operator does not stop.
     #[error(
-        "the operator still works after {} s: {pods} ({deployment} is scaled to zero). \
-         Where its node is lost, delete the pod with --force once the machine is known to be off, then repeat",
+        "the operator is still running after {} s: {pods} ({deployment} is scaled to zero). \
+         If the node is lost, make sure that the machine is off, delete the pod with --force, then try again",
         after.as_secs()
     )]
     StillThere {
@@ -41,18 +41,18 @@ pub enum Error {
         /// How long they were waited for.
         after: Duration,
     },
-    /// Somebody else holds the Lease.
-    #[error("lease {lease} is still held by {holder} after {} s: stop that operator, then repeat", after.as_secs())]
+    /// Another operator holds the Lease.
+    #[error("lease {lease} is still held by {holder} after {} s: stop that operator, then try again", after.as_secs())]
     LeaseHeld {
         /// The Lease.
         lease: String,
-        /// Who holds it.
+        /// Its holder.
         holder: String,
         /// How long it was waited for.
         after: Duration,
     },
-    /// Some objects could not be let go.
-    #[error("{count} object(s) still wait for the operator; fix this and repeat:{list}")]
+    /// Some objects still depend on the operator.
+    #[error("{count} object(s) still wait for the operator; fix this, then try again:{list}")]
     Incomplete {
         /// How many.
         count: usize,
@@ -61,12 +61,12 @@ pub enum Error {
     },
 }
 
-/// What could not be listed. In a namespace that is gone our rights are gone too, and that is answered in the
-/// same words as rights that somebody took away: so the cure for each is told.
+/// A list that failed. In a namespace that is gone, our permissions are gone too, and the server's answer is the same as
+/// for permissions that were removed. So the message says what to do in either case.
 pub(super) fn unlisted(what: &str, namespace: Option<&str>, source: RequestError) -> Error {
     let doing = match namespace {
         Some(name) if source.reason() == "forbidden" => format!(
-            "listing the {what} in namespace {name} (if it is gone, take it out of watch.namespaces by helm upgrade, \
+            "listing the {what} in namespace {name} (if it is gone, remove it from watch.namespaces with helm upgrade, \
              or uninstall with --no-hooks)"
         ),
         Some(name) => format!("listing the {what} in namespace {name}"),
@@ -75,7 +75,7 @@ pub(super) fn unlisted(what: &str, namespace: Option<&str>, source: RequestError
     Error::Request { doing, source }
 }
 
-/// What could not be let go.
+/// The objects that still depend on the operator.
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
     count: usize,
@@ -86,7 +86,7 @@ impl Troubles {
     pub(super) fn add(&mut self, line: &str) {
         self.count += 1;
         if self.count <= NAMED {
-            // A String takes everything.
+            // Writing to a String cannot fail.
             let _ = write!(self.list, "\n  {line}");
         }
     }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_troubles_are_counted_and_some_named() {
+    fn many_troubles_are_counted_and_the_first_are_named() {
         let mut troubles = Troubles::default();
         for n in 0..12 {
             troubles.add(&format!("pod {n}"));

@@ -1,16 +1,16 @@
 //! The uninstall hook: after it, nothing in the cluster waits for an operator that will not come back.
 //!
-//! The order is the protocol's, and each step rests on the one before:
-//! 1. the Deployment is scaled to zero, and its pods are gone: nobody claims, nobody starts a pod;
-//! 2. the Lease is taken, so that an operator which somebody scales up again meanwhile stands by;
+//! The order is part of the protocol, and each step depends on the one before:
+//! 1. the Deployment is scaled to zero, and its pods are gone: no operator starts an iteration or a pod;
+//! 2. the Lease is taken, so that an operator that is scaled up again in the meantime stands by;
 //! 3. every active iteration is marked as orphaned, so that a later installation never runs it again, and our name is
 //!    removed from the tasks, so that any later installation serves them;
-//! 4. only then our finalizer is removed from the pods. A pod whose task could not be marked keeps it.
+//! 4. only then is our finalizer removed from the pods. A pod whose task could not be marked keeps it.
 //!
 //! Tasks that another release serves are left alone, and so are their pods. The rules of steps 3 and 4 are
 //! `agentloop_core::sync`'s; `sync.rs` drives them.
 //!
-//! Running pods are left to run. Everything may be repeated.
+//! Running pods are left running. The hook can be run again at any time.
 
 mod error;
 mod finalizers;
@@ -27,8 +27,7 @@ use kube::api::ListParams;
 use tokio::time::Instant;
 use tracing::warn;
 
-pub use error::Error;
-
+pub use self::error::Error;
 use crate::app::own_namespace;
 use crate::cli::UninstallArgs;
 use crate::client::Clients;
@@ -36,9 +35,9 @@ use crate::metrics::Metrics;
 use crate::namespaces::Namespaces;
 use crate::write::Writer;
 
-/// Between two looks at something that is waited for.
-const LOOK: Duration = Duration::from_millis(500);
-/// Objects in one answer.
+/// The time between two checks of something that the hook waits for.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Objects in one page.
 const PAGE: u32 = 250;
 
 /// Runs the hook, and prints what it did.
@@ -59,7 +58,7 @@ pub async fn run(args: UninstallArgs) -> Result<(), Error> {
         deadline: Instant::now() + args.timeout,
     };
     hook.run(&mut |line| {
-        // Nobody may be listening any more; the work is done all the same.
+        // Standard output may be closed; the work must still be done.
         let _ = writeln!(std::io::stdout(), "{line}");
     })
     .await
@@ -81,8 +80,8 @@ pub struct Hook {
     pub serving: Serving,
     /// The namespaces that were served.
     pub namespaces: Namespaces,
-    /// Nothing is done unless Helm installed the Deployment as this release. The Job before an uninstall is rendered
-    /// with everything else, and whoever applies it like everything else does not mean to uninstall.
+    /// The hook does nothing unless Helm installed the Deployment as this release. The Job is rendered together with all
+    /// other objects, and a user who applies them all does not want to uninstall.
     pub helm_release: Option<String>,
     /// How long all of it may take.
     pub timeout: Duration,
@@ -91,20 +90,20 @@ pub struct Hook {
 }
 
 impl Hook {
-    /// Lets go of everything; each thing done is told as one line.
-    pub async fn run(&self, tell: &mut (dyn FnMut(String) + Send)) -> Result<(), Error> {
+    /// Runs all steps, and reports each as one line.
+    pub async fn run(&self, report: &mut (dyn FnMut(String) + Send)) -> Result<(), Error> {
         if let Some(release) = &self.helm_release
             && !self.is_helms(release).await?
         {
-            tell(self.applied_by_hand(release));
+            report(self.applied_by_hand(release));
             return Ok(());
         }
-        self.stop_operator(tell).await?;
+        self.stop_operator(report).await?;
         let election = self.take_lease().await?;
-        let done = self.mark_and_remove_finalizers(tell).await;
-        // Nothing is left behind, and an operator that waits may go on. It expires in any case.
+        let done = self.mark_and_remove_finalizers(report).await;
+        // So that nothing is left behind, and an operator that waits can continue. The Lease expires in any case.
         if let Err(error) = election.delete().await {
-            warn!(lease = self.lease, %error, "the lease is not deleted; it expires by itself");
+            warn!(lease = self.lease, %error, "cannot delete the lease; it will expire");
         }
         done
     }

@@ -1,4 +1,4 @@
-//! Before all and steps 1 and 2: this is an uninstall, no operator works, and none will.
+//! Before the steps: is this an uninstall? Steps 1 and 2: stop the operator, and keep others from starting.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
@@ -9,21 +9,21 @@ use serde_json::json;
 use tokio::time::{self, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Hook, LOOK, named};
+use super::{Error, Hook, POLL_INTERVAL, named};
 use crate::client::{READ_TIMEOUT, patch_params, with_timeout};
 use crate::lease::Election;
 use crate::lease::decide::Timings;
 use crate::metrics::Verb;
 
-/// What Helm puts on all that it installs: the release's name, and its namespace.
+/// The annotations that Helm puts on everything that it installs: the release's name and namespace.
 const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 const HELM_NAMESPACE: &str = "meta.helm.sh/release-namespace";
 
 impl Hook {
-    // === before all: is this an uninstall? ===
+    // === before the steps: is this an uninstall? ===
 
-    /// Whether Helm installed the Deployment as this release: Helm marks what it installs, and templates do not hold
-    /// these marks. One that is not there contradicts nothing.
+    /// Whether Helm installed the Deployment as this release: Helm annotates what it installs, and rendered templates do not
+    /// have these annotations. True if there is no Deployment.
     pub(super) async fn is_helms(&self, release: &str) -> Result<bool, Error> {
         let api: Api<Deployment> = Api::namespaced(self.clients.read.clone(), &self.namespace);
         let read = with_timeout(READ_TIMEOUT, api.get_opt(&self.deployment)).await;
@@ -39,23 +39,23 @@ impl Hook {
     pub(super) fn applied_by_hand(&self, release: &str) -> String {
         let Self { namespace, deployment, .. } = self;
         format!(
-            "Nothing is done: Deployment {namespace}/{deployment} does not bear Helm's mark of the release {release} \
-             ({HELM_RELEASE}), so this Job was applied with everything else, and is no uninstall. Delete this Job. To \
-             uninstall, run it on purpose: helm template {release} CHART --namespace {namespace} --set uninstallJob=always \
+            "Nothing to do: Deployment {namespace}/{deployment} does not have the annotations of the Helm release {release} \
+             ({HELM_RELEASE}), so this Job was applied together with all other objects, and this is not an uninstall. \
+             Delete this Job. To uninstall, create it on purpose: helm template {release} CHART --namespace {namespace} --set uninstallJob=always \
              --show-only templates/release-rbac.yaml --show-only templates/release-job.yaml | kubectl create -f -"
         )
     }
 
-    // === step 1: nobody works ===
+    // === step 1: stop the operator ===
 
-    pub(super) async fn stop_operator(&self, tell: &mut (dyn FnMut(String) + Send)) -> Result<(), Error> {
+    pub(super) async fn stop_operator(&self, report: &mut (dyn FnMut(String) + Send)) -> Result<(), Error> {
         let named = format!("Deployment {}/{}", self.namespace, self.deployment);
         let api: Api<Deployment> = Api::namespaced(self.writer.client().clone(), &self.namespace);
         let zero = Patch::Merge(json!({ "spec": { "replicas": 0 } }));
         match self.writer.send(Verb::Patch, api.patch_scale(&self.deployment, &patch_params(), &zero)).await {
-            Ok(_) => tell(format!("{named} is scaled to zero.")),
+            Ok(_) => report(format!("{named} is scaled to zero.")),
             Err(error) if error.is_not_found() => {
-                tell(format!("{named} is not there: no operator to stop."));
+                report(format!("{named} does not exist: there is no operator to stop."));
                 return Ok(());
             }
             Err(source) => return Err(Error::Request { doing: format!("scaling {named} to zero"), source }),
@@ -66,12 +66,12 @@ impl Hook {
             if Instant::now() >= self.deadline {
                 return Err(Error::StillThere { deployment: named, pods: left, after: self.timeout });
             }
-            time::sleep(LOOK).await;
+            time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// What is left of the operator, or nothing. The hook's own pod may bear the same labels; only pods that a
-    /// ReplicaSet made are the Deployment's.
+    /// What is left of the operator, if anything. The hook's own pod may have the same labels, but only pods of a ReplicaSet
+    /// belong to the Deployment.
     async fn operator_pods(&self, named: &str) -> Result<Option<String>, Error> {
         let fail =
             |source| Error::Request { doing: format!("waiting for the pods of {named} to end"), source };
@@ -96,12 +96,12 @@ impl Hook {
         })
     }
 
-    // === step 2: nobody will ===
+    // === step 2: keep other operators from starting ===
 
-    /// Takes the Lease for as long as the hook may run, so that it needs no renewal.
+    /// Takes the Lease for as long as the hook can run, so that it need not be renewed.
     pub(super) async fn take_lease(&self) -> Result<Election, Error> {
         let timings = Timings { duration: self.timeout, ..Timings::default() };
-        // The same for every run: one that was cut short does not keep the next one waiting.
+        // The same for every run: after a run that was interrupted, the next one need not wait.
         let identity = format!("release-of-{}", self.deployment);
         let mut election =
             Election::new(self.writer.client().clone(), &self.namespace, &self.lease, &identity, timings);
@@ -120,14 +120,14 @@ impl Hook {
             lease: format!("{}/{}", self.namespace, self.lease),
             holder: Some(election.holder())
                 .filter(|holder| !holder.is_empty())
-                .unwrap_or("nobody known")
+                .unwrap_or("an unknown holder")
                 .to_owned(),
             after: self.timeout,
         })
     }
 }
 
-/// Whether this is a pod of the Deployment that may still run.
+/// Whether this is a pod of the Deployment that may still be running.
 fn works(pod: &Pod) -> bool {
     let of_replica_set = pod.owner_references().iter().any(|owner| owner.kind == "ReplicaSet");
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());

@@ -12,10 +12,10 @@ use serde_json::Value;
 use tokio::time::{self, Instant};
 
 use super::error::Troubles;
-use super::{Error, Hook, LOOK};
+use super::{Error, Hook, POLL_INTERVAL};
 use crate::client::RequestError;
 
-/// One version of a task, as far as an uninstall reads it.
+/// One version of a task, with the fields that an uninstall uses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct RawTask {
     pub(super) namespace: String,
@@ -34,7 +34,7 @@ pub(super) struct HeldPod {
     pub(super) task_uid: String,
 }
 
-/// Names the objects of the cluster.
+/// The machine's handles for the objects of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Objects;
 
@@ -63,7 +63,7 @@ impl UninstallEnvironment<Objects> for Hook {
     }
 }
 
-/// What is reported of the work.
+/// What has been done so far.
 #[derive(Default)]
 struct Progress {
     /// Tasks whose active iteration was reported.
@@ -79,22 +79,22 @@ struct Progress {
 impl Hook {
     pub(super) async fn mark_and_remove_finalizers(
         &self,
-        tell: &mut (dyn FnMut(String) + Send),
+        report: &mut (dyn FnMut(String) + Send),
     ) -> Result<(), Error> {
         let mut sync = UninstallSync::<Objects>::default();
         let mut progress = Progress::default();
         let mut request = sync.first();
         let outcome = loop {
-            let response = self.perform(request, &mut progress, tell).await?;
+            let response = self.perform(request, &mut progress, report).await?;
             match sync.next(self, response) {
                 UninstallStep::Request(next) => request = next,
                 UninstallStep::Finished(outcome) => break outcome,
             }
         };
         for (release, count) in &progress.other_releases {
-            tell(format!("{count} AgentTask(s) that the release {release} serves are left alone."));
+            report(format!("{count} AgentTask(s) that the release {release} serves are left alone."));
         }
-        tell(format!("{} pod(s) without our finalizer now in {}.", progress.removed, self.namespaces));
+        report(format!("{} pod(s) without our finalizer now in {}.", progress.removed, self.namespaces));
         progress.into_result(&outcome)
     }
 
@@ -103,7 +103,7 @@ impl Hook {
         &self,
         request: UninstallRequest<Objects>,
         progress: &mut Progress,
-        tell: &mut (dyn FnMut(String) + Send),
+        report: &mut (dyn FnMut(String) + Send),
     ) -> Result<UninstallResponse<Objects>, Error> {
         Ok(match request {
             UninstallRequest::ListPods => UninstallResponse::Pods(self.pods_with_finalizer().await?),
@@ -112,12 +112,12 @@ impl Hook {
                 progress.other_releases = self.served_by_others(&tasks);
                 // An earlier run marked these.
                 let is_marked = |task: &&Arc<RawTask>| self.mark(task) == Mark::AsItIs;
-                tasks.iter().filter(is_marked).for_each(|task| progress.report(task, tell));
+                tasks.iter().filter(is_marked).for_each(|task| progress.report(task, report));
                 UninstallResponse::Tasks(tasks)
             }
             UninstallRequest::WriteStatus { task, status } => match self.write_status(&task, &status).await {
                 Ok(()) => {
-                    progress.report(&task, tell);
+                    progress.report(&task, report);
                     UninstallResponse::Done
                 }
                 Err(error) => progress.failed(&task.uid, error),
@@ -136,7 +136,7 @@ impl Hook {
                 }
             }
             UninstallRequest::Pause => {
-                time::sleep(LOOK).await;
+                time::sleep(POLL_INTERVAL).await;
                 UninstallResponse::Done
             }
         })
@@ -145,11 +145,11 @@ impl Hook {
 
 impl Progress {
     /// Reports the iteration that is left behind, once.
-    fn report(&mut self, task: &RawTask, tell: &mut (dyn FnMut(String) + Send)) {
+    fn report(&mut self, task: &RawTask, report: &mut (dyn FnMut(String) + Send)) {
         if let Some(active) = &task.served.active
             && self.reported.insert(task.uid.clone())
         {
-            tell(task.in_flight(active));
+            report(task.in_flight(active));
         }
     }
 

@@ -94,10 +94,11 @@ async fn a_status_is_written_only_over_the_version_that_was_read() {
 async fn errors_are_distinguished() {
     let ns = TestNamespace::with_tasks().await;
     let pod = ns.pod(json!({ "name": "p" }), &[]).await;
-    let mut again = pod.clone();
-    again.metadata.resource_version = None;
-    again.metadata.uid = None;
-    let exists = ns.writer.create(&ns.name, &again).await.expect_err("the name is taken");
+    let mut same_name = pod.clone();
+    same_name.metadata.resource_version = None;
+    same_name.metadata.uid = None;
+    let same_name = serde_json::to_value(&same_name).expect("a pod is JSON");
+    let exists = ns.writer.create_raw::<Pod>(&ns.name, &same_name).await.expect_err("the name is taken");
     assert!(exists.already_exists(), "{exists}");
     let missing = ns.writer.delete_pod(&ns.name, "no-such-pod", OTHER_UID).await.expect_err("no such pod");
     assert!(missing.is_not_found(), "{missing}");

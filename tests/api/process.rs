@@ -241,11 +241,11 @@ async fn one_that_cannot_see_who_leads_says_so_and_is_not_ready() {
     follower.ready("standing by: another operator leads").await;
     assert!(follower.get("/readyz").starts_with("HTTP/1.1 200"));
     relay.cut();
-    follower.ready("the lease can be neither read nor taken").await;
+    follower.ready("cannot read or take the lease").await;
     assert!(follower.get("/readyz").starts_with("HTTP/1.1 503"));
     // There is no leader, and nothing is known at the start: it must not report a leader.
     let blind = OperatorProcess::with_kubeconfig(&ns, &path);
-    blind.ready("the lease can be neither read nor taken").await;
+    blind.ready("cannot read or take the lease").await;
     assert!(blind.get("/livez").starts_with("HTTP/1.1 200"), "a restart would help nothing");
     std::fs::remove_file(path).expect("removed");
     ns.end().await;
@@ -270,5 +270,5 @@ fn a_broken_kubeconfig_is_reported_and_nothing_else_is_tried() {
     ]));
     assert_eq!(failed.status.code(), Some(1));
     let words = String::from_utf8_lossy(&failed.stderr).into_owned();
-    assert!(words.contains("KUBECONFIG=/nowhere/config cannot be used"), "{words}");
+    assert!(words.contains("cannot use KUBECONFIG=/nowhere/config"), "{words}");
 }

@@ -195,7 +195,7 @@ async fn a_job_that_was_applied_with_everything_else_does_nothing() {
             ns.api::<Deployment>().patch(OPERATOR, &PatchParams::default(), &patch).await.expect("marked");
         }
         let lines = as_helms().await;
-        assert!(lines.len() == 1 && lines[0].starts_with("Nothing is done"), "{lines:#?}");
+        assert!(lines.len() == 1 && lines[0].starts_with("Nothing to do"), "{lines:#?}");
         assert!(lines[0].contains("--set uninstallJob=always"), "{lines:#?}");
         assert_eq!(replicas().await, Some(1));
         assert_eq!(orphaned(&ns, "busy").await, Some(false));
