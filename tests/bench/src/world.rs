@@ -53,7 +53,12 @@ impl World {
         let crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
         let path = format!("{crds}/{}?fieldManager=bench&force=true", json::name(&crd));
         self.server.must(Method::PATCH, &path, Some((Format::Apply, &crd))).await?;
-        self.exists("/apis/agentloop.dev/v1alpha1/agenttasks?limit=1").await?;
+        let all = "/apis/agentloop.dev/v1alpha1/agenttasks?limit=1";
+        self.exists(all).await?;
+        let left = self.server.get(all).await?.unwrap_or_default();
+        if !json::list(&left, "/items").is_empty() {
+            bail!("the cluster has tasks already, which would be measured too: use a new one");
+        }
         self.create("/api/v1/nodes", &json!({ "metadata": { "name": NODE } })).await?;
         self.namespace(OPERATOR_NAMESPACE).await?;
         self.configure("1").await

@@ -146,9 +146,10 @@ impl State {
         }
     }
 
-    /// The time since a loop's pod ended, for each loop whose next pod may not start yet.
-    pub fn waiting_since(&self) -> impl Iterator<Item = (&str, Instant)> {
-        self.loops.iter().filter_map(|(name, one)| Some((name.as_str(), one.last_end?)))
+    /// Loops whose last pod has ended, and whose next one may not start yet. Their names begin with `prefix`.
+    pub fn waiting(&self, prefix: &str) -> usize {
+        let of_prefix = self.loops.iter().filter(|(name, _)| name.starts_with(prefix));
+        of_prefix.filter(|(_, one)| one.last_end.is_some()).count()
     }
 
     /// Pods whose agents run.

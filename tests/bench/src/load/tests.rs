@@ -79,15 +79,11 @@ async fn answer(mut stream: TcpStream, asked: Arc<Mutex<Vec<(String, Value)>>>, 
         tokio::time::sleep(Duration::from_mins(1)).await;
         return;
     }
-    let text = match request.contains("/pods?limit") {
-        true => json!({ "metadata": { "resourceVersion": "1" }, "items": pods }).to_string(),
-        false => {
-            asked
-                .lock()
-                .expect("not poisoned")
-                .push((request, serde_json::from_str(&body).unwrap_or_default()));
-            "{}".to_owned()
-        }
+    let text = if request.contains("/pods?limit") {
+        json!({ "metadata": { "resourceVersion": "1" }, "items": pods }).to_string()
+    } else {
+        asked.lock().expect("not poisoned").push((request, serde_json::from_str(&body).unwrap_or_default()));
+        "{}".to_owned()
     };
     let answer =
         format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{text}", text.len());
@@ -137,5 +133,5 @@ async fn an_agent_that_waits_ends_when_it_is_released() {
     assert_eq!(kubelet.state(|state| state.ended), 0);
     kubelet.state(|state| state.release("loop"));
     kubelet.until(SECOND, "it has ended", |state| (state.ended == 1).then_some(())).await.expect("an end");
-    assert_eq!(kubelet.state(|state| state.waiting_since().count()), 1, "the loop's next pod is awaited");
+    assert_eq!(kubelet.state(|state| state.waiting("lo")), 1, "the loop's next pod is awaited");
 }

@@ -122,7 +122,8 @@ impl Cost {
     /// The number of requests that pass a test.
     pub fn count(&self, is_meant: impl Fn(&str, &str, &str) -> bool) -> f64 {
         let meant = self.requests.iter().filter(|((verb, resource, code), _)| is_meant(verb, resource, code));
-        meant.map(|(_, count)| count).sum()
+        // Not sum(), which is -0.0 if there is none.
+        meant.fold(0.0, |all, (_, count)| all + count)
     }
 
     /// The number of requests that write.

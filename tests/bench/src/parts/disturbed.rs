@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::scale::{ARM, Scale, is_idle};
+use super::scale::{ARM, IDLE, Scale, is_idle};
 use crate::arms::agentloop::Operator;
 use crate::load::state::{State, milliseconds};
 use crate::measure::exposition::sum;
@@ -35,7 +35,8 @@ const METRICS_POLL: Duration = Duration::from_millis(100);
 pub(super) async fn run(run: &mut Run, scale: Scale) -> Result<Scale> {
     changed_configuration(run, &scale).await?;
     let scale = restart(run, scale, 0, RESTART).await?;
-    let ended = run.size.ended_meanwhile;
+    // One in ten tasks has another name.
+    let ended = run.size.ended_meanwhile.min(scale.tasks * 9 / 10);
     let scale = restart(run, scale, ended, MEANWHILE).await?;
     let scale = if run.size.leader_loss { leader_loss(run, scale).await? } else { scale };
     relist(run, &scale).await?;
@@ -62,7 +63,7 @@ async fn restart(run: &mut Run, scale: Scale, ended: usize, load: &str) -> Resul
     operator.stop().await?;
     let before = kubelet.state(|state| state.ended);
     for number in (1..).filter(|number| number % 10 != 0).take(ended) {
-        kubelet.state(|state| state.release(&format!("idle-{number}")));
+        kubelet.state(|state| state.release(&format!("{IDLE}{number}")));
     }
     kubelet
         .until(LIMIT, "the agents have ended", |state| (state.ended >= before + ended).then_some(()))
@@ -77,7 +78,7 @@ async fn restart(run: &mut Run, scale: Scale, ended: usize, load: &str) -> Resul
     let followed = async {
         let mut at = Vec::new();
         while at.len() < ended {
-            let waiting = kubelet.state(|state| state.waiting_since().count());
+            let waiting = kubelet.state(|state| state.waiting(IDLE));
             at.resize(ended.saturating_sub(waiting), milliseconds(since.elapsed()));
             tokio::time::sleep(POLL).await;
         }
@@ -126,7 +127,7 @@ async fn leader_loss(run: &mut Run, scale: Scale) -> Result<Scale> {
     let since = Instant::now();
     operator.kill().await?;
     let started = kubelet.state(|state| state.started);
-    kubelet.state(|state| state.release("idle-1"));
+    kubelet.state(|state| state.release(&format!("{IDLE}1")));
     kubelet.until(LIMIT, "the pod is followed", |state| (state.started > started).then_some(())).await?;
     let taken = milliseconds(since.elapsed());
     run.say(&format!("{LEADER_LOSS}: the next action after {taken:.0} ms"));

@@ -11,6 +11,8 @@ use crate::api::{self, Content};
 use crate::arms::agentloop::Operator;
 use crate::arms::task;
 use crate::load::kubelet::{Agent, Kubelet};
+use crate::load::state::State;
+use crate::measure::exposition::samples;
 use crate::measure::process::Process;
 use crate::parts::{Run, Window, disturbed};
 use crate::records::Label;
@@ -23,6 +25,10 @@ pub const EMPTY: &str = "no task";
 /// See [`EMPTY`].
 pub const DELETED: &str = "after the deletion";
 
+/// How the names of idle tasks without a history begin.
+pub(super) const IDLE: &str = "idle-";
+/// How the names of the others begin.
+const KEPT: &str = "kept-";
 /// Pods that a task keeps by default.
 const RETAINED: usize = 10;
 /// One of so many tasks has its retained pods.
@@ -67,11 +73,7 @@ pub async fn run(run: &mut Run) -> Result<()> {
 /// Idle agents never end by themselves. One in ten tasks has iterations behind it, and so retained pods. The loops beside
 /// them have agents that take no time.
 fn script(name: &str, number: usize) -> Agent {
-    let is_held = match name.split('-').next() {
-        Some("idle") => true,
-        Some("kept") => number > RETAINED,
-        _ => false,
-    };
+    let is_held = name.starts_with(IDLE) || (name.starts_with(KEPT) && number > RETAINED);
     if is_held { Agent::UntilReleased } else { Agent::Lasts(Duration::ZERO) }
 }
 
@@ -111,8 +113,8 @@ impl Scale {
         let all = all.as_str();
         let create = |number: usize| async move {
             let (name, iterations) = match number % WITH_HISTORY {
-                0 => (format!("kept-{number}"), RETAINED + 2),
-                _ => (format!("idle-{number}"), RETAINED),
+                0 => (format!("{KEPT}{number}"), RETAINED + 2),
+                _ => (format!("{IDLE}{number}"), RETAINED),
             };
             let body = task(&name, iterations, RETAINED);
             api::must(server, Method::POST, all, Content::Object(&body)).await
@@ -124,7 +126,7 @@ impl Scale {
             .await?;
         let with_history = (self.tasks..count).filter(|number| number % WITH_HISTORY == 0).count();
         let iterations = with_history * RETAINED;
-        let done = |state: &mut crate::load::state::State| {
+        let done = |state: &mut State| {
             (state.started == started + new + iterations && state.running() >= count).then_some(())
         };
         self.kubelet.until(LIMIT, "all idle tasks have running pods", done).await?;
@@ -146,7 +148,8 @@ impl Scale {
     async fn beside(&mut self, run: &mut Run) -> Result<()> {
         let (loops, iterations) = run.size.beside;
         let label = Label::new("scale", &beside(self.tasks), ARM, 1);
-        self.kubelet.state(crate::load::state::State::take_gaps);
+        self.kubelet.state(State::take_gaps);
+        let pods = self.kubelet.state(|state| state.pods());
         let window = Window::begin(&run.world, Some(self.operator.process())).await?;
         let before = self.kubelet.state(|state| state.ended);
         for number in 0..loops {
@@ -155,21 +158,22 @@ impl Scale {
             api::must(&run.world.server, Method::POST, &path, Content::Object(&body)).await?;
         }
         let all = loops * iterations;
-        let done = |state: &mut crate::load::state::State| {
-            (state.ended >= before + all).then(|| state.last_end()).flatten()
-        };
+        let done = |state: &mut State| (state.ended >= before + all).then(|| state.last_end()).flatten();
         let last_end = self.kubelet.until(LIMIT, "all loops beside have ended", done).await?;
         let seconds = last_end.duration_since(window.since).as_secs_f64();
         self.kubelet.at_rest().await;
         let mut cost = window.end(&run.world).await?;
         cost.seconds = seconds;
         run.sink.push(label.record("iterations", vec![as_f64(all)]))?;
-        run.sink.push(label.record("gap_ms", self.kubelet.state(crate::load::state::State::take_gaps)))?;
+        run.sink.push(label.record("gap_ms", self.kubelet.state(State::take_gaps)))?;
         cost.record(&label, &mut run.sink)?;
         for number in 0..loops {
             let path = tasks(&self.namespace, &format!("beside-{}-{number}", self.tasks));
             run.world.server.delete(&path, "", None).await?;
         }
+        // The garbage collector would be taken for the operator later.
+        let gone = |state: &mut State| (state.pods() <= pods).then_some(());
+        self.kubelet.until(LIMIT, "the pods of deleted tasks are gone", gone).await?;
         self.kubelet.at_rest().await;
         is_idle(self.operator.process()).await
     }
@@ -179,10 +183,16 @@ impl Scale {
         let label = Label::new("scale", DELETED, ARM, 1);
         let pods = self.kubelet.state(|state| state.pods());
         let window = Window::begin(&run.world, Some(self.operator.process())).await?;
+        let before = self.operator.metrics().await?;
         run.world.delete_all(&tasks(&self.namespace, "")).await?;
         run.world.is_empty(&self.namespace).await?;
         is_idle(self.operator.process()).await?;
         let cost = window.end(&run.world).await?;
+        // The garbage collector deletes pods too, so only the operator's own counters tell whose writes these were.
+        let after = self.operator.metrics().await?;
+        let own = |is_meant: fn(&str, &str) -> bool| written(&after, is_meant) - written(&before, is_meant);
+        run.sink.push(label.record("own_deletes", vec![own(|verb, _| verb == "delete")]))?;
+        run.sink.push(label.record("own_writes_in_vain", vec![own(|_, result| result != "ok")]))?;
         run.sink.push(label.record("deleted_pods", vec![as_f64(pods)]))?;
         cost.record(&label, &mut run.sink)?;
         let scale = Self { tasks: 0, ..self };
@@ -193,6 +203,12 @@ impl Scale {
         run.sink.push(label.record("complaints", vec![as_f64(complaints)]))?;
         scale.operator.stop().await
     }
+}
+
+/// The operator's writes of some verbs with some results, by its own metrics.
+fn written(metrics: &str, is_meant: fn(&str, &str) -> bool) -> f64 {
+    let all = samples(metrics, "agentloop_writes_total");
+    all.filter(|one| is_meant(one.label("verb"), one.label("result"))).fold(0.0, |sum, one| sum + one.value)
 }
 
 /// The name of the loops beside a step in the results.
