@@ -161,7 +161,10 @@ impl Progress {
 
     fn into_result(self, outcome: &UninstallOutcome<Objects>) -> Result<(), Error> {
         let UninstallOutcome::Incomplete { tasks, pods } = outcome else { return Ok(()) };
-        let why = |uid| self.errors.get(uid).map(RequestError::to_string).unwrap_or_default();
+        let why = |uid| {
+            let error = self.errors.get(uid).map(RequestError::to_string);
+            error.unwrap_or_else(|| "an operator that still works adds it again".to_owned())
+        };
         let mut troubles = Troubles::default();
         for task in tasks {
             let RawTask { namespace, name, uid, .. } = &**task;

@@ -219,6 +219,18 @@ fn nothing_is_tried_again_once_the_time_is_over() {
 }
 
 #[test]
+fn pods_that_get_the_finalizer_again_and_again_end_the_uninstall_once_the_time_is_over() {
+    let mut run = Run::new();
+    for _ in 0..3 {
+        run.lists(&[(1, 1)], &[]);
+        run.answers(UninstallRequest::RemoveFinalizer((1, 1)), DONE);
+    }
+    run.world.is_late.set(true);
+    run.answers(UninstallRequest::ListPods, UninstallResponse::Pods(vec![(1, 1)]));
+    run.ends(UninstallOutcome::Incomplete { tasks: Vec::new(), pods: vec![(1, 1)] });
+}
+
+#[test]
 fn a_list_that_fails_ends_the_uninstall() {
     let mut run = Run::new();
     run.answers(UninstallRequest::ListPods, UninstallResponse::Pods(vec![(1, 1)]));

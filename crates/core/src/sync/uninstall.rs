@@ -290,6 +290,11 @@ impl<H: UninstallHandles> UninstallSync<H> {
             if pods.is_empty() {
                 return self.finish();
             }
+            // Someone keeps creating them, or adds the finalizer again.
+            if environment.is_late() {
+                self.failed_pods = pods;
+                return self.finish();
+            }
         }
         self.pods = pods.into();
         self.ask(Stage::Tasks, UninstallRequest::ListTasks)
