@@ -17,6 +17,7 @@ pub enum Invariant {
     S9,
     S10,
     S11,
+    S12,
     L1,
     L2,
     L3,
@@ -24,7 +25,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// Every invariant, in the order of docs/protocol.md.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::S1,
         Self::S2,
         Self::S3,
@@ -36,6 +37,7 @@ impl Invariant {
         Self::S9,
         Self::S10,
         Self::S11,
+        Self::S12,
         Self::L1,
         Self::L2,
         Self::L3,
@@ -55,6 +57,7 @@ impl Invariant {
             Self::S9 => "S9",
             Self::S10 => "S10",
             Self::S11 => "S11",
+            Self::S12 => "S12",
             Self::L1 => "L1",
             Self::L2 => "L2",
             Self::L3 => "L3",
@@ -75,6 +78,7 @@ impl Invariant {
             Self::S9 => "no iteration has more free attempts than `freeAttempts` allows",
             Self::S10 => "a task succeeds only by a report on the goal and completion in force",
             Self::S11 => "a release never writes to a task that another release serves",
+            Self::S12 => "a successful uninstall leaves no pod with our finalizer and no task with its name",
             Self::L1 => "after the last fault a task reaches the end that it would have reached without any",
             Self::L2 => "then the operator writes nothing more",
             Self::L3 => "what the API server keeps refusing is sent ever more rarely",
