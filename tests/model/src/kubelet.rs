@@ -1,69 +1,71 @@
-//! Scheduler, kubelets, nodes: what becomes of a pod.
+//! Scheduler, kubelets and nodes: what happens to a pod.
 
+use std::sync::Arc;
+
+use crate::api::{AgentProgress, AgentRun, Deletion, ModelPod, ModelPods, PodEnd, PodExecution, PodProgress};
 use crate::invariants;
 use crate::server::change_pod;
-use crate::state::{Agent, Deletion, End, Place, Pod, Ran, Shown, State};
+use crate::state::ModelState;
 
 /// One thing that happens to a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Happening {
-    /// The scheduler gives it a node.
+pub enum PodEvent {
+    /// The scheduler binds it to a node.
     Bind,
     /// Its agent starts, whatever the API shows yet.
-    Start,
-    /// The kubelet tells that the agent runs.
-    ShowRunning,
-    /// It ends, and the kubelet tells so.
-    End(End),
-    /// Its node says nothing any more; the agent goes on.
-    Silence,
-    /// The node is heard again.
-    Return,
+    StartAgent,
+    /// The kubelet reports that the agent runs.
+    ReportRunning,
+    /// It ends, and the kubelet reports so.
+    End(PodEnd),
+    /// Its node stops reporting; the agent continues.
+    NodeGoesSilent,
+    NodeReturns,
     /// An administrator says that the node is off, and it is: the pod garbage collector ends the pod.
-    Collect,
-    /// Its deletion was asked for so long ago that its node is called silent.
-    GrowOld,
+    CollectByPodGc,
+    /// Its deletion was requested so long ago that its node counts as silent.
+    DeletionAges,
 }
 
 /// What can happen to a pod; `ends` are those of an agent that runs.
-pub fn happenings(state: &State, pod: &Pod, ends: &[End], out: &mut Vec<Happening>) {
-    let Some(place) = state.place(pod.uid).copied() else { return };
+pub fn possible_events(state: &ModelState, pod: &ModelPod, ends: &[PodEnd], out: &mut Vec<PodEvent>) {
+    let Some(execution) = state.execution(pod.uid).copied() else { return };
     if pod.has_ended() || pod.foreign {
         return;
     }
     if !pod.bound {
-        if !pod.gated && pod.deletion == Deletion::No {
-            out.push(Happening::Bind);
+        if !pod.has_scheduling_gate && pod.deletion == Deletion::No {
+            out.push(PodEvent::Bind);
         }
         return;
     }
-    if place.silent {
-        out.push(Happening::Return);
-        out.push(Happening::Collect);
-        if pod.deletion == Deletion::Asked {
-            out.push(Happening::GrowOld);
+    if execution.is_node_silent {
+        out.push(PodEvent::NodeReturns);
+        out.push(PodEvent::CollectByPodGc);
+        if pod.deletion == Deletion::Requested {
+            out.push(PodEvent::DeletionAges);
         }
-    } else if state.budget.silences > 0 {
-        out.push(Happening::Silence);
+    } else if state.budget.silent_nodes > 0 {
+        out.push(PodEvent::NodeGoesSilent);
     }
-    match place.agent {
-        Agent::NotYet if !place.silent => {
-            // Also where it is being deleted: the kubelet may not have seen that yet.
-            out.push(Happening::Start);
+    match execution.agent {
+        AgentProgress::NotStarted if !execution.is_node_silent => {
+            // Even if it is being deleted: the kubelet may not have seen that yet.
+            out.push(PodEvent::StartAgent);
             if pod.deletion != Deletion::No || state.budget.failed_starts > 0 {
-                out.push(Happening::End(End::NeverStarted));
+                out.push(PodEvent::End(PodEnd::NeverStarted));
             }
         }
-        Agent::Runs if !place.silent => {
-            if pod.shown == Shown::Pending {
-                out.push(Happening::ShowRunning);
+        AgentProgress::Running if !execution.is_node_silent => {
+            if pod.progress == PodProgress::Pending {
+                out.push(PodEvent::ReportRunning);
             }
             if pod.deletion != Deletion::No {
-                out.push(Happening::End(End::Interrupted));
+                out.push(PodEvent::End(PodEnd::Interrupted));
             }
-            for (place, end) in ends.iter().enumerate() {
-                if place == 0 || state.budget.odd_ends > 0 {
-                    out.push(Happening::End(*end));
+            for (index, end) in ends.iter().enumerate() {
+                if index == 0 || state.budget.odd_ends > 0 {
+                    out.push(PodEvent::End(*end));
                 }
             }
         }
@@ -71,85 +73,87 @@ pub fn happenings(state: &State, pod: &Pod, ends: &[End], out: &mut Vec<Happenin
     }
 }
 
-/// It happens.
-pub fn happen(state: &mut State, uid: u8, what: Happening, usual: End) {
+/// The event happens.
+pub fn happen(state: &mut ModelState, uid: u8, event: PodEvent, usual: PodEnd) {
     let Some(pod) = state.pod(uid).copied() else { return };
-    match what {
-        Happening::Bind => {
+    match event {
+        PodEvent::Bind => {
             change_pod(state, uid, |pod| {
                 pod.bound = true;
                 true
             });
         }
-        Happening::Start => {
+        PodEvent::StartAgent => {
             invariants::check_agent_start(state, &pod);
-            at(state, uid, |place| place.agent = Agent::Runs);
-            state.ran.push(Ran { of: pod.of, goal: pod.goal, end: None });
-            state.ran.sort_unstable();
+            change_execution(state, uid, |execution| execution.agent = AgentProgress::Running);
+            state.agent_runs.push(AgentRun { of: pod.of, goal: pod.goal, end: None });
+            state.agent_runs.sort_unstable();
         }
-        Happening::ShowRunning => show(state, uid, Shown::Running),
-        Happening::End(end) => {
+        PodEvent::ReportRunning => report(state, uid, PodProgress::Running),
+        PodEvent::End(end) => {
             match end {
-                End::NeverStarted if pod.deletion == Deletion::No => state.budget.failed_starts -= 1,
-                End::NeverStarted | End::Interrupted => {}
+                PodEnd::NeverStarted if pod.deletion == Deletion::No => state.budget.failed_starts -= 1,
+                PodEnd::NeverStarted | PodEnd::Interrupted => {}
                 end if end != usual => state.budget.odd_ends -= 1,
                 _ => {}
             }
-            state.ran.iter_mut().filter(|ran| ran.of == pod.of).for_each(|ran| ran.end = Some(end));
-            state.ran.sort_unstable();
-            at(state, uid, |place| place.agent = Agent::Over);
-            show(state, uid, Shown::Ended(end));
+            state.agent_runs.iter_mut().filter(|run| run.of == pod.of).for_each(|run| run.end = Some(end));
+            state.agent_runs.sort_unstable();
+            change_execution(state, uid, |execution| execution.agent = AgentProgress::Ended);
+            report(state, uid, PodProgress::Ended(end));
         }
-        Happening::Silence => {
-            state.budget.silences -= 1;
-            at(state, uid, |place| place.silent = true);
+        PodEvent::NodeGoesSilent => {
+            state.budget.silent_nodes -= 1;
+            change_execution(state, uid, |execution| execution.is_node_silent = true);
         }
-        Happening::Return => at(state, uid, |place| place.silent = false),
-        Happening::Collect => {
-            at(state, uid, |place| {
-                place.agent = Agent::Over;
-                place.silent = false;
+        PodEvent::NodeReturns => {
+            change_execution(state, uid, |execution| execution.is_node_silent = false);
+        }
+        PodEvent::CollectByPodGc => {
+            change_execution(state, uid, |execution| {
+                execution.agent = AgentProgress::Ended;
+                execution.is_node_silent = false;
             });
             change_pod(state, uid, |pod| {
-                pod.shown = Shown::Ended(End::Collected);
+                pod.progress = PodProgress::Ended(PodEnd::CollectedByPodGc);
                 if pod.deletion == Deletion::No {
-                    pod.deletion = Deletion::Asked;
+                    pod.deletion = Deletion::Requested;
                 }
                 true
             });
         }
-        Happening::GrowOld => grow_old(state, uid),
+        PodEvent::DeletionAges => age_deletion(state, uid),
     }
 }
 
-fn show(state: &mut State, uid: u8, shown: Shown) {
+fn report(state: &mut ModelState, uid: u8, progress: PodProgress) {
     change_pod(state, uid, |pod| {
-        pod.shown = shown;
+        pod.progress = progress;
         true
     });
 }
 
-fn at(state: &mut State, uid: u8, change: impl FnOnce(&mut Place)) {
-    state.places.iter_mut().find(|place| place.pod == uid).map(change);
+fn change_execution(state: &mut ModelState, uid: u8, change: impl FnOnce(&mut PodExecution)) {
+    state.executions.iter_mut().find(|execution| execution.pod == uid).map(change);
 }
 
-/// Time passes over a deletion: it is seen so wherever the deletion is seen, without any write.
-fn grow_old(state: &mut State, uid: u8) {
-    let grow = |pods: &mut crate::state::Pods| {
-        if pods.iter().any(|pod| pod.uid == uid && pod.deletion == Deletion::Asked) {
-            std::sync::Arc::make_mut(pods).iter_mut().filter(|pod| pod.uid == uid).for_each(aged);
+/// Time passes after the request to delete a pod. Everyone who knows of the request notices, without any write.
+fn age_deletion(state: &mut ModelState, uid: u8) {
+    let age_in = |pods: &mut ModelPods| {
+        if pods.iter().any(|pod| pod.uid == uid && pod.deletion == Deletion::Requested) {
+            Arc::make_mut(pods).iter_mut().filter(|pod| pod.uid == uid).for_each(age);
         }
     };
-    grow(&mut state.pods);
-    state.replica.iter_mut().for_each(|replica| grow(&mut replica.1));
+    age_in(&mut state.pods);
+    state.replica.iter_mut().for_each(|replica| age_in(&mut replica.1));
     for operator in &mut state.operators {
-        grow(&mut operator.pods);
-        operator.memory.answers().1.filter(|pod| pod.uid == uid).for_each(aged);
+        age_in(&mut operator.pods);
+        operator.memory.answers().1.filter(|pod| pod.uid == uid).for_each(age);
     }
 }
 
-fn aged(pod: &mut Pod) {
-    if pod.deletion == Deletion::Asked {
-        pod.deletion = Deletion::LongAgo;
+fn age(pod: &mut ModelPod) {
+    if pod.deletion == Deletion::Requested {
+        pod.deletion = Deletion::RequestedLongAgo;
     }
 }

@@ -1,291 +1,358 @@
-//! What is searched: which faults and acts, how many of each, and what agents do.
+//! All scenarios: which faults and user actions, how many of each, and what agents do.
 
-use crate::state::{Budget, End, Spec, Workspace};
-use crate::user::Act;
+use crate::api::{ConfigMapVersion, ModelSpec, PodEnd, WorkspacePolicy};
+use crate::bounds::{AGENT_ENDED, POD_STARTED};
+use crate::scenario::{Scenario, UninstallPlan, plain};
+use crate::state::Budget;
+use crate::user::UserAction;
 
-/// A version of the ConfigMap.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Config {
-    pub hard: u8,
-    pub paused: bool,
-    /// It has a key that is refused.
-    pub bad: bool,
-    /// `freeAttempts`: the same in all versions of one scenario.
-    pub free: u8,
-}
+const NONE: Budget = Budget {
+    crashes: 0,
+    lost: 0,
+    delayed: 0,
+    refusals: 0,
+    patch_conflicts: 0,
+    user_actions: 0,
+    failed_starts: 0,
+    odd_ends: 0,
+    silent_nodes: 0,
+    frozen_replicas: 0,
+    forgotten: 0,
+};
 
-impl Default for Config {
-    fn default() -> Self {
-        Self { hard: 9, paused: false, bad: false, free: 20 }
-    }
-}
-
-/// Bounds of one search.
-#[derive(Clone, Debug)]
-pub struct Scenario {
-    /// One word.
-    pub name: &'static str,
-    /// What it is about, for people.
-    pub about: &'static str,
-    /// How many operators work at once.
-    pub operators: usize,
-    /// Each operator is of a release of its own; else they are replicas of one.
-    pub releases: bool,
-    /// The task as its user makes it.
-    pub spec: Spec,
-    /// How agents end: the first as a rule, the others within the budget.
-    pub ends: &'static [End],
-    /// What users and administrators do, in any order, within the budget.
-    pub acts: &'static [Act],
-    /// The versions of the ConfigMap, one after the other.
-    pub configs: Vec<Config>,
-    /// How many faults of each kind.
-    pub budget: Budget,
-    /// Ordinary steps of the first operator alone that come before all others.
-    pub after: usize,
-    /// How many steps after those are searched; 0: all that there are.
-    pub steps: usize,
-    /// The first operator's cache of tasks never catches up after that.
-    pub frozen: bool,
-    /// The first version of the settings; operators have seen the one before.
-    pub settings: u8,
-    /// Of how many states one is followed to its end; 0: none, 1: all.
-    pub rests: u64,
-}
-
-/// One operator, nothing but ordinary iterations.
-pub fn plain(name: &'static str, about: &'static str) -> Scenario {
-    Scenario {
-        name,
-        about,
-        operators: 1,
-        releases: false,
-        spec: Spec {
-            limit: 2,
-            suspend: false,
-            token: 0,
-            template: 0,
-            goal: 0,
-            keep: 0,
-            workspace: Workspace::None,
-        },
-        ends: &[End::Changed],
-        acts: &[],
-        configs: vec![Config::default()],
-        budget: Budget::default(),
-        after: 0,
-        steps: 0,
-        frozen: false,
-        settings: 0,
-        rests: 1,
-    }
-}
-
-/// Steps after which the first pod has been started.
-pub const RUNNING: usize = 12;
-/// Steps after which its agent has ended, and no operator has seen that.
-pub const ENDED: usize = 17;
-
-/// All scenarios.
+/// Every scenario.
 pub fn all() -> Vec<Scenario> {
-    let mut all = with_one_operator();
-    all.extend(with_odd_ends());
-    all.extend(with_two_operators());
+    let mut all = faults();
+    all.extend(edits());
+    all.extend(configurations());
+    all.extend(workspaces());
+    all.extend(agent_ends());
+    all.extend(two_operators());
+    all.extend(uninstalls());
     all
 }
 
-fn limit(limit: u8) -> Spec {
-    Spec { limit, suspend: false, token: 0, template: 0, goal: 0, keep: 0, workspace: Workspace::None }
+fn limit(limit: u8) -> ModelSpec {
+    ModelSpec::of_limit(limit)
 }
 
-/// The hard limit is lowered, then all is paused.
-fn configs() -> Vec<Config> {
+fn faults() -> Vec<Scenario> {
     vec![
-        Config { hard: 2, ..Config::default() },
-        Config { hard: 1, ..Config::default() },
-        Config { hard: 1, paused: true, ..Config::default() },
+        Scenario {
+            budget: Budget { crashes: 1, lost: 1, failed_starts: 1, frozen_replicas: 1, ..NONE },
+            liveness_sample: 10,
+            ..plain("crashes", "a crash, a lost answer, a failed start, caches that go back in time")
+        },
+        Scenario {
+            budget: Budget { crashes: 1, lost: 1, delayed: 1, ..NONE },
+            liveness_sample: 10,
+            ..plain("delayed", "a write that is carried out after its sender gave up, a lost answer, a crash")
+        },
+        Scenario {
+            budget: Budget { crashes: 1, patch_conflicts: 2, ..NONE },
+            ..plain("patch-conflicts", "patches of pods that the API server gives up on, and a crash")
+        },
+        Scenario {
+            user_actions: &[UserAction::DeletePod],
+            budget: Budget { user_actions: 1, silent_nodes: 1, crashes: 1, ..NONE },
+            ..plain("nodes", "a node goes silent or is lost, a pod is deleted by hand, the operator dies")
+        },
+        Scenario {
+            user_actions: &[
+                UserAction::CreateForeignPod,
+                UserAction::DeleteForeignPod,
+                UserAction::ChangeTemplate,
+            ],
+            budget: Budget { user_actions: 1, refusals: 1, crashes: 1, ..NONE },
+            liveness_sample: 10,
+            ..plain(
+                "refusals",
+                "a pod is refused, its name is taken or the template changes, the operator dies",
+            )
+        },
     ]
 }
 
-fn with_one_operator() -> Vec<Scenario> {
-    let none = Budget::default();
+fn edits() -> Vec<Scenario> {
+    const LIMITS: &[UserAction] =
+        &[UserAction::SetLimit(1), UserAction::SetLimit(2), UserAction::SetLimit(3)];
+    const DELETIONS: &[UserAction] =
+        &[UserAction::DeleteTask, UserAction::DeleteTaskInForeground, UserAction::CreateTask];
     vec![
         Scenario {
-            budget: Budget { crashes: 1, lost: 1, failed_starts: 1, snapshots: 1, ..none },
-            rests: 10,
-            ..plain(
-                "crashes",
-                "an operator that dies, lost answers, failed starts, caches that go back in time",
-            )
+            user_actions: LIMITS,
+            budget: Budget { user_actions: 2, ..NONE },
+            liveness_sample: 10,
+            ..plain("limits", "the limit is raised and lowered")
         },
         Scenario {
-            budget: Budget { crashes: 1, lost: 1, delayed: 1, ..none },
-            rests: 10,
-            ..plain("late", "requests that are done long after they were given up, lost answers, a crash")
+            user_actions: LIMITS,
+            budget: Budget { user_actions: 1, crashes: 1, ..NONE },
+            ..plain("limit-crash", "the limit is changed, and the operator dies")
         },
         Scenario {
-            budget: Budget { crashes: 1, overtaken: 2, ..none },
-            ..plain("overtaken", "patches of pods that the server gives up on, and a crash")
-        },
-        Scenario {
-            acts: &[Act::Limit(1), Act::Limit(2), Act::Limit(3)],
-            budget: Budget { acts: 2, ..none },
-            rests: 10,
-            ..plain("limits", "the limit is moved up and down")
-        },
-        Scenario {
-            acts: &[Act::Limit(1), Act::Limit(2), Act::Limit(3)],
-            budget: Budget { acts: 1, crashes: 1, ..none },
-            ..plain("limit-crash", "the limit is moved, and the operator dies")
-        },
-        Scenario {
-            spec: limit(0),
-            configs: configs(),
-            acts: &[Act::Configure],
-            budget: Budget { acts: 2, crashes: 1, ..none },
-            rests: 10,
-            ..plain("settings", "the hard limit is lowered, then all is paused, and the operator dies")
-        },
-        Scenario {
-            acts: &[Act::Suspend, Act::Resume],
-            budget: Budget { acts: 2, crashes: 1, ..none },
+            user_actions: &[UserAction::Suspend, UserAction::Resume],
+            budget: Budget { user_actions: 2, crashes: 1, ..NONE },
             ..plain("suspend", "the task is suspended and resumed, and the operator dies")
         },
         Scenario {
             spec: limit(1),
-            acts: &[Act::Delete, Act::DeleteForeground, Act::Create],
-            budget: Budget { acts: 2, ..none },
-            ..plain("delete", "the task is deleted in both ways and made again")
+            user_actions: DELETIONS,
+            budget: Budget { user_actions: 2, ..NONE },
+            ..plain("delete", "the task is deleted in both ways and created again")
         },
         Scenario {
             spec: limit(1),
-            acts: &[Act::Delete, Act::DeleteForeground, Act::Create],
-            budget: Budget { acts: 1, crashes: 1, snapshots: 1, ..none },
-            rests: 20,
+            user_actions: DELETIONS,
+            budget: Budget { user_actions: 1, crashes: 1, frozen_replicas: 1, ..NONE },
+            liveness_sample: 20,
             ..plain("delete-crash", "the task is deleted, the operator dies, and its caches go back in time")
         },
-        Scenario {
-            acts: &[Act::DeletePod],
-            budget: Budget { acts: 1, silences: 1, crashes: 1, ..none },
-            ..plain("nodes", "nodes go silent and are lost, pods are deleted by hand, the operator dies")
-        },
+    ]
+}
+
+/// The hard limit is lowered, then everything is paused.
+fn lowered_and_paused() -> Vec<ConfigMapVersion> {
+    vec![
+        ConfigMapVersion { hard_limit: 2, ..ConfigMapVersion::default() },
+        ConfigMapVersion { hard_limit: 1, ..ConfigMapVersion::default() },
+        ConfigMapVersion { hard_limit: 1, paused: true, ..ConfigMapVersion::default() },
+    ]
+}
+
+fn configurations() -> Vec<Scenario> {
+    let two = ConfigMapVersion { hard_limit: 2, ..ConfigMapVersion::default() };
+    let changed = |config_maps, name, about| Scenario {
+        spec: limit(0),
+        config_maps,
+        user_actions: &[UserAction::ChangeConfigMap],
+        budget: Budget { user_actions: 2, crashes: 1, ..NONE },
+        liveness_sample: 10,
+        ..plain(name, about)
+    };
+    vec![
+        changed(
+            lowered_and_paused(),
+            "settings",
+            "the hard limit is lowered, then everything is paused, and the operator dies",
+        ),
+        changed(
+            vec![two, ConfigMapVersion { paused: true, ..two }, two],
+            "pause",
+            "everything is paused and continues, and the operator dies",
+        ),
+        changed(
+            vec![
+                two,
+                ConfigMapVersion { hard_limit: 1, is_invalid: true, ..two },
+                ConfigMapVersion { hard_limit: 1, ..two },
+            ],
+            "settings-invalid",
+            "the ConfigMap becomes invalid and is corrected with a lower limit, and the operator dies",
+        ),
         Scenario {
             spec: limit(3),
-            ends: &[
-                End::Changed,
-                End::Unchanged,
-                End::Error,
-                End::Ready,
-                End::Refused,
-                End::Fatal,
-                End::Killed,
-            ],
-            acts: &[Act::Reset],
-            budget: Budget { acts: 1, odd_ends: 2, ..none },
-            rests: 10,
-            ..plain("ends", "agents end in all ways, and a reset lifts what they did")
-        },
-        Scenario {
-            spec: Spec { workspace: Workspace::Retained, ..limit(1) },
-            acts: &[Act::Workspace(Workspace::Deleted), Act::Workspace(Workspace::Retained), Act::Delete],
-            budget: Budget { acts: 2, crashes: 1, lost: 1, ..none },
-            rests: 10,
-            ..plain(
-                "workspace",
-                "the PVC is to be kept or not, the task is deleted, the operator dies, writes come late",
-            )
-        },
-        Scenario {
-            acts: &[Act::Squat, Act::Unsquat, Act::Template],
-            budget: Budget { acts: 1, refusals: 1, crashes: 1, ..none },
-            rests: 10,
-            ..plain(
-                "refusals",
-                "pods are refused, their name is taken, the template changes, the operator dies",
+            ends: &[PodEnd::Unchanged],
+            ..changed(
+                vec![
+                    ConfigMapVersion { no_change: 3, ..ConfigMapVersion::default() },
+                    ConfigMapVersion { no_change: 1, ..ConfigMapVersion::default() },
+                    ConfigMapVersion { no_change: 2, ..ConfigMapVersion::default() },
+                ],
+                "thresholds",
+                "the threshold for iterations without a change moves, and the operator dies",
             )
         },
     ]
 }
 
-/// What an operator makes of the ways in which agents end.
-fn with_odd_ends() -> Vec<Scenario> {
-    let none = Budget::default();
+fn workspaces() -> Vec<Scenario> {
+    const POLICIES: &[UserAction] = &[
+        UserAction::SetWorkspacePolicy(WorkspacePolicy::Delete),
+        UserAction::SetWorkspacePolicy(WorkspacePolicy::Retain),
+        UserAction::DeleteTask,
+    ];
+    let retained = ModelSpec { workspace: WorkspacePolicy::Retain, ..limit(1) };
     vec![
         Scenario {
-            spec: limit(1),
-            ends: &[End::Refused, End::Changed],
-            configs: vec![Config { free: 1, ..Config::default() }],
-            budget: Budget { odd_ends: 1, crashes: 1, lost: 1, ..none },
-            rests: 10,
-            ..plain("free", "the provider refuses every attempt, answers are lost, the operator dies")
+            spec: retained,
+            user_actions: POLICIES,
+            budget: Budget { user_actions: 2, crashes: 1, lost: 1, ..NONE },
+            liveness_sample: 10,
+            ..plain(
+                "workspace",
+                "whenDeleted of the PVC changes, the task is deleted, the operator dies, answers are lost",
+            )
         },
         Scenario {
-            ends: &[End::Forged, End::Touched],
-            budget: Budget { odd_ends: 1, crashes: 1, ..none },
+            spec: retained,
+            user_actions: POLICIES,
+            budget: Budget { user_actions: 1, refusals: 2, crashes: 1, ..NONE },
+            liveness_sample: 10,
+            ..plain(
+                "workspace-refused",
+                "the PVC or the pod is refused, whenDeleted changes or the task is deleted, the operator dies",
+            )
+        },
+    ]
+}
+
+fn agent_ends() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            spec: limit(3),
+            ends: &[
+                PodEnd::Changed,
+                PodEnd::Unchanged,
+                PodEnd::Error,
+                PodEnd::Ready,
+                PodEnd::Refused,
+                PodEnd::Fatal,
+                PodEnd::Killed,
+            ],
+            user_actions: &[UserAction::SetResetToken],
+            budget: Budget { user_actions: 1, odd_ends: 2, ..NONE },
+            liveness_sample: 10,
+            ..plain("ends", "agents end in every way, and a reset lifts the stop")
+        },
+        Scenario {
+            spec: limit(1),
+            ends: &[PodEnd::Refused, PodEnd::Changed],
+            config_maps: vec![ConfigMapVersion { free_attempts: 1, ..ConfigMapVersion::default() }],
+            budget: Budget { odd_ends: 1, crashes: 1, lost: 1, ..NONE },
+            liveness_sample: 10,
+            ..plain("free", "the provider refuses every attempt, an answer is lost, the operator dies")
+        },
+        Scenario {
+            ends: &[PodEnd::Forged, PodEnd::Touched],
+            budget: Budget { odd_ends: 1, crashes: 1, ..NONE },
             ..plain(
                 "reports",
                 "agents forge reports or touch what does not count as a change, and the operator dies",
             )
         },
         Scenario {
-            ends: &[End::Ready],
-            acts: &[Act::Goal],
-            budget: Budget { acts: 1, crashes: 1, ..none },
-            ..plain("goals", "the task gets another goal, and the operator dies")
+            ends: &[PodEnd::Ready],
+            user_actions: &[UserAction::ChangeGoal],
+            budget: Budget { user_actions: 1, crashes: 1, ..NONE },
+            ..plain("goals", "the goal changes, and the operator dies")
         },
     ]
 }
 
-/// Only two releases are followed to their end here, where it would cost more than the search: one operator alone
-/// shows L1, L2 and S8.
-fn with_two_operators() -> Vec<Scenario> {
-    let none = Budget::default();
-    let two = |name, about| Scenario { operators: 2, rests: 0, ..plain(name, about) };
+fn two(name: &'static str, about: &'static str) -> Scenario {
+    Scenario { operators: 2, spec: limit(1), ..plain(name, about) }
+}
+
+fn two_operators() -> Vec<Scenario> {
     vec![
-        Scenario { spec: limit(1), ..two("two", "two operators at once") },
+        Scenario { liveness_sample: 20, ..two("two", "two operators at the same time") },
+        Scenario { releases: true, ..two("releases", "two releases watch the task") },
         Scenario {
-            releases: true,
-            spec: limit(1),
-            rests: 1,
-            ..two("releases", "two releases watch the task")
-        },
-        Scenario {
-            spec: limit(1),
-            acts: &[Act::Limit(1), Act::Limit(2)],
-            budget: Budget { acts: 1, ..none },
-            after: ENDED,
-            steps: 18,
-            ..two("limits-two", "the limit is moved once the first agent has ended, and two operators look")
+            user_actions: &[UserAction::SetLimit(1), UserAction::SetLimit(2)],
+            budget: Budget { user_actions: 1, ..NONE },
+            prefix: AGENT_ENDED,
+            max_depth: 18,
+            liveness_sample: 50,
+            ..two("limits-two", "the limit changes after the first agent has ended, with two operators")
         },
         Scenario {
             spec: limit(0),
-            configs: configs(),
-            acts: &[Act::Configure],
-            budget: Budget { acts: 1, ..none },
-            after: ENDED,
-            steps: 18,
-            ..two("settings-two", "the hard limit is lowered, and two operators look")
+            config_maps: lowered_and_paused(),
+            user_actions: &[UserAction::ChangeConfigMap],
+            budget: Budget { user_actions: 1, ..NONE },
+            prefix: AGENT_ENDED,
+            max_depth: 18,
+            liveness_sample: 50,
+            ..two("settings-two", "the hard limit is lowered, with two operators")
         },
         Scenario {
-            spec: Spec { workspace: Workspace::Retained, ..limit(1) },
-            acts: &[Act::Workspace(Workspace::Deleted), Act::Workspace(Workspace::Retained)],
-            budget: Budget { acts: 2, ..none },
-            after: ENDED,
-            steps: 14,
-            rests: 20,
+            spec: ModelSpec { workspace: WorkspacePolicy::Retain, ..limit(1) },
+            user_actions: &[
+                UserAction::SetWorkspacePolicy(WorkspacePolicy::Delete),
+                UserAction::SetWorkspacePolicy(WorkspacePolicy::Retain),
+            ],
+            budget: Budget { user_actions: 2, ..NONE },
+            prefix: AGENT_ENDED,
+            max_depth: 14,
+            liveness_sample: 50,
             ..two(
                 "workspace-two",
-                "the PVC is to be kept or not once the agent has ended, and two operators look",
+                "whenDeleted of the PVC changes after the agent has ended, with two operators",
             )
         },
         Scenario {
-            spec: limit(1),
-            acts: &[Act::Delete, Act::Create],
-            budget: Budget { acts: 2, ..none },
-            after: RUNNING,
-            frozen: true,
-            steps: 16,
-            ..two("recreate", "the task is made again while one of two operators sees only the first")
+            user_actions: &[UserAction::DeleteTask, UserAction::CreateTask],
+            budget: Budget { user_actions: 2, ..NONE },
+            prefix: POD_STARTED,
+            is_first_cache_frozen: true,
+            max_depth: 16,
+            liveness_sample: 50,
+            ..two("recreate", "the task is created again while one of two operators sees only the first task")
+        },
+    ]
+}
+
+/// The operator is stopped, and another one is installed once the uninstall has reported success.
+pub const REINSTALL: UninstallPlan = UninstallPlan { stops_operator: true, second_runs: false };
+/// An operator of another release runs already.
+const BESIDE_ANOTHER: UninstallPlan = UninstallPlan { stops_operator: true, second_runs: true };
+/// The operator continues although the uninstall believes that it is stopped.
+pub const STILL_RUNNING: UninstallPlan = UninstallPlan { stops_operator: false, second_runs: false };
+
+fn uninstalls() -> Vec<Scenario> {
+    let uninstalled = |plan, name, about| Scenario {
+        uninstall: Some(plan),
+        user_actions: &[UserAction::DeletePod],
+        liveness_sample: 20,
+        ..two(name, about)
+    };
+    vec![
+        Scenario {
+            spec: limit(2),
+            budget: Budget { user_actions: 1, crashes: 1, lost: 1, ..NONE },
+            ..uninstalled(
+                REINSTALL,
+                "uninstall",
+                "an uninstall and a new installation, a crash, a lost answer, a pod is deleted by hand",
+            )
+        },
+        Scenario {
+            budget: Budget { user_actions: 1, delayed: 1, lost: 1, ..NONE },
+            ..uninstalled(
+                REINSTALL,
+                "uninstall-delayed",
+                "the same with a write that is carried out after its sender gave up",
+            )
+        },
+        Scenario {
+            releases: true,
+            spec: limit(2),
+            budget: Budget { user_actions: 1, crashes: 1, lost: 1, ..NONE },
+            ..uninstalled(
+                REINSTALL,
+                "uninstall-other",
+                "an uninstall and the installation of another release, with the same faults",
+            )
+        },
+        Scenario {
+            releases: true,
+            spec: limit(2),
+            prefix: POD_STARTED,
+            budget: Budget { user_actions: 1, crashes: 1, ..NONE },
+            ..uninstalled(
+                BESIDE_ANOTHER,
+                "uninstall-beside",
+                "an uninstall while another release watches the task already",
+            )
+        },
+        Scenario {
+            budget: Budget { user_actions: 1, ..NONE },
+            ..uninstalled(
+                STILL_RUNNING,
+                "uninstall-running",
+                "an uninstall that believes the operator to be stopped while it still runs",
+            )
         },
     ]
 }

@@ -2,179 +2,201 @@
 
 use std::sync::Arc;
 
-use crate::invariants;
-use crate::state::{
-    Agent, Attempt, Deletion, Operator, Place, Pod, Pvc, Read, Request, Shown, State, StatusId, each_task_in,
+use crate::api::{
+    AgentProgress, Attempt, Deletion, ModelPod, ModelPodId, ModelPods, ModelPvc, ModelTask, PodExecution,
+    PodProgress, StatusId, TaskVersion, WriteRequest,
 };
+use crate::invariants;
+use crate::state::ModelState;
 use crate::statuses;
 use crate::variants::Variant;
 
-/// What a request is answered.
+/// The answer to a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    Task(Read),
-    Pod(Pod),
+pub enum ServerResponse {
+    Task(TaskVersion),
+    Pod(ModelPod),
     NotFound,
     Conflict,
     Exists,
-    /// It is done.
     Done,
-    /// Not allowed.
     Invalid,
 }
 
-/// Does a write.
-pub fn commit(state: &mut State, variant: Variant, request: Request) -> Reply {
+/// Carries out a write.
+pub fn commit(state: &mut ModelState, variant: Variant, request: WriteRequest) -> ServerResponse {
     match request {
-        Request::Status { version, before, after, .. } => {
-            write_status(state, variant, version, before, after)
+        WriteRequest::Status { version, before, after, .. } => {
+            write_status(state, variant, StatusWrite { by_uninstall: None, version, before, after })
         }
-        Request::Create { of, template, goal } => create(state, variant, of, template, goal),
-        Request::Start { pod, of } => on_pod(state, variant, pod, of, |pod| {
-            pod.gated = false;
+        WriteRequest::Mark { release, version, before, after, .. } => {
+            write_status(state, variant, StatusWrite { by_uninstall: Some(release), version, before, after })
+        }
+        WriteRequest::CreatePod { of, template, goal } => create_pod(state, variant, of, template, goal),
+        WriteRequest::RemoveSchedulingGate(pod) => change_pod_of(state, variant, pod, |pod| {
+            pod.has_scheduling_gate = false;
             true
         }),
-        Request::Hold { pod, of } => on_pod(state, variant, pod, of, |pod| {
+        WriteRequest::AddFinalizer(pod) => change_pod_of(state, variant, pod, |pod| {
             // No finalizer can be added to an object that is being deleted.
-            let allowed = pod.deletion == Deletion::No || pod.held;
-            pod.held = pod.held || allowed;
-            allowed
+            let is_allowed = pod.deletion == Deletion::No || pod.has_finalizer;
+            pod.has_finalizer = pod.has_finalizer || is_allowed;
+            is_allowed
         }),
-        Request::Delete { pod, of } => on_pod(state, variant, pod, of, |pod| {
+        WriteRequest::RemoveFinalizer(pod) => change_pod_of(state, variant, pod, |pod| {
+            pod.has_finalizer = false;
+            true
+        }),
+        WriteRequest::DeletePod(pod) => change_pod_of(state, variant, pod, |pod| {
             if pod.deletion == Deletion::No {
-                pod.deletion = Deletion::Asked;
+                pod.deletion = Deletion::Requested;
             }
             true
         }),
-        Request::CreatePvc { task, is_owned, generation } => {
+        WriteRequest::CreatePvc { task, is_owned, generation } => {
             if state.pvcs.iter().any(|pvc| pvc.task == task) {
-                return Reply::Exists;
+                return ServerResponse::Exists;
             }
-            state.pvcs.push(Pvc { task, version: 0, is_owned, generation });
-            Reply::Done
+            state.pvcs.push(ModelPvc { task, version: 0, is_owned, generation });
+            ServerResponse::Done
         }
-        Request::SetPvcOwner { task, version, is_owned, generation } => {
+        WriteRequest::SetPvcOwner { task, version, is_owned, generation } => {
             let Some(pvc) = state.pvcs.iter_mut().find(|pvc| pvc.task == task) else {
-                return Reply::NotFound;
+                return ServerResponse::NotFound;
             };
-            if pvc.version != version && variant != Variant::PvcUnguarded {
-                return Reply::Conflict;
+            if pvc.version != version && variant != Variant::PvcOwnerWithoutVersion {
+                return ServerResponse::Conflict;
             }
             pvc.is_owned = is_owned;
             pvc.generation = generation;
             pvc.version = pvc.version.saturating_add(1);
-            Reply::Done
+            ServerResponse::Done
         }
-        Request::Release { pod, of } => on_pod(state, variant, pod, of, |pod| {
-            pod.held = false;
-            true
-        }),
     }
 }
 
-fn write_status(
-    state: &mut State,
-    variant: Variant,
+/// A write of the status.
+#[derive(Clone, Copy)]
+struct StatusWrite {
+    /// An uninstall of this release writes, and no operator.
+    by_uninstall: Option<u8>,
     version: u8,
     before: StatusId,
     after: StatusId,
-) -> Reply {
-    let Some(task) = state.task.task else { return Reply::NotFound };
-    let is_guarded = match variant {
-        Variant::StatusUnguarded => false,
-        Variant::LimitReadLate => task.status != before,
+}
+
+fn write_status(state: &mut ModelState, variant: Variant, write: StatusWrite) -> ServerResponse {
+    let StatusWrite { by_uninstall, version, before, after } = write;
+    let Some(task) = state.task.task else { return ServerResponse::NotFound };
+    let is_guarded = match (by_uninstall, variant) {
+        (None, Variant::StatusWithoutVersion) | (Some(_), Variant::UninstallWithoutVersion) => false,
+        (None, Variant::SpecVersionIgnored) => task.status != before,
         _ => true,
     };
     if is_guarded && state.task.version != version {
-        return Reply::Conflict;
+        return ServerResponse::Conflict;
     }
-    let after = if task.status == before { after } else { statuses::merged(task.status, before, after) };
+    let merged = || statuses::merged(task.status, before, after);
+    let after = if task.status == before { Some(after) } else { merged() };
+    let Some(after) = after else { return ServerResponse::Invalid };
     if after != task.status {
-        invariants::check_status_write(state, &task, after);
-        state.task = Read {
-            version: state.task.version + 1,
-            task: Some(crate::state::Task { status: after, ..task }),
-        };
+        match by_uninstall {
+            Some(release) => invariants::check_mark(state, release, &task, after),
+            None => invariants::check_status_write(state, &task, after),
+        }
+        let task = Some(ModelTask { status: after, ..task });
+        state.task = TaskVersion { version: state.task.version + 1, task };
     }
-    Reply::Task(state.task)
+    ServerResponse::Task(state.task)
 }
 
-fn create(state: &mut State, variant: Variant, of: Attempt, template: u8, goal: u8) -> Reply {
-    if state.named(of).is_some() {
-        return Reply::Exists;
+fn create_pod(
+    state: &mut ModelState,
+    variant: Variant,
+    of: Attempt,
+    template: u8,
+    goal: u8,
+) -> ServerResponse {
+    if state.pod_named(of).is_some() {
+        return ServerResponse::Exists;
     }
-    let pod = Pod {
+    let pod = ModelPod {
         uid: state.next_pod,
         version: 0,
         of,
         foreign: false,
-        gated: variant != Variant::NoGate,
-        held: variant != Variant::NoFinalizer,
+        has_scheduling_gate: variant != Variant::NoSchedulingGate,
+        has_finalizer: variant != Variant::NoFinalizer,
         deletion: Deletion::No,
         bound: false,
         template,
         goal,
-        shown: Shown::Pending,
+        progress: PodProgress::Pending,
     };
-    add(state, pod);
+    add_pod(state, pod);
     invariants::check_pods(state);
-    Reply::Pod(pod)
+    ServerResponse::Pod(pod)
 }
 
 /// Adds a pod.
-pub fn add(state: &mut State, pod: Pod) {
+pub fn add_pod(state: &mut ModelState, pod: ModelPod) {
     state.next_pod += 1;
     Arc::make_mut(&mut state.pods).push(pod);
-    state.places.push(Place { pod: pod.uid, agent: Agent::NotYet, silent: false });
+    let execution = PodExecution { pod: pod.uid, agent: AgentProgress::NotStarted, is_node_silent: false };
+    state.executions.push(execution);
 }
 
-/// Changes the pod of this uid. A pod of another uid by the same name is a conflict.
-fn on_pod(
-    state: &mut State,
+/// Changes the pod of this name and uid. A pod of another uid with the same name is a conflict.
+fn change_pod_of(
+    state: &mut ModelState,
     variant: Variant,
-    uid: u8,
-    of: Attempt,
-    change: impl FnOnce(&mut Pod) -> bool,
-) -> Reply {
-    let found = state.named(of).map(|pod| pod.uid);
-    match found {
-        None => Reply::NotFound,
-        Some(found) if found != uid && variant != Variant::NoUid => Reply::Conflict,
+    pod: ModelPodId,
+    change: impl FnOnce(&mut ModelPod) -> bool,
+) -> ServerResponse {
+    match state.pod_named(pod.of).map(|found| found.uid) {
+        None => ServerResponse::NotFound,
+        Some(found) if found != pod.uid && variant != Variant::NoUidPrecondition => ServerResponse::Conflict,
         Some(uid) => change_pod(state, uid, change),
     }
 }
 
-/// Changes a pod, and takes it away where nothing keeps it.
-pub fn change_pod(state: &mut State, uid: u8, change: impl FnOnce(&mut Pod) -> bool) -> Reply {
-    let Some(place) = state.pods.iter().position(|pod| pod.uid == uid) else { return Reply::NotFound };
-    let before = state.pods[place];
+/// Changes a pod, and removes it if nothing keeps it.
+pub fn change_pod(
+    state: &mut ModelState,
+    uid: u8,
+    change: impl FnOnce(&mut ModelPod) -> bool,
+) -> ServerResponse {
+    let Some(index) = state.pods.iter().position(|pod| pod.uid == uid) else {
+        return ServerResponse::NotFound;
+    };
+    let before = state.pods[index];
     let mut pod = before;
     if !change(&mut pod) {
-        return Reply::Invalid;
+        return ServerResponse::Invalid;
     }
     if pod == before {
-        return Reply::Pod(pod);
+        return ServerResponse::Pod(pod);
     }
     pod.version += 1;
     let pods = Arc::make_mut(&mut state.pods);
-    if pod.deletion != Deletion::No && !pod.held && pod.has_ended() {
-        pods.remove(place);
-        state.places.retain(|place| place.pod != uid);
+    if pod.deletion != Deletion::No && !pod.has_finalizer && pod.has_ended() {
+        pods.remove(index);
+        state.executions.retain(|execution| execution.pod != uid);
     } else {
-        pods[place] = pod;
+        pods[index] = pod;
     }
     finish_foreground_deletion(state);
     invariants::check_pods(state);
-    Reply::Pod(pod)
+    ServerResponse::Pod(pod)
 }
 
-/// The task goes at once; the garbage collector sees to its pods.
-pub fn remove_task(state: &mut State) {
-    state.task = Read { version: state.task.version + 1, task: None };
+/// The task is gone immediately; the garbage collector deletes its pods.
+pub fn remove_task(state: &mut ModelState) {
+    state.task = TaskVersion { version: state.task.version + 1, task: None };
 }
 
-/// A task that is deleted in the foreground goes once its last pod has gone.
-pub fn finish_foreground_deletion(state: &mut State) {
+/// A task that is deleted in the foreground is gone once its last pod is gone.
+pub fn finish_foreground_deletion(state: &mut ModelState) {
     let Some(task) = state.task.task.filter(|task| task.deleting) else { return };
     if state.pods.iter().all(|pod| pod.foreign || pod.of.task != task.uid) {
         remove_task(state);
@@ -182,7 +204,7 @@ pub fn finish_foreground_deletion(state: &mut State) {
 }
 
 /// Pods whose owner is gone, or is being deleted in the foreground, and which are not being deleted yet.
-pub fn garbage(state: &State) -> impl Iterator<Item = &Pod> {
+pub fn garbage_pods(state: &ModelState) -> impl Iterator<Item = &ModelPod> {
     let owner = state.task.task.filter(|task| !task.deleting).map(|task| task.uid);
     state
         .pods
@@ -190,14 +212,14 @@ pub fn garbage(state: &State) -> impl Iterator<Item = &Pod> {
         .filter(move |pod| !pod.foreign && Some(pod.of.task) != owner && pod.deletion == Deletion::No)
 }
 
-/// PVCs whose owner is gone.
-pub fn garbage_pvcs(state: &State) -> impl Iterator<Item = u8> {
+/// The tasks whose PVCs are left although their owner is gone.
+pub fn garbage_pvcs(state: &ModelState) -> impl Iterator<Item = u8> {
     let task = state.task.task.map(|task| task.uid);
     state.pvcs.iter().filter(move |pvc| pvc.is_owned && Some(pvc.task) != task).map(|pvc| pvc.task)
 }
 
 /// What a watch of pods shows: those with our labels.
-pub fn watched(pods: &crate::state::Pods) -> crate::state::Pods {
+pub fn watched(pods: &ModelPods) -> ModelPods {
     if pods.iter().any(|pod| pod.foreign) {
         Arc::new(pods.iter().filter(|pod| !pod.foreign).copied().collect())
     } else {
@@ -205,31 +227,21 @@ pub fn watched(pods: &crate::state::Pods) -> crate::state::Pods {
     }
 }
 
-/// Waits come to their end everywhere at once.
-pub fn pass_time(state: &mut State) {
-    let pass = |read: &mut Read| {
+/// Every wait is over, for everyone at the same moment.
+pub fn pass_time(state: &mut ModelState) {
+    state.each_task(|read| {
         if let Some(task) = &mut read.task {
-            task.status = statuses::after_its_wait(task.status);
+            task.status = statuses::after_wait(task.status);
         }
-    };
-    pass(&mut state.task);
-    state.replica.iter_mut().for_each(|replica| pass(&mut replica.0));
-    for Operator { task, memory, run, .. } in &mut state.operators {
-        pass(task);
-        memory.answers().0.into_iter().for_each(pass);
-        for run in run.iter_mut() {
-            pass(run.sync.task_mut());
-            each_task_in(&mut run.request, pass);
-        }
-    }
-    for request in &mut state.late {
-        if let Request::Status { before, .. } = request {
-            *before = statuses::after_its_wait(*before);
+    });
+    for request in &mut state.delayed_writes {
+        if let WriteRequest::Status { before, .. } | WriteRequest::Mark { before, .. } = request {
+            *before = statuses::after_wait(*before);
         }
     }
 }
 
 /// Whether the task waits for time to pass.
-pub fn waits_for_time(state: &State) -> bool {
-    state.task.task.is_some_and(|task| statuses::get(task.status).is_held)
+pub fn waits_for_time(state: &ModelState) -> bool {
+    state.task.task.is_some_and(|task| statuses::get(task.status).is_waiting)
 }

@@ -1,21 +1,19 @@
-//! The table of statuses: each that was ever decided, once. States hold only its place.
+//! The table of statuses: each that was ever decided, once. A state contains only its index.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use agentloop_core::api::{AgentTaskStatus, Phase};
 use parking_lot::RwLock;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::objects::{self, LATER, NOW};
-use crate::state::StatusId;
+use crate::api::{Attempt, ModelTask, StatusId};
+use crate::bounds::{LATER, NOW};
+use crate::names;
 
-/// No status at all.
-pub const NONE: StatusId = 0;
-
-/// What invariants ask of a status.
+/// What the invariants need of a status.
 #[derive(Clone, Debug, Default)]
-pub struct View {
+pub struct StatusView {
     pub whole: Option<Arc<AgentTaskStatus>>,
     pub iterations: u8,
     /// Iteration, attempt.
@@ -32,33 +30,34 @@ pub struct View {
     pub config_version: u8,
     pub token: u8,
     /// A wait is not over.
-    pub is_held: bool,
+    pub is_waiting: bool,
 }
 
 #[derive(Default)]
-struct Table {
+struct StatusTable {
     by_text: HashMap<String, StatusId>,
-    all: Vec<Arc<View>>,
+    all: Vec<Arc<StatusView>>,
     /// What each becomes once its wait is over.
-    passed: HashMap<StatusId, StatusId>,
+    after_wait: HashMap<StatusId, StatusId>,
 }
 
-static TABLE: LazyLock<RwLock<Table>> =
-    LazyLock::new(|| RwLock::new(Table { all: vec![Arc::new(View::default())], ..Table::default() }));
+static TABLE: LazyLock<RwLock<StatusTable>> = LazyLock::new(|| {
+    RwLock::new(StatusTable { all: vec![Arc::new(StatusView::default())], ..StatusTable::default() })
+});
 
 fn small<T: TryInto<u8>>(number: T) -> u8 {
     number.try_into().unwrap_or(u8::MAX)
 }
 
-fn view(status: &AgentTaskStatus) -> View {
+fn view(status: &AgentTaskStatus) -> StatusView {
     let retry_time = status.waiting.as_ref().and_then(|waiting| waiting.retry_time.as_ref());
     let thresholds = status.thresholds.as_ref();
-    View {
+    StatusView {
         whole: Some(Arc::new(status.clone())),
         iterations: small(status.iterations),
         active: status.active.as_ref().map(|active| (small(active.iteration), small(active.attempt))),
         orphaned: status.active.as_ref().is_some_and(|active| active.orphaned),
-        served_by: status.served_by.as_deref().and_then(objects::release_number),
+        served_by: status.served_by.as_deref().and_then(names::release_number),
         next_attempt: small(status.next_attempt),
         phase: status.phase,
         stop: status.stop.as_ref().map(|stop| (stop.phase, small(stop.generation))),
@@ -67,11 +66,11 @@ fn view(status: &AgentTaskStatus) -> View {
             .and_then(|thresholds| thresholds.config_version.as_ref())
             .map_or(0, |version| version.parse().unwrap_or(0)),
         token: status.last_handled_reset_token.as_ref().map_or(0, |token| token.parse().unwrap_or(0)),
-        is_held: retry_time.is_some_and(|time| time.0 > *NOW),
+        is_waiting: retry_time.is_some_and(|time| time.0 > *NOW),
     }
 }
 
-/// The place of a status. Only the newest entry of its history is kept: no rule reads the others.
+/// The index of a status. Only the newest entry of its history is kept, because no rule reads the others.
 pub fn intern(mut status: AgentTaskStatus) -> StatusId {
     status.history.truncate(1);
     let text = serde_json::to_string(&status).unwrap_or_default();
@@ -82,7 +81,7 @@ pub fn intern(mut status: AgentTaskStatus) -> StatusId {
     if let Some(id) = table.by_text.get(&text) {
         return *id;
     }
-    // As the API server gives it back.
+    // As the API server returns it.
     let read: AgentTaskStatus = serde_json::from_str(&text).unwrap_or(status);
     let id = StatusId::try_from(table.all.len()).unwrap_or(StatusId::MAX);
     table.all.push(Arc::new(view(&read)));
@@ -90,17 +89,17 @@ pub fn intern(mut status: AgentTaskStatus) -> StatusId {
     id
 }
 
-/// The status at a place.
-pub fn get(id: StatusId) -> Arc<View> {
-    let place = usize::try_from(id).unwrap_or_default();
-    TABLE.read().all.get(place).cloned().unwrap_or_default()
+/// The status of this index.
+pub fn get(id: StatusId) -> Arc<StatusView> {
+    let index = usize::try_from(id).unwrap_or_default();
+    TABLE.read().all.get(index).cloned().unwrap_or_default()
 }
 
-/// The status once its wait is over: time is nothing but this.
-pub fn after_its_wait(id: StatusId) -> StatusId {
+/// The status once its wait is over. Time passes in no other way.
+pub fn after_wait(id: StatusId) -> StatusId {
     let view = get(id);
-    let (true, Some(whole)) = (view.is_held, &view.whole) else { return id };
-    if let Some(id) = TABLE.read().passed.get(&id) {
+    let (true, Some(whole)) = (view.is_waiting, &view.whole) else { return id };
+    if let Some(id) = TABLE.read().after_wait.get(&id) {
         return *id;
     }
     let mut status = AgentTaskStatus::clone(whole);
@@ -108,31 +107,55 @@ pub fn after_its_wait(id: StatusId) -> StatusId {
         retry_time.0 = *NOW - (*LATER - *NOW);
     }
     let passed = intern(status);
-    TABLE.write().passed.insert(id, passed);
+    TABLE.write().after_wait.insert(id, passed);
     passed
 }
 
-/// `onto` after a merge patch that was made to turn `before` into `after`.
-pub fn merged(onto: StatusId, before: StatusId, after: StatusId) -> StatusId {
+/// `onto` after the merge patch that turns `before` into `after`; `None` if the result is no status, and so is rejected.
+pub fn merged(onto: StatusId, before: StatusId, after: StatusId) -> Option<StatusId> {
     let json = |id| serde_json::to_value(get(id).whole.as_deref()).unwrap_or_default();
-    let whole = apply(&json(onto), &json(before), &json(after));
-    serde_json::from_value(whole).map_or(onto, intern)
+    let mut whole = json(onto);
+    merge(&mut whole, &difference(&json(before), &json(after)));
+    serde_json::from_value(whole).ok().map(intern)
 }
 
-fn apply(onto: &Value, before: &Value, after: &Value) -> Value {
-    let (Value::Object(onto), Value::Object(old), Value::Object(new)) = (onto, before, after) else {
-        return if before == after { onto.clone() } else { after.clone() };
+/// The status after this merge patch.
+pub fn patched(status: StatusId, patch: &Value) -> StatusId {
+    let mut whole = serde_json::to_value(get(status).whole.as_deref()).unwrap_or_default();
+    merge(&mut whole, patch);
+    serde_json::from_value(whole).map_or(status, intern)
+}
+
+/// The merge patch that turns one value into another.
+fn difference(before: &Value, after: &Value) -> Value {
+    let (Value::Object(before), Value::Object(after)) = (before, after) else { return after.clone() };
+    let removed = before.keys().filter(|key| !after.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+    let changed = after.iter().filter(|(key, value)| before.get(*key) != Some(value)).map(|(key, value)| {
+        (key.clone(), before.get(key).map_or_else(|| value.clone(), |before| difference(before, value)))
+    });
+    Value::Object(removed.chain(changed).collect())
+}
+
+fn merge(onto: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        onto.clone_from(patch);
+        return;
     };
-    let mut result = onto.clone();
-    for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        result.remove(key);
+    if !onto.is_object() {
+        *onto = Value::Object(Map::new());
     }
-    for (key, value) in new {
-        if old.get(key) != Some(value) {
-            let onto = onto.get(key).unwrap_or(&Value::Null);
-            let old = old.get(key).unwrap_or(&Value::Null);
-            result.insert(key.clone(), apply(onto, old, value));
+    let Value::Object(onto) = onto else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            onto.remove(key);
+        } else {
+            merge(onto.entry(key.clone()).or_insert(Value::Null), value);
         }
     }
-    Value::Object(result)
+}
+
+/// The attempt that a task's status shows as active.
+pub fn active_attempt(task: &ModelTask) -> Option<Attempt> {
+    let (iteration, attempt) = get(task.status).active?;
+    Some(Attempt { task: task.uid, iteration, attempt })
 }

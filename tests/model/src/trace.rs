@@ -1,39 +1,46 @@
-//! A counterexample in words.
+//! A counterexample as text.
 
 use std::fmt::Write as _;
 
-use agentloop_core::sync::{self, OrphanRequest};
-
-use crate::handles::Modelled;
-use crate::kubelet::Happening;
-use crate::model::Step;
-use crate::operator::{self, Fate};
-use crate::state::{Attempt, Deletion, End, Operator, Pod, Request, Shown, State, StatusId};
-use crate::statuses;
-use crate::sweep;
-use crate::user::Act;
+use agentloop_core::sync::{OrphanRequest, Request, UninstallRequest};
 use agentloop_test_support::invariants::Invariant;
 
-/// The steps, numbered, one a line, and what they lead to.
-pub fn tell(path: &[(State, Option<Step>)], invariant: Invariant, words: &str) -> String {
+use crate::api::{
+    Attempt, Deletion, ModelPod, ModelPodId, ModelPods, PodEnd, PodProgress, StatusId, TaskVersion,
+    WriteRequest,
+};
+use crate::handles::Modelled;
+use crate::kubelet::PodEvent;
+use crate::operator;
+use crate::orphans;
+use crate::requests::RequestOutcome;
+use crate::state::ModelState;
+use crate::statuses;
+use crate::system::Transition;
+use crate::uninstall;
+use crate::user::UserAction;
+
+/// The transitions, numbered, one per line, and what they lead to.
+pub fn text(path: &[(ModelState, Option<Transition>)], invariant: Invariant, violation: &str) -> String {
     let mut text = String::new();
-    let steps = path.iter().filter_map(|(state, step)| step.map(|step| sentence(state, step)));
-    for (number, sentence) in steps.enumerate() {
-        let _ = writeln!(text, "{:>3}. {sentence}", number + 1);
+    let sentences =
+        path.iter().filter_map(|(state, transition)| transition.map(|next| sentence(state, next)));
+    for (index, sentence) in sentences.enumerate() {
+        let _ = writeln!(text, "{:>3}. {sentence}", index + 1);
     }
-    let _ = writeln!(text, "     VIOLATED {}: {words}", invariant.name());
+    let _ = writeln!(text, "     VIOLATED {}: {violation}", invariant.name());
     if let Some((state, _)) = path.last() {
-        let _ = writeln!(text, "     in the end: {}", shown(state));
+        let _ = writeln!(text, "     at the end: {}", objects(state.task, &state.pods));
     }
     text
 }
 
-fn shown(state: &State) -> String {
-    let task = state
-        .task
+/// A task and its pods.
+fn objects(read: TaskVersion, pods: &ModelPods) -> String {
+    let task = read
         .task
         .map_or_else(|| "no task".to_owned(), |task| format!("{} of task {}", status(task.status), task.uid));
-    let pods: Vec<String> = state.pods.iter().map(pod_words).collect();
+    let pods: Vec<String> = pods.iter().map(pod_text).collect();
     format!("{task}; pods: {}", if pods.is_empty() { "none".to_owned() } else { pods.join(", ") })
 }
 
@@ -41,25 +48,24 @@ fn attempt(of: Attempt) -> String {
     format!("iteration {} attempt {} of task {}", of.iteration, of.attempt, of.task)
 }
 
-/// A pod in words.
-fn pod_words(pod: &Pod) -> String {
-    let mut words = vec![format!("pod {} ({})", pod.uid, attempt(pod.of))];
+fn pod_text(pod: &ModelPod) -> String {
+    let mut text = vec![format!("pod {} ({})", pod.uid, attempt(pod.of))];
     let mut when = |holds: bool, word: &str| {
         if holds {
-            words.push(word.to_owned());
+            text.push(word.to_owned());
         }
     };
-    when(pod.foreign, "somebody else's");
-    when(pod.gated, "gated");
-    when(pod.held, "held");
+    when(pod.foreign, "of someone else");
+    when(pod.has_scheduling_gate, "with scheduling gate");
+    when(pod.has_finalizer, "with finalizer");
     when(pod.bound, "bound");
-    when(pod.deletion != Deletion::No, "deleting");
-    match pod.shown {
-        Shown::Pending => {}
-        Shown::Running => words.push("running".to_owned()),
-        Shown::Ended(end) => words.push(format!("ended: {end:?}")),
+    when(pod.deletion != Deletion::No, "being deleted");
+    match pod.progress {
+        PodProgress::Pending => {}
+        PodProgress::Running => text.push("running".to_owned()),
+        PodProgress::Ended(end) => text.push(format!("ended: {end:?}")),
     }
-    words.join(" ")
+    text.join(" ")
 }
 
 fn status(id: StatusId) -> String {
@@ -68,170 +74,196 @@ fn status(id: StatusId) -> String {
         return "no status".to_owned();
     }
     let phase = view.phase.map_or_else(String::new, |phase| format!("{phase:?}"));
-    let claim = view.active.map_or_else(
-        || format!("nothing claimed (next attempt {})", view.next_attempt),
-        |(iteration, attempt)| format!("claim {iteration}/{attempt}"),
+    let orphaned = if view.orphaned { " (orphaned)" } else { "" };
+    let active = view.active.map_or_else(
+        || format!("no active iteration (next attempt {})", view.next_attempt),
+        |(iteration, attempt)| format!("active iteration {iteration} attempt {attempt}{orphaned}"),
     );
     let limit = view.limit.map_or_else(String::new, |limit| format!(" of {limit}"));
+    let served = view.served_by.map_or_else(String::new, |by| format!(", served by release {by}"));
     format!(
-        "status {phase}, {}{limit} iterations, {claim}, settings version {}",
+        "status {phase}, {}{limit} iterations, {active}, settings version {}{served}",
         view.iterations, view.config_version
     )
 }
 
-fn by_uid(state: &State, uid: u8) -> String {
+fn by_uid(state: &ModelState, uid: u8) -> String {
     state
         .pod(uid)
         .map_or_else(|| format!("pod {uid}, which is gone"), |pod| format!("pod {uid} ({})", attempt(pod.of)))
 }
 
-fn request_text(state: &State, request: &sync::Request<Modelled>) -> String {
-    use sync::Request::{
-        AddFinalizer, ConfirmTask, CreatePod, CreatePvc, DeletePod, DeleteTask, Gather, ListPreviousPods,
-        ReadConfiguration, ReadEvents, ReadPod, ReadPvc, ReadTask, RemoveFinalizer, RemoveSchedulingGate,
-        SetPvcOwner, WriteStatus,
-    };
+fn request_text(state: &ModelState, request: &Request<Modelled>) -> String {
+    let pod = |pod: &ModelPodId| by_uid(state, pod.uid);
     match request {
-        Gather => "gathers and decides".to_owned(),
-        ReadEvents(pod) => format!("reads the Events of {}", by_uid(state, pod.uid)),
-        WriteStatus { status: after, .. } => format!("writes {}", status(*after)),
-        ReadTask => "reads the task from the API server".to_owned(),
-        ConfirmTask => "reads the task from the API server before it acts".to_owned(),
-        ReadConfiguration => {
-            format!("reads the settings from the API server (version {})", state.settings + 1)
+        Request::Gather => "reads its caches and decides".to_owned(),
+        Request::ReadEvents(id) => format!("reads the Events of {}", pod(id)),
+        Request::WriteStatus { status: after, .. } => format!("writes {}", status(*after)),
+        Request::ReadTask => "reads the task from the API server".to_owned(),
+        Request::ConfirmTask => "reads the task from the API server before it starts the pod".to_owned(),
+        Request::ReadConfiguration => {
+            format!("reads the ConfigMap from the API server (version {})", state.config_map + 1)
         }
-        ListPreviousPods => "lists pods of previous tasks".to_owned(),
-        ReadPod => "reads the pod of the active iteration's name".to_owned(),
-        ReadPvc => "reads the PVC".to_owned(),
-        CreatePvc => "creates the PVC".to_owned(),
-        SetPvcOwner(_) => "sets the owner of the PVC".to_owned(),
-        CreatePod => "creates the pod of the active iteration".to_owned(),
-        RemoveSchedulingGate(pod) => format!("removes the scheduling gate of {}", by_uid(state, pod.uid)),
-        AddFinalizer(pod) => format!("adds the finalizer to {}", by_uid(state, pod.uid)),
-        DeletePod(pod) => format!("deletes {}", by_uid(state, pod.uid)),
-        RemoveFinalizer { pod, .. } => format!("removes the finalizer from {}", by_uid(state, pod.uid)),
-        DeleteTask(_) => "deletes the task".to_owned(),
+        Request::ListPreviousPods => "lists pods of previous tasks".to_owned(),
+        Request::ReadPod => "reads the pod of the active iteration".to_owned(),
+        Request::ReadPvc => "reads the PVC".to_owned(),
+        Request::CreatePvc => "creates the PVC".to_owned(),
+        Request::SetPvcOwner(_) => "sets the owner of the PVC".to_owned(),
+        Request::CreatePod => "creates the pod of the active iteration".to_owned(),
+        Request::RemoveSchedulingGate(id) => format!("removes the scheduling gate of {}", pod(id)),
+        Request::AddFinalizer(id) => format!("adds the finalizer to {}", pod(id)),
+        Request::DeletePod(id) => format!("deletes {}", pod(id)),
+        Request::RemoveFinalizer { pod: id, .. } => format!("removes the finalizer from {}", pod(id)),
+        Request::DeleteTask(_) => "deletes the task".to_owned(),
     }
 }
 
-fn sweep_text(state: &State, request: &OrphanRequest<Modelled>) -> String {
+fn orphan_request_text(state: &ModelState, request: &OrphanRequest<Modelled>) -> String {
     match request {
-        OrphanRequest::ReadTask => "reads whether the task is gone".to_owned(),
-        OrphanRequest::DeletePod(pod) => format!("deletes {}", by_uid(state, pod.uid)),
+        OrphanRequest::ReadTask => "reads whether the task of an orphaned pod is gone".to_owned(),
+        OrphanRequest::DeletePod(pod) => format!("deletes the orphaned {}", by_uid(state, pod.uid)),
         OrphanRequest::RemoveFinalizer { pod, .. } => {
+            format!("removes the finalizer from the orphaned {}", by_uid(state, pod.uid))
+        }
+    }
+}
+
+fn uninstall_request_text(state: &ModelState, request: &UninstallRequest<Modelled>) -> String {
+    match request {
+        UninstallRequest::ListPods => "lists the pods that have our finalizer".to_owned(),
+        UninstallRequest::ListTasks => "lists the tasks".to_owned(),
+        UninstallRequest::WriteStatus { status: after, .. } => format!("writes {}", status(*after)),
+        UninstallRequest::ReadTask(_) => "reads the task".to_owned(),
+        UninstallRequest::RemoveFinalizer(pod) => {
             format!("removes the finalizer from {}", by_uid(state, pod.uid))
         }
+        UninstallRequest::Pause => "waits".to_owned(),
     }
 }
 
-fn fate_words(fate: Fate) -> &'static str {
-    match fate {
-        Fate::Answered => "",
-        Fate::AnswerLost => "; it is done, the answer is lost",
-        Fate::Lost => "; the request is lost",
-        Fate::Delayed => "; it gives up, the request arrives later",
-        Fate::Refused => "; the API server refuses",
-        Fate::Overtaken => "; the API server gives up on it, others were faster",
+fn outcome_text(outcome: RequestOutcome) -> &'static str {
+    match outcome {
+        RequestOutcome::Answered => "",
+        RequestOutcome::AnswerLost => "; it is carried out, the answer is lost",
+        RequestOutcome::RequestLost => "; the request is lost",
+        RequestOutcome::Delayed => "; it gives up, the request arrives later",
+        RequestOutcome::Refused => "; the API server refuses",
+        RequestOutcome::PatchConflict => "; the API server gives up on it because other writes were faster",
     }
 }
 
-fn request_words(request: Request) -> String {
+fn write_text(request: WriteRequest) -> String {
     match request {
-        Request::Status { after, .. } => format!("write of {}", status(after)),
-        Request::Create { of, .. } => format!("create of the pod of {}", attempt(of)),
-        Request::Start { of, .. } => format!("start of the pod of {}", attempt(of)),
-        Request::Hold { of, .. } => format!("finalizer on the pod of {}", attempt(of)),
-        Request::Delete { of, .. } => format!("deletion of the pod of {}", attempt(of)),
-        Request::CreatePvc { task, .. } => format!("create of the PVC of task {task}"),
-        Request::SetPvcOwner { task, .. } => format!("change of the owner of the PVC of task {task}"),
-        Request::Release { of, .. } => format!("release of the pod of {}", attempt(of)),
+        WriteRequest::Status { after, .. } => format!("write of {}", status(after)),
+        WriteRequest::Mark { after, .. } => format!("write of the uninstall of {}", status(after)),
+        WriteRequest::CreatePod { of, .. } => format!("creation of the pod of {}", attempt(of)),
+        WriteRequest::RemoveSchedulingGate(pod) => {
+            format!("removal of the scheduling gate of the pod of {}", attempt(pod.of))
+        }
+        WriteRequest::AddFinalizer(pod) => format!("finalizer on the pod of {}", attempt(pod.of)),
+        WriteRequest::DeletePod(pod) => format!("deletion of the pod of {}", attempt(pod.of)),
+        WriteRequest::RemoveFinalizer(pod) => {
+            format!("removal of the finalizer from the pod of {}", attempt(pod.of))
+        }
+        WriteRequest::CreatePvc { task, .. } => format!("creation of the PVC of task {task}"),
+        WriteRequest::SetPvcOwner { task, .. } => format!("change of the owner of the PVC of task {task}"),
     }
 }
 
-fn seen_words(operator: &Operator) -> String {
-    let task = operator.task.task.map_or_else(|| "no task".to_owned(), |task| status(task.status));
-    let pods: Vec<String> = operator.pods.iter().map(pod_words).collect();
-    format!("{task}; pods: {}", if pods.is_empty() { "none".to_owned() } else { pods.join(", ") })
-}
-
-/// One step in words.
-pub fn sentence(state: &State, step: Step) -> String {
-    match step {
-        Step::Begin(who) => {
-            format!(
-                "operator {} looks at the task; its caches show {}",
-                who + 1,
-                seen_words(&state.operators[who])
-            )
+/// One transition as a sentence.
+fn sentence(state: &ModelState, transition: Transition) -> String {
+    match transition {
+        Transition::BeginReconcile(id) => {
+            let operator = &state.operators[id];
+            let seen = objects(operator.task, &operator.pods);
+            format!("operator {} begins a reconcile; its caches show {seen}", id + 1)
         }
-        Step::Act(who, fate) => {
-            let request = operator::next(&state.operators[who]);
+        Transition::PerformRequest(id, outcome) => {
+            let request = operator::next_request(&state.operators[id]);
             let text = request.map_or_else(String::new, |request| request_text(state, request));
-            format!("operator {} {text}{}", who + 1, fate_words(fate))
+            format!("operator {} {text}{}", id + 1, outcome_text(outcome))
         }
-        Step::BeginSweep(who) => format!("operator {}'s sweep looks at a pod without a task", who + 1),
-        Step::Sweep(who, fate) => {
-            let request = sweep::next(&state.operators[who]);
-            let text = request.map_or_else(String::new, |request| sweep_text(state, request));
-            format!("operator {}'s sweep {text}{}", who + 1, fate_words(fate))
+        Transition::BeginOrphanCheck(id) => {
+            format!("operator {} begins the check of a pod without a task", id + 1)
         }
-        Step::SyncTask(who) => format!("operator {}'s cache of tasks catches up", who + 1),
-        Step::SyncPods(who) => format!("operator {}'s cache of pods catches up", who + 1),
-        Step::SyncSettings(who) => {
-            format!("operator {} sees the settings of version {}", who + 1, state.settings + 1)
+        Transition::PerformOrphanRequest(id, outcome) => {
+            let request = orphans::next_request(&state.operators[id]);
+            let text = request.map_or_else(String::new, |request| orphan_request_text(state, request));
+            format!("operator {} {text}{}", id + 1, outcome_text(outcome))
         }
-        Step::Forget(who) => format!("operator {} forgets the answers to its writes", who + 1),
-        Step::Crash(who, task, pods) => {
+        Transition::SyncTask(id) => format!("the task cache of operator {} catches up", id + 1),
+        Transition::SyncPods(id) => format!("the pod cache of operator {} catches up", id + 1),
+        Transition::SyncConfigMap(id) => {
+            format!("operator {} observes version {} of the ConfigMap", id + 1, state.config_map + 1)
+        }
+        Transition::ForgetAnswers(id) => format!("operator {} forgets the answers to its writes", id + 1),
+        Transition::Crash(id, task, pods) => {
             let from = match (task, pods) {
                 (false, false) => "",
                 (true, false) => ", and lists tasks from a replica that lags",
                 (false, true) => ", and lists pods from a replica that lags",
                 (true, true) => ", and lists tasks and pods from a replica that lags",
             };
-            format!("operator {} dies and starts again{from}", who + 1)
+            format!("operator {} dies and restarts{from}", id + 1)
         }
-        Step::Snapshot => format!("a replica of the API server stops following ({})", shown(state)),
-        Step::Late(place) => {
-            let request = state.late.get(place).copied();
-            format!("the API server commits the delayed {}", request.map_or_else(String::new, request_words))
+        Transition::StopOperator(id) => format!("operator {} stops", id + 1),
+        Transition::InstallOperator(id) => format!("operator {} is installed", id + 1),
+        Transition::BeginUninstall => "the uninstall of release 0 begins".to_owned(),
+        Transition::PerformUninstallRequest(outcome) => {
+            let request = uninstall::next_request(state);
+            let text = request.map_or_else(String::new, |request| uninstall_request_text(state, request));
+            format!("the uninstall {text}{}", outcome_text(outcome))
         }
-        Step::Collect(pod) => format!("the garbage collector deletes {}", by_uid(state, pod)),
-        Step::CollectPvc(task) => format!("the garbage collector deletes the PVC of task {task}"),
-        Step::Happens(pod, what) => happening_words(&by_uid(state, pod), what),
-        Step::TimePasses => "time passes: the wait is over".to_owned(),
-        Step::User(act) => act_words(act),
+        Transition::CrashUninstall => "the uninstall dies and begins again".to_owned(),
+        Transition::FreezeReplica => {
+            format!("a replica of the API server stops following ({})", objects(state.task, &state.pods))
+        }
+        Transition::CommitDelayed(index) => {
+            let request = state.delayed_writes.get(index).copied();
+            let text = request.map_or_else(String::new, write_text);
+            format!("the API server carries out the delayed {text}")
+        }
+        Transition::DeleteGarbage(pod) => format!("the garbage collector deletes {}", by_uid(state, pod)),
+        Transition::DeleteGarbagePvc(task) => {
+            format!("the garbage collector deletes the PVC of task {task}")
+        }
+        Transition::Pod(pod, event) => event_text(&by_uid(state, pod), event),
+        Transition::TimePasses => "time passes: the wait is over".to_owned(),
+        Transition::User(action) => action_text(action),
     }
 }
 
-fn happening_words(pod: &str, what: Happening) -> String {
-    match what {
-        Happening::Bind => format!("the scheduler gives {pod} a node"),
-        Happening::Start => format!("kubelet: the agent of {pod} starts"),
-        Happening::ShowRunning => format!("kubelet: tells that {pod} runs"),
-        Happening::End(End::NeverStarted) => format!("kubelet: {pod} ends before its agent started"),
-        Happening::End(end) => format!("kubelet: the agent of {pod} ends: {end:?}"),
-        Happening::Silence => format!("the node of {pod} goes silent"),
-        Happening::Return => format!("the node of {pod} is heard again"),
-        Happening::Collect => format!("the node of {pod} is off; the pod garbage collector ends the pod"),
-        Happening::GrowOld => format!("the node of {pod} has been silent for long"),
+fn event_text(pod: &str, event: PodEvent) -> String {
+    match event {
+        PodEvent::Bind => format!("the scheduler binds {pod} to a node"),
+        PodEvent::StartAgent => format!("kubelet: the agent of {pod} starts"),
+        PodEvent::ReportRunning => format!("kubelet: reports that {pod} runs"),
+        PodEvent::End(PodEnd::NeverStarted) => format!("kubelet: {pod} ends before its agent started"),
+        PodEvent::End(end) => format!("kubelet: the agent of {pod} ends: {end:?}"),
+        PodEvent::NodeGoesSilent => format!("the node of {pod} goes silent"),
+        PodEvent::NodeReturns => format!("the node of {pod} reports again"),
+        PodEvent::CollectByPodGc => {
+            format!("the node of {pod} is off; the pod garbage collector ends the pod")
+        }
+        PodEvent::DeletionAges => format!("the node of {pod} has been silent for a long time"),
     }
 }
 
-fn act_words(act: Act) -> String {
-    match act {
-        Act::Limit(limit) => format!("user: sets maxIterations to {limit}"),
-        Act::Suspend => "user: suspends the task".to_owned(),
-        Act::Resume => "user: resumes the task".to_owned(),
-        Act::Reset => "user: sets another resetToken".to_owned(),
-        Act::Template => "user: changes the template".to_owned(),
-        Act::Goal => "user: changes the goal".to_owned(),
-        Act::Workspace(workspace) => format!("user: wants the PVC {workspace:?} with the task"),
-        Act::Delete => "user: deletes the task".to_owned(),
-        Act::DeleteForeground => "user: deletes the task in the foreground".to_owned(),
-        Act::Create => "user: creates a task of the same name".to_owned(),
-        Act::DeletePod => "user: deletes the pod".to_owned(),
-        Act::Configure => "administrator: changes the settings".to_owned(),
-        Act::Squat => "user: makes a pod of the name that is next".to_owned(),
-        Act::Unsquat => "user: removes the pod of that name".to_owned(),
+fn action_text(action: UserAction) -> String {
+    match action {
+        UserAction::SetLimit(limit) => format!("user: sets maxIterations to {limit}"),
+        UserAction::Suspend => "user: suspends the task".to_owned(),
+        UserAction::Resume => "user: resumes the task".to_owned(),
+        UserAction::SetResetToken => "user: sets another resetToken".to_owned(),
+        UserAction::ChangeTemplate => "user: changes the template".to_owned(),
+        UserAction::ChangeGoal => "user: changes the goal".to_owned(),
+        UserAction::SetWorkspacePolicy(policy) => format!("user: sets whenDeleted of the PVC to {policy:?}"),
+        UserAction::DeleteTask => "user: deletes the task".to_owned(),
+        UserAction::DeleteTaskInForeground => "user: deletes the task in the foreground".to_owned(),
+        UserAction::CreateTask => "user: creates a task of the same name".to_owned(),
+        UserAction::DeletePod => "user: deletes the pod".to_owned(),
+        UserAction::ChangeConfigMap => "administrator: changes the ConfigMap".to_owned(),
+        UserAction::CreateForeignPod => "user: creates a pod with the name of the first pod".to_owned(),
+        UserAction::DeleteForeignPod => "user: deletes that pod".to_owned(),
     }
 }

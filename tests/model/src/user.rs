@@ -1,128 +1,130 @@
 //! Users and administrators: what they change by hand.
 
-use crate::server::{self, change_pod};
-use crate::state::{Attempt, Deletion, End, Pod, Read, Shown, Spec, State, Task, Workspace};
-use crate::statuses;
+use std::sync::Arc;
 
-/// One act.
+use crate::api::{
+    Attempt, Deletion, ModelPod, ModelSpec, ModelTask, NO_STATUS, PodEnd, PodProgress, TaskVersion,
+    WorkspacePolicy,
+};
+use crate::server::{self, change_pod};
+use crate::state::ModelState;
+
+/// One action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Act {
+pub enum UserAction {
     /// Sets `maxIterations`.
-    Limit(u8),
+    SetLimit(u8),
     Suspend,
     Resume,
-    /// Another `resetToken`.
-    Reset,
-    /// Another template.
-    Template,
-    /// Another goal.
-    Goal,
-    /// Says what becomes of the PVC when the task is deleted.
-    Workspace(Workspace),
-    /// Deletes the task; the garbage collector sees to its pods.
-    Delete,
-    /// Deletes the task in the foreground.
-    DeleteForeground,
+    /// Sets another `resetToken`.
+    SetResetToken,
+    ChangeTemplate,
+    ChangeGoal,
+    /// Says what happens to the PVC when the task is deleted.
+    SetWorkspacePolicy(WorkspacePolicy),
+    /// Deletes the task; the garbage collector deletes its pods.
+    DeleteTask,
+    DeleteTaskInForeground,
     /// Creates a task of the same name.
-    Create,
+    CreateTask,
     /// Deletes a pod by hand.
     DeletePod,
-    /// The ConfigMap becomes the next one.
-    Configure,
-    /// Makes a pod of the name of the first attempt.
-    Squat,
-    /// Takes it away again.
-    Unsquat,
+    /// The ConfigMap becomes the next version.
+    ChangeConfigMap,
+    /// Creates a pod with the name of the first attempt's pod.
+    CreateForeignPod,
+    /// Removes it again.
+    DeleteForeignPod,
 }
 
-/// The spec after an act.
-fn edited(spec: Spec, act: Act) -> Spec {
-    match act {
-        Act::Limit(limit) => Spec { limit, ..spec },
-        Act::Suspend => Spec { suspend: true, ..spec },
-        Act::Resume => Spec { suspend: false, ..spec },
-        Act::Reset => Spec { token: spec.token + 1, ..spec },
-        Act::Goal => Spec { goal: spec.goal + 1, ..spec },
-        Act::Workspace(workspace) => Spec { workspace, ..spec },
-        Act::Template => Spec { template: spec.template + 1, ..spec },
+/// The spec after an action.
+fn edited(spec: ModelSpec, action: UserAction) -> ModelSpec {
+    match action {
+        UserAction::SetLimit(limit) => ModelSpec { limit, ..spec },
+        UserAction::Suspend => ModelSpec { suspend: true, ..spec },
+        UserAction::Resume => ModelSpec { suspend: false, ..spec },
+        UserAction::SetResetToken => ModelSpec { token: spec.token + 1, ..spec },
+        UserAction::ChangeGoal => ModelSpec { goal: spec.goal + 1, ..spec },
+        UserAction::SetWorkspacePolicy(workspace) => ModelSpec { workspace, ..spec },
+        UserAction::ChangeTemplate => ModelSpec { template: spec.template + 1, ..spec },
         _ => spec,
     }
 }
 
-/// The pod that an act by hand is about: the newest of the task.
-fn target(state: &State) -> Option<&Pod> {
+/// The pod that a user deletes: the newest of the task.
+fn newest_pod(state: &ModelState) -> Option<&ModelPod> {
     state.pods.iter().rev().find(|pod| !pod.foreign)
 }
 
-fn squatted(state: &State) -> Attempt {
+/// The attempt whose pod name a user takes.
+fn first_attempt(state: &ModelState) -> Attempt {
     Attempt { task: state.next_task.saturating_sub(1), iteration: 1, attempt: 0 }
 }
 
-/// Whether an act does anything now.
-pub fn is_possible(state: &State, act: Act, configs: u8) -> bool {
-    match (act, state.task.task) {
-        (Act::Create, task) => task.is_none(),
-        (Act::Configure, _) => state.settings + 1 < configs,
-        (Act::DeletePod, _) => target(state).is_some_and(|pod| pod.deletion == Deletion::No),
-        (Act::Squat, _) => state.named(squatted(state)).is_none(),
-        (Act::Unsquat, _) => state.pods.iter().any(|pod| pod.foreign),
+/// Whether an action changes anything now.
+pub fn is_possible(state: &ModelState, action: UserAction, config_versions: u8) -> bool {
+    match (action, state.task.task) {
+        (UserAction::CreateTask, task) => task.is_none(),
+        (UserAction::ChangeConfigMap, _) => state.config_map + 1 < config_versions,
+        (UserAction::DeletePod, _) => newest_pod(state).is_some_and(|pod| pod.deletion == Deletion::No),
+        (UserAction::CreateForeignPod, _) => state.pod_named(first_attempt(state)).is_none(),
+        (UserAction::DeleteForeignPod, _) => state.pods.iter().any(|pod| pod.foreign),
         (_, None) => false,
-        (Act::Delete | Act::DeleteForeground, Some(task)) => !task.deleting,
-        (act, Some(task)) => edited(task.spec, act) != task.spec,
+        (UserAction::DeleteTask | UserAction::DeleteTaskInForeground, Some(task)) => !task.deleting,
+        (action, Some(task)) => edited(task.spec, action) != task.spec,
     }
 }
 
-/// The act is done.
-pub fn act(state: &mut State, act: Act, first: Spec) {
-    match act {
-        Act::Create => create_task(state, first),
-        Act::Configure => state.settings += 1,
-        Act::DeletePod => {
-            if let Some(uid) = target(state).map(|pod| pod.uid) {
+/// Carries out the action. `first` is the spec of a task that is created.
+pub fn act(state: &mut ModelState, action: UserAction, first: ModelSpec) {
+    match action {
+        UserAction::CreateTask => create_task(state, first),
+        UserAction::ChangeConfigMap => state.config_map += 1,
+        UserAction::DeletePod => {
+            if let Some(uid) = newest_pod(state).map(|pod| pod.uid) {
                 change_pod(state, uid, |pod| {
-                    pod.deletion = Deletion::Asked;
+                    pod.deletion = Deletion::Requested;
                     true
                 });
             }
         }
-        Act::Squat => {
-            let pod = Pod {
+        UserAction::CreateForeignPod => {
+            let pod = ModelPod {
                 uid: state.next_pod,
                 version: 0,
-                of: squatted(state),
+                of: first_attempt(state),
                 foreign: true,
-                gated: false,
-                held: false,
+                has_scheduling_gate: false,
+                has_finalizer: false,
                 deletion: Deletion::No,
                 bound: true,
                 template: 0,
                 goal: 0,
-                shown: Shown::Ended(End::Changed),
+                progress: PodProgress::Ended(PodEnd::Changed),
             };
-            server::add(state, pod);
+            server::add_pod(state, pod);
         }
-        Act::Unsquat => {
-            let pods = std::sync::Arc::make_mut(&mut state.pods);
-            pods.retain(|pod| !pod.foreign);
-        }
-        Act::Delete => server::remove_task(state),
-        _ => edit(state, act),
+        UserAction::DeleteForeignPod => Arc::make_mut(&mut state.pods).retain(|pod| !pod.foreign),
+        UserAction::DeleteTask => server::remove_task(state),
+        _ => edit(state, action),
     }
 }
 
-fn edit(state: &mut State, act: Act) {
+fn edit(state: &mut ModelState, action: UserAction) {
     let Some(task) = state.task.task else { return };
-    let task = match act {
-        Act::DeleteForeground => Task { deleting: true, generation: task.generation + 1, ..task },
-        act => Task { spec: edited(task.spec, act), generation: task.generation + 1, ..task },
+    let task = match action {
+        UserAction::DeleteTaskInForeground => {
+            ModelTask { deleting: true, generation: task.generation + 1, ..task }
+        }
+        action => ModelTask { spec: edited(task.spec, action), generation: task.generation + 1, ..task },
     };
-    state.task = Read { version: state.task.version + 1, task: Some(task) };
+    state.task = TaskVersion { version: state.task.version + 1, task: Some(task) };
     server::finish_foreground_deletion(state);
 }
 
-/// A task is made, of the same name as any earlier one.
-pub fn create_task(state: &mut State, spec: Spec) {
-    let task = Task { uid: state.next_task, generation: 1, spec, deleting: false, status: statuses::NONE };
+/// Creates a task of the same name as every previous one.
+pub fn create_task(state: &mut ModelState, spec: ModelSpec) {
+    let task = ModelTask { uid: state.next_task, generation: 1, spec, deleting: false, status: NO_STATUS };
     state.next_task += 1;
-    state.task = Read { version: state.task.version + 1, task: Some(task) };
+    state.task = TaskVersion { version: state.task.version + 1, task: Some(task) };
 }

@@ -1,97 +1,122 @@
-//! Broken on purpose: each variant takes one guard of the protocol away, and a search must see it.
+//! Broken on purpose: each variant removes one guard of the protocol, and a search must find that.
 //!
-//! They live around the real machine and the real `decide`: in what the API server does (`server.rs`), in what the
-//! machine is answered (`operator.rs`, `handles.rs`, `sweep.rs`), and here. The product has no switches.
+//! They are implemented around the real machines and the real `decide`: in what the API server does (`server.rs`), in
+//! what the machines are answered (`operator.rs`, `environment.rs`, `orphans.rs`, `uninstall.rs`), and here. The product
+//! has no switches.
 
 use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase};
 use agentloop_core::decide::{Action, Decision};
 use agentloop_core::facts::{AgentEnd, Ending, PodFacts, PodState};
 use agentloop_core::settings::Configuration;
 use jiff::SignedDuration;
+use serde_json::Value;
 
-use crate::objects::NOW;
+use crate::bounds::NOW;
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Variant {
     /// Nothing: the operator as it is.
-    Sound,
-    /// Pods are created without our gate.
-    NoGate,
+    Unbroken,
+    /// Pods are created without our scheduling gate.
+    NoSchedulingGate,
     /// Pods are created without our finalizer.
     NoFinalizer,
-    /// Writes on pods go by name alone.
-    NoUid,
-    /// A pod is started by what the cache says of the claim.
+    /// Writes on pods name the pod, and not its uid.
+    NoUidPrecondition,
+    /// A pod is started because the cache shows its iteration as active.
     StartUnconfirmed,
     /// The status is written without a resourceVersion.
-    StatusUnguarded,
-    /// After a conflict the same patch is sent again with the version that is there now.
+    StatusWithoutVersion,
+    /// After a conflict the same patch is sent again, with the version that is there now.
     BlindRetry,
-    /// A conflict on a pod is taken to mean that another pod has its name.
-    ConflictIsDone,
-    /// A claim does not carry the version of the spec that it was decided on.
-    LimitReadLate,
-    /// Settings of any version are taken for the newest.
-    SettingsUnfenced,
-    /// A consistent read of the settings is taken for consistent ever after.
-    ConsistencyRemembered,
+    /// A conflict on a pod counts as proof that the pod is gone.
+    PodConflictTakenForNotFound,
+    /// The write that starts an iteration succeeds although the spec has changed since the decision.
+    SpecVersionIgnored,
+    /// Settings of any version count as the newest.
+    AnyConfigurationTakenForNewest,
+    /// A consistent read of the settings counts as consistent forever.
+    ConsistentReadNeverExpires,
     /// A consistent read of the settings outlives a newer read of the task.
-    ConsistentAcrossReads,
-    /// The first claim does not wait for pods of an earlier task.
-    EarlierIgnored,
-    /// The first claim does not wait for gated pods of an earlier task: somebody may be about to start one.
-    GatedEarlierIgnored,
-    /// Whatever pod has the claimed name is taken over.
-    ForeignAdopted,
-    /// A pod of an earlier attempt is taken for the claimed one.
-    OtherAttemptAdopted,
+    ConsistentReadOutlivesTaskRead,
+    /// The first iteration does not wait for pods of a previous task.
+    PreviousPodsIgnored,
+    /// The first iteration does not wait for gated pods of a previous task, although one may be about to start.
+    GatedPreviousPodsIgnored,
+    /// Any pod that has the name of the active iteration's pod is taken over.
+    ForeignPodAdopted,
+    /// A pod of a previous attempt is taken for the active one.
+    PreviousAttemptAdopted,
     /// The owner of a PVC is set without the version that was read.
-    PvcUnguarded,
-    /// The owner of a PVC is set by an older spec than the one that it was set by before.
-    PvcGoesBack,
-    /// The sweep never looks again at a pod whose task was there.
-    SweepLooksOnce,
-    /// The sweep takes the cache's word that a task is gone.
-    SweepFromCache,
-    /// A pod that is being deleted is taken to have ended.
-    DeletingIsEnded,
-    /// A pod on a silent node is taken to have ended.
-    SilentIsEnded,
-    /// A pod that runs is settled.
-    RunningIsEnded,
-    /// A pod that ended without a report is taken to have been free.
+    PvcOwnerWithoutVersion,
+    /// The owner of a PVC is set by an older spec than the one by which it was set before.
+    PvcOwnerByOlderSpec,
+    /// An orphaned pod is not checked again if its task was there.
+    OrphansCheckedOnce,
+    /// The cache decides whether a pod is orphaned.
+    OrphansJudgedByCache,
+    /// A pod that is being deleted counts as ended.
+    DeletingPodTakenForEnded,
+    /// A pod on a silent node counts as ended.
+    SilentPodTakenForEnded,
+    /// A running pod counts as ended.
+    RunningPodTakenForEnded,
+    /// A pod that ended without a report counts as free.
     FreeWithoutProof,
-    /// A report completes the task, whatever its pod was made from.
-    GoalIgnored,
-    /// A release does not look which one serves a task.
-    ServedIgnored,
-    /// A report without a signature is believed where the exit code fits.
-    UnsignedBelieved,
-    /// An attempt is taken to be free in which only something was touched that counts as no change.
-    TouchedIsFree,
-    /// How many attempts were free is forgotten.
-    FreeUncounted,
-    /// Pods are let go before they are settled.
-    ReleasedBeforeSettled,
-    /// Suspending takes a claim back whose pod is not there.
-    WithdrawnOnSuspend,
-    /// A new claim of an iteration begins with attempt 0.
-    AttemptForgotten,
-    /// A task that failed is not held.
-    StopForgotten,
-    /// Nobody comes back when a wait is over.
-    NeverRetries,
+    /// A report completes the task, whatever goal its pod was created for.
+    CompletionGoalIgnored,
+    /// A release does not check which release serves a task.
+    ServedByIgnored,
+    /// A report without a signature is accepted if the exit code matches.
+    UnsignedReportAccepted,
+    /// An attempt counts as free although its agent touched the workspace.
+    TouchedWorkspaceIsFree,
+    /// The number of free attempts is forgotten.
+    FreeAttemptsUncounted,
+    /// The finalizer is removed from a pod before its iteration is settled.
+    FinalizerRemovedBeforeSettled,
+    /// Suspending withdraws the active iteration if its pod is not there.
+    IterationWithdrawnOnSuspend,
+    /// A new try of an iteration begins with attempt 0.
+    AttemptNumberReset,
+    /// A task that failed is not stopped.
+    StopIgnored,
+    /// No reconcile follows when a wait is over.
+    NeverRequeues,
     /// Each decision writes.
     AlwaysWrites,
-    /// The limit is shown when the last iteration is claimed.
+    /// The limit is shown when the last iteration starts.
     LimitShownEarly,
-    /// A raised limit goes on with the iteration after the next.
+    /// After a raised limit, the task resumes with the iteration after the next.
     IterationSkipped,
+    /// An uninstall removes finalizers without marking active iterations as orphaned.
+    UninstallWithoutMark,
+    /// An uninstall writes the status without a resourceVersion.
+    UninstallWithoutVersion,
+    /// An uninstall marks the tasks once, and then removes the finalizer from any pod that it finds.
+    UninstallMarksOnce,
+    /// An uninstall does not list the pods a second time.
+    UninstallListsPodsOnce,
+    /// An uninstall leaves the release's name in the tasks.
+    UninstallKeepsServedBy,
+    /// An operator creates the pod of an orphaned iteration again.
+    OrphanedIgnored,
 }
 
 impl Variant {
-    /// Before `decide`.
+    /// Changes what an uninstall writes.
+    pub fn tamper_with_mark(self, mut patch: Value) -> Value {
+        let omitted = match self {
+            Self::UninstallWithoutMark => "active",
+            Self::UninstallKeepsServedBy => "servedBy",
+            _ => return patch,
+        };
+        patch.as_object_mut().and_then(|patch| patch.remove(omitted));
+        patch
+    }
+
+    /// Changes what `decide` is given.
     pub fn tamper_with_input(
         self,
         task: &mut AgentTask,
@@ -99,13 +124,18 @@ impl Variant {
         configuration: &mut Configuration,
     ) {
         match self {
-            Self::SettingsUnfenced => configuration.consistent = true,
-            Self::StopForgotten => {
+            Self::AnyConfigurationTakenForNewest => configuration.consistent = true,
+            Self::StopIgnored => {
                 if let Some(status) = &mut task.status {
                     status.stop = None;
                 }
             }
-            Self::FreeUncounted => {
+            Self::OrphanedIgnored => {
+                if let Some(active) = task.status.as_mut().and_then(|status| status.active.as_mut()) {
+                    active.orphaned = false;
+                }
+            }
+            Self::FreeAttemptsUncounted => {
                 if let Some(status) = &mut task.status {
                     status.free_attempts = 0;
                 }
@@ -119,17 +149,19 @@ impl Variant {
             let ran = PodState::Ended(Ending::Ran(Box::default()));
             let never_started = PodState::Ended(Ending::NeverStarted { message: String::new() });
             match self {
-                Self::DeletingIsEnded if is_live && pod.deletion.is_some() => pod.state = never_started,
-                Self::SilentIsEnded if is_live && is_silent => pod.state = ran,
-                Self::RunningIsEnded if pod.state == PodState::Running => pod.state = ran,
+                Self::DeletingPodTakenForEnded if is_live && pod.deletion.is_some() => {
+                    pod.state = never_started;
+                }
+                Self::SilentPodTakenForEnded if is_live && is_silent => pod.state = ran,
+                Self::RunningPodTakenForEnded if pod.state == PodState::Running => pod.state = ran,
                 Self::FreeWithoutProof if is_without_report(pod) => pod.state = never_started,
-                Self::TouchedIsFree => {
+                Self::TouchedWorkspaceIsFree => {
                     if let PodState::Ended(Ending::Ran(end)) = &mut pod.state {
                         end.report.iter_mut().for_each(|report| report.untouched = true);
                     }
                 }
-                Self::GoalIgnored => pod.completion = None,
-                Self::OtherAttemptAdopted => {
+                Self::CompletionGoalIgnored => pod.completion = None,
+                Self::PreviousAttemptAdopted => {
                     if let Some(active) = active.as_ref().filter(|active| active.iteration == pod.iteration) {
                         pod.attempt = active.attempt;
                         pod.name.clone_from(&active.pod_name);
@@ -140,7 +172,7 @@ impl Variant {
         }
     }
 
-    /// After `decide`.
+    /// Changes what `decide` returns.
     pub fn tamper_with_decision(
         self,
         task: &AgentTask,
@@ -149,13 +181,13 @@ impl Variant {
         decision: &mut Decision,
     ) {
         match self {
-            Self::NeverRetries => decision.requeue_after = None,
-            Self::AttemptForgotten => {
+            Self::NeverRequeues => decision.requeue_after = None,
+            Self::AttemptNumberReset => {
                 if let Some(status) = &mut decision.status {
                     status.next_attempt = 0;
                 }
             }
-            Self::WithdrawnOnSuspend => {
+            Self::IterationWithdrawnOnSuspend => {
                 let active = before.and_then(|status| status.active.as_ref());
                 let is_there = |pod: &PodFacts| active.is_some_and(|active| active.pod_name == pod.name);
                 if task.spec.suspend && active.is_some() && !pods.iter().any(is_there) {
@@ -171,14 +203,14 @@ impl Variant {
             }
             Self::LimitShownEarly => {
                 let last = |status: &AgentTaskStatus| {
-                    let claimed = status.active.as_ref().map(|active| active.iteration);
-                    claimed.is_some() && claimed == status.max_iterations
+                    let iteration = status.active.as_ref().map(|active| active.iteration);
+                    iteration.is_some() && iteration == status.max_iterations
                 };
                 if let Some(status) = decision.status.as_mut().filter(|status| last(status)) {
                     status.phase = Some(Phase::IterationLimitReached);
                 }
             }
-            Self::ReleasedBeforeSettled => {
+            Self::FinalizerRemovedBeforeSettled => {
                 let active = before.and_then(|status| status.active.as_ref());
                 let is_unsettled = |pod: &&PodFacts| {
                     pod.has_finalizer && active.is_some_and(|active| active.pod_name == pod.name)
