@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// A status, by its index in the table of all statuses that were ever decided ([`crate::statuses`]).
+/// A status, by its index in the table of all statuses that were ever decided (`statuses.rs`).
 pub type StatusId = u32;
 /// No status.
 pub const NO_STATUS: StatusId = 0;
