@@ -165,8 +165,10 @@ impl World {
         let (program, rest) = arguments.split_first().context("the API server has no command line")?;
         let id = i32::try_from(process.0).ok().and_then(Pid::from_raw).context("a process id")?;
         kill_process(id, Signal::KILL)?;
-        eventually(PATIENCE, "the API server has ended", async || {
-            if process.arguments().is_empty() { Ok(()) } else { Err("it runs") }
+        // Its memory goes before its sockets do.
+        eventually(PATIENCE, "the API server has ended", async || match self.server.get("/version").await {
+            Err(_) if process.arguments().is_empty() => Ok(()),
+            _ => Err("it runs"),
         })
         .await?;
         let log = self.folder.join("logs/kube-apiserver.log");

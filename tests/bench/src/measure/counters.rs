@@ -94,7 +94,8 @@ fn is_contenders((verb, resource, _): &Kind) -> bool {
     !matches!(
         (verb.as_str(), resource.as_str()),
         ("POST", "agenttasks" | "jobs" | "pods/binding")
-            | ("PATCH", "pods/status" | "configmaps")
+            | ("PATCH", "pods/status")
+            | ("APPLY", "configmaps")
             | ("WATCH" | "DELETECOLLECTION", _)
     )
 }
