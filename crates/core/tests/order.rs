@@ -3,8 +3,8 @@
 use crate::support::{active, observed, task_at};
 use agentloop_core::{
     api::AgentTask,
-    decide::{Action, Observed, decide},
-    facts::{Obstacle, PodFacts},
+    decide::{Action, decide},
+    facts::PodFacts,
     pod::template_hash,
 };
 use serde_json::{Value, json};
@@ -55,7 +55,8 @@ fn waiting_for_its_start(task: &AgentTask) -> PodFacts {
 fn the_next_pod_is_created_before_the_settled_one_is_cleaned_up() {
     let task = third_is_active();
     let pods = [ended(&task, 2)];
-    assert_eq!(decide(&observed(&task, &pods)).actions, [Action::CreatePod]);
+    let clean_up = Action::RemoveFinalizer { pod: (&pods[0]).into(), has_ended: true };
+    assert_eq!(decide(&observed(&task, &pods)).actions, [Action::CreatePod, clean_up]);
 }
 
 #[test]
@@ -65,14 +66,4 @@ fn the_next_pod_is_started_before_the_settled_one_is_cleaned_up() {
     let start = Action::RemoveSchedulingGate((&pods[1]).into());
     let clean_up = Action::RemoveFinalizer { pod: (&pods[0]).into(), has_ended: true };
     assert_eq!(decide(&observed(&task, &pods)).actions, [start, clean_up]);
-}
-
-#[test]
-fn a_settled_pod_is_cleaned_up_though_the_next_one_is_rejected() {
-    let task = third_is_active();
-    let pods = [ended(&task, 2)];
-    let refused =
-        Some(Obstacle { reason: agentloop_core::api::WaitReason::QuotaExceeded, message: "full".to_owned() });
-    let decision = decide(&Observed { refused, ..observed(&task, &pods) });
-    assert_eq!(decision.actions, [Action::RemoveFinalizer { pod: (&pods[0]).into(), has_ended: true }]);
 }

@@ -177,12 +177,8 @@ fn no_pod_is_created_after_a_conflict_about_its_pvc() {
     sim.end(&worked());
     when_deleted(&mut sim, "Delete");
     sim.fail(SetPvcOwner, Failure::Conflict);
-    assert_asks(&mut sim, SyncOutcome::Failed, &[WriteStatus, ReadPvc, SetPvcOwner]);
-    assert_asks(
-        &mut sim,
-        REST,
-        &[ReadPvc, SetPvcOwner, CreatePod, ConfirmTask, RemoveSchedulingGate, RemoveFinalizer],
-    );
+    assert_asks(&mut sim, SyncOutcome::Failed, &[WriteStatus, ReadPvc, SetPvcOwner, RemoveFinalizer]);
+    assert_asks(&mut sim, REST, &[ReadPvc, SetPvcOwner, CreatePod, ConfirmTask, RemoveSchedulingGate]);
 }
 
 #[test]
@@ -210,7 +206,7 @@ fn a_pvc_that_another_operator_created_first_is_used_and_its_owner_checked() {
     sim.reconcile_once();
     assert_eq!(
         sim.take_requests()[2..],
-        [ReadPvc, CreatePvc, CreatePod, ReadPvc, SetPvcOwner, ConfirmTask, RemoveSchedulingGate]
+        [ReadPvc, CreatePvc, CreatePod, ConfirmTask, RemoveSchedulingGate, ReadPvc, SetPvcOwner]
     );
     assert_eq!(owner_generation(&sim), Some("1"));
 }

@@ -49,10 +49,7 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
     if draft.needs_a_read() {
         return draft.decision;
     }
-    // The next pod comes first: an agent waits for it. Once it is created, the decision is taken again.
-    if !draft.decision.actions.contains(&Action::CreatePod) {
-        cleanup::clean_up_settled_pods(&mut draft);
-    }
+    cleanup::clean_up_settled_pods(&mut draft);
     if observed.task.spec.workspace.volume_claim_template.is_some() && !observed.pvc_is_checked {
         draft.act(Action::CheckPvcOwner);
     }

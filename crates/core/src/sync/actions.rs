@@ -117,6 +117,8 @@ impl<H: Handles> TaskSync<H> {
             (PendingAction::Create, Response::Pod(pod)) => {
                 memory.namespace_not_ready = None;
                 memory.remember_pod(environment, pod);
+                // An agent waits for its start. What else was to be done is decided again, and done after that.
+                self.actions.clear();
                 self.decide_again = true;
             }
             (PendingAction::Create, Response::Failed(Failure::Exists)) => {
