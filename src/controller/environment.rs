@@ -79,8 +79,7 @@ impl Environment<Live> for Caches<'_> {
     }
 
     fn cached_pods(&self, task: &Handle<AgentTask>) -> Vec<Handle<CachedPod>> {
-        let uid = task.uid();
-        self.scope.pods.state_filter(|pod| pod.facts.task_uid == uid).into_iter().map(Handle).collect()
+        self.scope.pods_of(&task.uid().unwrap_or_default()).into_iter().map(Handle).collect()
     }
 
     fn silent_pod(&self, task: &Handle<AgentTask>, pods: &[Handle<CachedPod>]) -> Option<PodRef> {

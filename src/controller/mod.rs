@@ -8,8 +8,10 @@
 //! housekeeping            what is done at every beat: counts, reports, forgets
 //! reconcile, orphans      one task; one pod whose task is gone
 //! perform, environment    the requests, and the questions, of the machine in agentloop_core::sync
+//! feed                    what fills the queues: each change, and everything when it must be checked again
 //! scope                   one set of watches: all namespaces, or one
 //! context                 what all reconciles share
+//! queue, pod_index        which object is next; which pods belong to a task
 //! watch, configuration, injection, events, …
 //! ```
 
@@ -20,6 +22,7 @@ mod elsewhere;
 mod environment;
 mod event_obstacles;
 mod events;
+mod feed;
 mod guard;
 mod handles;
 mod housekeeping;
@@ -29,6 +32,8 @@ mod merge;
 mod orphans;
 mod panics;
 mod perform;
+mod pod_index;
+mod queue;
 mod reconcile;
 mod report;
 mod requeue;
@@ -38,11 +43,13 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
+use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_core::decide::served::Serving;
+use futures::FutureExt;
 use futures::future::{join_all, select_all};
-use futures::{FutureExt, StreamExt};
 use kube::Api;
-use kube::runtime::Controller;
+use kube::runtime::watcher;
+use tokio::sync::mpsc::{self, UnboundedReceiver};
 use tokio::task::JoinSet;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
@@ -51,8 +58,10 @@ use tracing::{error, info};
 use self::cached_pod::CachedPod;
 use self::context::ControllerContext;
 pub use self::context::RuleSet;
+use self::feed::Queues;
 use self::guard::Guarded;
 pub(crate) use self::injection::NODE_CHECK_INTERVAL;
+use self::pod_index::PodIndex;
 pub(crate) use self::reconcile::NO_NEW_STEPS_AFTER;
 use self::scope::WatchScope;
 use crate::cli::RunnerArgs;
@@ -111,8 +120,8 @@ pub const BEAT: Duration = Duration::from_secs(10);
 /// Why the loop ended although it was not asked to stop.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A namespace's loop ended, or panicked.
-    #[error("the loop over {0} ended unexpectedly")]
+    /// A watch, or the work on a queue, ended or panicked.
+    #[error("{0} ended unexpectedly")]
     Ended(String),
 }
 
@@ -140,13 +149,34 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
         no_new_steps_after: setup.no_new_steps_after,
     });
 
+    let workers = usize::from(setup.concurrency);
+    let (tasks, waiting_tasks) = queue::queue();
+    let (orphans, waiting_orphans) = queue::queue();
+    let queues = Queues { tasks, orphans };
     let tasks = setup.namespaces.apis::<Guarded>(&context.clients.read);
     let pods = setup.namespaces.apis::<CachedPod>(&context.clients.read);
     let mut loops = JoinSet::new();
     let mut scopes = Vec::new();
-    for (tasks, pods) in tasks.into_iter().zip(pods) {
-        scopes.push(start(&context, tasks, pods, setup.concurrency, &setup.shutdown, &mut loops));
+    for (number, (tasks, pods)) in tasks.into_iter().zip(pods).enumerate() {
+        let scope = start(&context, tasks, pods, &setup.shutdown, &mut loops, |scope, changes| {
+            feed::feed(number, scope, changes, queues.clone(), setup.shutdown.clone())
+        });
+        scopes.push(scope);
     }
+    let scopes: Arc<[Arc<WatchScope>]> = scopes.into();
+    let of = scopes.clone();
+    let reconcile_tasks =
+        queue::work_off(waiting_tasks, workers, setup.shutdown.clone(), move |(number, task)| {
+            let scope = of.get(number).cloned();
+            async move { reconcile::reconcile(scope?, task).await }
+        });
+    loops.spawn(reconcile_tasks.map(|ended| ended.err().map(|error| format!("tasks: {error}"))));
+    let of = scopes.clone();
+    let clean_up = queue::work_off(waiting_orphans, workers, setup.shutdown.clone(), move |(number, pod)| {
+        let scope = of.get(number).cloned();
+        async move { orphans::reconcile(scope?, pod).await }
+    });
+    loops.spawn(clean_up.map(|ended| ended.err().map(|error| format!("orphaned pods: {error}"))));
     loops.spawn(report_sync(scopes.clone(), context.clone(), setup.health.clone()).map(|()| None));
     let check_nodes = check_nodes(context.clone(), setup.node_check_interval, setup.shutdown.clone());
     loops.spawn(check_nodes.map(|()| None));
@@ -166,59 +196,52 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
                 None => return Ok(()),
                 Some(Ok(Some(name))) if !setup.shutdown.is_cancelled() => return Err(Error::Ended(name)),
                 Some(Ok(_)) => {}
-                Some(Err(_)) => return Err(Error::Ended("a namespace".to_owned())),
+                Some(Err(_)) => return Err(Error::Ended("a part of the loop".to_owned())),
             },
         }
     }
 }
 
-/// Starts one set of watches and the two controllers that they feed.
-fn start(
+/// Starts one set of watches, and what feeds the queues with their changes.
+fn start<F>(
     context: &Arc<ControllerContext>,
     tasks: Api<Guarded>,
     pods: Api<CachedPod>,
-    concurrency: u16,
     shutdown: &CancellationToken,
     loops: &mut JoinSet<Option<String>>,
-) -> Arc<WatchScope> {
-    let name = format!("tasks at {}", tasks.resource_url());
+    feed: impl FnOnce(Arc<WatchScope>, UnboundedReceiver<feed::Change>) -> F,
+) -> Arc<WatchScope>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let namespace = tasks.namespace().map(str::to_owned);
-    let (tasks, task_changes) = watch::tasks(tasks);
-    let (pods, pod_changes, pod_watch) = watch::pods(pods);
-    let (task_store, pod_store) = (tasks.store.clone(), pods.store.clone());
-    let scope = WatchScope::new(context.clone(), namespace, tasks, pods, concurrency, shutdown.clone());
+    let watches = [tasks.resource_url(), pods.resource_url()].map(|url| format!("the watch of {url}"));
+    let index = PodIndex::default();
+    let (report, changes) = mpsc::unbounded_channel();
+    let on_task = feed::report_tasks(report.clone());
+    let on_pod = feed::report_pods(report, index.clone());
+    let (tasks, task_watch) = watch::cache(tasks, watcher::Config::default(), on_task);
+    let of_tasks = watcher::Config::default().labels(LABEL_TASK_UID);
+    let (pods, pod_watch) = watch::cache(pods, of_tasks, on_pod);
+    let scope = WatchScope::new(context.clone(), namespace, tasks, pods, index, shutdown.clone());
     let scope = Arc::new(scope);
-
-    let controller = Controller::for_stream(task_changes, task_store)
-        .reconcile_on(pod_changes.tasks)
-        .reconcile_all_on(pod_changes.filled)
-        .reconcile_all_on(context.configuration.changes())
-        .reconcile_all_on(context.injection.changes())
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(reconcile::reconcile, |task, _, scope| reconcile::on_error(&task, &scope), scope.clone())
-        .for_each(|_| futures::future::ready(()));
-    loops.spawn(controller.map(move |()| Some(name)));
-
-    let orphans = Controller::for_stream(pod_changes.changed, pod_store)
-        .graceful_shutdown_on(shutdown.clone().cancelled_owned())
-        .run(orphans::reconcile, |pod, _, scope| orphans::on_error(&pod, &scope), scope.clone())
-        .for_each(|_| futures::future::ready(()));
-    loops.spawn(orphans.map(|()| Some("orphaned pods".to_owned())));
-
-    let stop = shutdown.clone().cancelled_owned();
-    let pod_watch = async move {
-        tokio::select! {
-            () = pod_watch => {}
-            () = stop => {}
-        }
-        Some("the watch of pods".to_owned())
-    };
-    loops.spawn(pod_watch);
+    let [task_name, pod_name] = watches;
+    loops.spawn(until(shutdown.clone(), task_watch).map(|()| Some(task_name)));
+    loops.spawn(until(shutdown.clone(), pod_watch).map(|()| Some(pod_name)));
+    loops.spawn(feed(scope.clone(), changes).map(|()| None));
     scope
 }
 
+/// Runs `work` until it ends or the process stops.
+async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = stop.cancelled() => {}
+    }
+}
+
 /// Reports the process as working once the caches have synced.
-async fn report_sync(scopes: Vec<Arc<WatchScope>>, context: Arc<ControllerContext>, health: Health) {
+async fn report_sync(scopes: Arc<[Arc<WatchScope>]>, context: Arc<ControllerContext>, health: Health) {
     context.configuration.synced().await;
     let settled = join_all(scopes.iter().map(|scope| scope.settled()));
     // A namespace whose list is not answered at all must not delay the others.
@@ -232,8 +255,5 @@ async fn report_sync(scopes: Vec<Arc<WatchScope>>, context: Arc<ControllerContex
 
 /// Checks the nodes from time to time, until the process stops.
 async fn check_nodes(context: Arc<ControllerContext>, interval: Duration, stop: CancellationToken) {
-    tokio::select! {
-        () = context.injection.follow(&context.clients.read, interval) => {}
-        () = stop.cancelled() => {}
-    }
+    until(stop, context.injection.follow(&context.clients.read, interval)).await;
 }

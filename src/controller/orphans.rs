@@ -1,63 +1,57 @@
 //! Pods whose task is gone: drives the machine of `agentloop_core::sync` that removes them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use agentloop_core::api::AgentTask;
 use agentloop_core::sync::{ORPHAN_CHECK_INTERVAL, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync};
 use kube::core::PartialObjectMeta;
-use kube::runtime::controller::Action;
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::cached_pod::CachedPod;
 use super::handles::{Handle, Live};
 use super::panics::{WorkError, caught};
-use super::requeue::requeue_after;
 use super::scope::WatchScope;
 use crate::client::{READ_TIMEOUT, RequestError, with_timeout};
 use crate::metrics::PanicSource;
 use crate::telemetry;
 
-pub(super) async fn reconcile(
-    pod: Arc<CachedPod>,
-    scope: Arc<WatchScope>,
-) -> Result<Action, WorkError<RequestError>> {
+/// Cleans up a pod if its task is gone. Returns when to check again unless something changes before.
+pub(super) async fn reconcile(scope: Arc<WatchScope>, pod: ObjectRef<CachedPod>) -> Option<Duration> {
+    let pod = scope.pods.get(&pod)?;
     let span = info_span!(
         "cleanup",
         reconcile_id = telemetry::work_id(),
         namespace = pod.namespace().unwrap_or_default(),
         pod = pod.name_any()
     );
-    async {
-        let result = caught(clean_up(pod, &scope)).await;
+    let cleaned_up = async {
+        let result = caught(clean_up(pod.clone(), &scope)).await;
         if let Err(failure) = &result {
             report_failure(failure, &scope);
         }
         result
-    }
-    .instrument(span)
-    .await
+    };
+    cleaned_up.instrument(span).await.unwrap_or_else(|_| Some(scope.failures.next(pod.as_ref())))
 }
 
 /// Removes one pod, unless its task exists.
-async fn clean_up(pod: Arc<CachedPod>, scope: &WatchScope) -> Result<Action, RequestError> {
+async fn clean_up(pod: Arc<CachedPod>, scope: &WatchScope) -> Result<Option<Duration>, RequestError> {
     let facts = &pod.facts;
     let (Some(task), Some(task_uid)) = (pod.task(), facts.task_uid.clone()) else {
-        return Ok(Action::await_change());
+        return Ok(None);
     };
     // Anyone can copy labels. A pod without our finalizer that no task controls belongs to another owner.
     if !facts.has_finalizer && !facts.belongs_to(&task_uid) {
-        return Ok(Action::await_change());
+        return Ok(None);
     }
     let (name, namespace) = (task.name.clone(), pod.namespace().unwrap_or_default());
     let pod = Handle(pod);
-    if !scope.is_ready().await {
-        return Ok(Action::await_change());
-    }
     if scope.tasks.get(&task).is_some_and(|task| task.uid().as_ref() == Some(&task_uid)) {
-        return Ok(requeue_after(OrphanSync::while_task_exists(scope, &pod)));
+        return Ok(OrphanSync::while_task_exists(scope, &pod));
     }
-    let Some(_permit) = scope.worker_permit().await else { return Ok(Action::await_change()) };
     let _work = scope.context.heartbeat.begin();
     let mut sync = OrphanSync::new(pod.clone());
     let mut request = sync.first();
@@ -78,11 +72,11 @@ async fn clean_up(pod: Arc<CachedPod>, scope: &WatchScope) -> Result<Action, Req
             }
             (OrphanStep::Done(after), _) => {
                 scope.failures.forget(&*pod);
-                return Ok(requeue_after(after));
+                return Ok(after);
             }
             (OrphanStep::Failed, Some(error)) => return Err(error),
             // The machine fails only with a request that failed.
-            (OrphanStep::Failed, None) => return Ok(Action::requeue(ORPHAN_CHECK_INTERVAL)),
+            (OrphanStep::Failed, None) => return Ok(Some(ORPHAN_CHECK_INTERVAL)),
         }
     }
 }
@@ -111,11 +105,6 @@ async fn perform(
             removed.map(|_| OrphanResponse::Done)
         }
     }
-}
-
-/// The delay before the next attempt.
-pub(super) fn on_error(pod: &CachedPod, scope: &WatchScope) -> Action {
-    scope.failures.next(pod)
 }
 
 fn report_failure(failure: &WorkError<RequestError>, scope: &WatchScope) {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentloop_core::sync::{MAX_ROUNDS, NextStep, Response, SyncOutcome, TaskSync};
-use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use tokio::time::Instant;
@@ -16,7 +15,6 @@ use super::guard::Guarded;
 use super::handles::Handle;
 use super::panics::{WorkError, caught};
 use super::perform::{Performer, RequestFailed};
-use super::requeue::requeue_after;
 use super::scope::WatchScope;
 use crate::metrics::{PanicSource, Reconciled};
 use crate::telemetry;
@@ -39,21 +37,13 @@ pub(super) enum Error {
     Unexpected,
 }
 
-pub(super) async fn reconcile(
-    guarded: Arc<Guarded>,
-    scope: Arc<WatchScope>,
-) -> Result<Action, WorkError<Error>> {
-    // Before it takes anything that others wait for: this may wait as long as a cache cannot be filled.
-    if !scope.is_ready().await {
-        return Ok(Action::await_change());
-    }
-    let Some(_permit) = scope.worker_permit().await else { return Ok(Action::await_change()) };
-    // The task may have changed during the wait for the permit.
-    let guarded = scope.tasks.get(&ObjectRef::from_obj(guarded.as_ref())).unwrap_or(guarded);
+/// Reconciles a task. Returns when to do so again unless something changes before.
+pub(super) async fn reconcile(scope: Arc<WatchScope>, task: ObjectRef<Guarded>) -> Option<Duration> {
+    // A task that has been deleted needs nothing more.
+    let guarded = scope.tasks.get(&task)?;
     let _work = scope.context.heartbeat.begin();
     let _worker = scope.context.metrics.worker();
-    // As with controller-runtime's reconcileID, all lines of one reconcile have the same id. Its failure is logged in the
-    // span too, and not in the error policy, which runs outside.
+    // As with controller-runtime's reconcileID, all lines of one reconcile have the same id.
     let span = info_span!(
         "reconcile",
         reconcile_id = telemetry::work_id(),
@@ -72,19 +62,17 @@ pub(super) async fn reconcile(
     .await;
     let how = match &result {
         Err(_) => Reconciled::Error,
-        Ok(action) if *action == Action::await_change() => Reconciled::Success,
-        Ok(_) => Reconciled::RequeueAfter,
+        Ok(None) => Reconciled::Success,
+        Ok(Some(_)) => Reconciled::RequeueAfter,
     };
     scope.context.metrics.reconciled(how, started.elapsed());
-    if result.is_ok() {
-        scope.failures.forget(guarded.as_ref());
-    }
-    result
-}
-
-/// The delay before the next attempt.
-pub(super) fn on_error(guarded: &Guarded, scope: &WatchScope) -> Action {
-    scope.failures.next(guarded)
+    result.map_or_else(
+        |_| Some(scope.failures.next(guarded.as_ref())),
+        |requeue_after| {
+            scope.failures.forget(guarded.as_ref());
+            requeue_after
+        },
+    )
 }
 
 fn report_failure(guarded: &Guarded, failure: &WorkError<Error>, scope: &WatchScope) {
@@ -109,7 +97,7 @@ fn panicked(message: &str) -> EventRecord {
     }
 }
 
-async fn advance(guarded: &Guarded, scope: &WatchScope) -> Result<Action, Error> {
+async fn advance(guarded: &Guarded, scope: &WatchScope) -> Result<Option<Duration>, Error> {
     let task = match &guarded.0 {
         Ok(task) => task.clone(),
         Err(invalid) => {
@@ -120,7 +108,7 @@ async fn advance(guarded: &Guarded, scope: &WatchScope) -> Result<Action, Error>
                 message: format!("agentloop cannot decode this task and leaves it as it is: {invalid}"),
             };
             scope.context.events.publish(guarded.object_ref(&()), record);
-            return Ok(Action::await_change());
+            return Ok(None);
         }
     };
     let mut borrowed = scope.memories.borrow(task.uid().unwrap_or_default());
@@ -140,7 +128,7 @@ async fn advance(guarded: &Guarded, scope: &WatchScope) -> Result<Action, Error>
             NextStep::Request(request) => response = performer.perform(&sync, request).await,
             NextStep::Finished(SyncOutcome::Done(after)) => {
                 debug!(requeue_after = ?after, "reconciled");
-                return Ok(requeue_after(after));
+                return Ok(after);
             }
             NextStep::Finished(SyncOutcome::Failed) => {
                 return Err(performer.failed.map_or(Error::Unexpected, Error::Request));

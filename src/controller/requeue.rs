@@ -1,21 +1,15 @@
-//! When an object is reconciled next.
+//! When an object is reconciled again after a failure.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use kube::Resource;
-use kube::runtime::controller::Action;
 use kube::runtime::reflector::ObjectRef;
 use parking_lot::Mutex;
 
 /// First and longest delay after a reconcile that failed.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(30);
-
-/// Reconciles again after this time, if there is one, and in any case when something changes.
-pub(super) fn requeue_after(delay: Option<Duration>) -> Action {
-    delay.map_or_else(Action::await_change, Action::requeue)
-}
 
 /// How often each object's reconcile has failed in a row. The delay before the next attempt depends on it.
 #[derive(Default)]
@@ -41,12 +35,12 @@ impl Failures {
 
     /// The delay before the next attempt. It doubles with each failure, with some jitter, so that many tasks that
     /// failed together do not come back together.
-    pub(super) fn next<K: Resource<DynamicType = ()>>(&self, object: &K) -> Action {
+    pub(super) fn next<K: Resource<DynamicType = ()>>(&self, object: &K) -> Duration {
         let mut failures = self.0.lock();
         let count = failures.entry(Self::key(object)).or_default();
         let delay = RETRY_MIN.saturating_mul(1 << (*count).min(8)).min(RETRY_MAX);
         *count = count.saturating_add(1);
-        Action::requeue(delay.mul_f64(0.8 + 0.4 * fastrand::f64()))
+        delay.mul_f64(0.8 + 0.4 * fastrand::f64())
     }
 }
 

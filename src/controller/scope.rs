@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use kube::Resource;
 use kube::runtime::reflector::Store;
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +15,7 @@ use super::context::ControllerContext;
 use super::elsewhere::Elsewhere;
 use super::guard::Guarded;
 use super::memories::Memories;
+use super::pod_index::PodIndex;
 use super::requeue::Failures;
 use super::watch::{Cache, Synced};
 use crate::namespaces::ALL;
@@ -36,12 +36,10 @@ pub(super) struct WatchScope {
     tasks_synced: Synced,
     pub(super) pods: Store<CachedPod>,
     pods_synced: Synced,
+    pod_index: PodIndex,
     pub(super) memories: Memories,
     pub(super) elsewhere: Elsewhere,
     pub(super) failures: Failures,
-    /// Permits to work, given in the order of the requests. kube's own limit takes waiting objects in no particular
-    /// order, so that among many busy tasks one may never get to run, not even to be suspended.
-    worker_permits: Semaphore,
     shutdown: CancellationToken,
 }
 
@@ -51,7 +49,7 @@ impl WatchScope {
         namespace: Option<String>,
         tasks: Cache<Guarded>,
         pods: Cache<CachedPod>,
-        concurrency: u16,
+        pod_index: PodIndex,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
@@ -63,18 +61,20 @@ impl WatchScope {
             tasks_synced: tasks.synced,
             pods: pods.store,
             pods_synced: pods.synced,
+            pod_index,
             memories: Memories::default(),
             elsewhere: Elsewhere::default(),
             failures: Failures::default(),
-            worker_permits: Semaphore::new(concurrency.into()),
             shutdown,
         }
     }
 
-    /// Waits for a permit to work; `None` if the process stops.
-    pub(super) async fn worker_permit(&self) -> Option<SemaphorePermit<'_>> {
-        let permit = self.worker_permits.acquire().await.ok()?;
-        (!self.shutdown.is_cancelled()).then_some(permit)
+    /// The task's pods in the cache.
+    pub(super) fn pods_of(&self, task_uid: &str) -> Vec<Arc<CachedPod>> {
+        let names = self.pod_index.of(task_uid);
+        let pods = names.iter().filter_map(|name| self.pods.get(name));
+        // The cache may be newer than the index.
+        pods.filter(|pod| pod.facts.task_uid.as_deref() == Some(task_uid)).collect()
     }
 
     /// Waits until both caches are complete.

@@ -1,28 +1,21 @@
-//! Watches: they fill a cache, report when it is complete, and find the task that a changed pod belongs to.
+//! Watches: they fill a cache, report when it is complete, and pass each event on.
 //!
-//! kube's shared streams are not used: they do not pass deletions on, and lose a wake-up if an object is gone before it is
-//! processed. Nor is `Store::wait_until_ready`: if several wait for one cache, it wakes only the last one, and here each
-//! reconcile waits.
+//! `Store::wait_until_ready` of kube is not used: if several wait for one cache, it wakes only the last one.
 
 use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
 use std::time::Duration;
 
-use agentloop_contract::names::LABEL_TASK_UID;
 use agentloop_contract::text::cut_bytes;
-use futures::channel::mpsc::{self, UnboundedReceiver};
 use futures::{Stream, StreamExt, future};
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
-
-use super::cached_pod::CachedPod;
-use super::guard::Guarded;
 
 /// How complete a cache is.
 #[derive(Clone, Default)]
@@ -129,66 +122,27 @@ where
     pub(super) synced: Synced,
 }
 
-/// A cache, and the events that fill it as they are polled.
-fn cache<K>(api: Api<K>, config: watcher::Config) -> (Cache<K>, impl Stream<Item = Event<K>> + Send + 'static)
+/// A cache, and the watch that fills it: a future that runs as long as it is polled. `on_event` is called with each event
+/// once the cache has it.
+pub(super) fn cache<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    on_event: impl Fn(&watcher::Event<K>) + Send + 'static,
+) -> (Cache<K>, impl Future<Output = ()> + Send + 'static)
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
     K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
 {
     let (store, writer) = reflector::store();
     let (filling, synced) = watch::channel(Filling::default());
-    let events = reflector::reflector(writer, objects(api, config)).inspect(move |event| {
-        follow(&filling, event);
-        if let Err(error) = event {
-            warn!(%error, "the watch was interrupted; resuming");
+    let watch = reflector::reflector(writer, objects(api, config)).for_each(move |event| {
+        match &event {
+            Ok(event) => on_event(event),
+            Err(error) => warn!(%error, "the watch was interrupted; resuming"),
         }
-    });
-    (Cache { store, synced: Synced(synced) }, events)
-}
-
-/// The tasks' cache, and the changes for a controller.
-pub(super) fn tasks(
-    api: Api<Guarded>,
-) -> (Cache<Guarded>, impl Stream<Item = Result<Guarded, watcher::Error>> + Send + 'static) {
-    let (cache, events) = cache(api, watcher::Config::default());
-    (cache, events.touched_objects())
-}
-
-/// The changes of pods, for the controllers.
-pub(super) struct PodChanges {
-    /// The task of each pod that was changed or deleted.
-    pub(super) tasks: UnboundedReceiver<ObjectRef<Guarded>>,
-    /// Each pod that was changed.
-    pub(super) changed: UnboundedReceiver<Result<CachedPod, watcher::Error>>,
-    /// A signal after each complete list: a pod may have disappeared unnoticed.
-    pub(super) filled: UnboundedReceiver<()>,
-}
-
-/// Watches the pods of tasks. The future is the watch: it runs as long as it is polled.
-pub(super) fn pods(
-    api: Api<CachedPod>,
-) -> (Cache<CachedPod>, PodChanges, impl Future<Output = ()> + Send + 'static) {
-    let (cache, events) = cache(api, watcher::Config::default().labels(LABEL_TASK_UID));
-    let (to_tasks, tasks) = mpsc::unbounded();
-    let (to_changed, changed) = mpsc::unbounded();
-    let (to_filled, filled) = mpsc::unbounded();
-    // A receiver is gone only if its controller has ended; then the process ends too.
-    let notify = move |pod: &CachedPod| {
-        if let Some(task) = pod.task() {
-            let _ = to_tasks.unbounded_send(task);
-        }
-    };
-    let watch = events.for_each(move |event| {
-        match event {
-            Ok(watcher::Event::Apply(pod) | watcher::Event::InitApply(pod)) => {
-                notify(&pod);
-                let _ = to_changed.unbounded_send(Ok(pod));
-            }
-            Ok(watcher::Event::Delete(pod)) => notify(&pod),
-            Ok(watcher::Event::InitDone) => drop(to_filled.unbounded_send(())),
-            Ok(watcher::Event::Init) | Err(_) => {}
-        }
+        // After the rest: who waits for a full cache finds all of it.
+        follow(&filling, &event);
         future::ready(())
     });
-    (cache, PodChanges { tasks, changed, filled }, watch)
+    (Cache { store, synced: Synced(synced) }, watch)
 }

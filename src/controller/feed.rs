@@ -1,0 +1,119 @@
+//! What fills the queues: each change of a task or a pod, and all objects when everything must be checked again.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher::Event;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio_util::sync::CancellationToken;
+
+use super::cached_pod::CachedPod;
+use super::guard::Guarded;
+use super::pod_index::PodIndex;
+use super::queue::{Priority, QueueSender};
+use super::scope::WatchScope;
+
+/// An object in one of the scopes.
+pub(super) type Key<K> = (usize, ObjectRef<K>);
+
+/// The queues of tasks, and of pods whose tasks may be gone.
+#[derive(Clone, Debug)]
+pub(super) struct Queues {
+    pub(super) tasks: QueueSender<Key<Guarded>>,
+    pub(super) orphans: QueueSender<Key<CachedPod>>,
+}
+
+/// A change that the watches of a scope report.
+#[derive(Debug)]
+pub(super) enum Change {
+    Task(ObjectRef<Guarded>),
+    Pod {
+        pod: ObjectRef<CachedPod>,
+        task: Option<ObjectRef<Guarded>>,
+    },
+    /// A list was read anew: anything may have changed.
+    Relisted,
+}
+
+/// Reports the changes of tasks.
+pub(super) fn report_tasks(to: UnboundedSender<Change>) -> impl Fn(&Event<Guarded>) + Send {
+    move |event| match event {
+        Event::Apply(task) => report(&to, Change::Task(ObjectRef::from_obj(task))),
+        Event::InitDone => report(&to, Change::Relisted),
+        // A task that is gone needs nothing more, and its pods report their own changes.
+        Event::Delete(_) | Event::Init | Event::InitApply(_) => {}
+    }
+}
+
+/// Reports the changes of pods, and keeps the index up to date.
+pub(super) fn report_pods(to: UnboundedSender<Change>, index: PodIndex) -> impl Fn(&Event<CachedPod>) + Send {
+    move |event| {
+        index.apply(event);
+        match event {
+            Event::Apply(pod) | Event::Delete(pod) => {
+                report(&to, Change::Pod { pod: ObjectRef::from_obj(pod), task: pod.task() });
+            }
+            Event::InitDone => report(&to, Change::Relisted),
+            Event::Init | Event::InitApply(_) => {}
+        }
+    }
+}
+
+fn report(to: &UnboundedSender<Change>, change: Change) {
+    // The receiver is gone only if the process stops.
+    drop(to.send(change));
+}
+
+/// Fills the queues, once the caches of this scope are complete and until `stop` is cancelled.
+pub(super) async fn feed(
+    number: usize,
+    scope: Arc<WatchScope>,
+    mut changes: UnboundedReceiver<Change>,
+    queues: Queues,
+    stop: CancellationToken,
+) {
+    if !scope.is_ready().await {
+        return;
+    }
+    let mut configuration = Box::pin(scope.context.configuration.changes());
+    let mut injection = Box::pin(scope.context.injection.changes());
+    add_all(number, &scope, &queues);
+    loop {
+        tokio::select! {
+            Some(change) = changes.recv() => match change {
+                Change::Task(task) => queues.tasks.add((number, task), Priority::High),
+                Change::Pod { pod, task } => {
+                    if let Some(task) = task {
+                        queues.tasks.add((number, task), Priority::High);
+                    }
+                    queues.orphans.add((number, pod), Priority::High);
+                }
+                Change::Relisted => add_all(number, &scope, &queues),
+            },
+            Some(()) = configuration.next() => add_all_tasks(number, &scope, &queues),
+            Some(()) = injection.next() => add_all_tasks(number, &scope, &queues),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Everything: first the tasks of pods that ended while nothing watched.
+fn add_all(number: usize, scope: &WatchScope, queues: &Queues) {
+    for pod in scope.pods.state() {
+        if pod.facts.has_finalizer
+            && pod.facts.ended().is_some()
+            && let Some(task) = pod.task()
+        {
+            queues.tasks.add((number, task), Priority::High);
+        }
+        queues.orphans.add((number, ObjectRef::from_obj(&*pod)), Priority::Normal);
+    }
+    add_all_tasks(number, scope, queues);
+}
+
+fn add_all_tasks(number: usize, scope: &WatchScope, queues: &Queues) {
+    for task in scope.tasks.state() {
+        queues.tasks.add((number, ObjectRef::from_obj(&*task)), Priority::Normal);
+    }
+}
