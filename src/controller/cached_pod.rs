@@ -5,11 +5,11 @@
 
 use std::borrow::Cow;
 
-use agentloop_contract::names::{LABEL_TASK, LABEL_TASK_UID};
+use agentloop_contract::names::LABEL_TASK;
 use agentloop_core::api::AgentTask;
 use agentloop_core::facts::PodFacts;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use serde::{Deserialize, Deserializer};
@@ -19,7 +19,10 @@ use super::guard::Guarded;
 /// What is kept of a pod.
 #[derive(Clone, Debug)]
 pub(super) struct CachedPod {
+    /// Name, namespace, uid and version.
     metadata: ObjectMeta,
+    /// The name of its task.
+    task: Option<String>,
     /// What the rules use.
     pub(super) facts: PodFacts,
     /// It has finalizers, ours or others.
@@ -29,43 +32,28 @@ pub(super) struct CachedPod {
 impl CachedPod {
     /// The task that the pod belongs to, whether or not it still exists.
     pub(super) fn task(&self) -> Option<ObjectRef<Guarded>> {
-        let kind = AgentTask::kind(&());
-        let owners = self.metadata.owner_references.iter().flatten();
-        let owner = owners.filter(|owner| owner.kind == kind).find(|owner| owner.controller == Some(true));
-        let name = owner
-            .map(|owner| owner.name.as_str())
-            .or_else(|| self.labels().get(LABEL_TASK).map(String::as_str))?;
-        Some(ObjectRef::new(name).within(self.metadata.namespace.as_deref()?))
+        Some(ObjectRef::new(self.task.as_deref()?).within(self.metadata.namespace.as_deref()?))
     }
+}
+
+/// The name of the task that controls the pod, or else the one in its label.
+fn task_of(metadata: &ObjectMeta) -> Option<String> {
+    let kind = AgentTask::kind(&());
+    let owners = metadata.owner_references.iter().flatten();
+    let owner = owners.filter(|owner| owner.kind == kind).find(|owner| owner.controller == Some(true));
+    let label = || metadata.labels.as_ref()?.get(LABEL_TASK).cloned();
+    owner.map(|owner| owner.name.clone()).or_else(label)
 }
 
 impl From<Pod> for CachedPod {
     fn from(pod: Pod) -> Self {
         let facts = PodFacts::of(&pod);
         let has_finalizers = !pod.finalizers().is_empty();
-        let ObjectMeta { name, namespace, uid, resource_version, labels, owner_references, .. } =
-            pod.metadata;
-        let labels = labels.map(|mut labels| {
-            labels.retain(|name, _| name == LABEL_TASK || name == LABEL_TASK_UID);
-            labels
-        });
-        let owners = owner_references.map(|owners| owners.into_iter().map(slim).collect());
-        let metadata = ObjectMeta {
-            name,
-            namespace,
-            uid,
-            resource_version,
-            labels,
-            owner_references: owners,
-            ..ObjectMeta::default()
-        };
-        Self { metadata, facts, has_finalizers }
+        let task = task_of(&pod.metadata);
+        let ObjectMeta { name, namespace, uid, resource_version, .. } = pod.metadata;
+        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+        Self { metadata, task, facts, has_finalizers }
     }
-}
-
-/// The parts of an owner reference that are used.
-fn slim(owner: OwnerReference) -> OwnerReference {
-    OwnerReference { api_version: String::new(), block_owner_deletion: None, ..owner }
 }
 
 impl<'de> Deserialize<'de> for CachedPod {
@@ -138,9 +126,9 @@ mod tests {
         let cached = cached(&pod());
         assert_eq!(cached.facts, PodFacts::of(&whole));
         assert_eq!(cached.resource_version().as_deref(), Some("7"));
-        assert!(cached.annotations().is_empty());
-        let labels: Vec<&str> = cached.labels().keys().map(String::as_str).collect();
-        assert_eq!(labels, ["agentloop.dev/task", "agentloop.dev/task-uid"]);
+        let metadata = cached.meta().clone();
+        let ObjectMeta { name, namespace, uid, resource_version, .. } = metadata.clone();
+        assert_eq!(metadata, ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() });
     }
 
     #[test]
