@@ -1,4 +1,4 @@
-//! Iterations that do not end as they should.
+//! Iterations that end badly.
 
 use agentloop_contract::report::{Change, End, ProviderError, ProviderErrorKind, Report};
 use agentloop_core::api::{IterationOutcome, Phase};
@@ -34,7 +34,7 @@ fn interrupted() -> AgentWork {
 }
 
 #[tokio::test]
-async fn suspending_stops_the_pod_and_charges_it_and_going_on_takes_the_next() {
+async fn suspending_stops_and_charges_the_pod_and_resuming_starts_the_next_iteration() {
     let ns = TestNamespace::with_tasks().await;
     let _operator = TestOperator::start(&ns);
     let pod = running(&ns, "paused").await;
@@ -48,7 +48,7 @@ async fn suspending_stops_the_pod_and_charges_it_and_going_on_takes_the_next() {
     assert_eq!(status.active, None);
 
     ns.patch("paused", json!({ "suspend": false })).await;
-    let next = ns.until("paused", "the next claim", |s| s.active.is_some()).await;
+    let next = ns.until("paused", "the next active iteration", |s| s.active.is_some()).await;
     assert_eq!(next.active.map(|active| (active.iteration, active.attempt)), Some((2, 0)));
     ns.end().await;
 }
@@ -85,7 +85,7 @@ async fn a_pod_that_a_user_deletes_while_its_agent_runs_is_charged_once() {
 }
 
 #[tokio::test]
-async fn a_provider_that_refuses_is_waited_for_and_not_charged() {
+async fn a_refusal_of_the_provider_is_waited_for_and_not_charged() {
     let ns = TestNamespace::with_tasks().await;
     let _operator = TestOperator::start(&ns);
     let pod = running(&ns, "refused").await;
@@ -102,7 +102,7 @@ async fn a_provider_that_refuses_is_waited_for_and_not_charged() {
     assert_eq!((status.iterations, status.next_attempt), (0, 1));
     let until = status.waiting.and_then(|waiting| waiting.retry_time).expect("a time");
     let delay = until.0.duration_since(Timestamp::now()).as_secs();
-    // A minute, and up to 30 s so that tasks of one provider do not all come back at once.
+    // A minute, and up to 30 s more, so that the tasks of one provider do not all retry at the same time.
     assert!((40..=91).contains(&delay), "{delay} s");
     ns.end().await;
 }
@@ -119,7 +119,7 @@ async fn a_refused_credential_fails_the_task_until_a_new_token() {
     let status = ns.until_phase("key", Phase::Failed).await;
     assert_eq!(status.reason.as_deref(), Some("Unauthenticated"));
     ns.patch("key", json!({ "maxIterations": 20 })).await;
-    ns.until("key", "the edit is seen", |s| s.observed_generation == Some(2)).await;
+    ns.until("key", "the edit is observed", |s| s.observed_generation == Some(2)).await;
     assert_eq!(ns.status("key").await.phase, Some(Phase::Failed));
     ns.patch("key", json!({ "resetToken": "fixed" })).await;
     ns.started_pod("key").await;
@@ -127,7 +127,7 @@ async fn a_refused_credential_fails_the_task_until_a_new_token() {
 }
 
 #[tokio::test]
-async fn a_pod_that_ends_before_its_agent_started_is_tried_again_later() {
+async fn a_pod_that_ends_before_its_agent_started_is_retried_later() {
     let ns = TestNamespace::with_tasks().await;
     let _operator = TestOperator::start(&ns);
     ns.create("init", json!({})).await;
@@ -143,7 +143,7 @@ async fn a_pod_that_ends_before_its_agent_started_is_tried_again_later() {
 }
 
 #[tokio::test]
-async fn a_sidecar_that_never_ends_is_stopped_and_the_agent_is_judged() {
+async fn a_sidecar_that_never_ends_is_stopped_and_the_agent_decides_the_outcome() {
     let ns = TestNamespace::with_tasks().await;
     ns.configure(json!({ "sidecarGraceSeconds": "1" })).await;
     let _operator = TestOperator::start(&ns);

@@ -1,4 +1,4 @@
-//! An API server that answers some requests with a fault: a proxy before the real one, which counts what comes.
+//! An API server that answers some requests with an error: a proxy in front of the real one that counts the requests.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 
 use crate::namespace::TestNamespace;
 
-/// A request: its method, its path with the query, and what it sends.
+/// A request: its method, its path with the query, and its body.
 #[derive(Clone, Debug)]
 pub struct Sent {
     pub method: Method,
@@ -37,13 +37,13 @@ impl Sent {
         self.method == Method::PATCH && self.path.contains("/pods/")
     }
 
-    /// The patch that puts our finalizer on a pod.
-    pub fn is_hold(&self) -> bool {
+    /// Whether this adds our finalizer to a pod.
+    pub fn adds_finalizer(&self) -> bool {
         self.is_patch_of_a_pod() && String::from_utf8_lossy(&self.body).contains("\"finalizers\":[")
     }
 }
 
-/// What a request is answered with in place of the server's own answer.
+/// The code with which a request is answered instead of being passed on.
 type FaultFor = Arc<dyn Fn(&Sent) -> Option<u16> + Send + Sync>;
 
 pub struct Faulty {
@@ -82,18 +82,18 @@ impl Faulty {
         Clients::from_config(config).expect("clients")
     }
 
-    /// Answers in this way from now on.
+    /// Uses this fault from now on.
     pub fn set(&self, fault: impl Fn(&Sent) -> Option<u16> + Send + Sync + 'static) {
         *self.state.fault.lock() = Some(Arc::new(fault));
         self.state.sent.lock().clear();
     }
 
-    /// Takes so long to answer each write from now on.
+    /// Delays the answer to each write from now on.
     pub fn answer_writes_after(&self, delay: Duration) {
         *self.state.delay.lock() = delay;
     }
 
-    /// Passes everything on from now on.
+    /// Passes all requests on from now on.
     pub fn heal(&self) {
         *self.state.fault.lock() = None;
     }
@@ -139,7 +139,7 @@ async fn answer(
 fn refusal(code: u16) -> Response<Body> {
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "message": "as the test wants it", "reason": "InternalError", "code": code,
+        "message": "the test wants this error", "reason": "InternalError", "code": code,
     });
     Response::builder()
         .status(StatusCode::from_u16(code).expect("a code"))

@@ -1,4 +1,4 @@
-//! Each write holds its guard.
+//! Each write has its guard.
 
 use agentloop_contract::names::{ANNOTATION_CONTEXT, ANNOTATION_PROMPT, FINALIZER_SETTLE, GATE_START};
 use agentloop_core::api::AgentTask;
@@ -14,23 +14,23 @@ const OTHER_FINALIZER: &str = "example.com/other";
 const OTHER_GATE: &str = "example.com/other";
 
 #[tokio::test]
-async fn a_pod_of_another_uid_is_neither_started_nor_released_nor_deleted() {
+async fn a_pod_with_another_uid_is_neither_started_nor_deleted_nor_loses_its_finalizer() {
     let ns = TestNamespace::new().await;
     let pod = ns.pod(json!({ "name": "p", "finalizers": [FINALIZER_SETTLE] }), &[GATE_START]).await;
     let started = ns.writer.remove_scheduling_gate(&ns.name, "p", OTHER_UID).await.expect_err("another pod");
-    let released = ns.writer.remove_finalizer(&ns.name, "p", OTHER_UID, true).await.expect_err("another pod");
+    let changed = ns.writer.remove_finalizer(&ns.name, "p", OTHER_UID, true).await.expect_err("another pod");
     let deleted = ns.writer.delete_pod(&ns.name, "p", OTHER_UID).await.expect_err("another pod");
-    for error in [started, released, deleted] {
+    for error in [started, changed, deleted] {
         assert!(error.is_conflict(), "{error}");
     }
     let after = ns.api::<Pod>().get("p").await.expect("the pod");
     assert_eq!(after.metadata.resource_version, pod.metadata.resource_version);
-    ns.writer.remove_finalizer(&ns.name, "p", &uid(&pod), true).await.expect("released");
+    ns.writer.remove_finalizer(&ns.name, "p", &uid(&pod), true).await.expect("removed");
     ns.end().await;
 }
 
 #[tokio::test]
-async fn starting_takes_our_gate_and_no_other() {
+async fn starting_removes_our_scheduling_gate_and_no_other() {
     let ns = TestNamespace::new().await;
     let pod = ns.pod(json!({ "name": "p" }), &[OTHER_GATE, GATE_START]).await;
     for _ in 0..2 {
@@ -42,30 +42,30 @@ async fn starting_takes_our_gate_and_no_other() {
 }
 
 #[tokio::test]
-async fn releasing_takes_our_finalizer_and_no_other() {
+async fn our_finalizer_is_removed_and_no_other() {
     let ns = TestNamespace::new().await;
     let metadata = json!({ "name": "p", "finalizers": [OTHER_FINALIZER, FINALIZER_SETTLE] });
     let pod = ns.pod(metadata, &[]).await;
     for _ in 0..2 {
-        let released = ns.writer.remove_finalizer(&ns.name, "p", &uid(&pod), false).await.expect("released");
-        assert_eq!(released.finalizers(), [OTHER_FINALIZER]);
+        let changed = ns.writer.remove_finalizer(&ns.name, "p", &uid(&pod), false).await.expect("removed");
+        assert_eq!(changed.finalizers(), [OTHER_FINALIZER]);
     }
     let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-    ns.api::<Pod>().patch("p", &PatchParams::default(), &none).await.expect("free");
+    ns.api::<Pod>().patch("p", &PatchParams::default(), &none).await.expect("the finalizer is removed");
     ns.end().await;
 }
 
 #[tokio::test]
-async fn only_a_pod_that_has_ended_loses_its_prompt_and_context_when_it_is_released() {
+async fn only_a_pod_that_has_ended_loses_its_prompt_and_context_with_the_finalizer() {
     let ns = TestNamespace::new().await;
     let notes = json!({ ANNOTATION_PROMPT: "do it", ANNOTATION_CONTEXT: "{}", "example.com/kept": "yes" });
     for (name, has_ended) in [("runs", false), ("ended", true)] {
         let metadata = json!({ "name": name, "annotations": notes, "finalizers": [FINALIZER_SETTLE] });
         let pod = ns.pod(metadata, &[]).await;
-        let released = ns.writer.remove_finalizer(&ns.name, name, &uid(&pod), has_ended).await;
-        let released = released.expect("released");
-        assert!(released.finalizers().is_empty());
-        let notes = released.annotations();
+        let changed = ns.writer.remove_finalizer(&ns.name, name, &uid(&pod), has_ended).await;
+        let changed = changed.expect("removed");
+        assert!(changed.finalizers().is_empty());
+        let notes = changed.annotations();
         assert_eq!(notes.contains_key(ANNOTATION_PROMPT), !has_ended, "{name}");
         assert_eq!(notes.contains_key(ANNOTATION_CONTEXT), !has_ended, "{name}");
         assert!(notes.contains_key("example.com/kept"), "{name}");
@@ -74,7 +74,7 @@ async fn only_a_pod_that_has_ended_loses_its_prompt_and_context_when_it_is_relea
 }
 
 #[tokio::test]
-async fn a_status_is_written_only_over_the_version_that_was_read() {
+async fn a_status_is_written_only_if_the_version_is_the_one_that_was_read() {
     let ns = TestNamespace::with_tasks().await;
     let task = ns.task("t", json!({ "iterations": 0 })).await;
     let read = task.resource_version().expect("a version");

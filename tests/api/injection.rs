@@ -1,4 +1,4 @@
-//! The way of the runner into pods: what waits with another runner is made again, and `auto` follows the nodes.
+//! How the runner gets into pods: a pod that waits for another runner is replaced, and `auto` follows the nodes.
 
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use crate::namespace::{TestNamespace, config, eventually, object};
 /// The label of a test's own nodes.
 const LABEL: &str = "agentloop.dev/test";
 
-/// Retries soon, so that a test need not wait for the ordinary delay.
+/// With short retries, so that a test need not wait for the default delay.
 async fn ns() -> TestNamespace {
     let ns = TestNamespace::with_tasks().await;
     ns.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
     ns
 }
 
-/// The runner of this image, by an init container.
+/// A runner with this image, copied by an init container.
 fn of_image(image: &str) -> impl FnOnce(&mut Setup) {
     |setup| {
         image.clone_into(&mut setup.runner.image);
@@ -33,7 +33,7 @@ fn of_image(image: &str) -> impl FnOnce(&mut Setup) {
     }
 }
 
-/// The claimed pod, and that the kubelet cannot get its runner: the image of the init container, or of the volume.
+/// The pod of the active iteration. The kubelet cannot pull its runner: the image of the init container or the volume.
 async fn stuck(ns: &TestNamespace, task: &str) -> Pod {
     let pod = ns.started_pod(task).await;
     let pods = ns.api::<Pod>();
@@ -54,7 +54,7 @@ async fn stuck(ns: &TestNamespace, task: &str) -> Pod {
     pod
 }
 
-/// Waits until the pod is being deleted, and ends it unstarted, as a kubelet does.
+/// Waits until the pod is being deleted, and ends it before it has started, as a kubelet does.
 async fn is_replaced(ns: &TestNamespace, task: &str, pod: &Pod) -> AgentTaskStatus {
     let (pods, name) = (ns.api::<Pod>(), pod.name_any());
     eventually("the pod is being deleted", || async {
@@ -71,7 +71,7 @@ fn which(status: &AgentTaskStatus) -> Option<(i32, i32)> {
     status.active.as_ref().map(|active| (active.iteration, active.attempt))
 }
 
-/// The image of the runner's volume or init container: exactly one of them is there.
+/// The image of the runner's volume or init container, of which there is exactly one.
 fn runner_image(pod: &Pod) -> String {
     let spec = pod.spec.as_ref().expect("a spec");
     let install =
@@ -89,7 +89,7 @@ fn is_volume(pod: &Pod) -> bool {
 }
 
 #[tokio::test]
-async fn a_pod_that_waits_for_another_runners_image_is_replaced_by_the_next_operator_and_costs_nothing() {
+async fn a_pod_that_waits_for_a_wrong_runner_image_is_replaced_by_the_next_operator_and_not_charged() {
     let ns = ns().await;
     let first = TestOperator::set_up(&ns, of_image("example/mistyped:1"));
     ns.create("waits", json!({})).await;
@@ -97,7 +97,7 @@ async fn a_pod_that_waits_for_another_runners_image_is_replaced_by_the_next_oper
     assert_eq!(runner_image(&pod), "example/mistyped:1");
     let status =
         ns.until("waits", "ImagePullFailed", |s| s.reason.as_deref() == Some("ImagePullFailed")).await;
-    let message = status.message.expect("words");
+    let message = status.message.expect("a message");
     assert!(message.ends_with("or with another runner.image in the operator's Helm values"), "{message}");
     first.kill();
 
@@ -108,7 +108,7 @@ async fn a_pod_that_waits_for_another_runners_image_is_replaced_by_the_next_oper
     ns.end().await;
 }
 
-/// Nodes that only this test's operator sees, for nodes are the whole cluster's.
+/// Nodes that only the operator of this test lists, because nodes belong to the whole cluster.
 struct Nodes {
     api: Api<Node>,
     label: String,
@@ -119,7 +119,7 @@ impl Nodes {
         Self { api: Api::all(ns.clients.read.clone()), label: ns.name.clone() }
     }
 
-    /// A client that lists these nodes only, even if asked for all.
+    /// A client that lists only these nodes, even if all are requested.
     async fn client(&self) -> Client {
         let selector = format!("&labelSelector={LABEL}%3D{}", self.label);
         let narrow = MapRequestLayer::new(move |mut request: http::Request<Body>| {
@@ -153,7 +153,7 @@ impl Nodes {
         self.set(&name, &status).await;
     }
 
-    /// The node's kubelet is of this version from now on.
+    /// Sets the version of the node's kubelet.
     async fn upgrade(&self, name: &str, kubelet: &str) {
         let name = format!("{}-{name}", self.label);
         self.set(&name, &json!({ "status": { "nodeInfo": { "kubeletVersion": kubelet } } })).await;
@@ -161,7 +161,7 @@ impl Nodes {
 
     async fn set(&self, name: &str, status: &Value) {
         let params = PatchParams::default();
-        self.api.patch_status(name, &params, &Patch::Merge(status)).await.expect("the status is taken");
+        self.api.patch_status(name, &params, &Patch::Merge(status)).await.expect("the status is accepted");
     }
 
     async fn end(self) {
@@ -171,7 +171,7 @@ impl Nodes {
 }
 
 #[tokio::test]
-async fn auto_decides_anew_when_nodes_change_and_the_next_pod_is_made_in_the_other_way() {
+async fn auto_decides_again_when_nodes_change_and_the_next_pod_uses_the_new_way() {
     let ns = ns().await;
     let nodes = Nodes::of(&ns);
     nodes.add("one", "v1.34.2").await;
@@ -183,18 +183,21 @@ async fn auto_decides_anew_when_nodes_change_and_the_next_pod_is_made_in_the_oth
     });
     ns.create("follows", json!({})).await;
     let first = stuck(&ns, "follows").await;
-    assert!(!is_volume(&first), "its kubelet has no image volumes");
+    assert!(!is_volume(&first), "its kubelet does not support image volumes");
 
     nodes.upgrade("one", "v1.36.0").await;
     let status = is_replaced(&ns, "follows", &first).await;
     assert_eq!((status.iterations, which(&status)), (0, Some((1, 1))));
     let second = stuck(&ns, "follows").await;
-    assert!(is_volume(&second), "every kubelet has image volumes");
+    assert!(is_volume(&second), "every kubelet supports image volumes");
 
     nodes.add("two", "v1.34.2").await;
     let status = is_replaced(&ns, "follows", &second).await;
     assert_eq!((status.iterations, which(&status)), (0, Some((1, 2))));
-    assert!(!is_volume(&ns.started_pod("follows").await), "one kubelet of two has no image volumes");
+    assert!(
+        !is_volume(&ns.started_pod("follows").await),
+        "one of two kubelets does not support image volumes"
+    );
     nodes.end().await;
     ns.end().await;
 }

@@ -48,12 +48,12 @@ impl TestOperator {
         Self::set_up(ns, |setup| setup.concurrency = concurrency)
     }
 
-    /// With clients of its own, such as those of a faulty server.
+    /// With other clients, such as those of a faulty server.
     pub fn over(ns: &TestNamespace, clients: Clients, writer: Writer, metrics: Metrics) -> Self {
         Self::set_up(ns, |setup| (setup.clients, setup.writer, setup.metrics) = (clients, writer, metrics))
     }
 
-    /// One that `change` has set up otherwise.
+    /// With a setup that `change` has changed.
     pub fn set_up(ns: &TestNamespace, change: impl FnOnce(&mut Setup)) -> Self {
         let health = Health::default();
         let minute = Duration::from_mins(1);
@@ -86,7 +86,7 @@ impl TestOperator {
         Self { running: tokio::spawn(controller::run(setup)) }
     }
 
-    /// Ends it in the middle of whatever it does, as a kill does. Reconciles under way may still end.
+    /// Ends it at any point, as a kill does. Reconciles in progress may still end.
     pub fn kill(self) {
         self.running.abort();
     }
@@ -98,7 +98,7 @@ impl Drop for TestOperator {
     }
 }
 
-/// The release `agentloop` in this namespace, which takes over these.
+/// The release `agentloop` in this namespace, which takes over these releases.
 pub fn serving(namespace: &str, take_over: &[&str]) -> Serving {
     Serving {
         release: Release::new(namespace, "agentloop"),
@@ -153,7 +153,7 @@ fn number(pod: &Pod, label: &str) -> i32 {
 }
 
 impl Kubelet {
-    /// `work` returns what the agent of an iteration does.
+    /// `work` returns what the agent does in an iteration.
     pub fn start(ns: &TestNamespace, work: impl Fn(i32) -> AgentWork + Send + Sync + 'static) -> Self {
         let (ran, created) = (Arc::default(), Arc::default());
         let pods = ns.api::<Pod>();
@@ -208,11 +208,11 @@ pub async fn bind(pods: &Api<Pod>, name: &str) {
     try_bind(pods, name).await.expect("the pod is bound");
 }
 
-/// The API server binds no pod that is being deleted.
+/// Fails if the pod is being deleted: the API server does not bind it then.
 pub async fn try_bind(pods: &Api<Pod>, name: &str) -> Result<(), kube::Error> {
     let nodes: Api<Node> = Api::all(pods.clone().into_client());
     let node = object(json!({ "metadata": { "name": NODE } }));
-    // It may be there from another test.
+    // Another test may have created it.
     let _ = nodes.create(&PostParams::default(), &node).await;
     let binding = json!({
         "apiVersion": "v1",
@@ -227,7 +227,7 @@ pub async fn try_bind(pods: &Api<Pod>, name: &str) -> Result<(), kube::Error> {
 
 pub async fn set_status(pods: &Api<Pod>, name: &str, status: Value) {
     let patch = Patch::Merge(json!({ "status": status }));
-    pods.patch_status(name, &PatchParams::default(), &patch).await.expect("the status is taken");
+    pods.patch_status(name, &PatchParams::default(), &patch).await.expect("the status is accepted");
 }
 
 pub async fn run(pods: &Api<Pod>, name: &str) {
@@ -246,7 +246,7 @@ pub fn message(pod: &Pod, work: &AgentWork) -> String {
     reported::termination_message(&work.0, &pod).expect("the report fits")
 }
 
-/// What a kubelet reports of a pod that did this work: its phase, and the state of the agent's container.
+/// What a kubelet reports about a pod that did this work: its phase, and the state of the agent's container.
 pub fn ended(pod: &Pod, work: &AgentWork) -> (&'static str, Value) {
     let (code, message) = (work.exit_code(), message(pod, work));
     // A pod that was deleted ends at its deletion at the earliest.
@@ -260,7 +260,7 @@ fn started() -> Timestamp {
 }
 
 impl TestNamespace {
-    /// Creates a task with this spec, over a template that is fit for these tests.
+    /// Creates a task with this spec and a template for these tests.
     pub async fn create(&self, name: &str, spec: Value) -> AgentTask {
         let mut task = json!({
             "metadata": { "name": name },
@@ -273,20 +273,20 @@ impl TestNamespace {
             task["spec"][key] = value;
         }
         let task = object(task);
-        self.api::<AgentTask>().create(&PostParams::default(), &task).await.expect("the task is taken")
+        self.api::<AgentTask>().create(&PostParams::default(), &task).await.expect("the task is accepted")
     }
 
     pub async fn patch(&self, name: &str, spec: Value) {
         let patch = Patch::Merge(json!({ "spec": spec }));
         let api = self.api::<AgentTask>();
-        api.patch(name, &PatchParams::default(), &patch).await.expect("the patch is taken");
+        api.patch(name, &PatchParams::default(), &patch).await.expect("the patch is accepted");
     }
 
     pub async fn status(&self, name: &str) -> AgentTaskStatus {
         self.api::<AgentTask>().get(name).await.expect("the task is there").status.unwrap_or_default()
     }
 
-    /// Waits until the task's status passes `is`.
+    /// Waits until `is` is true for the task's status.
     pub async fn until(
         &self,
         name: &str,
@@ -304,7 +304,7 @@ impl TestNamespace {
         self.until(name, &format!("{phase:?}"), |status| status.phase == Some(phase)).await
     }
 
-    /// Waits for the pod of the claim, once its gate is gone.
+    /// Waits until the pod of the active iteration has no scheduling gate of ours.
     pub async fn started_pod(&self, name: &str) -> Pod {
         eventually(&format!("a started pod of {name}"), || async {
             let pod = self.status(name).await.active?.pod_name;
@@ -324,7 +324,7 @@ impl TestNamespace {
         let params = PatchParams::apply("test").force();
         api.patch("agentloop-config", &params, &Patch::Apply(&map))
             .await
-            .expect("the configuration is taken");
+            .expect("the configuration is accepted");
     }
 
     pub async fn force_delete(&self, pod: &str) {

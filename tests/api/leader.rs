@@ -17,7 +17,7 @@ use crate::relay::Relay;
 
 const LEASE: &str = "operator";
 
-/// Quick, except for the duration: an operator that waits for an expiry is distinguished from one that does not.
+/// Short, except for the duration: it shows whether a candidate waits for the expiry.
 fn timings(duration: u64) -> Timings {
     Timings {
         duration: Duration::from_secs(duration),
@@ -40,7 +40,7 @@ async fn holder(ns: &TestNamespace) -> Option<String> {
 }
 
 #[tokio::test]
-async fn of_two_candidates_one_leads_and_the_other_follows_at_once_when_it_stops() {
+async fn of_two_candidates_one_leads_and_the_other_follows_immediately_when_it_stops() {
     let ns = TestNamespace::new().await;
     let client = &ns.clients.write;
     let mut first = candidate(&ns, client, "first", 600);
@@ -56,7 +56,7 @@ async fn of_two_candidates_one_leads_and_the_other_follows_at_once_when_it_stops
 
     stop.cancel();
     assert_eq!(leading.await.expect("no panic"), Ok(()));
-    // Far below the 600 s that an expiry would take.
+    // Much sooner than the expiry after 600 s.
     acquired(&mut second).await;
     assert_eq!(holder(&ns).await.as_deref(), Some("second"));
     let transitions =
@@ -75,7 +75,7 @@ async fn of_candidates_that_start_together_exactly_one_leads() {
         let stop = stop.clone();
         racing.spawn(async move { election.acquire(&stop, |_| {}).await });
     }
-    let first = racing.join_next().await.expect("four of them").expect("no panic");
+    let first = racing.join_next().await.expect("a candidate").expect("no panic");
     assert!(first);
     stop.cancel();
     let others: Vec<bool> = racing.join_all().await;
@@ -84,7 +84,7 @@ async fn of_candidates_that_start_together_exactly_one_leads() {
 }
 
 #[tokio::test]
-async fn a_leader_that_vanished_is_followed_after_its_time_and_not_before() {
+async fn a_leader_that_vanished_is_followed_after_the_expiry_and_not_before() {
     let ns = TestNamespace::new().await;
     let mut first = candidate(&ns, &ns.clients.write, "first", 2);
     acquired(&mut first).await;
@@ -111,7 +111,7 @@ async fn a_leader_stops_when_another_holder_takes_the_lease() {
 }
 
 #[tokio::test]
-async fn a_leader_continues_after_foreign_edits_and_a_deleted_lease() {
+async fn a_leader_continues_after_edits_by_others_and_a_deleted_lease() {
     let ns = TestNamespace::new().await;
     let mut first = candidate(&ns, &ns.clients.write, "first", 600);
     acquired(&mut first).await;
@@ -129,7 +129,7 @@ async fn a_leader_continues_after_foreign_edits_and_a_deleted_lease() {
     })
     .await;
     api.delete(LEASE, &kube::api::DeleteParams::default()).await.expect("deleted");
-    eventually("the lease is there again", || async { (holder(&ns).await? == "first").then_some(()) }).await;
+    eventually("the lease exists again", || async { (holder(&ns).await? == "first").then_some(()) }).await;
     stop.cancel();
     assert_eq!(keeping.await.expect("no panic"), Ok(()));
     assert_eq!(holder(&ns).await.as_deref(), Some(""));
@@ -137,7 +137,7 @@ async fn a_leader_continues_after_foreign_edits_and_a_deleted_lease() {
 }
 
 #[tokio::test]
-async fn a_leader_that_hears_nothing_more_stops_within_its_deadline() {
+async fn a_leader_whose_requests_get_no_answer_stops_within_its_deadline() {
     let ns = TestNamespace::new().await;
     let config = config().await;
     let relay = Relay::to(&config).await;

@@ -1,4 +1,4 @@
-//! What the operator costs the API server, and what it does if it may not see everything.
+//! The load on the API server, and an operator that is not allowed to list everything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use tower::util::MapRequestLayer;
 use crate::kubelet::{AgentWork, Kubelet, TestOperator, bind, end, run, set_status};
 use crate::namespace::{TestNamespace, config, eventually, object};
 
-/// What was asked of the API server, as `METHOD path?query`.
+/// The requests to the API server, as `METHOD path?query`.
 #[derive(Clone, Default)]
-pub struct Asked(Arc<Mutex<Vec<String>>>);
+pub struct Requests(Arc<Mutex<Vec<String>>>);
 
-impl Asked {
-    /// A client that notes down its requests.
+impl Requests {
+    /// A client that records its requests.
     pub async fn client(&self) -> Client {
         self.client_that(|_| {}).await
     }
@@ -53,7 +53,7 @@ impl Asked {
     }
 }
 
-/// Serves two tasks with this client, one that is there at the start and one that comes later.
+/// Serves two tasks with this client: one that exists at the start and one that is created later.
 async fn serve_two(client: Client) {
     let ns = TestNamespace::with_tasks().await;
     ns.create("before", json!({ "suspend": true })).await;
@@ -69,7 +69,7 @@ async fn tasks_and_pods_are_streamed_by_a_server_that_streams_lists_and_read_in_
     let is_stream = |request: &str| request.contains("sendInitialEvents=true");
     let is_page = |request: &str| request.contains("limit=50") && !request.contains("watch=");
     let of = |kind: &'static str| move |request: &&String| request.contains(kind);
-    let asked = Asked::default();
+    let asked = Requests::default();
     serve_two(asked.client().await).await;
     let all = asked.all();
     for kind in ["/agenttasks?", "/pods?"] {
@@ -77,8 +77,8 @@ async fn tasks_and_pods_are_streamed_by_a_server_that_streams_lists_and_read_in_
         assert_eq!(all.iter().filter(of(kind)).filter(|request| is_page(request)).count(), 0, "{all:#?}");
     }
 
-    let asked = Asked::default();
-    // A request for a stream that lacks a part of it is refused as by a server that knows of none: 422.
+    let asked = Requests::default();
+    // A request for a stream without this parameter is refused with 422, as by a server that does not support it.
     let client = asked.client_that(|request| {
         let uri = request.uri().to_string().replace("&resourceVersionMatch=NotOlderThan", "");
         *request.uri_mut() = uri.parse().expect("a URI");
@@ -94,7 +94,7 @@ async fn tasks_and_pods_are_streamed_by_a_server_that_streams_lists_and_read_in_
 #[tokio::test]
 async fn the_events_of_all_slow_pods_of_a_namespace_are_listed_together() {
     let ns = TestNamespace::with_tasks().await;
-    let asked = Asked::default();
+    let asked = Requests::default();
     let client = asked.client().await;
     let _operator = TestOperator::set_up(&ns, |setup| setup.clients.read = client);
     let (pods, names) = (ns.api::<Pod>(), ["a", "b", "c", "d", "e", "f"]);
@@ -119,8 +119,8 @@ async fn the_events_of_all_slow_pods_of_a_namespace_are_listed_together() {
     let mount = warn(&slow[0], "FailedMount", "MountVolume.SetUp failed for volume \"data\": no such disk");
     events.create(&PostParams::default(), &mount).await.expect("an Event");
     let status = ns.until("a", "VolumePending", |s| s.reason.as_deref() == Some("VolumePending")).await;
-    assert!(status.message.expect("words").contains("no such disk"));
-    // One that comes later is seen as well.
+    assert!(status.message.expect("a message").contains("no such disk"));
+    // A later Event is found too.
     let sandbox = warn(&slow[5], "FailedCreatePodSandBox", "no network");
     events.create(&PostParams::default(), &sandbox).await.expect("an Event");
     ns.until("f", "StartFailed", |s| s.reason.as_deref() == Some("StartFailed")).await;
@@ -130,9 +130,9 @@ async fn the_events_of_all_slow_pods_of_a_namespace_are_listed_together() {
 }
 
 #[tokio::test]
-async fn a_pod_whose_owner_reference_was_edited_is_waited_for_quietly_and_taken_back() {
+async fn a_pod_whose_owner_reference_was_edited_is_waited_for_without_load_and_adopted_again() {
     let ns = TestNamespace::with_tasks().await;
-    let asked = Asked::default();
+    let asked = Requests::default();
     let client = asked.client().await;
     let _operator = TestOperator::set_up(&ns, |setup| setup.clients.read = client);
     ns.configure(json!({ "startRetryMinSeconds": "3", "startRetryMaxSeconds": "3" })).await;
@@ -151,13 +151,13 @@ async fn a_pod_whose_owner_reference_was_edited_is_waited_for_quietly_and_taken_
     let gets =
         || asked.count(|request| request.starts_with("GET") && request.contains(&format!("/pods/{pod}")));
     let status = ns.until("edited", "NameConflict", |s| s.reason.as_deref() == Some("NameConflict")).await;
-    assert!(status.message.expect("words").contains("restore them"), "it says what to do");
+    assert!(status.message.expect("a message").contains("restore them"), "it says what to do");
     let (before, version) = (gets(), ns.status("edited").await);
     tokio::time::sleep(Duration::from_secs(7)).await;
     let more = gets() - before;
     assert!(more <= 4, "{more} reads of the pod in 7 s");
     assert_eq!(ns.status("edited").await.iterations, version.iterations);
-    assert_eq!(pods.get(&pod).await.expect("there").metadata.deletion_timestamp, None);
+    assert_eq!(pods.get(&pod).await.expect("the pod").metadata.deletion_timestamp, None);
 
     controls(true).await;
     end(&pods, &pod, &AgentWork::ready()).await;
@@ -166,7 +166,7 @@ async fn a_pod_whose_owner_reference_was_edited_is_waited_for_quietly_and_taken_
     ns.end().await;
 }
 
-/// Lets `user` do all that an operator must in this namespace, except with these resources.
+/// Grants `user` the permissions of an operator in this namespace, except for these resources.
 async fn grant(ns: &TestNamespace, user: &str, without: &[&str]) {
     let rules: Vec<Value> = [
         ("", "pods"),
@@ -194,7 +194,7 @@ async fn grant(ns: &TestNamespace, user: &str, without: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_namespace_that_may_not_be_listed_is_reported_and_keeps_no_other_waiting() {
+async fn a_namespace_that_cannot_be_listed_is_reported_and_does_not_delay_others() {
     let (open, closed) = (TestNamespace::with_tasks().await, TestNamespace::new().await);
     let user = format!("operator-of-{}", open.name);
     grant(&open, &user, &[]).await;
@@ -202,8 +202,8 @@ async fn a_namespace_that_may_not_be_listed_is_reported_and_keeps_no_other_waiti
     let mut limited = config().await;
     limited.auth_info.impersonate = Some(user.clone());
     let clients = Clients::from_config(limited).expect("clients");
-    // A right takes effect a moment after it is given.
-    eventually("the rights are there", || async {
+    // A permission takes effect a moment after it is granted.
+    eventually("the permissions are in effect", || async {
         let may = |ns: &TestNamespace| Api::<Pod>::namespaced(clients.read.clone(), &ns.name);
         may(&open).list(&ListParams::default()).await.ok()
     })
@@ -232,12 +232,12 @@ async fn a_namespace_that_may_not_be_listed_is_reported_and_keeps_no_other_waiti
     open.until_phase("served", Phase::Succeeded).await;
     // Longer than a piece of work may take.
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert_eq!(health.alive(), Ok(()), "what waits for a cache is no work that hangs");
+    assert_eq!(health.alive(), Ok(()), "a reconcile that waits for a cache does not count as hanging");
     assert_eq!(closed.status("waits").await.observed_generation, None);
 
     grant(&closed, &user, &[]).await;
     closed.until_phase("waits", Phase::Succeeded).await;
-    eventually("nothing is named any more", || async {
+    eventually("no namespace is reported any more", || async {
         (health.ready().as_deref() == Ok("working") && !unlisted()).then_some(())
     })
     .await;

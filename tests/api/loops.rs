@@ -13,15 +13,15 @@ fn first_attempts(iterations: std::ops::RangeInclusive<i32>) -> Vec<(i32, i32)> 
     iterations.map(|iteration| (iteration, 0)).collect()
 }
 
-/// The spec that the command in a message patches in.
-fn cure(message: &str) -> Value {
+/// The spec in the command of a message.
+fn patch_in(message: &str) -> Value {
     let (_, patch) = message.rsplit_once("-p '").expect("a command");
     let patch: Value = serde_json::from_str(patch.trim_end_matches('\'')).expect("JSON in the command");
     patch["spec"].clone()
 }
 
 #[tokio::test]
-async fn a_loop_stops_at_its_limit_and_its_own_command_gives_exactly_that_many_more() {
+async fn a_loop_stops_at_its_limit_and_the_command_in_its_message_allows_as_many_again() {
     let ns = TestNamespace::with_tasks().await;
     let _operator = TestOperator::start(&ns);
     let kubelet = Kubelet::start(&ns, |_| AgentWork::changed());
@@ -37,7 +37,7 @@ async fn a_loop_stops_at_its_limit_and_its_own_command_gives_exactly_that_many_m
     assert_eq!(message, expected);
     assert_eq!(kubelet.ran(), first_attempts(1..=3));
 
-    ns.patch("limited", cure(&message)).await;
+    ns.patch("limited", patch_in(&message)).await;
     let status = ns.until("limited", "6 iterations", |s| s.iterations == 6 && s.stop.is_some()).await;
     assert_eq!(status.phase, Some(Phase::IterationLimitReached));
     assert_eq!(kubelet.ran(), first_attempts(1..=6));
@@ -46,7 +46,7 @@ async fn a_loop_stops_at_its_limit_and_its_own_command_gives_exactly_that_many_m
 }
 
 #[tokio::test]
-async fn an_agent_that_is_done_on_the_last_allowed_iteration_is_done() {
+async fn an_agent_that_is_done_in_the_last_allowed_iteration_succeeds() {
     let ns = TestNamespace::with_tasks().await;
     let _operator = TestOperator::start(&ns);
     let kubelet = Kubelet::start(
@@ -62,7 +62,7 @@ async fn an_agent_that_is_done_on_the_last_allowed_iteration_is_done() {
 }
 
 #[tokio::test]
-async fn the_breaker_opens_on_idleness_and_on_the_same_error_and_both_commands_close_it() {
+async fn the_breaker_opens_when_nothing_changes_and_both_commands_close_it() {
     let ns = TestNamespace::with_tasks().await;
     let _operator = TestOperator::start(&ns);
     let _kubelet = Kubelet::start(&ns, |_| AgentWork::unchanged());
@@ -71,7 +71,7 @@ async fn the_breaker_opens_on_idleness_and_on_the_same_error_and_both_commands_c
     assert_eq!(status.stop.map(|stop| stop.reason), Some(StopReason::NoChange));
     assert_eq!(status.iterations, 3);
     let message = status.message.expect("a message");
-    ns.patch("idle", cure(&message)).await;
+    ns.patch("idle", patch_in(&message)).await;
     let status = ns.until("idle", "a second stop", |s| s.iterations == 6 && s.stop.is_some()).await;
     assert_eq!(status.phase, Some(Phase::CircuitOpen));
     ns.patch("idle", json!({ "resetToken": "again" })).await;
@@ -82,7 +82,7 @@ async fn the_breaker_opens_on_idleness_and_on_the_same_error_and_both_commands_c
 }
 
 #[tokio::test]
-async fn the_same_error_five_times_opens_the_breaker_though_files_change() {
+async fn the_same_error_five_times_opens_the_breaker_although_files_change() {
     let ns = TestNamespace::with_tasks().await;
     let _operator = TestOperator::start(&ns);
     let _kubelet =
@@ -96,7 +96,7 @@ async fn the_same_error_five_times_opens_the_breaker_though_files_change() {
 }
 
 #[tokio::test]
-async fn a_hard_limit_that_is_lowered_stops_a_running_loop_and_raised_again_starts_nothing() {
+async fn lowering_the_hard_limit_stops_a_running_loop_and_raising_it_again_starts_nothing() {
     let ns = TestNamespace::with_tasks().await;
     ns.configure(json!({ "hardLimit": "40" })).await;
     let _operator = TestOperator::start(&ns);
@@ -132,14 +132,14 @@ async fn a_hard_limit_that_is_lowered_stops_a_running_loop_and_raised_again_star
 }
 
 #[tokio::test]
-async fn an_operator_that_is_killed_again_and_again_counts_exactly() {
+async fn an_operator_that_is_killed_repeatedly_counts_exactly() {
     let ns = TestNamespace::with_tasks().await;
     let kubelet = Kubelet::start(&ns, |_| AgentWork::changed());
     ns.create("killed", json!({ "maxIterations": 12 })).await;
     let mut moment = 3_u64;
     while ns.status("killed").await.phase != Some(Phase::IterationLimitReached) {
         let operator = TestOperator::start(&ns);
-        // A moment that is another each time, and the same in each run of the test.
+        // Another moment each time, but the same ones in each run of the test.
         moment = (moment * 37) % 101;
         let life = std::time::Duration::from_millis(60 + 5 * moment);
         let _ = tokio::time::timeout(life, std::future::pending::<()>()).await;
@@ -152,7 +152,7 @@ async fn an_operator_that_is_killed_again_and_again_counts_exactly() {
 }
 
 #[tokio::test]
-async fn two_operators_at_once_without_a_lease_count_exactly() {
+async fn two_operators_at_the_same_time_without_a_lease_count_exactly() {
     let ns = TestNamespace::with_tasks().await;
     let kubelet = Kubelet::start(&ns, |_| AgentWork::changed());
     let _operators = (TestOperator::start(&ns), TestOperator::start(&ns));
@@ -219,18 +219,18 @@ async fn nothing_is_written_once_a_loop_has_stopped() {
     .await;
     let version = |task: AgentTask| task.resource_version();
     let tasks = ns.api::<AgentTask>();
-    let before = version(tasks.get("quiet").await.expect("there"));
+    let before = version(tasks.get("quiet").await.expect("the task"));
     operator.kill();
     let _operator = TestOperator::start(&ns);
-    // A later task that has run to its end shows that the new operator has seen everything.
+    // A later task that has run to its end shows that the new operator has processed everything.
     ns.create("later", json!({})).await;
     ns.until_phase("later", Phase::Succeeded).await;
-    assert_eq!(version(tasks.get("quiet").await.expect("there")), before);
+    assert_eq!(version(tasks.get("quiet").await.expect("the task")), before);
     ns.end().await;
 }
 
 #[tokio::test]
-async fn a_task_that_no_operator_has_seen_says_so() {
+async fn a_task_that_no_operator_has_processed_says_so() {
     let ns = TestNamespace::with_tasks().await;
     let status = ns.create("lonely", json!({})).await.status.unwrap_or_default();
     assert_eq!((status.phase, status.iterations), (Some(Phase::Pending), 0));
@@ -260,9 +260,9 @@ async fn the_server_refuses_a_status_that_would_break_the_count() {
         (json!({ "observedGeneration": null }), "cannot be removed"),
         (Value::Null, "cannot be removed"),
     ];
-    for (status, words) in refusals {
+    for (status, message) in refusals {
         let refusal = try_status(status.clone()).await.unwrap_or_default();
-        assert!(refusal.contains(words), "{status}: {refusal:?}");
+        assert!(refusal.contains(message), "{status}: {refusal:?}");
     }
     assert_eq!(try_status(json!({ "phase": "Succeeded" })).await, None);
     assert!(try_status(json!({ "phase": "Running" })).await.is_some_and(|e| e.contains("final")));
@@ -280,9 +280,9 @@ async fn a_task_that_is_restored_with_its_status_continues_from_its_count() {
     ns.create("restored", json!({ "maxIterations": 3 })).await;
     let patch = Patch::Merge(json!({ "status": saved }));
     let tasks = ns.api::<AgentTask>();
-    tasks.patch_status("restored", &PatchParams::default(), &patch).await.expect("the status is taken");
+    tasks.patch_status("restored", &PatchParams::default(), &patch).await.expect("the status is accepted");
     let _operator = TestOperator::start(&ns);
-    // Its stop is of the first spec's generation, as the restored spec is.
+    // The stop in the restored status has the same generation as the restored spec.
     ns.patch("restored", json!({ "prompt": "continue" })).await;
     let status = ns.until("restored", "3 iterations", |s| s.iterations == 3 && s.stop.is_some()).await;
     assert_eq!(status.phase, Some(Phase::IterationLimitReached));
@@ -291,25 +291,25 @@ async fn a_task_that_is_restored_with_its_status_continues_from_its_count() {
 }
 
 #[tokio::test]
-async fn a_pod_that_only_bears_the_labels_of_a_task_that_is_gone_is_left_alone() {
+async fn a_pod_that_only_has_the_labels_of_a_task_that_is_gone_is_left_alone() {
     let ns = TestNamespace::with_tasks().await;
     let labels = json!({ "agentloop.dev/task": "gone", "agentloop.dev/task-uid": "no-such-uid" });
     ns.pod(json!({ "name": "copy", "labels": labels }), &[]).await;
     let _operator = TestOperator::start(&ns);
-    let held = json!({ "name": "ours", "labels": labels, "finalizers": ["agentloop.dev/settle"] });
-    ns.pod(held, &[]).await;
+    let ours = json!({ "name": "ours", "labels": labels, "finalizers": ["agentloop.dev/settle"] });
+    ns.pod(ours, &[]).await;
     let pods = ns.api::<Pod>();
     eventually("our own pod loses its finalizer", || async {
         pods.get_opt("ours").await.expect("an answer").is_none().then_some(())
     })
     .await;
-    let copy = pods.get("copy").await.expect("the copy is there");
+    let copy = pods.get("copy").await.expect("the copy");
     assert_eq!(copy.metadata.deletion_timestamp, None);
     ns.end().await;
 }
 
 #[tokio::test]
-async fn of_many_busy_tasks_none_is_left_behind() {
+async fn none_of_many_busy_tasks_is_left_behind() {
     let ns = TestNamespace::with_tasks().await;
     let _operator = TestOperator::with_concurrency(&ns, 1);
     let _kubelet = Kubelet::start(&ns, |_| AgentWork::changed());

@@ -1,7 +1,7 @@
 //! Tests of the operator against a real API server.
 //!
-//! Run by `make test-api`, or `cargo test -p agentloop --test api` with a server at hand:
-//! `AGENTLOOP_TEST_KUBECONFIG` names the cluster, never that of the user's own context.
+//! Run them with `make test-api`, or with `cargo test -p agentloop --features api-tests --test api`:
+//! `AGENTLOOP_TEST_KUBECONFIG` names the cluster. The current kubectl context is never used.
 
 #![allow(
     clippy::expect_used,

@@ -1,6 +1,7 @@
-//! How much memory the operator takes for what is in the cluster: what one tenant stores must not end it for all.
+//! How much memory the operator needs for the objects in the cluster: what one tenant stores must not end the operator for
+//! all tenants.
 //!
-//! Prints what it measures: `make memory` shows it at full size.
+//! The test prints what it measures; `make memory` measures at full size.
 
 use std::future::Future;
 
@@ -15,18 +16,18 @@ use crate::kubelet::{AgentWork, ended};
 use crate::namespace::{TestNamespace, eventually, object, uid};
 use crate::process::OperatorProcess;
 
-/// Pods that a task keeps, by default.
+/// How many pods a task keeps by default.
 const RETAINED: usize = 10;
 /// Bytes of a prompt.
 const PROMPT: usize = 32 * 1024;
-/// Bytes of a crafted object: the API server takes no more than some 1.5 MB.
+/// Bytes of a crafted object: the API server accepts about 1.5 MB.
 const CRAFTED: usize = 1_400_000;
-/// Fields of an object whose record of field owners is large. With more, the API server needs a minute for one object;
-/// longer names make the record as large.
+/// Fields of an object whose managedFields are large. With more fields, the API server would need a minute for one object;
+/// long names have the same effect.
 const FIELDS: usize = 4_000;
 /// Bytes of the name of such a field.
 const FIELD_NAME: usize = 160;
-/// Requests at a time.
+/// Requests at the same time.
 const TOGETHER: usize = 16;
 
 /// How many of each there are.
@@ -51,7 +52,7 @@ fn limit() -> u64 {
     limit.strip_suffix("Mi").and_then(|number| number.parse().ok()).expect("in Mi")
 }
 
-/// What the process holds, in MiB: now, and at most since it started.
+/// The memory of the process in MiB: now, and the most since it started.
 fn memory(operator: &OperatorProcess) -> (u64, u64) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", operator.pid())).expect("it runs");
     let field = |name: &str| {
@@ -83,7 +84,7 @@ async fn task_with_pods(ns: &TestNamespace, number: usize) {
             "metadata": {
                 "name": format!("{name}-{iteration}"),
                 "labels": {
-                    // Later than the status knows of: left alone.
+                    // Later than the status knows, so the operator leaves them alone.
                     "agentloop.dev/iteration": (100 + iteration).to_string(), "agentloop.dev/attempt": "0",
                     "agentloop.dev/task": name, "agentloop.dev/task-uid": uid(&task),
                 },
@@ -107,13 +108,13 @@ async fn task_with_pods(ns: &TestNamespace, number: usize) {
     }
 }
 
-/// A suspended task with this template. The API server may take longer for it than it grants itself.
+/// A suspended task with this template. The API server may need longer than its own timeout.
 async fn create(ns: &TestNamespace, name: &str, template: &Value) {
     let task: AgentTask = object(json!({
         "apiVersion": "agentloop.dev/v1alpha1", "kind": "AgentTask", "metadata": { "name": name },
         "spec": { "suspend": true, "template": template },
     }));
-    eventually("the API server takes the task", || async {
+    eventually("the API server accepts the task", || async {
         match ns.api::<AgentTask>().create(&PostParams::default(), &task).await {
             Ok(_) => Some(()),
             Err(kube::Error::Api(status)) if status.code == 409 => Some(()),
@@ -124,19 +125,19 @@ async fn create(ns: &TestNamespace, name: &str, template: &Value) {
     .await;
 }
 
-/// Objects that take many times their size when they are decoded to trees.
+/// Objects that would need many times their size if they were decoded into trees.
 async fn crafted(ns: &TestNamespace, number: usize) {
     let values = |each: &str| vec![json!({ "": 0 }); CRAFTED / each.len()];
     let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
     // In an unknown field of the template.
     let template = json!({ "spec": { "containers": [agent], "x": values("{\"\":0},") } });
     create(ns, &format!("crafted-{number}"), &template).await;
-    // In who owns which field: the API server writes an entry for each.
+    // In managedFields: the API server writes an entry for each field.
     let fields: serde_json::Map<String, Value> =
         (0..FIELDS).map(|number| (format!("{number:0FIELD_NAME$}"), json!(0))).collect();
     let template = json!({ "spec": { "containers": [agent], "x": fields } });
     create(ns, &format!("fields-{number}"), &template).await;
-    // Every client that may create pods may set these labels.
+    // Every client that can create pods can set these labels.
     let variables = vec![json!({ "name": "A" }); CRAFTED / "{\"name\":\"A\"},".len()];
     let pod = json!({
         "metadata": { "name": format!("crafted-{number}"), "labels": { "agentloop.dev/task-uid": "none" } },
@@ -146,8 +147,8 @@ async fn crafted(ns: &TestNamespace, number: usize) {
     pod.expect("a pod");
 }
 
-/// Waits until its cache holds this many tasks.
-async fn seen(operator: &OperatorProcess, tasks: usize) {
+/// Waits until its cache has this many tasks.
+async fn cached(operator: &OperatorProcess, tasks: usize) {
     let count = || {
         let metrics = operator.get("/metrics");
         let lines = metrics.lines().filter(|line| line.starts_with("agentloop_tasks{"));
@@ -157,28 +158,28 @@ async fn seen(operator: &OperatorProcess, tasks: usize) {
 }
 
 #[tokio::test]
-async fn what_is_stored_in_the_cluster_does_not_take_more_memory_than_the_chart_allows() {
+async fn the_objects_in_the_cluster_do_not_need_more_memory_than_the_chart_allows() {
     let (ns, size) = (TestNamespace::with_tasks().await, Size::of_environment());
     let operator = OperatorProcess::controller(&ns);
     operator.ready("working").await;
-    measured(&operator, "with nothing");
+    measured(&operator, "without objects");
     all(size.tasks, |number| task_with_pods(&ns, number)).await;
-    seen(&operator, size.tasks).await;
+    cached(&operator, size.tasks).await;
     let (tasks, pods) = (size.tasks, size.tasks * RETAINED);
     measured(&operator, &format!("with {tasks} tasks of {PROMPT} bytes, and {pods} pods"));
-    // One at a time: each takes the API server some seconds.
+    // One after another: each one takes the API server some seconds.
     for number in 0..size.crafted {
         crafted(&ns, number).await;
     }
     let count = size.tasks + 2 * size.crafted;
-    seen(&operator, count).await;
+    cached(&operator, count).await;
     let more = format!("and {} objects of {CRAFTED} bytes", 3 * size.crafted);
     let followed = measured(&operator, &more);
     drop(operator);
 
     let operator = OperatorProcess::controller(&ns);
     operator.ready("working").await;
-    seen(&operator, count).await;
+    cached(&operator, count).await;
     let started = measured(&operator, "with all of them, after a start");
     let tasks: kube::Api<AgentTask> = ns.api();
     assert_eq!(

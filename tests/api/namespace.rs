@@ -1,4 +1,4 @@
-//! A namespace of the test's own on the cluster under test.
+//! A namespace for one test, on the cluster under test.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -49,12 +49,12 @@ impl TestNamespace {
         let clients = Clients::from_config(config().await).expect("clients");
         let namespaces: Api<Namespace> = Api::all(clients.read.clone());
         let wanted = object(json!({ "metadata": { "generateName": "operator-" } }));
-        let made = namespaces.create(&PostParams::default(), &wanted).await.expect("a namespace");
+        let created = namespaces.create(&PostParams::default(), &wanted).await.expect("a namespace");
         let writer = Writer::new(clients.write.clone(), Metrics::new());
-        Self { clients, writer, name: made.name_any() }
+        Self { clients, writer, name: created.name_any() }
     }
 
-    /// With the CRD of the code.
+    /// With the CRD, as the code defines it.
     pub async fn with_tasks() -> Self {
         let ns = Self::new().await;
         let api: Api<CustomResourceDefinition> = Api::all(ns.clients.read.clone());
@@ -92,15 +92,15 @@ impl TestNamespace {
             ] } } },
         }));
         let api = self.api::<AgentTask>();
-        let made = api.create(&PostParams::default(), &task).await.expect("a task");
+        let created = api.create(&PostParams::default(), &task).await.expect("a task");
         if status.is_null() {
-            return made;
+            return created;
         }
         let patch = Patch::Merge(json!({ "status": status }));
         api.patch_status(name, &PatchParams::default(), &patch).await.expect("a status")
     }
 
-    /// Removes the namespace; what is left of a failed test stays for its reader.
+    /// Removes the namespace. That of a failed test stays for inspection.
     pub async fn end(self) {
         let namespaces: Api<Namespace> = Api::all(self.clients.read.clone());
         let _ = namespaces.delete(&self.name, &DeleteParams::default()).await;
@@ -108,7 +108,7 @@ impl TestNamespace {
 }
 
 pub fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
-    // A namespace's spec and the like are required by the types although they are optional in the API.
+    // Some fields are required by the types although they are optional in the API, such as the spec of a namespace.
     serde_json::from_value(value).expect("an object of this kind")
 }
 
@@ -116,14 +116,14 @@ pub fn uid(object: &impl ResourceExt) -> String {
     object.uid().expect("a uid")
 }
 
-/// Calls `look` until it returns something.
-pub async fn eventually<T, F>(what: &str, mut look: impl FnMut() -> F) -> T
+/// Calls `check` until it returns something.
+pub async fn eventually<T, F>(what: &str, mut check: impl FnMut() -> F) -> T
 where
     F: Future<Output = Option<T>>,
 {
     let found = support::eventually(PATIENCE, what, || {
-        let look = Box::pin(look());
-        async move { look.await.ok_or("nothing") }
+        let check = Box::pin(check());
+        async move { check.await.ok_or("nothing") }
     });
     found.await.unwrap_or_else(|error| panic!("{error}"))
 }

@@ -1,4 +1,4 @@
-//! Namespaces that were just made, and lack what their controllers make by themselves.
+//! Namespaces that were just created, in which controllers have not yet created their objects.
 
 use agentloop_operator::metrics::Metrics;
 use agentloop_operator::namespaces::Namespaces;
@@ -29,7 +29,7 @@ async fn is_not_stalled(ns: &TestNamespace, task: &str) {
 }
 
 #[tokio::test]
-async fn namespaces_and_their_tasks_made_together_cause_no_warning() {
+async fn namespaces_and_tasks_created_together_cause_no_warning() {
     let first = TestNamespace::with_tasks().await;
     let names: Vec<String> = (0..10).map(|n| format!("{}-{n}", first.name)).collect();
     let all = Namespaces::Only(names.iter().cloned().collect());
@@ -37,8 +37,8 @@ async fn namespaces_and_their_tasks_made_together_cause_no_warning() {
     let namespaces: Api<Namespace> = Api::all(first.clients.read.clone());
     let mut created = Vec::new();
     for name in names {
-        let made = object(json!({ "metadata": { "name": name } }));
-        namespaces.create(&PostParams::default(), &made).await.expect("a namespace");
+        let namespace = object(json!({ "metadata": { "name": name } }));
+        namespaces.create(&PostParams::default(), &namespace).await.expect("a namespace");
         let ns = TestNamespace { clients: first.clients.clone(), writer: first.writer.clone(), name };
         ns.create("together", json!({})).await;
         created.push(ns);
@@ -51,7 +51,7 @@ async fn namespaces_and_their_tasks_made_together_cause_no_warning() {
     first.end().await;
 }
 
-/// Refuses every ServiceAccount of this namespace, also those that the cluster's controller makes.
+/// Refuses every ServiceAccount in this namespace, also those that the cluster's controller creates.
 async fn forbid_accounts(ns: &TestNamespace) -> Api<ValidatingAdmissionPolicyBinding> {
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(ns.clients.read.clone());
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(ns.clients.read.clone());
@@ -76,7 +76,7 @@ async fn forbid_accounts(ns: &TestNamespace) -> Api<ValidatingAdmissionPolicyBin
     bindings.create(&PostParams::default(), &binding).await.expect("a binding");
     let probe = object(json!({ "metadata": { "name": "probe" } }));
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    eventually("the policy is in force", || async {
+    eventually("the policy is in effect", || async {
         ns.api::<ServiceAccount>().create(&dry, &probe).await.is_err().then_some(())
     })
     .await;
@@ -84,11 +84,11 @@ async fn forbid_accounts(ns: &TestNamespace) -> Api<ValidatingAdmissionPolicyBin
 }
 
 #[tokio::test]
-async fn a_default_account_that_comes_late_is_tried_for_at_once_and_without_a_word() {
+async fn a_default_account_that_is_created_late_is_retried_soon_and_without_a_warning() {
     let ns = TestNamespace::with_tasks().await;
     let bindings = forbid_accounts(&ns).await;
     let accounts = ns.api::<ServiceAccount>();
-    eventually("its default account is there", || async {
+    eventually("its default account exists", || async {
         accounts.delete("default", &DeleteParams::default()).await.ok()
     })
     .await;
@@ -100,7 +100,7 @@ async fn a_default_account_that_comes_late_is_tried_for_at_once_and_without_a_wo
         setup.writer = writer;
     });
     ns.create("early", json!({})).await;
-    eventually("it was refused three times", || async {
+    eventually("three refusals", || async {
         let text = seen.encode().expect("text");
         let series = r#"agentloop_writes_total{verb="create",result="forbidden"} "#;
         let count = text.lines().find_map(|line| line.strip_prefix(series))?;
@@ -111,7 +111,7 @@ async fn a_default_account_that_comes_late_is_tried_for_at_once_and_without_a_wo
     assert_eq!(ns.status("early").await.waiting, None);
 
     bindings.delete(&ns.name, &DeleteParams::default()).await.expect("deleted");
-    eventually("the account is made", || async {
+    eventually("the account exists", || async {
         let account = object(json!({ "metadata": { "name": "default" } }));
         match accounts.create(&PostParams::default(), &account).await {
             Ok(_) => Some(()),
@@ -130,14 +130,14 @@ async fn a_default_account_that_comes_late_is_tried_for_at_once_and_without_a_wo
 }
 
 #[tokio::test]
-async fn an_account_that_the_template_names_and_that_does_not_exist_is_reported_at_once() {
+async fn an_account_in_the_template_that_does_not_exist_is_reported_immediately() {
     let ns = TestNamespace::with_tasks().await;
     let _operator = TestOperator::start(&ns);
     let template = json!({ "spec": { "serviceAccountName": "bot",
         "containers": [{ "name": "agent", "image": "none", "command": ["/bin/agent"] }] } });
     ns.create("named", json!({ "template": template })).await;
     let status = ns.until("named", "PodRejected", |s| s.reason.as_deref() == Some("PodRejected")).await;
-    assert!(status.message.expect("words").contains("serviceaccount \"bot\" not found"));
+    assert!(status.message.expect("a message").contains("serviceaccount \"bot\" not found"));
     eventually("a Warning", || async { (!warnings(&ns).await.is_empty()).then_some(()) }).await;
     ns.end().await;
 }

@@ -1,4 +1,4 @@
-//! A panic at one object touches no other.
+//! A panic at one object does not affect other objects.
 
 use agentloop_contract::names::{FINALIZER_SETTLE, LABEL_TASK, LABEL_TASK_UID};
 use agentloop_core::api::Phase;
@@ -15,14 +15,14 @@ use serde_json::json;
 use crate::kubelet::{AgentWork, Kubelet, TestOperator};
 use crate::namespace::{TestNamespace, eventually};
 
-/// The rules, but for a task that they cannot stand.
+/// The rules, with a panic for one task.
 fn decide_or_panic(observed: &Observed<'_>) -> Decision {
-    assert_ne!(observed.task.name_any(), "bad", "this task is too much");
+    assert_ne!(observed.task.name_any(), "bad", "the test panics at this task");
     decide::decide(observed)
 }
 
 fn stop_all_or_panic(pods: &[PodFacts]) -> Decision {
-    assert!(pods.iter().all(|pod| pod.name != "bad-pod"), "this pod is too much");
+    assert!(pods.iter().all(|pod| pod.name != "bad-pod"), "the test panics at this pod");
     decide::stop_all(pods)
 }
 
@@ -39,12 +39,12 @@ async fn warnings(ns: &TestNamespace, name: &str) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn a_task_that_makes_the_rules_panic_is_reported_and_stops_no_other() {
+async fn a_task_at_which_the_rules_panic_is_reported_and_does_not_stop_others() {
     let ns = TestNamespace::with_tasks().await;
     let metrics = Metrics::new();
     let seen = metrics.clone();
     ns.create("bad", json!({})).await;
-    // With one worker, a turn that a panic kept would keep everybody else waiting.
+    // With one worker, a permit that is lost in a panic would stop all other tasks.
     let _operator = TestOperator::set_up(&ns, |setup| {
         setup.rules = RuleSet { decide: decide_or_panic, ..RuleSet::default() };
         setup.metrics = metrics;
@@ -58,11 +58,11 @@ async fn a_task_that_makes_the_rules_panic_is_reported_and_stops_no_other() {
             .find(|event| event.reason.as_deref() == Some("OperatorPanicked"))
     })
     .await;
-    let note = warning.note.expect("words");
-    assert!(note.contains("this task is too much"), "{note}");
+    let note = warning.note.expect("a note");
+    assert!(note.contains("the test panics at this task"), "{note}");
     ns.create("good", json!({})).await;
     ns.until_phase("good", Phase::Succeeded).await;
-    eventually("it is tried again", || async {
+    eventually("it is retried", || async {
         (value(&seen, r#"agentloop_panics_total{in="reconcile"}"#) >= 3.0).then_some(())
     })
     .await;
@@ -94,8 +94,11 @@ async fn a_pod_whose_cleanup_panics_does_not_stop_other_pods() {
         ns.api::<Pod>().get_opt("good-pod").await.expect("an answer").is_none().then_some(())
     })
     .await;
-    let bad = ns.api::<Pod>().get("bad-pod").await.expect("it is there");
+    let bad = ns.api::<Pod>().get("bad-pod").await.expect("the pod");
     assert_eq!(bad.finalizers(), [FINALIZER_SETTLE]);
-    ns.writer.remove_finalizer(&ns.name, "bad-pod", &bad.uid().expect("a uid"), false).await.expect("free");
+    ns.writer
+        .remove_finalizer(&ns.name, "bad-pod", &bad.uid().expect("a uid"), false)
+        .await
+        .expect("the finalizer is removed");
     ns.end().await;
 }

@@ -1,4 +1,4 @@
-//! The program as it is started.
+//! The program as a process.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -25,7 +25,7 @@ fn agentloop() -> Command {
     command
 }
 
-/// The operator in a process of its own, serving one namespace.
+/// The operator in its own process, serving one namespace.
 pub struct OperatorProcess {
     child: Child,
     address: String,
@@ -123,7 +123,7 @@ fn output(command: &mut Command) -> Output {
 }
 
 #[tokio::test]
-async fn a_second_operator_stands_by_and_takes_over_when_the_first_is_stopped() {
+async fn a_second_operator_stands_by_and_takes_over_when_the_first_one_stops() {
     let ns = TestNamespace::with_tasks().await;
     let first = OperatorProcess::controller(&ns);
     first.ready("working").await;
@@ -132,7 +132,7 @@ async fn a_second_operator_stands_by_and_takes_over_when_the_first_is_stopped() 
     second.ready("standing by").await;
     assert!(second.get("/metrics").contains("agentloop_leader 0"));
 
-    // Twice in a row, as some who stop a process do.
+    // Twice in a row, as some tools do.
     first.signal("TERM");
     first.signal("TERM");
     assert_eq!(first.ended().await, Some(0));
@@ -212,7 +212,7 @@ async fn the_log_level_follows_the_configuration_while_the_operator_runs() {
 }
 
 #[tokio::test]
-async fn an_operator_that_loses_its_lease_ends_with_a_code_of_its_own() {
+async fn an_operator_that_loses_its_lease_exits_with_code_3() {
     let ns = TestNamespace::with_tasks().await;
     let operator = OperatorProcess::controller(&ns);
     operator.ready("working").await;
@@ -223,7 +223,7 @@ async fn an_operator_that_loses_its_lease_ends_with_a_code_of_its_own() {
 }
 
 #[tokio::test]
-async fn one_that_cannot_see_who_leads_says_so_and_is_not_ready() {
+async fn an_operator_that_cannot_read_the_lease_says_so_and_is_not_ready() {
     let ns = TestNamespace::with_tasks().await;
     let relay = Relay::to(&config().await).await;
     let through = relay.through(&config().await);
@@ -243,16 +243,16 @@ async fn one_that_cannot_see_who_leads_says_so_and_is_not_ready() {
     relay.cut();
     follower.ready("cannot read or take the lease").await;
     assert!(follower.get("/readyz").starts_with("HTTP/1.1 503"));
-    // There is no leader, and nothing is known at the start: it must not report a leader.
+    // At the start it knows of no leader, so it must not report one.
     let blind = OperatorProcess::with_kubeconfig(&ns, &path);
     blind.ready("cannot read or take the lease").await;
-    assert!(blind.get("/livez").starts_with("HTTP/1.1 200"), "a restart would help nothing");
+    assert!(blind.get("/livez").starts_with("HTTP/1.1 200"), "a restart would not help");
     std::fs::remove_file(path).expect("removed");
     ns.end().await;
 }
 
 #[test]
-fn the_definition_is_printed_the_same_each_time_and_says_what_the_types_say() {
+fn the_crd_is_printed_the_same_each_time_and_matches_the_types() {
     let first = output(agentloop().arg("crd"));
     assert!(first.status.success());
     assert_eq!(first.stdout, output(agentloop().arg("crd")).stdout);
@@ -262,13 +262,13 @@ fn the_definition_is_printed_the_same_each_time_and_says_what_the_types_say() {
 }
 
 #[test]
-fn a_broken_kubeconfig_is_reported_and_nothing_else_is_tried() {
+fn an_invalid_kubeconfig_is_reported_and_no_other_is_tried() {
     let failed = output(agentloop().env("KUBECONFIG", "/nowhere/config").args([
         "controller",
         "--runner-image",
         "none",
     ]));
     assert_eq!(failed.status.code(), Some(1));
-    let words = String::from_utf8_lossy(&failed.stderr).into_owned();
-    assert!(words.contains("cannot use KUBECONFIG=/nowhere/config"), "{words}");
+    let message = String::from_utf8_lossy(&failed.stderr).into_owned();
+    assert!(message.contains("cannot use KUBECONFIG=/nowhere/config"), "{message}");
 }

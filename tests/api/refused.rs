@@ -1,4 +1,4 @@
-//! What the API server refuses at apply, so that no pod is refused for it later.
+//! What the API server refuses when a task is applied, because it would refuse the pod later.
 
 use agentloop_core::api::{ActiveIteration, AgentTask, BreakerStatus};
 use agentloop_core::pod::{self, BuildInputs, Injection};
@@ -96,7 +96,7 @@ fn agent(task: &mut Value) -> &mut Value {
     &mut task["spec"]["template"]["spec"]["containers"][0]
 }
 
-/// What the server says of a task, without keeping it.
+/// The server's refusal of a task, in a dry run.
 async fn refusal(ns: &TestNamespace, task: &AgentTask) -> Option<String> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let mut task = task.clone();
@@ -104,7 +104,7 @@ async fn refusal(ns: &TestNamespace, task: &AgentTask) -> Option<String> {
     ns.api::<AgentTask>().create(&dry, &task).await.err().map(|error| error.to_string())
 }
 
-/// What the core reports when it builds the pod.
+/// The pod that the rules build, or why they do not.
 fn built(task: &AgentTask) -> Result<Value, String> {
     let active = ActiveIteration { iteration: 1, pod_name: "p".to_owned(), ..ActiveIteration::default() };
     let settings = Settings::default();
@@ -116,7 +116,7 @@ fn built(task: &AgentTask) -> Result<Value, String> {
 }
 
 #[tokio::test]
-async fn the_server_refuses_the_paths_that_no_pod_is_built_with() {
+async fn the_server_refuses_the_same_paths_as_the_rules() {
     let ns = TestNamespace::with_tasks().await;
     let workspaces =
         WORKSPACES.iter().map(|path| (path, task(|t| t["spec"]["workspace"]["mountPath"] = json!(path))));
@@ -156,7 +156,7 @@ async fn every_container_needs_an_image() {
 }
 
 #[tokio::test]
-async fn metadata_of_templates_is_labels_and_annotations() {
+async fn only_labels_and_annotations_are_kept_of_a_templates_metadata() {
     let ns = TestNamespace::with_tasks().await;
     let metadata = json!({
         "labels": { "a": "b" }, "annotations": { "c": "d" }, "creationTimestamp": null,
@@ -169,9 +169,9 @@ async fn metadata_of_templates_is_labels_and_annotations() {
     });
     let mut task = task;
     task.metadata.uid = None;
-    task.metadata.name = Some("made".to_owned());
-    let made = ns.api::<AgentTask>().create(&PostParams::default(), &task).await.expect("taken");
-    let spec = serde_json::to_value(&made.spec).expect("a spec");
+    task.metadata.name = Some("created".to_owned());
+    let created = ns.api::<AgentTask>().create(&PostParams::default(), &task).await.expect("accepted");
+    let spec = serde_json::to_value(&created.spec).expect("a spec");
     for kept in [&spec["template"]["metadata"], &spec["workspace"]["volumeClaimTemplate"]["metadata"]] {
         let mut kept = kept.clone();
         kept.as_object_mut().expect("an object").remove("creationTimestamp");
@@ -192,7 +192,7 @@ async fn metadata_of_templates_is_labels_and_annotations() {
 }
 
 #[tokio::test]
-async fn texts_that_a_pods_annotations_cannot_hold_are_refused() {
+async fn texts_that_do_not_fit_into_a_pods_annotations_are_refused() {
     const PROMPT: usize = 131_072;
     let ns = TestNamespace::with_tasks().await;
     let with = |prompt: usize, command: Vec<String>, note: usize| {

@@ -1,4 +1,4 @@
-//! A wire to the API server that can be cut: bytes stop in both directions, and neither side is notified.
+//! A connection to the API server that can be cut: bytes stop in both directions, and neither side notices.
 
 use std::net::SocketAddr;
 
@@ -33,7 +33,7 @@ impl Relay {
         Self { cut, address, server_name: host }
     }
 
-    /// The configuration of a client that talks through this wire.
+    /// The configuration of a client that connects through this.
     pub fn through(&self, config: &Config) -> Config {
         let mut config = config.clone();
         config.cluster_url = format!("https://{}", self.address).parse().expect("a URL");
@@ -54,7 +54,7 @@ async fn pump(
     let mut buffer = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         if *cut.borrow() {
-            // Held back until the test ends.
+            // The connection stays open until the test ends.
             let _ = cut.changed().await;
             return;
         }

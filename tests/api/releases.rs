@@ -14,7 +14,7 @@ use crate::kubelet::{AgentWork, Kubelet, TestOperator, bind, end, run};
 use crate::namespace::{TestNamespace, eventually};
 use crate::uninstall::uninstalled;
 
-/// The release of this name, in a namespace of its own.
+/// The release in the namespace of this name.
 fn release(name: &str, take_over: &[&str]) -> Serving {
     Serving {
         release: Release::new(name, "agentloop"),
@@ -37,8 +37,8 @@ fn elsewhere(metrics: &Metrics) -> bool {
     !metrics.encode().expect("text").contains("agentloop_tasks_of_other_releases 0\n")
 }
 
-async fn told_whose(ns: &TestNamespace, task: &str) -> String {
-    eventually("an Event that says whose it is", || async {
+async fn served_by_another(ns: &TestNamespace, task: &str) -> String {
+    eventually("an Event that says who serves it", || async {
         let all = ns.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
         let found = all.into_iter().find(|event| {
             event.reason.as_deref() == Some("ServedByAnother")
@@ -57,7 +57,7 @@ fn served_by(status: &AgentTaskStatus) -> Option<&str> {
     status.served_by.as_deref()
 }
 
-/// A task of release `a` whose first iteration runs, and its pod. The release is gone without a word.
+/// A task of release `a`, whose first iteration is running; returns its pod. The release has disappeared.
 async fn left_behind(ns: &TestNamespace, name: &str) -> String {
     let (first, _) = operator(ns, &release("a", &[]));
     ns.create(name, json!({ "maxIterations": 3 })).await;
@@ -70,7 +70,7 @@ async fn left_behind(ns: &TestNamespace, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn of_two_at_once_one_serves_the_task_and_the_other_writes_nothing() {
+async fn of_two_releases_one_serves_the_task_and_the_other_writes_nothing() {
     let ns = TestNamespace::with_tasks().await;
     let (_first, of_first) = operator(&ns, &release("a", &[]));
     let (_second, of_second) = operator(&ns, &release("b", &[]));
@@ -81,16 +81,16 @@ async fn of_two_at_once_one_serves_the_task_and_the_other_writes_nothing() {
     ns.create("shared", json!({ "maxIterations": 5 })).await;
     let status = ns.until_phase("shared", Phase::Succeeded).await;
     assert_eq!(kubelet.ran(), [(1, 0), (2, 0), (3, 0)]);
-    assert_eq!(kubelet.created(), 3, "no pod was made by both");
+    assert_eq!(kubelet.created(), 3, "no pod was created twice");
     let winner = served_by(&status).expect("a name").to_owned();
     assert!(["a/agentloop", "b/agentloop"].contains(&winner.as_str()), "{winner}");
-    let note = told_whose(&ns, "shared").await;
+    let note = served_by_another(&ns, "shared").await;
     assert!(note.contains(&winner) && note.contains(&format!("takeOver=[{winner}]")), "{note}");
     let of_loser = if winner.starts_with('a') { &of_second } else { &of_first };
     eventually("the other counts it", || async { elsewhere(of_loser).then_some(()) }).await;
     assert!(!of_loser.encode().expect("text").contains("agentloop_writes_total{verb=\"create\""));
 
-    // No writes any more: neither operator reacts to the other's.
+    // There are no more writes: neither operator reacts to the other's.
     let before = version(&ns, "shared").await;
     let marker = ns.create("marker", json!({ "suspend": true })).await;
     ns.until_phase(&marker.name_any(), Phase::Suspended).await;
@@ -99,18 +99,18 @@ async fn of_two_at_once_one_serves_the_task_and_the_other_writes_nothing() {
 }
 
 #[tokio::test]
-async fn a_release_that_disappeared_keeps_its_tasks_until_the_value_of_the_event_is_set() {
+async fn a_release_that_disappeared_keeps_its_tasks_until_the_value_in_the_event_is_set() {
     let ns = TestNamespace::with_tasks().await;
     let pod = left_behind(&ns, "orphan").await;
     let (second, _) = operator(&ns, &release("b", &[]));
-    let note = told_whose(&ns, "orphan").await;
+    let note = served_by_another(&ns, "orphan").await;
     let value = note.split_once("takeOver=[").and_then(|(_, rest)| rest.split_once(']')).expect("a value").0;
     assert_eq!(value, "a/agentloop");
     let before = version(&ns, "orphan").await;
     end(&ns.api(), &pod, &AgentWork::changed()).await;
     ns.create("new", json!({ "suspend": true })).await;
     let new = ns.until_phase("new", Phase::Suspended).await;
-    assert_eq!(served_by(&new), Some("b/agentloop"), "it serves all others");
+    assert_eq!(served_by(&new), Some("b/agentloop"), "it serves all other tasks");
     assert_eq!(version(&ns, "orphan").await, before);
     let held = ns.api::<Pod>().get(&pod).await.expect("the pod");
     assert_eq!(held.finalizers(), [FINALIZER_SETTLE]);
@@ -122,19 +122,19 @@ async fn a_release_that_disappeared_keeps_its_tasks_until_the_value_of_the_event
     assert_eq!(served_by(&status), Some("b/agentloop"));
     assert_eq!(status.iterations, 2, "the first one was counted, and the loop continued");
 
-    // Should the first one come back, the task is not its own any more.
+    // If the first release comes back, it no longer serves the task.
     let before = version(&ns, "orphan").await;
     let (_first, of_first) = operator(&ns, &release("a", &[]));
-    eventually("the first one sees it", || async { elsewhere(&of_first).then_some(()) }).await;
+    eventually("the first release counts it", || async { elsewhere(&of_first).then_some(()) }).await;
     assert_eq!(version(&ns, "orphan").await, before);
     ns.end().await;
 }
 
 #[tokio::test]
-async fn an_uninstall_takes_the_name_out_and_another_release_needs_no_value() {
+async fn after_an_uninstall_another_release_serves_the_task_without_a_value() {
     let ns = TestNamespace::with_tasks().await;
     let pod = left_behind(&ns, "moved").await;
-    // Tasks of others stay as they are, their pods too.
+    // Tasks of other releases stay as they are, and so do their pods.
     ns.task(
         "theirs",
         json!({ "servedBy": "z/agentloop", "iterations": 2, "maxIterations": 10,
@@ -164,12 +164,12 @@ async fn an_uninstall_takes_the_name_out_and_another_release_needs_no_value() {
     assert_eq!(served_by(&status), Some("b/agentloop"));
 
     let uid = held.uid().expect("a uid");
-    ns.writer.remove_finalizer(&ns.name, "theirs-3-0", &uid, false).await.expect("free");
+    ns.writer.remove_finalizer(&ns.name, "theirs-3-0", &uid, false).await.expect("the finalizer is removed");
     ns.end().await;
 }
 
 #[tokio::test]
-async fn an_uninstall_lets_go_of_what_was_to_be_taken_over_as_well() {
+async fn an_uninstall_also_frees_tasks_that_would_be_taken_over() {
     let ns = TestNamespace::with_tasks().await;
     left_behind(&ns, "late").await;
     uninstalled(&ns, release("b", &["a/agentloop"])).await;
@@ -178,31 +178,31 @@ async fn an_uninstall_lets_go_of_what_was_to_be_taken_over_as_well() {
 }
 
 #[tokio::test]
-async fn the_pods_of_a_deleted_task_of_a_release_that_is_gone_do_not_stay_for_ever() {
+async fn the_pods_of_a_deleted_task_of_a_release_that_is_gone_are_removed_in_the_end() {
     let ns = TestNamespace::with_tasks().await;
     let pod = left_behind(&ns, "deleted").await;
     end(&ns.api(), &pod, &AgentWork::changed()).await;
     let (_second, _) = operator(&ns, &release("b", &[]));
-    told_whose(&ns, "deleted").await;
+    served_by_another(&ns, "deleted").await;
     ns.api::<AgentTask>().delete("deleted", &DeleteParams::default()).await.expect("deleted");
     let since = tokio::time::Instant::now();
     let gone = || async { ns.api::<Pod>().get_opt(&pod).await.expect("an answer").is_none() };
     while !gone().await {
-        assert!(since.elapsed().as_secs() < 150, "the pod stays");
+        assert!(since.elapsed().as_secs() < 150, "the pod is still there");
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
-    assert!(since.elapsed().as_secs() >= 55, "its own release had its turn: {:?}", since.elapsed());
+    assert!(since.elapsed().as_secs() >= 55, "its own release had time to remove it: {:?}", since.elapsed());
     ns.end().await;
 }
 
-/// Rewrites who serves a task, as a release does that takes it over.
+/// Changes who serves a task, as a release does when it takes the task over.
 async fn rename(ns: &TestNamespace, task: &str, name: &str) {
     let patch = Patch::Merge(json!({ "status": { "servedBy": name } }));
     ns.api::<AgentTask>().patch_status(task, &PatchParams::default(), &patch).await.expect("written");
 }
 
 #[tokio::test]
-async fn a_task_that_another_release_takes_over_in_mid_iteration_is_left_to_it() {
+async fn a_task_that_another_release_takes_over_during_an_iteration_is_left_to_it() {
     let ns = TestNamespace::with_tasks().await;
     let (_first, of_first) = operator(&ns, &release("a", &[]));
     ns.create("taken", json!({})).await;
@@ -210,7 +210,7 @@ async fn a_task_that_another_release_takes_over_in_mid_iteration_is_left_to_it()
     bind(&ns.api(), &pod).await;
     run(&ns.api(), &pod).await;
     rename(&ns, "taken", "b/agentloop").await;
-    eventually("it is seen", || async { elsewhere(&of_first).then_some(()) }).await;
+    eventually("it is counted", || async { elsewhere(&of_first).then_some(()) }).await;
     let before = version(&ns, "taken").await;
     end(&ns.api(), &pod, &AgentWork::ready()).await;
     ns.create("marker", json!({ "suspend": true })).await;

@@ -1,4 +1,4 @@
-//! What the server refuses again and again is asked for less and less often, and the reason is shown.
+//! A request that the server keeps refusing is repeated less and less often.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,15 +21,15 @@ use crate::faulty::{Faulty, Sent};
 use crate::kubelet::{AgentWork, Kubelet, TestOperator, bind, end, run};
 use crate::namespace::{PATIENCE, TestNamespace, eventually};
 
-/// How long the fault lasts once it has been met.
+/// How long the fault lasts after its first effect.
 const FAULT: Duration = Duration::from_secs(8);
-/// With delays of 0.5, 1, 2, 4 and 8 s, and jitter, five or six are possible; at 12 a second it were a hundred.
-const MOST_FAILURES: usize = 7;
+/// With delays of 0.5, 1, 2, 4 and 8 s and jitter, there are five or six attempts; without delays, about a hundred.
+const MAX_FAILURES: usize = 7;
 
-/// A task whose operator meets this answer to some of its writes, until the fault ends and the loop with it.
+/// Answers some of the operator's writes with this code, checks how often they are repeated, and then lets the task succeed.
 ///
-/// `at_once`: how many tries one reconcile makes.
-async fn bounded_while(code: u16, at_once: usize, is_hit: fn(&Sent) -> bool) {
+/// `at_once`: how many attempts one reconcile makes.
+async fn repeated_slowly_while(code: u16, at_once: usize, is_hit: fn(&Sent) -> bool) {
     let ns = TestNamespace::with_tasks().await;
     let server = Faulty::before(&ns).await;
     server.set(move |sent| is_hit(sent).then_some(code));
@@ -39,14 +39,14 @@ async fn bounded_while(code: u16, at_once: usize, is_hit: fn(&Sent) -> bool) {
     let _operator = TestOperator::over(&ns, clients, writer, metrics.clone());
     let _kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
     ns.create("refused", json!({})).await;
-    eventually("the fault is met", || async { (server.count(is_hit) > 0).then_some(()) }).await;
+    eventually("the fault has an effect", || async { (server.count(is_hit) > 0).then_some(()) }).await;
     time::sleep(FAULT).await;
     let (hits, reads) = (
         server.count(is_hit),
         server.count(|sent| sent.method == Method::GET && !sent.path.contains("watch=")),
     );
-    assert!((2..=MOST_FAILURES * at_once).contains(&hits), "{hits} tries, {code}");
-    assert!(reads <= 4 * MOST_FAILURES, "{reads} reads, {code}");
+    assert!((2..=MAX_FAILURES * at_once).contains(&hits), "{hits} attempts, {code}");
+    assert!(reads <= 4 * MAX_FAILURES, "{reads} reads, {code}");
     let samples = metrics.encode().expect("metrics");
     let errors = samples
         .lines()
@@ -62,48 +62,50 @@ async fn bounded_while(code: u16, at_once: usize, is_hit: fn(&Sent) -> bool) {
 }
 
 #[tokio::test]
-async fn a_status_write_that_the_server_fails_to_make_is_tried_ever_more_slowly() {
-    bounded_while(500, 1, Sent::is_status_write).await;
+async fn a_status_write_that_the_server_fails_to_make_is_repeated_more_and_more_slowly() {
+    repeated_slowly_while(500, 1, Sent::is_status_write).await;
 }
 
 #[tokio::test]
-async fn a_status_write_that_the_server_has_no_room_for_is_tried_ever_more_slowly() {
-    bounded_while(503, 1, Sent::is_status_write).await;
+async fn a_status_write_for_which_the_server_is_overloaded_is_repeated_more_and_more_slowly() {
+    repeated_slowly_while(503, 1, Sent::is_status_write).await;
 }
 
 #[tokio::test]
-async fn a_status_write_that_always_meets_a_conflict_is_tried_ever_more_slowly() {
-    bounded_while(409, 2, Sent::is_status_write).await;
+async fn a_status_write_that_always_meets_a_conflict_is_repeated_more_and_more_slowly() {
+    repeated_slowly_while(409, 2, Sent::is_status_write).await;
 }
 
 #[tokio::test]
-async fn a_status_write_whose_answer_is_always_lost_is_tried_ever_more_slowly() {
-    bounded_while(504, 2, Sent::is_status_write).await;
+async fn a_status_write_whose_answer_is_always_lost_is_repeated_more_and_more_slowly() {
+    repeated_slowly_while(504, 2, Sent::is_status_write).await;
 }
 
 #[tokio::test]
-async fn a_pod_that_the_server_fails_to_create_is_tried_ever_more_slowly() {
-    bounded_while(500, 1, |sent| sent.method == Method::POST && sent.path.contains("/pods")).await;
+async fn a_pod_that_the_server_fails_to_create_is_repeated_more_and_more_slowly() {
+    repeated_slowly_while(500, 1, |sent| sent.method == Method::POST && sent.path.contains("/pods")).await;
 }
 
 #[tokio::test]
-async fn a_patch_of_a_pod_that_always_meets_a_conflict_is_tried_ever_more_slowly() {
-    bounded_while(409, 1, Sent::is_patch_of_a_pod).await;
+async fn a_patch_of_a_pod_that_always_meets_a_conflict_is_repeated_more_and_more_slowly() {
+    repeated_slowly_while(409, 1, Sent::is_patch_of_a_pod).await;
 }
 
 #[tokio::test]
-async fn a_pod_without_a_task_whose_release_always_meets_a_conflict_is_tried_ever_more_slowly() {
+async fn removing_the_finalizer_of_an_orphan_that_always_meets_a_conflict_is_repeated_more_and_more_slowly() {
     let ns = TestNamespace::with_tasks().await;
     let server = Faulty::before(&ns).await;
     server.set(|sent| sent.is_patch_of_a_pod().then_some(409));
     let labels = json!({ LABEL_TASK: "gone", LABEL_TASK_UID: "gone" });
     ns.pod(json!({ "name": "left", "labels": labels, "finalizers": [FINALIZER_SETTLE] }), &[]).await;
     let _operator = operator_of(&ns, &server);
-    eventually("the fault is met", || async { (server.count(Sent::is_patch_of_a_pod) > 0).then_some(()) })
-        .await;
+    eventually("the fault has an effect", || async {
+        (server.count(Sent::is_patch_of_a_pod) > 0).then_some(())
+    })
+    .await;
     time::sleep(FAULT).await;
     let hits = server.count(Sent::is_patch_of_a_pod);
-    assert!((2..=MOST_FAILURES).contains(&hits), "{hits} tries");
+    assert!((2..=MAX_FAILURES).contains(&hits), "{hits} attempts");
     server.heal();
     eventually("the finalizer is removed", || async {
         ns.api::<Pod>().get_opt("left").await.expect("an answer").is_none().then_some(())
@@ -120,7 +122,7 @@ fn operator_of(ns: &TestNamespace, server: &Faulty) -> TestOperator {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_settled_is_let_go_though_the_next_one_cannot_be_created() {
+async fn a_settled_pod_loses_its_finalizer_although_the_next_pod_cannot_be_created() {
     let ns = TestNamespace::with_tasks().await;
     let server = Faulty::before(&ns).await;
     let _operator = operator_of(&ns, &server);
@@ -131,11 +133,11 @@ async fn a_pod_that_is_settled_is_let_go_though_the_next_one_cannot_be_created()
     bind(&pods, &first).await;
     run(&pods, &first).await;
     end(&pods, &first, &AgentWork::changed()).await;
-    eventually("the first pod is let go", || async {
+    eventually("the first pod loses its finalizer", || async {
         pods.get(&first).await.expect("it is kept").finalizers().is_empty().then_some(())
     })
     .await;
-    let second = ns.status("stuck").await.active.expect("the next claim").pod_name;
+    let second = ns.status("stuck").await.active.expect("the next active iteration").pod_name;
     assert!(pods.get_opt(&second).await.expect("an answer").is_none());
     server.heal();
     ns.started_pod("stuck").await;
@@ -143,14 +145,15 @@ async fn a_pod_that_is_settled_is_let_go_though_the_next_one_cannot_be_created()
 }
 
 #[tokio::test]
-async fn a_pod_that_lost_our_finalizer_is_not_started_where_it_cannot_be_given_back() {
+async fn a_pod_that_lost_our_finalizer_is_not_started_if_it_cannot_be_added_again() {
     let ns = TestNamespace::with_tasks().await;
     let server = Faulty::before(&ns).await;
     server.set(|sent| sent.is_patch_of_a_pod().then_some(500));
     let _operator = operator_of(&ns, &server);
     ns.create("bare", json!({})).await;
     let pods = ns.api::<Pod>();
-    let name = ns.until("bare", "a claim", |s| s.active.is_some()).await.active.expect("it").pod_name;
+    let name =
+        ns.until("bare", "an active iteration", |s| s.active.is_some()).await.active.expect("it").pod_name;
     let is_refused = async |what: &str, is_it: fn(&Sent) -> bool| {
         eventually(what, || async { (server.count(is_it) > 0).then_some(()) }).await;
     };
@@ -161,11 +164,13 @@ async fn a_pod_that_lost_our_finalizer_is_not_started_where_it_cannot_be_given_b
     let mut seen = pin!(watcher(pods.clone(), named).default_backoff().touched_objects());
     let bare = seen.try_next().await.expect("a watch").expect("the pod");
     assert!(bare.finalizers().is_empty());
-    is_refused("a hold", Sent::is_hold).await;
+    is_refused("the finalizer is added", Sent::adds_finalizer).await;
 
-    // Once more, and nothing else.
+    // Refuse one more attempt to add it, and nothing else.
     let was_refused = AtomicBool::new(false);
-    server.set(move |sent| (sent.is_hold() && !was_refused.swap(true, Ordering::Relaxed)).then_some(409));
+    server.set(move |sent| {
+        (sent.adds_finalizer() && !was_refused.swap(true, Ordering::Relaxed)).then_some(409)
+    });
     loop {
         let next = time::timeout(PATIENCE, seen.try_next()).await.expect("a change in time");
         let pod = next.expect("a watch").expect("the pod");

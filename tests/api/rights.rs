@@ -1,4 +1,4 @@
-//! The chart grants what is used, and no more: its rules are compared with what was asked of the API server.
+//! The chart grants the permissions that are used and no others: its rules are compared with the requests that were sent.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::kubelet::{AgentWork, Kubelet, TestOperator, bind, run, set_status};
-use crate::load::Asked;
+use crate::load::Requests;
 use crate::namespace::{TestNamespace, eventually};
 use crate::uninstall::uninstall_through;
 
@@ -29,13 +29,13 @@ fn rights(pairs: &[&str]) -> Rights {
     pairs.iter().map(|right| (*right).to_owned()).collect()
 }
 
-/// The rights that these parts of the chart grant.
+/// The permissions that these parts of the chart grant.
 fn granted(parts: &[&str]) -> Rights {
     let mut found = Rights::new();
     for part in parts {
         let start = format!("{{{{- define \"agentloop.rules.{part}\" -}}}}");
         let body = RULES.split_once(&start).expect("the part").1.split_once("{{- end }}").expect("its end").0;
-        // What Helm would fill in are names, or another part.
+        // Helm would fill in names here, or another part.
         let lines = body.lines().filter(|line| !line.starts_with("{{") && !line.contains("resourceNames"));
         let yaml = lines.collect::<Vec<_>>().join("\n");
         let rules: Vec<Value> = serde_saphyr::from_str(&yaml).expect("rules");
@@ -54,7 +54,7 @@ fn granted(parts: &[&str]) -> Rights {
     found
 }
 
-/// The right that a request needs; none for what everybody may ask.
+/// The permission that a request needs; none for requests that every client may send.
 fn needed(request: &str) -> Option<String> {
     let (method, url) = request.split_once(' ')?;
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
@@ -86,25 +86,28 @@ fn needed(request: &str) -> Option<String> {
     Some(format!("{verb} {group}/{resource}{sub}"))
 }
 
-fn used(asked: &Asked) -> Rights {
+fn used(asked: &Requests) -> Rights {
     asked.all().iter().filter_map(|request| needed(request)).collect()
 }
 
-async fn clients(ns: &TestNamespace, asked: &Asked) -> Clients {
+async fn clients(ns: &TestNamespace, asked: &Requests) -> Clients {
     let client = asked.client().await;
     Clients { read: client.clone(), write: client, namespace: ns.name.clone() }
 }
 
-/// Whatever makes the operator ask for something that it does not ask for elsewhere.
+/// Makes the operator send all kinds of requests.
 async fn live(ns: &TestNamespace) {
-    // A life from claim to deletion, with a volume of its own.
+    // From the first iteration to the deletion, with its own volume.
     let volume = json!({ "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Mi" } } } });
     let workspace = json!({ "volumeClaimTemplate": volume, "whenDeleted": "Retain" });
     let spec = json!({ "workspace": workspace, "maxIterations": 2, "podHistoryLimit": 0, "suspend": true });
     ns.create("life", spec).await;
     for suspend in [true, false, true, false] {
         ns.patch("life", json!({ "suspend": suspend })).await;
-        ns.until("life", "it obeys", |s| s.phase.is_some_and(|p| suspend == (p == Phase::Suspended))).await;
+        ns.until("life", "it is suspended or resumed", |s| {
+            s.phase.is_some_and(|p| suspend == (p == Phase::Suspended))
+        })
+        .await;
     }
     ns.until_phase("life", Phase::IterationLimitReached).await;
     ns.patch("life", json!({ "workspace": { "whenDeleted": "Delete" }, "maxIterations": 3 })).await;
@@ -117,10 +120,10 @@ async fn live(ns: &TestNamespace) {
 }
 
 #[tokio::test]
-async fn the_operator_uses_every_right_that_the_chart_grants_and_no_other() {
+async fn the_operator_uses_exactly_the_permissions_that_the_chart_grants() {
     let ns = TestNamespace::with_tasks().await;
     ns.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
-    let asked = Asked::default();
+    let asked = Requests::default();
     let clients = clients(&ns, &asked).await;
 
     let timings = Timings::default();
@@ -138,7 +141,7 @@ async fn the_operator_uses_every_right_that_the_chart_grants_and_no_other() {
         let _kubelet =
             Kubelet::start(&ns, |n| if n == 3 { AgentWork::ready() } else { AgentWork::changed() });
         live(&ns).await;
-        // A foreign pod has the name.
+        // Another owner's pod has the name.
         let task = ns.create("named", json!({ "suspend": true })).await;
         let name = pod_name("named", &task.uid().expect("a uid"), 1, 0);
         ns.pod(json!({ "name": name }), &[]).await;
@@ -146,17 +149,17 @@ async fn the_operator_uses_every_right_that_the_chart_grants_and_no_other() {
         ns.until("named", "NameConflict", |s| s.reason.as_deref() == Some("NameConflict")).await;
         ns.force_delete(&name).await;
     }
-    // A configuration that is read because the task knows a newer one.
+    // A configuration that is read because the task has recorded a newer one.
     let newer = Patch::Merge(json!({ "status": { "thresholds": { "configVersion": "999999999" } } }));
     ns.create("newer", json!({ "suspend": true })).await;
     ns.until("newer", "its thresholds", |s| s.thresholds.is_some()).await;
     ns.api::<AgentTask>().patch_status("newer", &PatchParams::default(), &newer).await.expect("written");
     ns.patch("newer", json!({ "suspend": false })).await;
-    // A pod about which only Events could say more.
+    // A pod whose state only Events explain.
     ns.create("slow", json!({})).await;
     let pod = ns.started_pod("slow").await.name_any();
     bind(&ns.api(), &pod).await;
-    eventually("all rights were used", || async {
+    eventually("all permissions were used", || async {
         let expected = expected_of_operator();
         expected.is_subset(&used(&asked)).then_some(())
     })
@@ -168,12 +171,12 @@ async fn the_operator_uses_every_right_that_the_chart_grants_and_no_other() {
     ns.end().await;
 }
 
-/// What is granted, but for what no request of a test shows.
+/// The permissions that are granted, except those that no request of this test needs.
 fn expected_of_operator() -> Rights {
     let unseen = rights(&[
-        // Asked of the operator by an admission plugin that is off here.
+        // Required by an admission plugin that is off here.
         "update agentloop.dev/agenttasks/finalizers",
-        // Where the API server sends lists as a stream, the first watch is the list.
+        // If the API server streams lists, the first watch is the list.
         "list agentloop.dev/agenttasks",
         "list /configmaps",
     ]);
@@ -181,9 +184,9 @@ fn expected_of_operator() -> Rights {
 }
 
 #[tokio::test]
-async fn the_job_before_an_uninstall_uses_every_right_that_the_chart_grants_and_no_other() {
+async fn the_job_before_an_uninstall_uses_exactly_the_permissions_that_the_chart_grants() {
     let ns = TestNamespace::with_tasks().await;
-    let asked = Asked::default();
+    let asked = Requests::default();
     let clients = clients(&ns, &asked).await;
     {
         let _operator = TestOperator::start(&ns);
@@ -192,7 +195,7 @@ async fn the_job_before_an_uninstall_uses_every_right_that_the_chart_grants_and_
         bind(&ns.api(), &pod).await;
         run(&ns.api(), &pod).await;
     }
-    // As an operator leaves it that was stopped.
+    // The state in which a stopped operator leaves the Lease.
     let mut election =
         Election::new(ns.clients.write.clone(), &ns.name, "agentloop", "gone", Timings::default());
     assert!(election.acquire(&CancellationToken::new(), |_| {}).await);
@@ -202,7 +205,7 @@ async fn the_job_before_an_uninstall_uses_every_right_that_the_chart_grants_and_
     let unseen = rights(&[
         // After a conflict.
         "get agentloop.dev/agenttasks",
-        // Where there is no Lease yet.
+        // If there is no Lease yet.
         "create coordination.k8s.io/leases",
     ]);
     assert_eq!(used(&asked).difference(&granted).collect::<Vec<_>>(), Vec::<&String>::new());
@@ -210,7 +213,7 @@ async fn the_job_before_an_uninstall_uses_every_right_that_the_chart_grants_and_
     assert_eq!(expected.difference(&used(&asked)).collect::<Vec<_>>(), Vec::<&String>::new());
     set_status(
         &ns.api(),
-        &ns.status("busy").await.active.expect("a claim").pod_name,
+        &ns.status("busy").await.active.expect("an active iteration").pod_name,
         json!({ "phase": "Failed" }),
     )
     .await;

@@ -1,4 +1,4 @@
-//! What the API server makes of a manifest: nulls, lists that several clients own, and what it says of a mistake.
+//! How the API server reads a manifest: nulls, lists that several clients own, and its messages about mistakes.
 
 use agentloop_core::api::AgentTask;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::namespace::{TestNamespace, object};
 use crate::specs;
 
-/// Tasks as they are sent: the type would leave nulls out.
+/// Tasks as they are sent: our type would omit nulls.
 fn raw(ns: &TestNamespace) -> Api<DynamicObject> {
     let resource = ApiResource::erase::<AgentTask>(&());
     Api::namespaced_with(ns.clients.read.clone(), &ns.name, &resource)
@@ -39,16 +39,16 @@ async fn a_null_in_a_manifest_means_that_the_field_is_absent() {
     agent["volumeMounts"] = Value::Null;
     agent["volumeDevices"] = Value::Null;
     let task = manifest("nulls", &Value::Object(spec));
-    let created = raw(&ns).create(&PostParams::default(), &object(task.clone())).await.expect("taken");
+    let created = raw(&ns).create(&PostParams::default(), &object(task.clone())).await.expect("accepted");
     let kept = &created.data["spec"];
     assert_eq!(kept.as_object().expect("a spec").keys().collect::<Vec<_>>(), ["template", "workspace"]);
     assert_eq!(kept["workspace"], json!({ "mountPath": "/workspace" }), "the default");
-    // In server-side apply, only where other tools leave nulls.
+    // With server-side apply, only in the fields in which other tools leave nulls.
     let mut applied = manifest("applied", &task["spec"]);
     applied["spec"].as_object_mut().expect("a spec").retain(|_, value| !value.is_null());
     let params = PatchParams::apply("one");
-    raw(&ns).patch("applied", &params, &Patch::Apply(&applied)).await.expect("taken by server-side apply");
-    ns.api::<AgentTask>().get("applied").await.expect("it is read");
+    raw(&ns).patch("applied", &params, &Patch::Apply(&applied)).await.expect("accepted by server-side apply");
+    ns.api::<AgentTask>().get("applied").await.expect("it can be decoded");
     ns.end().await;
 }
 
@@ -61,16 +61,18 @@ async fn two_clients_can_own_different_containers_of_one_task() {
         raw(&ns).patch("shared", &params, &Patch::Apply(&task)).await
     };
     let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
-    apply("user", json!([agent])).await.expect("taken");
-    apply("mesh", json!([{ "name": "proxy", "image": "proxy:1" }])).await.expect("taken beside the other's");
-    let task = apply("user", json!([agent])).await.expect("taken again");
+    apply("user", json!([agent])).await.expect("accepted");
+    apply("mesh", json!([{ "name": "proxy", "image": "proxy:1" }]))
+        .await
+        .expect("accepted beside the other's");
+    let task = apply("user", json!([agent])).await.expect("accepted again");
     let containers = task.data["spec"]["template"]["spec"]["containers"].as_array().expect("a list").clone();
     let names: Vec<_> = containers.iter().map(|container| container["name"].as_str()).collect();
     assert_eq!(names, [Some("agent"), Some("proxy")]);
     ns.end().await;
 }
 
-/// What the server says of a spec that it refuses.
+/// The causes that the server gives for refusing a spec.
 async fn causes(ns: &TestNamespace, spec: &Value) -> Vec<StatusCause> {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     match raw(ns).create(&dry, &object(manifest("refused", spec))).await {
@@ -80,7 +82,7 @@ async fn causes(ns: &TestNamespace, spec: &Value) -> Vec<StatusCause> {
 }
 
 #[tokio::test]
-async fn a_refusal_names_the_field_and_what_is_wrong_with_it() {
+async fn a_refusal_names_the_field_and_its_fault() {
     let ns = TestNamespace::with_tasks().await;
     let pod = |pod: Value| json!({ "template": { "spec": pod } });
     let agent = json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });

@@ -1,4 +1,4 @@
-//! An API server that answers slowly: a reconcile that has taken long begins nothing new, and the next goes on.
+//! A slow API server: a reconcile that has taken long begins nothing new, and the next one continues.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::faulty::{Faulty, Sent};
 use crate::kubelet::{AgentWork, Kubelet, TestOperator};
 use crate::namespace::TestNamespace;
 
-/// How long the server takes to answer a write.
+/// How long the server needs to answer a write.
 const DELAY: Duration = Duration::from_millis(300);
 
 /// How many reconciles of the only task have ended.
@@ -24,10 +24,10 @@ fn ended(metrics: &Metrics) -> u64 {
     of_results.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
 }
 
-/// The writes that bring a first iteration to its start.
+/// The writes that lead to the start of the first iteration.
 fn step(sent: &Sent) -> Option<&'static str> {
     if sent.is_status_write() {
-        Some("claim")
+        Some("status")
     } else if sent.method == Method::POST && sent.path.contains("/pods") {
         Some("create")
     } else {
@@ -35,9 +35,9 @@ fn step(sent: &Sent) -> Option<&'static str> {
     }
 }
 
-/// Runs a task whose reconciles go on with new steps for so long, and tells after how many ended reconciles each step
-/// of its first iteration came.
-async fn steps(longest: Duration) -> Vec<(&'static str, u64)> {
+/// Runs a task whose reconciles begin new steps for this time. Returns how many reconciles had ended before each step of
+/// its first iteration.
+async fn steps(no_new_steps_after: Duration) -> Vec<(&'static str, u64)> {
     let ns = TestNamespace::with_tasks().await;
     let server = Faulty::before(&ns).await;
     server.answer_writes_after(DELAY);
@@ -50,7 +50,7 @@ async fn steps(longest: Duration) -> Vec<(&'static str, u64)> {
     });
     let _operator = TestOperator::set_up(&ns, |setup| {
         setup.writer = Writer::new(clients.write.clone(), metrics.clone());
-        (setup.clients, setup.metrics, setup.no_new_steps_after) = (clients, metrics, longest);
+        (setup.clients, setup.metrics, setup.no_new_steps_after) = (clients, metrics, no_new_steps_after);
     });
     let _kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
     ns.create("slow", json!({})).await;
@@ -62,15 +62,15 @@ async fn steps(longest: Duration) -> Vec<(&'static str, u64)> {
 }
 
 #[tokio::test]
-async fn a_reconcile_that_has_taken_too_long_begins_nothing_new_and_the_loop_goes_on_all_the_same() {
+async fn a_reconcile_that_has_taken_too_long_begins_nothing_new_and_the_next_one_continues() {
     let steps = steps(DELAY / 3).await;
-    assert_eq!(steps.iter().map(|(step, _)| *step).collect::<Vec<_>>(), ["claim", "create", "start"]);
-    assert!(steps.windows(2).all(|two| two[0].1 < two[1].1), "each in a reconcile of its own: {steps:?}");
+    assert_eq!(steps.iter().map(|(step, _)| *step).collect::<Vec<_>>(), ["status", "create", "start"]);
+    assert!(steps.windows(2).all(|two| two[0].1 < two[1].1), "each in its own reconcile: {steps:?}");
 }
 
 #[tokio::test]
-async fn a_reconcile_claims_creates_and_starts_at_once_while_there_is_time() {
+async fn one_reconcile_writes_the_status_and_creates_and_starts_the_pod_if_there_is_time() {
     let steps = steps(Duration::from_mins(1)).await;
-    assert_eq!(steps.iter().map(|(step, _)| *step).collect::<Vec<_>>(), ["claim", "create", "start"]);
+    assert_eq!(steps.iter().map(|(step, _)| *step).collect::<Vec<_>>(), ["status", "create", "start"]);
     assert!(steps.windows(2).all(|two| two[0].1 == two[1].1), "all in one reconcile: {steps:?}");
 }

@@ -1,16 +1,16 @@
-//! Specs of tasks, drawn from the schema of the CRD itself.
+//! Random specs of tasks, drawn from the schema of the CRD.
 
 use agentloop_core::api::crd;
 use fastrand::Rng;
 use serde_json::{Map, Value, json};
 
-/// The schema of `.spec` as the API server has it.
+/// The schema of `.spec` in the API server.
 pub fn schema() -> Value {
-    let crd = serde_json::to_value(crd()).expect("a definition");
+    let crd = serde_json::to_value(crd()).expect("the CRD");
     crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"].clone()
 }
 
-/// A spec that the schema takes; rules across fields may refuse it all the same.
+/// A spec that is valid by the schema; rules across fields may still refuse it.
 pub fn draw(schema: &Value, rng: &mut Rng) -> Value {
     value(schema, "", rng)
 }
@@ -45,7 +45,7 @@ fn value(schema: &Value, path: &str, rng: &mut Rng) -> Value {
         Some("string") => text(schema, rng),
         Some("integer") => integer(schema, rng),
         Some("boolean") => json!(rng.u8(..5) == 0),
-        other => panic!("{path}: a type that is not known here: {other:?}"),
+        other => panic!("{path}: unknown type {other:?}"),
     }
 }
 
@@ -61,7 +61,8 @@ fn object(schema: &Value, path: &str, rng: &mut Rng) -> Value {
 }
 
 fn text(schema: &Value, rng: &mut Rng) -> Value {
-    let most = usize::try_from(schema["maxLength"].as_u64().expect("every text is bounded")).expect("small");
+    let most = usize::try_from(schema["maxLength"].as_u64().expect("every text has a maximum length"))
+        .expect("small");
     let least = usize::try_from(schema["minLength"].as_u64().unwrap_or(0)).expect("small");
     let length = match rng.u8(..10) {
         0 => most,
@@ -83,8 +84,7 @@ fn integer(schema: &Value, rng: &mut Rng) -> Value {
     })
 }
 
-/// What a schema cannot express: what a pod or a volume claim is, and which numbers make a loop of a few
-/// iterations take another way.
+/// Values for what the schema does not express: pods and PVCs, and numbers that matter to a loop of a few iterations.
 fn hint(path: &str, rng: &mut Rng) -> Option<Value> {
     let agent = || json!({ "name": "agent", "image": "none", "command": ["/bin/agent"] });
     Some(match path {

@@ -1,8 +1,8 @@
-//! A task that is edited into another in the middle of its loop ends where a fresh one would have ended,
-//! or the edit is refused with a message.
+//! If a task is edited into another one in the middle of its loop, it ends like a new task with that spec, or the edit is
+//! refused with a message.
 //!
-//! Both specs of a pair are drawn from the CRD's own schema. `AGENTLOOP_TRANSITIONS` says how many
-//! pairs are tried, `AGENTLOOP_SEED` which: a pair is a function of the seed and its number.
+//! Both specs of a pair are drawn from the schema of the CRD. `AGENTLOOP_TRANSITIONS` is the number of pairs;
+//! `AGENTLOOP_SEED` selects them: a pair depends only on the seed and its number.
 
 use agentloop_contract::completion_gate::CompletionGate;
 use agentloop_contract::context::Context;
@@ -23,10 +23,10 @@ use crate::specs;
 
 /// The exit code of an agent that fails.
 const FAILS: i32 = 3;
-/// Bytes that a status may have.
-const MOST_BYTES: usize = 16 * 1024;
-/// Pairs that are under way at once.
-const AT_ONCE: usize = 12;
+/// The most bytes that a status may have.
+const MAX_BYTES: usize = 16 * 1024;
+/// How many pairs run at the same time.
+const CONCURRENCY: usize = 12;
 
 /// What the agent of a pair does, iteration by iteration.
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +77,11 @@ impl Script {
     }
 }
 
-/// Where a loop ends: its phase and the iterations that it counted.
+/// How a loop ends: its phase and the number of counted iterations.
 type Ended = (Phase, i32);
 
-/// Where a loop under `spec` ends that judges iteration `from` as its next, with streaks that count from
-/// `clear`. `asked`: the pod of `from` was made for the completion that the spec has.
+/// How a loop with this `spec` ends if it settles iteration `from` next, with streaks that count from `clear`. `asked`: the
+/// pod of `from` was created for the completion in the spec.
 fn ends(spec: &AgentTaskSpec, script: Script, from: i32, clear: i32, asked: bool) -> Ended {
     if spec.suspend {
         return (Phase::Suspended, from - 1);
@@ -108,10 +108,10 @@ fn ends(spec: &AgentTaskSpec, script: Script, from: i32, clear: i32, asked: bool
     }
 }
 
-/// The stop that the counters call for after `settled` iterations.
+/// The stop that follows from the counters after `settled` iterations.
 fn stops(spec: &AgentTaskSpec, script: Script, settled: i32, clear: i32) -> Option<Phase> {
     let breaker = spec.breaker.clone().unwrap_or_default();
-    // The iteration that says it is done has no error, and the streak begins anew after it.
+    // The iteration that reports that it is done has no error, and the streak starts again after it.
     let well = script.done.filter(|done| *done <= settled).unwrap_or(0);
     let opens = match script.way {
         Way::Works => false,
@@ -124,19 +124,19 @@ fn stops(spec: &AgentTaskSpec, script: Script, settled: i32, clear: i32) -> Opti
     (settled >= spec.max_iterations.unwrap_or(10).min(50)).then_some(Phase::IterationLimitReached)
 }
 
-/// How one pair went.
+/// The result of one pair.
 #[derive(Debug)]
 enum PairResult {
-    /// As the fresh one, to the letter.
+    /// It ended exactly like the new task.
     Same,
-    /// Elsewhere, for what it had done before the edit: more iterations than the new bounds allow.
+    /// It ended otherwise because of what it had done before the edit: more iterations than the new bounds allow.
     Carried,
-    /// The edit was refused with a message, and the loop ended as if it had not been tried.
+    /// The edit was refused with a message, and the loop ended as without the edit.
     Refused,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_task_edited_into_another_ends_where_a_fresh_one_does_or_the_edit_is_refused() {
+async fn a_task_edited_into_another_ends_like_a_new_one_or_the_edit_is_refused() {
     let number = |name: &str, default: u64| {
         std::env::var(name).ok().map_or(default, |text| text.parse().expect("a whole number"))
     };
@@ -147,7 +147,7 @@ async fn a_task_edited_into_another_ends_where_a_fresh_one_does_or_the_edit_is_r
     let mut tried = 0;
     let outcomes: Vec<PairResult> = futures::stream::iter(0..pairs)
         .map(|pair| pair_of(&ns, &schema, seed, pair))
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(CONCURRENCY)
         .inspect(|_| {
             tried += 1;
             if tried % 100 == 0 {
@@ -159,12 +159,12 @@ async fn a_task_edited_into_another_ends_where_a_fresh_one_does_or_the_edit_is_r
     let same = outcomes.iter().filter(|outcome| matches!(outcome, PairResult::Same)).count();
     let carried = outcomes.iter().filter(|outcome| matches!(outcome, PairResult::Carried)).count();
     let refused = outcomes.iter().filter(|outcome| matches!(outcome, PairResult::Refused)).count();
-    println!("{pairs} pairs: {same} end as a fresh task, {carried} beyond its bounds, {refused} refused");
+    println!("{pairs} pairs: {same} end like a new task, {carried} beyond its bounds, {refused} refused");
     assert!(same > 0 && carried > 0 && refused > 0, "the pairs are too similar to show anything");
     ns.end().await;
 }
 
-/// A task that the API server takes; what it refuses is refused with a message that names the field.
+/// A task that the API server accepts. If it refuses one, its message must name the field.
 async fn draw_valid(ns: &TestNamespace, schema: &Value, rng: &mut Rng, name: &str) -> AgentTask {
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     loop {
@@ -177,7 +177,7 @@ async fn draw_valid(ns: &TestNamespace, schema: &Value, rng: &mut Rng, name: &st
     }
 }
 
-/// The server refuses a spec with words that name the field.
+/// Checks that the server's message names the field.
 #[track_caller]
 fn assert_is_a_refusal(error: &kube::Error) {
     let kube::Error::Api(status) = error else { panic!("{error}") };
@@ -198,12 +198,12 @@ async fn pair_of(ns: &TestNamespace, schema: &Value, seed: u64, pair: u64) -> Pa
 
     let api = ns.api::<AgentTask>();
     let params = PostParams::default();
-    api.create(&params, &second).await.expect("taken");
+    api.create(&params, &second).await.expect("accepted");
     let fresh = run_to_end(ns, &fresh_name, script).await;
     let expected = ends(&second.spec, script, 1, 0, true);
     check(ns, &about, &second.spec, &fresh_name, fresh.as_ref(), &[expected]).await;
 
-    api.create(&params, &first).await.expect("taken");
+    api.create(&params, &first).await.expect("accepted");
     let own = ends(&first.spec, script, 1, 0, true);
     let edited_in = if first.spec.suspend { 0 } else { rng.i32(1..=own.1.min(4)) };
     let runs = rng.bool() && edited_in > 0;
@@ -229,11 +229,10 @@ async fn pair_of(ns: &TestNamespace, schema: &Value, seed: u64, pair: u64) -> Pa
     let token = second.spec.reset_token.is_some() && second.spec.reset_token != first.spec.reset_token;
     let clear = if token { from - 1 } else { 0 };
     let carried = if second.spec.suspend && runs {
-        // Stopped in the middle, and counted.
+        // It was stopped during the iteration, which is counted.
         vec![(Phase::Suspended, from)]
     } else {
-        // A pod that had not started is created again if its template changed, and the bounds are looked
-        // at again before that.
+        // A pod that had not started is created again if its template changed, and the bounds are checked again before.
         let again = stops(&second.spec, script, from - 1, clear).map(|phase| (phase, from - 1));
         let again = again.filter(|_| !runs && from > 1 && !second.spec.suspend);
         [Some(ends(&second.spec, script, from, clear, asked)), again].into_iter().flatten().collect()
@@ -243,17 +242,17 @@ async fn pair_of(ns: &TestNamespace, schema: &Value, seed: u64, pair: u64) -> Pa
     if (edited.phase, edited.iterations) != (fresh.phase, fresh.iterations) || token {
         return PairResult::Carried;
     }
-    assert_eq!(seen(&edited), seen(&fresh), "{about}");
+    assert_eq!(shown(&edited), shown(&fresh), "{about}");
     PairResult::Same
 }
 
 fn context_of(pod: &Pod) -> Context {
-    let context = pod.annotations().get(ANNOTATION_CONTEXT).expect("the pod bears its context");
+    let context = pod.annotations().get(ANNOTATION_CONTEXT).expect("the pod has its context");
     serde_json::from_str(context).expect("a context")
 }
 
-/// Everything that the status shows of an end, without times, names, texts and versions.
-fn seen(status: &AgentTaskStatus) -> Value {
+/// Everything that the status shows about an end, without times, names, texts and versions.
+fn shown(status: &AgentTaskStatus) -> Value {
     let conditions: Vec<_> =
         status.conditions.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str())).collect();
     json!([
@@ -299,9 +298,9 @@ async fn edit(ns: &TestNamespace, name: &str, spec: &AgentTaskSpec) -> Result<()
         task.spec = spec.clone();
         match api.replace(name, &PostParams::default(), &task).await {
             Ok(task) => {
-                // What follows is then judged by the new spec.
+                // The new spec applies from here on.
                 let generation = task.metadata.generation;
-                ns.until(name, "the edit is seen", |s| s.observed_generation == generation).await;
+                ns.until(name, "the edit is observed", |s| s.observed_generation == generation).await;
                 return Ok(());
             }
             Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -310,7 +309,7 @@ async fn edit(ns: &TestNamespace, name: &str, spec: &AgentTaskSpec) -> Result<()
     }
 }
 
-/// The claimed pod, once nothing keeps it from its node; not one that was settled meanwhile, which has no context.
+/// The pod of the active iteration, once it can be scheduled. A pod that was settled in the meantime has no context.
 async fn startable(ns: &TestNamespace, status: &AgentTaskStatus) -> Option<Pod> {
     let active = status.active.as_ref()?;
     let pod = ns.api::<Pod>().get_opt(&active.pod_name).await.expect("an answer")?;
@@ -319,7 +318,7 @@ async fn startable(ns: &TestNamespace, status: &AgentTaskStatus) -> Option<Pod> 
     (!gated && !settled).then_some(pod)
 }
 
-/// Runs whole iterations until the pod of `iteration` may start, and gives it back unstarted.
+/// Runs whole iterations until the pod of `iteration` may start, and returns it before it starts.
 async fn run_to(ns: &TestNamespace, name: &str, script: Script, iteration: i32) -> Pod {
     let what = format!("{name}: iteration {iteration}");
     loop {
@@ -338,7 +337,7 @@ async fn run_to(ns: &TestNamespace, name: &str, script: Script, iteration: i32) 
 
 /// Runs the loop until it rests; `None` if its task is gone.
 async fn run_to_end(ns: &TestNamespace, name: &str, script: Script) -> Option<AgentTaskStatus> {
-    /// What was seen last.
+    /// What was found last.
     enum LoopStep {
         Iteration,
         Rest(Box<AgentTaskStatus>),
@@ -354,7 +353,7 @@ async fn run_to_end(ns: &TestNamespace, name: &str, script: Script) -> Option<Ag
             let generation = task.metadata.generation;
             let status = task.status.unwrap_or_default();
             let bytes = serde_json::to_string(&status).expect("JSON").len();
-            assert!(bytes < MOST_BYTES, "{name}: the status has {bytes} bytes");
+            assert!(bytes < MAX_BYTES, "{name}: the status has {bytes} bytes");
             if let Some(pod) = startable(ns, &status).await {
                 return advance(ns, &pod, script).await.then_some(LoopStep::Iteration);
             }
@@ -384,7 +383,7 @@ async fn advance(ns: &TestNamespace, pod: &Pod, script: Script) -> bool {
         ns.force_delete(&name).await;
         return true;
     }
-    // The operator may delete it in this very moment.
+    // The operator may delete it at this moment.
     if !bound && try_bind(&ns.api(), &name).await.is_err() {
         return false;
     }
@@ -397,7 +396,7 @@ async fn end(ns: &TestNamespace, pod: &Pod, work: &AgentWork) {
     play(ns, pod, phase, &state).await;
 }
 
-/// The kubelet's word on a pod: its phase, and the state of every container.
+/// Reports as a kubelet does: the phase of a pod, and the state of every container.
 async fn play(ns: &TestNamespace, pod: &Pod, phase: &str, state: &Value) {
     let containers: Vec<Value> = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| {
         json!({ "name": container.name, "image": "none", "imageID": "", "ready": false, "restartCount": 0, "state": state })

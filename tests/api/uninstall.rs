@@ -48,7 +48,7 @@ async fn run(ns: &TestNamespace, timeout: Duration) -> (Vec<String>, Result<(), 
     (lines, result)
 }
 
-/// Uninstalls this release, whose operator is gone already, and gives back what the hook printed.
+/// Uninstalls this release, whose operator is already gone, and returns what the hook printed.
 pub async fn uninstalled(ns: &TestNamespace, serving: Serving) -> Vec<String> {
     let mut lines = Vec::new();
     let hook = Hook { serving, ..hook(ns, PATIENCE) };
@@ -56,7 +56,7 @@ pub async fn uninstalled(ns: &TestNamespace, serving: Serving) -> Vec<String> {
     lines
 }
 
-/// Uninstalls an operator that is at work, through these clients.
+/// Uninstalls a running operator, through these clients.
 pub async fn uninstall_through(ns: &TestNamespace, clients: Clients) {
     deployment_with_a_pod(ns).await;
     let writer = Writer::new(clients.write.clone(), Metrics::new());
@@ -103,7 +103,7 @@ async fn finalizers(ns: &TestNamespace, pod: &str) -> Vec<String> {
     ns.api::<Pod>().get(pod).await.expect("the pod").finalizers().to_vec()
 }
 
-fn claim(pod: &str) -> serde_json::Value {
+fn active(pod: &str) -> serde_json::Value {
     json!({
         "iterations": 2, "maxIterations": 10,
         "active": { "iteration": 3, "attempt": 1, "podName": pod, "generation": 1 },
@@ -111,18 +111,18 @@ fn claim(pod: &str) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn every_finalizer_is_removed_and_doing_it_again_changes_nothing() {
+async fn every_finalizer_is_removed_and_a_second_run_changes_nothing() {
     let ns = TestNamespace::with_tasks().await;
     deployment_with_a_pod(&ns).await;
-    // The hook's own pod bears the release's labels, and must not wait for itself.
+    // The hook's own pod has the release's labels, and must not wait for itself.
     ns.pod(json!({ "name": "hook", "labels": { "app": OPERATOR } }), &[]).await;
-    let busy = ns.task("busy", claim("busy-1")).await;
+    let busy = ns.task("busy", active("busy-1")).await;
     ns.task("idle", json!({ "iterations": 2 })).await;
     ns.task("fresh", serde_json::Value::Null).await;
     pod_of(&ns, "busy-1", &busy, &[OTHER_FINALIZER, FINALIZER_SETTLE]).await;
     pod_of(&ns, "busy-0", &busy, &[FINALIZER_SETTLE]).await;
-    let foreign = json!({ "name": "foreign", "finalizers": [OTHER_FINALIZER] });
-    ns.pod(foreign, &[]).await;
+    let other = json!({ "name": "foreign", "finalizers": [OTHER_FINALIZER] });
+    ns.pod(other, &[]).await;
 
     let (lines, result) = run(&ns, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
@@ -149,7 +149,7 @@ async fn every_finalizer_is_removed_and_doing_it_again_changes_nothing() {
 
     for pod in ["busy-1", "foreign"] {
         let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
-        ns.api::<Pod>().patch(pod, &PatchParams::default(), &none).await.expect("free");
+        ns.api::<Pod>().patch(pod, &PatchParams::default(), &none).await.expect("the finalizer is removed");
     }
     ns.end().await;
 }
@@ -157,7 +157,7 @@ async fn every_finalizer_is_removed_and_doing_it_again_changes_nothing() {
 #[tokio::test]
 async fn finalizers_are_removed_even_if_the_deployment_is_already_gone() {
     let ns = TestNamespace::with_tasks().await;
-    let busy = ns.task("busy", claim("busy-1")).await;
+    let busy = ns.task("busy", active("busy-1")).await;
     pod_of(&ns, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
     let (lines, result) = run(&ns, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));
@@ -171,7 +171,7 @@ async fn finalizers_are_removed_even_if_the_deployment_is_already_gone() {
 async fn a_job_that_was_applied_with_everything_else_does_nothing() {
     let ns = TestNamespace::with_tasks().await;
     deployment_with_a_pod(&ns).await;
-    let busy = ns.task("busy", claim("busy-1")).await;
+    let busy = ns.task("busy", active("busy-1")).await;
     pod_of(&ns, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
     let replicas = async || {
         let deployment = ns.api::<Deployment>().get(OPERATOR).await.expect("the deployment");
@@ -187,7 +187,7 @@ async fn a_job_that_was_applied_with_everything_else_does_nothing() {
         hook.run(&mut |line| lines.push(line)).await.unwrap_or_else(|error| panic!("{error}"));
         lines
     };
-    // Of no release, of another release, and of the same name in another namespace.
+    // No release, another release, and a release with the same name in another namespace.
     let marks = [("", ""), ("other", ns.name.as_str()), ("loops", "elsewhere")];
     for (release, namespace) in marks {
         if !release.is_empty() {
@@ -216,21 +216,21 @@ async fn a_job_that_was_applied_with_everything_else_does_nothing() {
 }
 
 #[tokio::test]
-async fn an_operator_that_does_not_end_stops_the_hook_before_any_finalizer_is_removed() {
+async fn if_the_operator_does_not_stop_the_hook_fails_before_it_removes_any_finalizer() {
     let ns = TestNamespace::with_tasks().await;
     deployment_with_a_pod(&ns).await;
-    // As on a lost node: the pod is being deleted, and stays.
+    // As on a lost node: the pod is being deleted, but stays.
     let of_it = ListParams::default().labels("app=agentloop");
     let pod = ns.api::<Pod>().list(&of_it).await.expect("pods").items.remove(0).name_any();
-    // Else the pod garbage collector ends it at its next round.
+    // Otherwise the pod garbage collector deletes it.
     bind(&ns.api(), &pod).await;
     let keep = Patch::Merge(json!({ "metadata": { "finalizers": [OTHER_FINALIZER] } }));
-    ns.api::<Pod>().patch(&pod, &PatchParams::default(), &keep).await.expect("held");
-    let busy = ns.task("busy", claim("busy-1")).await;
+    ns.api::<Pod>().patch(&pod, &PatchParams::default(), &keep).await.expect("the finalizer is added");
+    let busy = ns.task("busy", active("busy-1")).await;
     pod_of(&ns, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
 
     let (_, result) = run(&ns, Duration::from_secs(2)).await;
-    let words = result.expect_err("it still works").to_string();
+    let words = result.expect_err("the operator still runs").to_string();
     assert!(words.contains(&pod), "{words}");
     assert_eq!(orphaned(&ns, "busy").await, Some(false));
     assert_eq!(finalizers(&ns, "busy-1").await, [FINALIZER_SETTLE]);
@@ -245,16 +245,16 @@ async fn an_operator_that_does_not_end_stops_the_hook_before_any_finalizer_is_re
 }
 
 #[tokio::test]
-async fn an_operator_outside_the_deployment_stops_the_hook_by_its_lease() {
+async fn if_an_operator_outside_the_deployment_has_the_lease_the_hook_fails() {
     let ns = TestNamespace::with_tasks().await;
     let timings = Timings { duration: Duration::from_mins(10), ..Timings::default() };
     let mut stray = Election::new(ns.clients.write.clone(), &ns.name, OPERATOR, "stray", timings);
     assert!(stray.acquire(&CancellationToken::new(), |_| {}).await);
-    let busy = ns.task("busy", claim("busy-1")).await;
+    let busy = ns.task("busy", active("busy-1")).await;
     pod_of(&ns, "busy-1", &busy, &[FINALIZER_SETTLE]).await;
 
     let (_, result) = run(&ns, Duration::from_secs(2)).await;
-    let words = result.expect_err("it is held").to_string();
+    let words = result.expect_err("the lease is held").to_string();
     assert!(words.contains("held by stray"), "{words}");
     assert_eq!(orphaned(&ns, "busy").await, Some(false));
 
@@ -266,7 +266,7 @@ async fn an_operator_outside_the_deployment_stops_the_hook_by_its_lease() {
 }
 
 #[tokio::test]
-async fn without_the_definition_or_any_task_there_is_nothing_to_do() {
+async fn without_the_crd_or_any_task_there_is_nothing_to_do() {
     let ns = TestNamespace::new().await;
     let (lines, result) = run(&ns, PATIENCE).await;
     result.unwrap_or_else(|error| panic!("{error}"));

@@ -1,4 +1,4 @@
-//! What blocks an iteration, and that it resumes uncharged once that is gone.
+//! What blocks an iteration. When the obstacle is gone, the iteration starts, and the wait has not been charged.
 
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ async fn waits(ns: &TestNamespace, task: &str, reason: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_quota_that_is_full_is_waited_for_and_costs_nothing() {
+async fn a_full_quota_is_waited_for_and_not_charged() {
     let ns = TestNamespace::with_tasks().await;
-    // Retries soon, so that the test need not wait for the ordinary delay.
+    // With short retries, so that the test need not wait for the default delay.
     ns.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
     let quotas = ns.api::<ResourceQuota>();
     let none = object(json!({ "metadata": { "name": "full" }, "spec": { "hard": { "pods": "0" } } }));
@@ -45,7 +45,7 @@ async fn a_quota_that_is_full_is_waited_for_and_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_pod_that_the_server_refuses_is_reported_in_its_words_and_fixed_by_another_template() {
+async fn a_refused_pod_is_reported_with_the_servers_message_and_another_template_fixes_it() {
     let ns = TestNamespace::with_tasks().await;
     let _operator = TestOperator::start(&ns);
     let kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
@@ -64,9 +64,9 @@ async fn a_pod_that_the_server_refuses_is_reported_in_its_words_and_fixed_by_ano
     ns.end().await;
 }
 
-/// A webhook that accepts calls and never answers within its timeout: the task must report it, and resume
-/// once it is taken away.
-async fn waits_for_a_webhook(seconds: i32, words: &str) {
+/// A webhook accepts calls and never answers within its timeout: the task must report it, and continue once the webhook is
+/// removed.
+async fn waits_for_a_webhook(seconds: i32, expected: &str) {
     let ns = TestNamespace::with_tasks().await;
     ns.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -84,12 +84,12 @@ async fn waits_for_a_webhook(seconds: i32, words: &str) {
         }],
     }));
     webhooks.create(&PostParams::default(), &webhook).await.expect("a webhook");
-    // A webhook takes effect a moment later: a dry run shows when.
+    // A webhook takes effect after a moment: a dry run shows when.
     let probe = object::<Pod>(json!({
         "metadata": { "name": "probe" }, "spec": { "containers": [{ "name": "agent", "image": "none" }] },
     }));
     let dry = PostParams { dry_run: true, ..PostParams::default() };
-    eventually("the webhook is asked", || async {
+    eventually("the webhook is called", || async {
         let asked = time::timeout(Duration::from_millis(300), ns.api().create(&dry, &probe)).await;
         asked.is_err().then_some(())
     })
@@ -98,7 +98,7 @@ async fn waits_for_a_webhook(seconds: i32, words: &str) {
     let kubelet = Kubelet::start(&ns, |_| AgentWork::ready());
     ns.create("held", json!({})).await;
     let message = waits(&ns, "held", "PodRejected").await;
-    assert!(message.contains(words), "{message}");
+    assert!(message.contains(expected), "{message}");
 
     webhooks.delete(&ns.name, &DeleteParams::default()).await.expect("deleted");
     let status = ns.until_phase("held", Phase::Succeeded).await;
@@ -108,17 +108,17 @@ async fn waits_for_a_webhook(seconds: i32, words: &str) {
 }
 
 #[tokio::test]
-async fn a_webhook_that_runs_out_of_time_is_waited_for_and_costs_nothing() {
+async fn a_webhook_that_times_out_is_waited_for_and_not_charged() {
     waits_for_a_webhook(1, "silent.agentloop.dev").await;
 }
 
 #[tokio::test]
-async fn a_webhook_that_takes_longer_than_a_write_may_take_is_waited_for_and_costs_nothing() {
+async fn a_webhook_that_is_slower_than_the_timeout_of_a_write_is_waited_for_and_not_charged() {
     waits_for_a_webhook(30, "an admission webhook may be slow").await;
 }
 
 #[tokio::test]
-async fn a_foreign_pod_of_the_same_name_is_never_touched() {
+async fn another_owners_pod_with_the_same_name_is_never_touched() {
     let ns = TestNamespace::with_tasks().await;
     ns.configure(json!({ "startRetryMinSeconds": "1", "startRetryMaxSeconds": "1" })).await;
     let task = ns.create("named", json!({})).await;
@@ -127,7 +127,7 @@ async fn a_foreign_pod_of_the_same_name_is_never_touched() {
     let _operator = TestOperator::start(&ns);
     let message = waits(&ns, "named", "NameConflict").await;
     assert!(message.contains(&name), "{message}");
-    let still = ns.api::<Pod>().get(&name).await.expect("the foreign pod");
+    let still = ns.api::<Pod>().get(&name).await.expect("the other pod");
     assert_eq!((still.uid(), still.metadata.deletion_timestamp), (foreign.uid(), None));
 
     ns.force_delete(&name).await;
@@ -147,7 +147,7 @@ async fn an_image_that_cannot_be_pulled_is_left_to_the_kubelet_until_the_templat
     set_status(&pods, &pod, json!({ "phase": "Pending", "containerStatuses": [container] })).await;
     let message = waits(&ns, "image", "ImagePullFailed").await;
     assert!(message.contains("no such image") && !message.contains("runner"), "{message}");
-    assert_eq!(pods.get(&pod).await.expect("there").metadata.deletion_timestamp, None);
+    assert_eq!(pods.get(&pod).await.expect("the pod").metadata.deletion_timestamp, None);
 
     let template = json!({ "spec": { "containers": [{ "name": "agent", "image": "other", "command": ["/bin/agent"] }] } });
     ns.patch("image", json!({ "template": template })).await;
@@ -164,7 +164,7 @@ async fn an_image_that_cannot_be_pulled_is_left_to_the_kubelet_until_the_templat
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_refused_holds_new_tasks_and_no_others() {
+async fn an_invalid_configuration_delays_only_new_tasks() {
     let ns = TestNamespace::with_tasks().await;
     ns.configure(json!({ "hardLimit": "7" })).await;
     let _operator = TestOperator::start(&ns);
@@ -207,7 +207,7 @@ async fn a_configuration_with_many_mistakes_is_reported_in_an_event_that_the_ser
 }
 
 #[tokio::test]
-async fn paused_starts_nothing_anywhere_until_it_is_taken_out() {
+async fn paused_starts_nothing_anywhere_until_it_is_removed() {
     let ns = TestNamespace::with_tasks().await;
     ns.configure(json!({ "paused": "true" })).await;
     let _operator = TestOperator::start(&ns);
@@ -221,18 +221,18 @@ async fn paused_starts_nothing_anywhere_until_it_is_taken_out() {
 }
 
 #[tokio::test]
-async fn a_task_that_cannot_be_decoded_stops_no_other() {
+async fn a_task_that_cannot_be_decoded_does_not_stop_others() {
     let ns = TestNamespace::with_tasks().await;
     ns.create("odd", json!({})).await;
     let tasks = ns.api::<AgentTask>();
-    // A time that the schema lets pass and no reader understands.
+    // A time that the schema accepts and that cannot be parsed.
     let status = json!({ "status": { "startTime": "2026-01-01T00:00:00+99:99", "iterations": 0 } });
-    // The answer cannot be read either.
+    // The answer cannot be decoded either.
     let answer = tasks.patch_status("odd", &PatchParams::default(), &Patch::Merge(status)).await;
     assert!(matches!(answer, Err(kube::Error::SerdeError(_))), "{answer:?}");
     assert!(
         tasks.list(&ListParams::default()).await.is_err(),
-        "the object must be one that cannot be decoded"
+        "the test needs an object that cannot be decoded"
     );
     let _operator = TestOperator::start(&ns);
     let _kubelet = Kubelet::start(&ns, |_| AgentWork::ready());

@@ -1,11 +1,11 @@
-//! Waiting for a condition, with a deadline and the last state in the error.
+//! Waits for a condition, with a deadline, and with the last state in the error.
 
 use std::fmt;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// How long it waits between two looks.
+/// The time between two checks.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// A condition that was not met in time.
@@ -25,11 +25,11 @@ impl fmt::Display for TimedOut {
 
 impl std::error::Error for TimedOut {}
 
-/// Calls `look` until it returns `Ok`, and returns that. Its `Err` is the state that it found instead.
+/// Calls `check` until it returns `Ok`, and returns that. Its `Err` is the state that it found instead.
 pub async fn eventually<T, E, F>(
     limit: Duration,
     what: &str,
-    mut look: impl FnMut() -> F,
+    mut check: impl FnMut() -> F,
 ) -> Result<T, TimedOut>
 where
     E: fmt::Display,
@@ -37,7 +37,7 @@ where
 {
     let deadline = Instant::now() + limit;
     loop {
-        match look().await {
+        match check().await {
             Ok(found) => return Ok(found),
             Err(last) if Instant::now() >= deadline => {
                 return Err(TimedOut { what: what.to_owned(), limit, last: last.to_string() });
@@ -54,7 +54,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_returns_what_it_finds_and_reports_the_last_state_if_it_finds_nothing() {
         let mut count = 0;
-        let found = eventually(Duration::from_secs(1), "the third look", || {
+        let found = eventually(Duration::from_secs(1), "the third check", || {
             count += 1;
             std::future::ready(if count == 3 { Ok(count) } else { Err("early") })
         });

@@ -64,24 +64,24 @@ impl Invariant {
         }
     }
 
-    /// What it demands, in one line.
+    /// What it requires, in one line.
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::S1 => "at most one pod of a task may run",
             Self::S2 => "each iteration runs at most once, unless its last attempt is proven free",
-            Self::S3 => "no iteration starts above the limit in force",
+            Self::S3 => "no iteration starts above the limit in effect",
             Self::S4 => "`iterations` never falls and equals the charged iterations",
             Self::S5 => "nothing starts after a stop until the stop is lifted",
-            Self::S6 => "IterationLimitReached is shown exactly when the limit holds",
+            Self::S6 => "IterationLimitReached is shown exactly when the limit applies",
             Self::S7 => "a raised limit resumes with exactly the next iteration",
-            Self::S8 => "nothing is left after a deletion but a retained volume claim",
+            Self::S8 => "nothing is left after a deletion except a retained PVC",
             Self::S9 => "no iteration has more free attempts than `freeAttempts` allows",
-            Self::S10 => "a task succeeds only by a report on the goal and completion in force",
+            Self::S10 => "a task succeeds only by a report on the goal and completion in effect",
             Self::S11 => "a release never writes to a task that another release serves",
             Self::S12 => "a successful uninstall leaves no pod with our finalizer and no task with its name",
             Self::L1 => "after the last fault a task reaches the end that it would have reached without any",
-            Self::L2 => "then the operator writes nothing more",
-            Self::L3 => "what the API server keeps refusing is sent ever more rarely",
+            Self::L2 => "after that the operator writes nothing more",
+            Self::L3 => "a request that the API server keeps refusing is sent less and less often",
         }
     }
 }
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_is_that_of_the_protocol() {
+    fn the_list_matches_the_protocol() {
         let protocol = include_str!("../../../docs/protocol.md");
         let names: Vec<&str> = protocol
             .lines()

@@ -61,7 +61,7 @@ pub fn termination_message(report: &Report, pod: &Value) -> Option<String> {
     report.encode(MAX_BYTES, key.map(|key| json::text(key, "/value").as_bytes()))
 }
 
-/// Whether the pod has a scheduling gate, of whatever name.
+/// Whether the pod has a scheduling gate, with any name.
 pub fn is_gated(pod: &Value) -> bool {
     !json::list(pod, "/spec/schedulingGates").is_empty()
 }
