@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use agentloop_bench::parts::size::Size;
-use agentloop_bench::parts::{Run, about, loops, scale};
+use agentloop_bench::parts::{Run, about, loops, runner, scale};
 use agentloop_bench::records::{Records, Sink};
 use agentloop_bench::report;
 use agentloop_bench::world::{World, cluster_folder};
@@ -29,6 +29,18 @@ enum Command {
     Loops(Measured),
     /// Measure what other tasks and pods cost, and restarts with many of them.
     Scale(Measured),
+    /// Measure what the runner adds to an agent. Needs no cluster.
+    Runner {
+        /// The runner's program.
+        #[arg(long)]
+        runner: PathBuf,
+        /// A small run.
+        #[arg(long)]
+        quick: bool,
+        /// The folder of the raw results, and of the repository that is measured.
+        #[arg(long, default_value = "target/bench")]
+        results: PathBuf,
+    },
     /// Compute the figures of an earlier run again.
     Report {
         /// Its raw results.
@@ -66,6 +78,9 @@ struct Measured {
     /// The operator's program.
     #[arg(long)]
     operator: PathBuf,
+    /// The runner's program; without it, the runner is not measured.
+    #[arg(long)]
+    runner: Option<PathBuf>,
     /// Kubernetes' controller manager.
     #[arg(long)]
     controller_manager: PathBuf,
@@ -77,6 +92,7 @@ async fn main() -> ExitCode {
         Command::All(measured) => measure(measured, true, true).await,
         Command::Loops(measured) => measure(measured, true, false).await,
         Command::Scale(measured) => measure(measured, false, true).await,
+        Command::Runner { runner, quick, results } => measure_runner(&runner, quick, &results).await,
         Command::Report { records, document } => {
             Records::read(&records).and_then(|records| finish(&records, document.as_deref()))
         }
@@ -115,8 +131,17 @@ async fn measure(measured: Measured, with_loops: bool, with_scale: bool) -> Resu
     if with_scale {
         scale::run(&mut run).await?;
     }
+    if let Some(program) = measured.runner.filter(|_| with_loops && with_scale) {
+        runner::run(&program, measured.quick, &measured.results, &mut run.sink).await?;
+    }
     run.say(&format!("raw results: {}", run.sink.path().display()));
     finish(run.sink.records(), measured.document.as_deref())
+}
+
+async fn measure_runner(program: &Path, quick: bool, results: &Path) -> Result<bool> {
+    let mut sink = Sink::create(&results.join("runner.jsonl"))?;
+    runner::run(program, quick, results, &mut sink).await?;
+    finish(sink.records(), None)
 }
 
 /// Prints the tables, and returns whether every count is within its bound.

@@ -3,6 +3,7 @@
 pub mod about;
 pub mod disturbed;
 pub mod loops;
+pub mod runner;
 pub mod scale;
 pub mod size;
 

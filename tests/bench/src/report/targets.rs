@@ -3,6 +3,7 @@
 use crate::arms::Arm;
 use crate::parts::disturbed::{CONFIGURED, LEADER_LOSS, MEANWHILE, RELIST, RESTART};
 use crate::parts::loops::{ONE, PACED, SATURATED};
+use crate::parts::runner;
 use crate::parts::scale::{ARM, DELETED, EMPTY, beside, step};
 use crate::records::Records;
 use crate::stats::{percentile, ratio};
@@ -89,8 +90,8 @@ const START: Bound = Bound::AtMost(20.0);
 
 /// All targets with what was measured.
 pub fn rows(records: &Records) -> Vec<Row> {
-    [gaps(records), rates(records), cpu(records), memory(records), restarts(records), requests(records)]
-        .concat()
+    let points = [gaps, rates, cpu, memory, restarts, requests, runner];
+    points.iter().flat_map(|rows| rows(records)).collect()
 }
 
 fn agentloop() -> &'static str {
@@ -274,6 +275,45 @@ fn requests(records: &Records) -> Vec<Row> {
         .count(),
         Row::absolute(6, "all tasks deleted: DELETEs for each pod", deleted, "", Bound::AtMost(1.0)).count(),
         Row::absolute(6, "all tasks deleted: writes in vain", deleted_in_vain, "", none).count(),
+    ]
+}
+
+fn runner(records: &Records) -> Vec<Row> {
+    let start = |arm| records.percentile(runner::START, arm, "ms", 50.0);
+    let added = start("runner").zip(start("alone")).map(|(inside, alone)| inside - alone);
+    let rate = |arm| records.per(runner::OUTPUT, arm, "mebibytes", "seconds");
+    let peak = records.value(runner::OUTPUT, "runner", "memory_peak_bytes").map(|bytes| bytes / MEBIBYTE);
+    let took = |arm| records.value(runner::FINGERPRINT, arm, "ms");
+    // Each run takes two fingerprints: before the agent and after it.
+    let first = took("hash").zip(took("git status")).map(|(hash, status)| hash + status);
+    let second = took("git status").map(|status| 2.0 * status);
+    vec![
+        Row::absolute(7, "time that the runner adds to a start, p50", added, "ms", Bound::AtMost(5.0)),
+        Row::relative(
+            7,
+            "output through the runner, against AGENT | cat >/dev/null",
+            rate("runner"),
+            "MiB/s",
+            rate("alone"),
+            Bound::AtLeast(0.9),
+        ),
+        Row::absolute(7, "the runner's memory with much output", peak, "MiB", Bound::AtMost(8.0)),
+        Row::relative(
+            7,
+            "first run on a repository, against hashing its files once and one git status",
+            took("first run"),
+            "ms",
+            first,
+            Bound::AtMost(1.2),
+        ),
+        Row::relative(
+            7,
+            "second run on a repository, against git status twice",
+            took("second run"),
+            "ms",
+            second,
+            Bound::AtMost(1.0),
+        ),
     ]
 }
 
