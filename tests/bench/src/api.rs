@@ -1,7 +1,7 @@
 //! Requests that are made often: as little of the answers is read as possible, because the load generator shares its
 //! machine with what it measures.
 
-use agentloop_chaos::server::Server;
+use agentloop_chaos::server::AdminClient;
 use anyhow::{Context, Result, bail};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{Method, Request, StatusCode};
@@ -48,7 +48,7 @@ pub struct MetadataOnly {
 }
 
 async fn answer(
-    server: &Server,
+    server: &AdminClient,
     method: Method,
     path: &str,
     content: Content<'_>,
@@ -83,7 +83,7 @@ async fn body(answer: http::Response<Body>) -> Result<(StatusCode, Vec<u8>)> {
 
 /// Sends a request and returns the answer's code and its text.
 pub async fn send(
-    server: &Server,
+    server: &AdminClient,
     method: Method,
     path: &str,
     content: Content<'_>,
@@ -92,13 +92,18 @@ pub async fn send(
 }
 
 /// Sends a request that must succeed, and returns the metadata of the object.
-pub async fn must(server: &Server, method: Method, path: &str, content: Content<'_>) -> Result<Metadata> {
+pub async fn must(
+    server: &AdminClient,
+    method: Method,
+    path: &str,
+    content: Content<'_>,
+) -> Result<Metadata> {
     must_answering(server, method, path, content, Some(METADATA_ONLY)).await
 }
 
 /// The same, but the server answers with the whole object.
 pub async fn must_whole(
-    server: &Server,
+    server: &AdminClient,
     method: Method,
     path: &str,
     content: Content<'_>,
@@ -107,7 +112,7 @@ pub async fn must_whole(
 }
 
 async fn must_answering(
-    server: &Server,
+    server: &AdminClient,
     method: Method,
     path: &str,
     content: Content<'_>,
@@ -121,7 +126,7 @@ async fn must_answering(
 }
 
 /// Reads an object or a list as `T`.
-pub async fn read<T: DeserializeOwned>(server: &Server, path: &str) -> Result<T> {
+pub async fn read<T: DeserializeOwned>(server: &AdminClient, path: &str) -> Result<T> {
     let (status, bytes) = body(answer(server, Method::GET, path, Content::None, None).await?).await?;
     if !status.is_success() {
         bail!("GET {path}: {status}: {}", String::from_utf8_lossy(&bytes));
@@ -130,7 +135,7 @@ pub async fn read<T: DeserializeOwned>(server: &Server, path: &str) -> Result<T>
 }
 
 /// Reads a page of text.
-pub async fn text(server: &Server, path: &str) -> Result<String> {
+pub async fn text(server: &AdminClient, path: &str) -> Result<String> {
     let (status, bytes) = body(answer(server, Method::GET, path, Content::None, None).await?).await?;
     if !status.is_success() {
         bail!("GET {path}: {status}");
@@ -147,7 +152,7 @@ pub struct Lines {
 
 impl Lines {
     /// Starts a watch.
-    pub async fn open(server: &Server, path: &str) -> Result<Self> {
+    pub async fn open(server: &AdminClient, path: &str) -> Result<Self> {
         let answer = answer(server, Method::GET, path, Content::None, None).await?;
         if !answer.status().is_success() {
             let (status, bytes) = body(answer).await?;

@@ -9,7 +9,7 @@ use agentloop_bench::parts::{Run, about, loops, runner, scale};
 use agentloop_bench::records::{Records, Sink};
 use agentloop_bench::report;
 use agentloop_bench::world::{World, cluster_folder};
-use agentloop_chaos::server::Server;
+use agentloop_chaos::server::AdminClient;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 
@@ -111,7 +111,7 @@ async fn measure(measured: Measured, with_loops: bool, with_scale: bool) -> Resu
     let logs = measured.results.join("logs");
     std::fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
     let world = World {
-        server: Server::connect(&measured.kubeconfig).await?,
+        server: AdminClient::connect(&measured.kubeconfig).await?,
         folder: cluster_folder(&measured.kubeconfig)?,
         kubeconfig: measured.kubeconfig,
         logs,

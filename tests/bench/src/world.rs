@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use agentloop_chaos::server::{Format, Server, pods, tasks};
+use agentloop_chaos::server::{AdminClient, Format, pods, tasks};
 use agentloop_test_support::eventually::eventually;
 use agentloop_test_support::json;
 use anyhow::{Context, Result, bail};
@@ -29,7 +29,7 @@ pub const PATIENCE: Duration = Duration::from_mins(3);
 #[derive(Clone)]
 pub struct World {
     /// A connection with an administrator's rights.
-    pub server: Server,
+    pub server: AdminClient,
     /// The kubeconfig.
     pub kubeconfig: PathBuf,
     /// The folder of the cluster, by which its processes are found.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use agentloop_chaos::server::{Server, pods, tasks};
+use agentloop_chaos::server::{AdminClient, pods, tasks};
 use agentloop_contract::names::{ANNOTATION_CONTEXT, ANNOTATION_PROMPT, FINALIZER_SETTLE, GATE_START};
 use agentloop_core::api::AgentTask;
 use anyhow::{Context, Result, bail};
@@ -28,7 +28,7 @@ pub struct RawWriter {
 }
 
 struct Shared {
-    server: Server,
+    server: AdminClient,
     namespace: String,
     recorded: Recorded,
     confirms: bool,

@@ -1,7 +1,7 @@
 //! What the operator writes into a task's status, recorded for the raw writer: both then send the same bytes.
 
 use agentloop_core::api::{ActiveIteration, AgentTask, AgentTaskStatus, Thresholds};
-use agentloop_core::pod::{Injection, Means, build, pod_name};
+use agentloop_core::pod::{BuildInputs, Injection, build, pod_name};
 use agentloop_core::settings::Settings;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
@@ -60,7 +60,7 @@ impl Recorded {
             ..Injection::default()
         };
         let key = format!("{number:064x}");
-        let means = Means { injection: &injection, settings: &Settings::default(), report_key: &key };
+        let means = BuildInputs { injection: &injection, settings: &Settings::default(), report_key: &key };
         let status = task.status.clone().unwrap_or_default();
         let active = active(task, number);
         let pod = build(task, &active, &self.thresholds, &status.breaker, &status.history, &means);

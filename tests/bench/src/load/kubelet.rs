@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use agentloop_chaos::server::{Server, pods};
+use agentloop_chaos::server::{AdminClient, pods};
 use anyhow::{Result, bail};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -32,7 +32,7 @@ pub enum Agent {
 pub type Script = dyn Fn(&str, usize) -> Agent + Send + Sync;
 
 pub(super) struct Shared {
-    pub(super) server: Server,
+    pub(super) server: AdminClient,
     pub(super) namespace: String,
     script: Box<Script>,
     state: Mutex<State>,
@@ -62,7 +62,7 @@ impl Drop for Kubelet {
 impl Kubelet {
     /// Runs the pods of a namespace.
     pub fn start(
-        server: &Server,
+        server: &AdminClient,
         namespace: &str,
         script: impl Fn(&str, usize) -> Agent + Send + Sync + 'static,
     ) -> Self {

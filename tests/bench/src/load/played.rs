@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use agentloop_chaos::server::{Server, pods};
+use agentloop_chaos::server::{AdminClient, pods};
 use agentloop_contract::report::{Change, End, MAX_BYTES, Report};
 use agentloop_test_support::pods as reported;
 use anyhow::{Context, Result, bail};
@@ -65,7 +65,7 @@ pub(super) async fn run(shared: &Shared, pod: &Pod, agent: Agent, stop: Arc<Noti
 }
 
 /// Removes a pod whose deletion has begun, as the kubelet does once nothing of it runs.
-pub(super) async fn remove(server: &Server, path: &str, uid: &str) -> Result<()> {
+pub(super) async fn remove(server: &AdminClient, path: &str, uid: &str) -> Result<()> {
     let now = json!({
         "apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": { "uid": uid },
     });
@@ -83,7 +83,7 @@ pub(super) fn report(key: Option<&str>) -> Option<String> {
 }
 
 /// Sends a request until the server takes it. Returns false if the pod is gone or another one has its name.
-async fn insist(server: &Server, method: Method, path: &str, content: Content<'_>) -> Result<bool> {
+async fn insist(server: &AdminClient, method: Method, path: &str, content: Content<'_>) -> Result<bool> {
     let mut last = String::new();
     for _ in 0..TRIES {
         match api::send(server, method.clone(), path, content).await {

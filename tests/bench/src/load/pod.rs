@@ -1,6 +1,6 @@
 //! Pods, as far as the load generator reads them, and the list and watch that bring them.
 
-use agentloop_chaos::server::Server;
+use agentloop_chaos::server::AdminClient;
 use agentloop_contract::names::env;
 use anyhow::Result;
 use serde::Deserialize;
@@ -134,7 +134,7 @@ struct ListMetadata {
 }
 
 /// The pods of a namespace, and the version from which a watch continues.
-pub async fn list(server: &Server, namespace: &str) -> Result<(Vec<Pod>, String)> {
+pub async fn list(server: &AdminClient, namespace: &str) -> Result<(Vec<Pod>, String)> {
     let (mut pods, mut next) = (Vec::new(), String::new());
     loop {
         let path = format!("/api/v1/namespaces/{namespace}/pods?limit={PAGE}&continue={next}");

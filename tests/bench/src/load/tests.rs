@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agentloop_chaos::server::Server;
+use agentloop_chaos::server::AdminClient;
 use agentloop_contract::report::Report;
 use agentloop_test_support::json;
 use serde_json::{Value, json};
@@ -18,7 +18,7 @@ const SECOND: Duration = Duration::from_secs(10);
 /// A server with one list of pods, and watches that report nothing.
 struct Answering {
     asked: Arc<Mutex<Vec<(String, Value)>>>,
-    server: Server,
+    server: AdminClient,
     kubeconfig: PathBuf,
 }
 
@@ -47,7 +47,7 @@ impl Answering {
         });
         let path = std::env::temp_dir().join(format!("bench-{}-{}", std::process::id(), address.port()));
         std::fs::write(&path, kubeconfig.to_string()).expect("written");
-        let server = Server::connect(&path).await.expect("a client");
+        let server = AdminClient::connect(&path).await.expect("a client");
         Self { asked, server, kubeconfig: path }
     }
 
