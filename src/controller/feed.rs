@@ -26,7 +26,7 @@ pub(super) struct Queues {
 
 /// A change that the watches of a scope report.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(super) enum ObjectChange {
     Task(ObjectRef<Guarded>),
     Pod {
         pod: ObjectRef<CachedPod>,
@@ -37,30 +37,33 @@ pub(super) enum Change {
 }
 
 /// Reports the changes of tasks.
-pub(super) fn report_tasks(to: UnboundedSender<Change>) -> impl Fn(&Event<Guarded>) + Send {
+pub(super) fn report_tasks(to: UnboundedSender<ObjectChange>) -> impl Fn(&Event<Guarded>) + Send {
     move |event| match event {
-        Event::Apply(task) => report(&to, Change::Task(ObjectRef::from_obj(task))),
-        Event::InitDone => report(&to, Change::Relisted),
+        Event::Apply(task) => report(&to, ObjectChange::Task(ObjectRef::from_obj(task))),
+        Event::InitDone => report(&to, ObjectChange::Relisted),
         // A task that is gone needs nothing more, and its pods report their own changes.
         Event::Delete(_) | Event::Init | Event::InitApply(_) => {}
     }
 }
 
 /// Reports the changes of pods, and keeps the index up to date.
-pub(super) fn report_pods(to: UnboundedSender<Change>, index: PodIndex) -> impl Fn(&Event<CachedPod>) + Send {
+pub(super) fn report_pods(
+    to: UnboundedSender<ObjectChange>,
+    index: PodIndex,
+) -> impl Fn(&Event<CachedPod>) + Send {
     move |event| {
         index.apply(event);
         match event {
             Event::Apply(pod) | Event::Delete(pod) => {
-                report(&to, Change::Pod { pod: ObjectRef::from_obj(pod), task: pod.task() });
+                report(&to, ObjectChange::Pod { pod: ObjectRef::from_obj(pod), task: pod.task() });
             }
-            Event::InitDone => report(&to, Change::Relisted),
+            Event::InitDone => report(&to, ObjectChange::Relisted),
             Event::Init | Event::InitApply(_) => {}
         }
     }
 }
 
-fn report(to: &UnboundedSender<Change>, change: Change) {
+fn report(to: &UnboundedSender<ObjectChange>, change: ObjectChange) {
     // The receiver is gone only if the process stops.
     drop(to.send(change));
 }
@@ -69,7 +72,7 @@ fn report(to: &UnboundedSender<Change>, change: Change) {
 pub(super) async fn feed(
     number: usize,
     scope: Arc<WatchScope>,
-    mut changes: UnboundedReceiver<Change>,
+    mut changes: UnboundedReceiver<ObjectChange>,
     queues: Queues,
     stop: CancellationToken,
 ) {
@@ -82,14 +85,14 @@ pub(super) async fn feed(
     loop {
         tokio::select! {
             Some(change) = changes.recv() => match change {
-                Change::Task(task) => queues.tasks.add((number, task), Priority::High),
-                Change::Pod { pod, task } => {
+                ObjectChange::Task(task) => queues.tasks.add((number, task), Priority::High),
+                ObjectChange::Pod { pod, task } => {
                     if let Some(task) = task {
                         queues.tasks.add((number, task), Priority::High);
                     }
                     queues.orphans.add((number, pod), Priority::High);
                 }
-                Change::Relisted => add_all(number, &scope, &queues),
+                ObjectChange::Relisted => add_all(number, &scope, &queues),
             },
             Some(()) = configuration.next() => add_all_tasks(number, &scope, &queues),
             Some(()) = injection.next() => add_all_tasks(number, &scope, &queues),

@@ -209,7 +209,7 @@ fn start<F>(
     pods: Api<CachedPod>,
     shutdown: &CancellationToken,
     loops: &mut JoinSet<Option<String>>,
-    feed: impl FnOnce(Arc<WatchScope>, UnboundedReceiver<feed::Change>) -> F,
+    feed: impl FnOnce(Arc<WatchScope>, UnboundedReceiver<feed::ObjectChange>) -> F,
 ) -> Arc<WatchScope>
 where
     F: Future<Output = ()> + Send + 'static,

@@ -75,7 +75,7 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     F: Future<Output = Option<Duration>> + Send + 'static,
 {
-    let mut waiting = Waiting::<K>::default();
+    let mut waiting = WaitingLine::<K>::default();
     let mut delayed = Delayed::<K>::default();
     let mut running = JoinSet::new();
     loop {
@@ -107,7 +107,7 @@ where
 }
 
 /// The objects that wait, in order, and those that are being reconciled.
-struct Waiting<K> {
+struct WaitingLine<K> {
     high: VecDeque<K>,
     normal: VecDeque<K>,
     objects: HashMap<K, Place>,
@@ -122,13 +122,13 @@ enum Place {
     Running(Option<Priority>),
 }
 
-impl<K> Default for Waiting<K> {
+impl<K> Default for WaitingLine<K> {
     fn default() -> Self {
         Self { high: VecDeque::new(), normal: VecDeque::new(), objects: HashMap::new(), taken: 0 }
     }
 }
 
-impl<K: Clone + Eq + Hash> Waiting<K> {
+impl<K: Clone + Eq + Hash> WaitingLine<K> {
     fn add(&mut self, key: K, priority: Priority) {
         match self.objects.get_mut(&key) {
             Some(Place::Running(again)) => *again = (*again).max(Some(priority)),
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     fn in_order(added: &[(u32, Priority)]) -> Vec<u32> {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingLine::default();
         for (key, priority) in added {
             waiting.add(*key, *priority);
         }
@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn an_object_of_normal_priority_does_not_wait_forever() {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingLine::default();
         waiting.add(0, Priority::Normal);
         let mut taken = Vec::new();
         for key in 1..=2 * NORMAL_SHARE {
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn an_object_that_is_added_while_it_is_reconciled_is_reconciled_again_afterwards() {
-        let mut waiting = Waiting::default();
+        let mut waiting = WaitingLine::default();
         waiting.add(1, Priority::High);
         assert_eq!(waiting.take(), Some(1));
         waiting.add(1, Priority::Normal);
@@ -266,14 +266,14 @@ mod tests {
     }
 
     /// Works off a queue in which each object takes a second, and notes what began when.
-    struct Worker {
+    struct QueueRun {
         sender: QueueSender<u32>,
         begun: Arc<Mutex<Vec<(u32, u64)>>>,
         stop: CancellationToken,
         ended: tokio::task::JoinHandle<Result<(), WorkerPanicked>>,
     }
 
-    impl Worker {
+    impl QueueRun {
         fn new(workers: usize, requeue_after: Option<Duration>) -> Self {
             let (sender, receiver) = queue();
             let (begun, stop, start) = (Arc::default(), CancellationToken::new(), Instant::now());
@@ -293,7 +293,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn no_more_workers_run_than_allowed_and_a_running_one_ends_after_the_stop() {
-        let worker = Worker::new(2, None);
+        let worker = QueueRun::new(2, None);
         for key in 1..=5 {
             worker.sender.add(key, Priority::High);
         }
@@ -305,7 +305,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_object_comes_back_after_its_delay_or_earlier_if_it_changes() {
-        let worker = Worker::new(1, Some(Duration::from_secs(10)));
+        let worker = QueueRun::new(1, Some(Duration::from_secs(10)));
         worker.sender.add(1, Priority::High);
         time::sleep(Duration::from_secs(13)).await;
         assert_eq!(*worker.begun.lock(), [(1, 0), (1, 11)]);

@@ -56,11 +56,11 @@ impl UninstallHandles for Numbers {
 
 /// Another release serves task 9; every other task is to be marked.
 #[derive(Default)]
-struct World {
+struct UninstallWorld {
     is_late: Cell<bool>,
 }
 
-impl UninstallEnvironment<Numbers> for World {
+impl UninstallEnvironment<Numbers> for UninstallWorld {
     fn mark(&self, task: &(u8, u8)) -> Mark<&'static str> {
         if task.0 == 9 { Mark::OtherRelease } else { Mark::Write("orphaned") }
     }
@@ -80,7 +80,7 @@ impl UninstallEnvironment<Numbers> for World {
 
 /// An uninstall, and its next request.
 struct Run {
-    world: World,
+    world: UninstallWorld,
     sync: UninstallSync<Numbers>,
     step: UninstallStep<Numbers>,
 }
@@ -89,7 +89,7 @@ impl Run {
     fn new() -> Self {
         let sync = UninstallSync::default();
         let step = UninstallStep::Request(sync.first());
-        Self { world: World::default(), sync, step }
+        Self { world: UninstallWorld::default(), sync, step }
     }
 
     /// The machine asks for this, and is answered so.

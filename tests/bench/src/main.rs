@@ -8,7 +8,7 @@ use agentloop_bench::parts::size::Size;
 use agentloop_bench::parts::{Run, about, loops, runner, scale};
 use agentloop_bench::records::{Records, Sink};
 use agentloop_bench::report;
-use agentloop_bench::world::{World, cluster_folder};
+use agentloop_bench::world::{BenchCluster, cluster_folder};
 use agentloop_chaos::server::AdminClient;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -110,7 +110,7 @@ async fn main() -> ExitCode {
 async fn measure(measured: Measured, with_loops: bool, with_scale: bool) -> Result<bool> {
     let logs = measured.results.join("logs");
     std::fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
-    let world = World {
+    let world = BenchCluster {
         server: AdminClient::connect(&measured.kubeconfig).await?,
         folder: cluster_folder(&measured.kubeconfig)?,
         kubeconfig: measured.kubeconfig,

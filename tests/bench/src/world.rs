@@ -27,7 +27,7 @@ pub const PATIENCE: Duration = Duration::from_mins(3);
 
 /// An API server with its etcd, and what is on this machine to work with them.
 #[derive(Clone)]
-pub struct World {
+pub struct BenchCluster {
     /// A connection with an administrator's rights.
     pub server: AdminClient,
     /// The kubeconfig.
@@ -42,7 +42,7 @@ pub struct World {
     pub controller_manager: PathBuf,
 }
 
-impl World {
+impl BenchCluster {
     /// Prepares the server: CRD, node, and the operator's namespace with its settings.
     pub async fn prepare(&self) -> Result<()> {
         let mut crd = serde_json::to_value(agentloop_core::api::crd())?;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::measure::process::Process;
-use crate::world::{OPERATOR_NAMESPACE, PATIENCE, World, http_get};
+use crate::world::{BenchCluster, OPERATOR_NAMESPACE, PATIENCE, http_get};
 
 /// The image of the runner, which no pod here ever executes.
 pub const RUNNER_IMAGE: &str = "localhost/agentloop-runner:bench";
@@ -27,7 +27,7 @@ pub struct Operator {
 
 impl Operator {
     /// Starts it and waits until it serves its probes.
-    pub async fn start(world: &World, name: &str) -> Result<Self> {
+    pub async fn start(world: &BenchCluster, name: &str) -> Result<Self> {
         let number = STARTS.fetch_add(1, Ordering::Relaxed);
         let log = world.logs.join(format!("operator-{number}-{name}.log"));
         let file = std::fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;

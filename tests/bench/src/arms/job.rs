@@ -8,7 +8,7 @@ use tokio::process::{Child, Command};
 
 use crate::arms::template;
 use crate::measure::process::Process;
-use crate::world::World;
+use crate::world::BenchCluster;
 
 /// A controller manager with nothing but the Job controller.
 pub struct ControllerManager {
@@ -17,7 +17,7 @@ pub struct ControllerManager {
 
 impl ControllerManager {
     /// Starts it.
-    pub fn start(world: &World, name: &str, tuned: bool) -> Result<Self> {
+    pub fn start(world: &BenchCluster, name: &str, tuned: bool) -> Result<Self> {
         let log = world.logs.join(format!("job-controller-{name}.log"));
         let file = std::fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;
         let mut command = Command::new(&world.controller_manager);

@@ -16,7 +16,7 @@ use crate::arms::job::ControllerManager;
 use crate::arms::raw::RawWriter;
 use crate::arms::recorded::Recorded;
 use crate::measure::process::Process;
-use crate::world::World;
+use crate::world::BenchCluster;
 
 /// Ended pods that a loop keeps. Small, so that every iteration but the first ones deletes a pod.
 pub const KEPT: usize = 1;
@@ -62,7 +62,7 @@ impl Arm {
     /// Starts it for the loops of one namespace.
     pub async fn start(
         self,
-        world: &World,
+        world: &BenchCluster,
         namespace: &str,
         recorded: Option<&Recorded>,
     ) -> Result<Contender> {
@@ -90,7 +90,7 @@ enum Running {
 
 /// A contender that runs.
 pub struct Contender {
-    world: World,
+    world: BenchCluster,
     namespace: String,
     running: Running,
 }

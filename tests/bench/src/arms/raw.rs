@@ -18,7 +18,7 @@ use crate::api::{self, Content, Lines, Metadata};
 use crate::arms::KEPT;
 use crate::arms::recorded::Recorded;
 use crate::load::{Event, Pod, list, watch_path};
-use crate::world::World;
+use crate::world::BenchCluster;
 
 /// The writer. Its loops run in this process.
 pub struct RawWriter {
@@ -38,7 +38,7 @@ struct Shared {
 
 impl RawWriter {
     /// Starts to watch the pods of a namespace.
-    pub fn start(world: &World, namespace: &str, recorded: &Recorded, confirms: bool) -> Self {
+    pub fn start(world: &BenchCluster, namespace: &str, recorded: &Recorded, confirms: bool) -> Self {
         let shared = Arc::new(Shared {
             server: world.server.clone(),
             namespace: namespace.to_owned(),

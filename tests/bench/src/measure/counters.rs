@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::measure::exposition::{samples, sum};
 use crate::measure::process::Process;
 use crate::records::{Label, Sink};
-use crate::world::World;
+use crate::world::BenchCluster;
 
 /// The kinds of objects that the contenders work with. Leases are left out: they cost by time and not by iteration.
 const RESOURCES: &[&str] = &["agenttasks", "configmaps", "events", "jobs", "persistentvolumeclaims", "pods"];
@@ -30,7 +30,7 @@ pub struct Counters {
 
 impl Counters {
     /// Reads them at the start of a window. The pages of metrics are read first, because they cost CPU time.
-    pub async fn begin(world: &World, contender: Option<Process>) -> Result<Self> {
+    pub async fn begin(world: &BenchCluster, contender: Option<Process>) -> Result<Self> {
         let (puts, requests) = counts(world).await?;
         let [api_server, etcd, load] = Self::cpu(world)?;
         let contender = contender.map(Process::cpu_seconds).transpose()?;
@@ -38,7 +38,7 @@ impl Counters {
     }
 
     /// Reads them at the end of a window: the pages of metrics last.
-    pub async fn end(world: &World, contender: Option<Process>) -> Result<Self> {
+    pub async fn end(world: &BenchCluster, contender: Option<Process>) -> Result<Self> {
         let at = Instant::now();
         let contender = contender.map(Process::cpu_seconds).transpose()?;
         let [api_server, etcd, load] = Self::cpu(world)?;
@@ -46,7 +46,7 @@ impl Counters {
         Ok(Self { at, contender, api_server, etcd, load, puts, requests })
     }
 
-    fn cpu(world: &World) -> Result<[f64; 3]> {
+    fn cpu(world: &BenchCluster) -> Result<[f64; 3]> {
         let processes = [world.api_server()?, world.etcd()?, Process::own()];
         let [api_server, etcd, load] = processes.map(Process::cpu_seconds);
         Ok([api_server?, etcd?, load?])
@@ -73,7 +73,7 @@ impl Counters {
     }
 }
 
-async fn counts(world: &World) -> Result<(f64, BTreeMap<Kind, f64>)> {
+async fn counts(world: &BenchCluster) -> Result<(f64, BTreeMap<Kind, f64>)> {
     let puts = sum(&world.etcd_metrics().await?, "etcd_mvcc_put_total");
     let text = world.api_server_metrics().await?;
     let mut requests = BTreeMap::new();

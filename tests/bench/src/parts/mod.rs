@@ -16,12 +16,12 @@ use crate::measure::process::Process;
 use crate::parts::size::Size;
 use crate::records::{Label, Sink};
 use crate::stats::as_f64;
-use crate::world::World;
+use crate::world::BenchCluster;
 
 /// What every part works with.
 pub struct Run {
     /// The control plane.
-    pub world: World,
+    pub world: BenchCluster,
     /// Where the results go.
     pub sink: Sink,
     /// How much is done.
@@ -92,13 +92,13 @@ pub struct Window {
 
 impl Window {
     /// Begins.
-    pub async fn begin(world: &World, contender: Option<Process>) -> Result<Self> {
+    pub async fn begin(world: &BenchCluster, contender: Option<Process>) -> Result<Self> {
         let start = Counters::begin(world, contender).await?;
         Ok(Self { contender, start, since: Instant::now() })
     }
 
     /// What it cost.
-    pub async fn end(self, world: &World) -> Result<crate::measure::counters::Cost> {
+    pub async fn end(self, world: &BenchCluster) -> Result<crate::measure::counters::Cost> {
         Ok(self.start.until(&Counters::end(world, self.contender).await?))
     }
 }
