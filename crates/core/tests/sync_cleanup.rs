@@ -4,8 +4,8 @@ use crate::support::{
     Simulation, idled, kubelet, quota_exceeded,
     simulation::{
         Call::{
-            AddFinalizer, ConfirmTask, DeletePod, DeleteTask, RemoveFinalizer, RemoveSchedulingGate,
-            WriteStatus,
+            AddFinalizer, ConfirmTask, CreatePod, DeletePod, DeleteTask, RemoveFinalizer,
+            RemoveSchedulingGate, WriteStatus,
         },
         server_error,
     },
@@ -108,7 +108,7 @@ fn a_conflict_of_one_action_does_not_hide_what_another_one_found() {
     // The late pod's deletion ends it, so its finalizer is removed in a second round.
     let mut sim = started();
     sim.end(&idled());
-    sim.late_gated_pod();
+    sim.create_late_pod("late");
     sim.fail(RemoveFinalizer, Failure::Conflict);
     assert_eq!(sim.reconcile_once(), SyncOutcome::Failed, "the conflict is tried again later");
     let requests = sim.take_requests();
@@ -120,26 +120,40 @@ fn a_conflict_of_one_action_does_not_hide_what_another_one_found() {
 fn a_second_round_with_a_conflict_is_the_last_one() {
     let mut sim = started();
     sim.end(&idled());
-    sim.late_gated_pod();
+    sim.create_late_pod("late");
     sim.fail(RemoveFinalizer, Failure::Conflict);
     sim.fail(RemoveFinalizer, Failure::Conflict);
-    sim.fail(RemoveFinalizer, Failure::Conflict);
+    // Each deletion of a pod that was never bound would be followed by another round.
+    sim.before(DeletePod, |sim| sim.create_late_pod("later"));
     assert_eq!(sim.reconcile_once(), SyncOutcome::Failed);
-    assert_eq!(sim.pods().len(), 3, "the late pod still has its finalizer");
+    let later = sim.cached_pod("later");
+    assert!(later.facts.deletion.is_some() && later.facts.has_finalizer, "there is no third round");
+}
+
+#[test]
+fn a_round_with_an_error_is_the_last_one() {
+    let mut sim = started();
+    sim.end(&idled());
+    sim.create_late_pod("late");
+    sim.fail(RemoveFinalizer, server_error());
+    assert_eq!(sim.reconcile_once(), SyncOutcome::Failed);
+    let late = sim.cached_pod("late");
+    assert!(late.facts.deletion.is_some() && late.facts.has_finalizer, "there is no second round");
 }
 
 #[test]
 fn a_refusal_is_decided_on_once() {
     let mut sim = started();
     sim.end(&idled());
-    sim.late_gated_pod();
     sim.refusal = Some(quota_exceeded());
-    // Time passes before the second decision.
+    // The deletion of a late pod leads to another round, in which some time has passed.
+    sim.before(CreatePod, |sim| sim.create_late_pod("late"));
     sim.before(DeletePod, |sim| sim.now = crate::support::after(3));
     sim.reconcile_once();
     let requests = sim.take_requests();
     let writes = requests.iter().filter(|call| **call == WriteStatus).count();
     assert_eq!(writes, 2, "the settled iteration and the wait: {requests:?}");
+    assert_eq!(requests.last(), Some(&RemoveFinalizer));
 }
 
 // === The task ===

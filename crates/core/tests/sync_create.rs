@@ -47,6 +47,16 @@ fn a_pod_whose_creation_was_not_answered_is_found_by_the_next_reconcile() {
 }
 
 #[test]
+fn after_a_creation_without_an_answer_nothing_more_is_asked() {
+    let mut sim = new();
+    sim.reconcile();
+    sim.end(&worked());
+    sim.fail(CreatePod, Failure::Lost);
+    assert_eq!(sim.reconcile_once(), SyncOutcome::Failed);
+    assert_eq!(sim.take_requests().last(), Some(&CreatePod), "the settled pod keeps its finalizer");
+}
+
+#[test]
 fn a_pod_that_was_created_before_is_adopted() {
     let mut sim = new();
     sim.freeze_caches();

@@ -275,6 +275,21 @@ fn an_owner_that_cannot_be_set_fails_the_reconcile_and_is_tried_again() {
 }
 
 #[test]
+fn after_a_request_about_the_pvc_without_an_answer_nothing_more_is_asked() {
+    for call in [ReadPvc, CreatePvc, SetPvcOwner] {
+        let mut sim = running();
+        sim.end(&worked());
+        when_deleted(&mut sim, "Delete");
+        if call == CreatePvc {
+            sim.delete_pvc();
+        }
+        sim.fail(call, Failure::Lost);
+        assert_eq!(sim.reconcile_once(), SyncOutcome::Failed);
+        assert_eq!(sim.take_requests().last(), Some(&call), "the settled pod keeps its finalizer");
+    }
+}
+
+#[test]
 fn a_creation_of_the_pvc_whose_answer_is_lost_is_found_by_the_next_reconcile() {
     let mut sim = with_pvc(&json!({}));
     sim.lose_answer(CreatePvc);

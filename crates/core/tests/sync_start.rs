@@ -71,6 +71,16 @@ fn the_newer_status_of_another_operator_prevents_the_start() {
 }
 
 #[test]
+fn an_iteration_that_is_orphaned_at_the_last_moment_is_decided_on_again_before_it_starts() {
+    let mut sim = created();
+    sim.before(ConfirmTask, |sim| {
+        sim.task_mut().status.as_mut().unwrap().active.as_mut().unwrap().orphaned = true;
+    });
+    assert_eq!(sim.reconcile_once(), SyncOutcome::Done(None));
+    assert_eq!(sim.take_requests(), [ConfirmTask, ConfirmTask, RemoveSchedulingGate]);
+}
+
+#[test]
 fn a_task_that_is_suspended_or_deleted_at_the_last_moment_does_not_start() {
     let events: [fn(&mut Simulation); 2] =
         [|sim| sim.edit(&json!({ "suspend": true })), |sim| sim.delete_task()];

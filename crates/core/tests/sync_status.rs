@@ -337,7 +337,7 @@ fn a_reconcile_that_is_late_after_a_conflict_fails() {
     sim.reconcile();
     sim.end(&worked());
     // Another client overtakes the patch, and a pod that was never bound is deleted afterwards.
-    sim.late_gated_pod();
+    sim.create_late_pod("late");
     sim.fail(RemoveFinalizer, Failure::Conflict);
     sim.before(DeletePod, |sim| sim.now = sim.late_from.unwrap());
     assert_eq!(sim.reconcile_once(), SyncOutcome::Failed, "it is tried again");

@@ -109,12 +109,12 @@ impl Simulation {
         self.pods_mut().push(serde_json::from_value(previous).unwrap());
     }
 
-    /// The active iteration's pod exists once more, gated and under another name: a request to create it has arrived
-    /// late.
-    pub fn late_gated_pod(&mut self) {
-        let mut late = self.pod().clone();
-        late.metadata.name = Some("late".to_owned());
-        late.metadata.uid = Some("late".to_owned());
+    /// The first pod exists once more, gated and under this name: a request to create it has arrived late.
+    pub fn create_late_pod(&mut self, name: &str) {
+        let mut late = self.pods()[0].clone();
+        late.metadata.name = Some(name.to_owned());
+        late.metadata.uid = Some(name.to_owned());
+        late.metadata.finalizers = Some(vec!["agentloop.dev/settle".to_owned()]);
         late.status = None;
         let spec = late.spec.as_mut().unwrap();
         spec.node_name = None;
