@@ -28,6 +28,15 @@ pub struct Operator {
 impl Operator {
     /// Starts it and waits until it serves its probes.
     pub async fn start(world: &BenchCluster, name: &str) -> Result<Self> {
+        Self::start_with(world, name, &[]).await
+    }
+
+    /// The same without a Lease: it outlives an API server that is away for longer than a Lease may stay unrenewed.
+    pub async fn start_without_lease(world: &BenchCluster, name: &str) -> Result<Self> {
+        Self::start_with(world, name, &["--leader-election=false"]).await
+    }
+
+    async fn start_with(world: &BenchCluster, name: &str, more: &[&str]) -> Result<Self> {
         let number = STARTS.fetch_add(1, Ordering::Relaxed);
         let log = world.logs.join(format!("operator-{number}-{name}.log"));
         let file = std::fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;
@@ -46,6 +55,7 @@ impl Operator {
             .args(["--runner-injection=image-volume", "--concurrency=8"])
             .args(["--http-address=127.0.0.1:0", "--probe-address=127.0.0.1:0"])
             .args(["--log-format=json", "--log-level=info"])
+            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

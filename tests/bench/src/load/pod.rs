@@ -32,6 +32,7 @@ pub struct Metadata {
     /// Its version.
     pub resource_version: String,
     deletion_timestamp: Option<IgnoredAny>,
+    deletion_grace_period_seconds: u32,
     finalizers: Vec<IgnoredAny>,
     owner_references: Vec<Owner>,
 }
@@ -93,6 +94,12 @@ impl Pod {
     /// Whether its deletion has begun.
     pub fn is_deleting(&self) -> bool {
         self.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether its deletion waits for the kubelet. The API server itself removes a pod that had ended before, and shows it
+    /// with a deletion timestamp for a moment.
+    pub fn deletion_waits(&self) -> bool {
+        self.is_deleting() && self.metadata.deletion_grace_period_seconds > 0
     }
 
     /// Whether a controller keeps it from being removed.

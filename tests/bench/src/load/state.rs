@@ -76,7 +76,7 @@ impl State {
                 self.cleaned_before_start += 1;
             }
         }
-        if pod.is_deleting() && !known.is_deleting {
+        if pod.deletion_waits() && !known.is_deleting {
             known.is_deleting = true;
             if known.has_ended {
                 return Todo::Remove;
@@ -238,14 +238,20 @@ mod tests {
     #[test]
     fn a_pod_that_is_deleted_is_stopped_and_removed_once_it_has_ended() {
         let (mut state, now) = (State::default(), Instant::now());
-        let deleting = json!({ "deletionTimestamp": "2026-01-01T00:00:00Z" });
+        let since = "2026-01-01T00:00:00Z";
+        let deleting = json!({ "deletionTimestamp": since, "deletionGracePeriodSeconds": 30 });
         state.observe(&pod("a", &json!({})), now);
         assert!(matches!(state.observe(&pod("a", &deleting), now), Todo::Nothing), "it runs still");
         assert!(state.ends("a", now), "whoever ends it removes it");
         state.observe(&pod("b", &json!({})), now);
         state.ends("b", now);
         assert!(matches!(state.observe(&pod("b", &deleting), now), Todo::Remove));
+        state.observe(&pod("c", &json!({})), now);
+        state.ends("c", now);
+        let by_server = json!({ "deletionTimestamp": since, "deletionGracePeriodSeconds": 0 });
+        let todo = state.observe(&pod("c", &by_server), now);
+        assert!(matches!(todo, Todo::Nothing), "the API server removes it");
         state.goes("a", now);
-        assert_eq!(state.pods(), 1);
+        assert_eq!(state.pods(), 2);
     }
 }

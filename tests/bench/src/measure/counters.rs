@@ -74,11 +74,14 @@ impl Counters {
 }
 
 async fn counts(world: &BenchCluster) -> Result<(f64, BTreeMap<Kind, f64>)> {
-    let puts = sum(&world.etcd_metrics().await?, "etcd_mvcc_put_total");
+    let mut puts = sum(&world.etcd_metrics().await?, "etcd_mvcc_put_total");
     let text = world.api_server_metrics().await?;
     let mut requests = BTreeMap::new();
     for sample in samples(&text, "apiserver_request_total") {
         let (resource, part) = (sample.label("resource"), sample.label("subresource"));
+        if resource == "leases" && matches!(sample.label("verb"), "POST" | "PUT" | "PATCH" | "APPLY") {
+            puts -= sample.value;
+        }
         if RESOURCES.contains(&resource) {
             let resource = if part.is_empty() { resource.to_owned() } else { format!("{resource}/{part}") };
             let kind = (sample.label("verb").to_owned(), resource, sample.label("code").to_owned());
@@ -113,7 +116,7 @@ pub struct Cost {
     pub etcd_cpu: f64,
     /// CPU seconds of this process: load generator, fake kubelet and raw writer.
     pub load_cpu: f64,
-    /// Writes to etcd.
+    /// Writes to etcd, without those of Leases.
     pub puts: f64,
     /// The contender's requests.
     pub requests: BTreeMap<Kind, f64>,

@@ -39,8 +39,7 @@ pub(super) async fn run(run: &mut Run, scale: Scale) -> Result<Scale> {
     let ended = run.size.ended_meanwhile.min(scale.tasks * 9 / 10);
     let scale = restart(run, scale, ended, MEANWHILE).await?;
     let scale = if run.size.leader_loss { leader_loss(run, scale).await? } else { scale };
-    relist(run, &scale).await?;
-    Ok(scale)
+    relist(run, scale).await
 }
 
 fn label(load: &str) -> Label {
@@ -137,8 +136,13 @@ async fn leader_loss(run: &mut Run, scale: Scale) -> Result<Scale> {
 }
 
 /// Restarts the API server, so that everything is listed again.
-async fn relist(run: &mut Run, scale: &Scale) -> Result<()> {
-    let process = scale.operator.process();
+async fn relist(run: &mut Run, scale: Scale) -> Result<Scale> {
+    let Scale { namespace, kubelet, operator, tasks } = scale;
+    operator.stop().await?;
+    let operator = Operator::start_without_lease(&run.world, "relist").await?;
+    operator.ready("working").await?;
+    let process = operator.process();
+    is_idle(process).await?;
     let before = process.memory()?;
     process.reset_peak()?;
     run.world.restart_api_server().await?;
@@ -147,13 +151,14 @@ async fn relist(run: &mut Run, scale: &Scale) -> Result<()> {
     run.world.configure("3").await?;
     tokio::time::sleep(REACTION).await;
     is_idle(process).await?;
-    scale.kubelet.at_rest().await;
+    kubelet.at_rest().await;
     let (peak, after) = (process.peak_memory()?, process.memory()?);
     let label = label(RELIST);
     run.say(&format!("{RELIST}: {:.0} MiB at most, {:.0} before", mebibytes(peak), mebibytes(before)));
     run.sink.push(label.record("memory_before_bytes", vec![before]))?;
     run.sink.push(label.record("memory_peak_bytes", vec![peak]))?;
-    run.sink.push(label.record("memory_bytes", vec![after]))
+    run.sink.push(label.record("memory_bytes", vec![after]))?;
+    Ok(Scale { namespace, kubelet, operator, tasks })
 }
 
 fn mebibytes(bytes: f64) -> f64 {
