@@ -17,7 +17,7 @@ use crate::api::Lines;
 /// How long it waits before it opens a watch that failed again.
 const BETWEEN_WATCHES: Duration = Duration::from_millis(100);
 /// How long nothing may happen until a namespace is at rest.
-const QUIET: Duration = Duration::from_millis(500);
+pub const QUIET: Duration = Duration::from_millis(500);
 
 /// How long an agent runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::arms::recorded::Recorded;
 use crate::arms::{Arm, Contender};
-use crate::load::kubelet::{Agent, Kubelet};
+use crate::load::kubelet::{Agent, Kubelet, QUIET};
 use crate::measure::counters::Cost;
 use crate::parts::{Curve, Run, Window};
 use crate::records::Label;
@@ -111,14 +111,12 @@ impl Turn {
             _ => self.many(run, recorded, &namespace, self.saturated(run)).await?,
         };
         let gaps = kubelet.state(crate::load::state::State::take_gaps);
-        let cleaned_early = kubelet.state(|state| state.cleaned_early());
         let p50 = crate::stats::percentile(&gaps, 50.0).unwrap_or_default();
         run.say(&format!(
             "round {}, {}, {}: gap p50 {p50:.1} ms, {:.1} s",
             self.label.round, self.load, self.label.arm, cost.seconds
         ));
         run.sink.push(self.label.record("gap_ms", gaps))?;
-        run.sink.push(self.label.record("cleaned_early_share", vec![cleaned_early]))?;
         cost.record(&self.label, &mut run.sink)
     }
 
@@ -146,7 +144,11 @@ impl Turn {
         kubelet.state(|state| state.release("loop"));
         let curve = self.sampled(&kubelet, &contender, is_held(&kubelet, last)).await?;
         let mut cost = window.end(&run.world).await?;
-        cost.seconds -= 0.5;
+        // It ended when the last agent ran, and not after the wait for silence.
+        cost.seconds -= QUIET.as_secs_f64();
+        // Before the end of the loop, whose last pod nothing follows.
+        let cleaned_early = kubelet.state(|state| state.cleaned_early());
+        run.sink.push(self.label.record("cleaned_early_share", vec![cleaned_early]))?;
         self.finish(run, contender, curve, iterations).await?;
         Ok((kubelet, cost))
     }

@@ -294,7 +294,7 @@ fn runner(records: &Records) -> Vec<Row> {
         Row::absolute(7, "time that the runner adds to a start, p50", added, "ms", Bound::AtMost(5.0)),
         Row::relative(
             7,
-            "output through the runner, against AGENT | cat >/dev/null",
+            "output through the runner, against the same agent piped into cat",
             rate("runner"),
             "MiB/s",
             rate("alone"),
