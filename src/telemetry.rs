@@ -8,9 +8,8 @@ use agentloop_core::settings::LogLevel;
 use clap::ValueEnum;
 use parking_lot::Mutex;
 use tracing::{error, info};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::reload;
+use tracing_subscriber::{EnvFilter, reload};
 
 /// The target of the operator's own messages: the name of this crate.
 const OWN_TARGET: &str = env!("CARGO_CRATE_NAME");

@@ -6,10 +6,9 @@ use agentloop_core::decide::served::Serving;
 use agentloop_core::decide::{self, Decision, Observed};
 use agentloop_core::facts::PodFacts;
 
-use super::configuration;
 use super::event_obstacles::EventObstacles;
 use super::events::Events;
-use super::injection;
+use super::{configuration, injection};
 use crate::client::Clients;
 use crate::health::Heartbeat;
 use crate::metrics::Metrics;

@@ -23,9 +23,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time;
 use tracing::{debug, warn};
 
+use self::slots::{ConnectionSlots, TrackedStream};
 use crate::health::Health;
 use crate::metrics::{self, Metrics};
-use slots::{ConnectionSlots, TrackedStream};
 
 const CONNECTIONS: usize = 64;
 const EXCHANGE: Duration = Duration::from_secs(10);
@@ -173,9 +173,10 @@ fn reply(code: StatusCode, kind: &'static str, body: String) -> Response<Full<By
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
     use crate::health::ProcessStage;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     async fn started(health: &Health) -> SocketAddr {
         serving(health, Serves::Everything).await

@@ -364,8 +364,9 @@ impl Drop for Worker {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
 
     /// Strictly parses the encoder's output: the name and labels of every sample, and its value.
     fn samples(text: &str) -> BTreeMap<String, f64> {

@@ -5,10 +5,9 @@
 //! that crate's own registry, and metrics-process 2.4 reports to the facade of the crate metrics, which needs an exporter of
 //! its own. Both read `/proc` through procfs, for the four values that are read here.
 
-use std::fmt;
-use std::fs;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fmt, fs};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
