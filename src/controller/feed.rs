@@ -32,7 +32,7 @@ pub(super) enum ObjectChange {
         pod: ObjectRef<CachedPod>,
         task: Option<ObjectRef<Guarded>>,
     },
-    /// A list was read anew: anything may have changed.
+    /// A new list was read: anything may have changed.
     Relisted,
 }
 

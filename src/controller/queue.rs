@@ -82,7 +82,7 @@ where
         while running.len() < workers
             && let Some(key) = waiting.take()
         {
-            // The reconcile decides anew when the next one is due.
+            // The reconcile decides when the next one is due.
             delayed.cancel(&key);
             let work = reconcile(key.clone());
             running.spawn(async move { (key, work.await) });

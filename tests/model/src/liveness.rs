@@ -127,14 +127,14 @@ fn is_end(phase: Option<Phase>) -> bool {
     )
 }
 
-type Judgement = Result<(), (Invariant, &'static str)>;
+type Verdict = Result<(), (Invariant, &'static str)>;
 
-fn must(holds: bool, invariant: Invariant, text: &'static str) -> Judgement {
+fn must(holds: bool, invariant: Invariant, text: &'static str) -> Verdict {
     if holds { Ok(()) } else { Err((invariant, text)) }
 }
 
 /// Whether the world at rest is a proper end.
-fn judge(system: &TransitionSystem, state: &ModelState) -> Judgement {
+fn judge(system: &TransitionSystem, state: &ModelState) -> Verdict {
     for id in (0..state.operators.len()).filter(|id| state.operators[*id].is_running()) {
         let after = fair::reconciled(system, state, id);
         let is_same =
@@ -168,7 +168,7 @@ fn judge_phase(
     state: &ModelState,
     task: &ModelTask,
     status: &StatusView,
-) -> Judgement {
+) -> Verdict {
     let own = |end| state.agent_runs.iter().any(|run| run.of.task == task.uid && run.end == Some(end));
     let succeeded = status.phase == Some(Phase::Succeeded);
     // Goals only grow, so an agent that had the present goal was judged by it.

@@ -83,7 +83,7 @@ impl Row {
 
 const MEBIBYTE: f64 = 1024.0 * 1024.0;
 /// The memory that 10,000 tasks may take, beyond what the empty operator takes.
-const MOST_BYTES: f64 = 96.0 * MEBIBYTE / 10_000.0;
+const MAX_BYTES: f64 = 96.0 * MEBIBYTE / 10_000.0;
 
 /// Requests that an operator may make once at its start.
 const START: Bound = Bound::AtMost(20.0);
@@ -199,7 +199,7 @@ fn memory(records: &Records) -> Vec<Row> {
             "memory per task with its pods",
             bytes_per_task(records),
             "bytes",
-            Bound::AtMost(MOST_BYTES.round()),
+            Bound::AtMost(MAX_BYTES.round()),
         )
         .count(),
         Row::relative(

@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Reconciles after which an operator that still writes is in an endless loop.
-const MOST_RECONCILES: usize = 30;
+const MAX_RECONCILES: usize = 30;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +140,7 @@ impl Simulation {
         if self.running.is_some() {
             self.reconcile_once();
         }
-        for _ in 0..MOST_RECONCILES {
+        for _ in 0..MAX_RECONCILES {
             let version = self.server.version();
             let outcome = self.reconcile_once();
             assert_ne!(outcome, SyncOutcome::NotConverged, "{:?}", self.status());
@@ -148,7 +148,7 @@ impl Simulation {
                 return;
             }
         }
-        panic!("after {MOST_RECONCILES} reconciles the operator still writes: {:?}", self.status());
+        panic!("after {MAX_RECONCILES} reconciles the operator still writes: {:?}", self.status());
     }
 
     /// Completes the reconcile under way, or else a new one.
