@@ -112,7 +112,7 @@ impl<H: Handles> OrphanSync<H> {
             // The pod is gone.
             OrphanResponse::Done | OrphanResponse::Failed(Failure::NotFound) if self.has_read => {}
             // Another pod has the name, or the server gave up on a patch because of concurrent writes.
-            OrphanResponse::Failed(Failure::Conflict) if self.has_read => self.had_conflict = true,
+            OrphanResponse::Failed(Failure::Conflict) => self.had_conflict = true,
             OrphanResponse::Done | OrphanResponse::Failed(_) => return OrphanStep::Failed,
         }
         while let Some(action) = self.actions.pop_front() {
