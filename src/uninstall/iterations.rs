@@ -80,7 +80,7 @@ impl RawTask {
         format!(
             "AgentTask {namespace}/{name} has iteration {iteration} (attempt {attempt}) in flight: its pod {pod_name} is \
              left running. After agentloop is installed again, that pod decides the outcome of the iteration. If the pod \
-             is gone by then, the iteration is charged as PodLost."
+             is gone by then, or was never started, the iteration is charged as PodLost."
         )
     }
 }

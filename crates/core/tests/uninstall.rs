@@ -2,12 +2,44 @@
 
 use std::cell::Cell;
 
+use agentloop_core::api::IterationOutcome;
+use agentloop_core::decide::may_start;
 use agentloop_core::decide::served::{Release, Serving};
 use agentloop_core::sync::{
     Failure, Mark, ServedTask, UninstallEnvironment, UninstallHandles, UninstallOutcome, UninstallRequest,
     UninstallResponse, UninstallStep, UninstallSync,
 };
 use serde_json::{Value, json};
+
+use crate::support::Simulation;
+
+/// A task whose pod waits for its start when the operator is uninstalled.
+fn uninstalled_before_the_start() -> Simulation {
+    let mut sim = Simulation::new(&json!({}));
+    assert!(sim.step());
+    sim.uninstall();
+    sim
+}
+
+#[test]
+fn a_pod_that_an_uninstall_left_with_its_scheduling_gate_is_charged_as_lost_and_never_started() {
+    let mut sim = uninstalled_before_the_start();
+    let pod = sim.pod().metadata.uid.clone();
+    sim.reconcile();
+    assert_eq!((sim.iterations(), sim.active()), (1, Some((2, 0))));
+    assert_eq!(sim.status().history[0].outcome, IterationOutcome::PodLost);
+    assert!(sim.pods().iter().all(|other| other.metadata.uid != pod), "the pod is deleted");
+}
+
+#[test]
+fn an_operator_that_still_works_does_not_start_the_pod_of_an_orphaned_iteration() {
+    let mut sim = uninstalled_before_the_start();
+    let serving = Serving { release: Release::new("a", "agentloop"), take_over: [].into() };
+    sim.task_mut().status.as_mut().unwrap().served_by = None;
+    assert!(!may_start(sim.task(), &sim.pod_name(), &serving));
+    sim.task_mut().status.as_mut().unwrap().active.as_mut().unwrap().orphaned = false;
+    assert!(may_start(sim.task(), &sim.pod_name(), &serving));
+}
 
 fn mark(status: &Value) -> Mark<Value> {
     let serving = Serving { release: Release::new("a", "agentloop"), take_over: [].into() };
@@ -54,13 +86,13 @@ impl UninstallHandles for Numbers {
     type Pod = (u8, u8);
 }
 
-/// Another release serves task 9; every other task is to be marked.
+/// Another release serves task 9; every other task must be marked.
 #[derive(Default)]
-struct UninstallWorld {
+struct Tasks {
     is_late: Cell<bool>,
 }
 
-impl UninstallEnvironment<Numbers> for UninstallWorld {
+impl UninstallEnvironment<Numbers> for Tasks {
     fn mark(&self, task: &(u8, u8)) -> Mark<&'static str> {
         if task.0 == 9 { Mark::OtherRelease } else { Mark::Write("orphaned") }
     }
@@ -80,7 +112,7 @@ impl UninstallEnvironment<Numbers> for UninstallWorld {
 
 /// An uninstall, and its next request.
 struct Run {
-    world: UninstallWorld,
+    tasks: Tasks,
     sync: UninstallSync<Numbers>,
     step: UninstallStep<Numbers>,
 }
@@ -89,14 +121,14 @@ impl Run {
     fn new() -> Self {
         let sync = UninstallSync::default();
         let step = UninstallStep::Request(sync.first());
-        Self { world: UninstallWorld::default(), sync, step }
+        Self { tasks: Tasks::default(), sync, step }
     }
 
     /// The machine asks for this, and is answered so.
     #[track_caller]
     fn answers(&mut self, request: UninstallRequest<Numbers>, response: UninstallResponse<Numbers>) {
         assert_eq!(self.step, UninstallStep::Request(request));
-        self.step = self.sync.next(&self.world, response);
+        self.step = self.sync.next(&self.tasks, response);
     }
 
     #[track_caller]
@@ -188,7 +220,7 @@ fn a_task_that_is_gone_needs_no_mark() {
 fn pods_of_a_task_that_cannot_be_marked_keep_the_finalizer() {
     for (failure, is_late) in [(rejected(403), false), (rejected(422), false), (Failure::Conflict, true)] {
         let mut run = Run::new();
-        run.world.is_late.set(is_late);
+        run.tasks.is_late.set(is_late);
         run.lists(&[(1, 1), (2, 2)], &[(1, 0), (2, 0)]);
         run.answers(write((1, 0)), failed(failure));
         run.answers(write((2, 0)), DONE);
@@ -213,7 +245,7 @@ fn a_finalizer_that_could_not_be_removed_is_tried_again_if_that_may_help() {
 fn nothing_is_tried_again_once_the_time_is_over() {
     let mut run = Run::new();
     run.lists(&[(1, 1)], &[]);
-    run.world.is_late.set(true);
+    run.tasks.is_late.set(true);
     run.answers(UninstallRequest::RemoveFinalizer((1, 1)), failed(Failure::Lost));
     run.ends(UninstallOutcome::Incomplete { tasks: Vec::new(), pods: vec![(1, 1)] });
 }
@@ -225,7 +257,7 @@ fn pods_that_get_the_finalizer_again_and_again_end_the_uninstall_once_the_time_i
         run.lists(&[(1, 1)], &[]);
         run.answers(UninstallRequest::RemoveFinalizer((1, 1)), DONE);
     }
-    run.world.is_late.set(true);
+    run.tasks.is_late.set(true);
     run.answers(UninstallRequest::ListPods, UninstallResponse::Pods(vec![(1, 1)]));
     run.ends(UninstallOutcome::Incomplete { tasks: Vec::new(), pods: vec![(1, 1)] });
 }

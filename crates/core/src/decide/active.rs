@@ -26,8 +26,11 @@ pub(super) fn advance(draft: &mut Draft<'_>, active: &ActiveIteration) {
     match draft.pod_of(active).cloned() {
         None => without_pod(draft, active),
         Some(pod) => match pod.ended() {
+            // It may be a second pod of this name, from a late create: the first one had lost its finalizer and may have
+            // run before it vanished.
+            Some(_) if active.orphaned && pod.has_scheduling_gate => settle::charge_as_lost(draft, active),
             Some(ending) => settle::settle(draft, active, Some(&pod), ending),
-            None => with_live_pod(draft, &pod),
+            None => with_live_pod(draft, active, &pod),
         },
     }
 }
@@ -96,7 +99,7 @@ fn retry_later(draft: &mut Draft<'_>, refused: &Obstacle) {
     draft.wait(refused, Some(later(now, SignedDuration::from_secs(delay))));
 }
 
-fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
+fn with_live_pod(draft: &mut Draft<'_>, active: &ActiveIteration, pod: &PodFacts) {
     let observed = draft.observed;
     let now = observed.now;
     if let Some(deletion) = pod.deletion {
@@ -116,7 +119,7 @@ fn with_live_pod(draft: &mut Draft<'_>, pod: &PodFacts) {
     let is_outdated = pod.hash.as_deref() != Some(template_hash(&observed.task.spec).as_str());
     if observed.task.spec.suspend
         || (!has_started && (is_outdated || has_outdated_runner(draft, pod)))
-        || (pod.has_scheduling_gate && pod.rejected.is_some())
+        || (pod.has_scheduling_gate && (pod.rejected.is_some() || active.orphaned))
     {
         draft.act(Action::DeletePod(pod.into()));
         return;

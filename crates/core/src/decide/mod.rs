@@ -64,7 +64,7 @@ pub fn decide(observed: &Observed<'_>) -> Decision {
 /// Whether the pod of this name may be started. The task must have been read after the pod was observed.
 pub fn may_start(task: &AgentTask, pod: &str, serving: &served::Serving) -> bool {
     let active = task.status.as_ref().and_then(|status| status.active.as_ref());
-    active.is_some_and(|active| active.pod_name == pod)
+    active.is_some_and(|active| active.pod_name == pod && !active.orphaned)
         && serving.other_release(task).is_none()
         && !task.spec.suspend
         && task.metadata.deletion_timestamp.is_none()

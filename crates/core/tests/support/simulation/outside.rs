@@ -67,7 +67,8 @@ impl Simulation {
         self.restart();
         if self.active().is_some() {
             self.task_mut().status.as_mut().unwrap().active.as_mut().unwrap().orphaned = true;
-            if !self.has_pod() {
+            // A pod that has its scheduling gate is not started any more, and proves nothing.
+            if !self.has_pod() || kubelet::is_gated(self.pod()) {
                 self.expect_charge(true);
             }
         }
