@@ -1,15 +1,11 @@
 //! What this process remembers of each task from one reconcile to the next.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use agentloop_core::sync::Memory;
+use agentloop_core::sync::{ANSWER_LIFETIME, Memory};
 use parking_lot::Mutex;
 
 use super::handles::Live;
-
-/// Answers are forgotten after this time: a cache that lags further says nothing about the object, which may be gone.
-const LONGEST_LAG: Duration = Duration::from_mins(1);
 
 /// By the task's uid.
 #[derive(Default)]
@@ -26,7 +22,7 @@ impl Memories {
     /// Takes the memory of a task. A task has one reconcile at a time, so nothing else needs it in the meantime.
     pub(super) fn borrow(&self, uid: String) -> Borrowed<'_> {
         let mut memory = self.0.lock().remove(&uid).unwrap_or_default();
-        memory.forget_answers(|time| time.elapsed() >= LONGEST_LAG);
+        memory.forget_answers(|time| time.elapsed() >= ANSWER_LIFETIME);
         Borrowed { memories: self, uid, memory }
     }
 

@@ -14,7 +14,7 @@ use crate::support::{
 };
 use agentloop_core::{
     api::WaitReason,
-    sync::{Failure, SyncOutcome},
+    sync::{ANSWER_LIFETIME, Failure, SyncOutcome},
 };
 use kube::ResourceExt;
 use serde_json::json;
@@ -63,7 +63,8 @@ fn a_pod_that_was_created_before_is_adopted() {
     sim.lose_answer(CreatePod);
     assert_eq!(sim.reconcile_once(), SyncOutcome::Failed);
     sim.take_requests();
-    assert_eq!(sim.reconcile_once(), SyncOutcome::Done(None));
+    let checks_the_cache_again = SyncOutcome::Done(Some(ANSWER_LIFETIME));
+    assert_eq!(sim.reconcile_once(), checks_the_cache_again, "the cache does not show the pod");
     assert_eq!(sim.take_requests()[..2], [CreatePod, ReadPod]);
     assert_eq!(sim.created, [(1, 0)]);
     assert!(!kubelet::is_gated(sim.pod()), "it is started");

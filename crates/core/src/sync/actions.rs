@@ -4,7 +4,7 @@ use super::memory::Memory;
 use super::objects::{Environment, Handles};
 use super::pvc;
 use super::request::{Failure, Request, Response};
-use super::{LATE_REQUEUE, NEW_NAMESPACE_RETRY, NextStep, Stage, SyncOutcome, TaskSync};
+use super::{ANSWER_LIFETIME, LATE_REQUEUE, NEW_NAMESPACE_RETRY, NextStep, Stage, SyncOutcome, TaskSync};
 use crate::api::WaitReason;
 use crate::decide::{Action, PreviousPod};
 use crate::facts::{Obstacle, Relation};
@@ -34,7 +34,7 @@ impl<H: Handles> TaskSync<H> {
     /// Begins the next action. If there is none, the round ends.
     pub(super) fn act<E: Environment<H>>(&mut self, environment: &E, memory: &mut Memory<H>) -> NextStep<H> {
         loop {
-            let Some(action) = self.actions.pop_front() else { return self.end_round(environment) };
+            let Some(action) = self.actions.pop_front() else { return self.end_round(environment, memory) };
             if environment.is_late() {
                 return self.finish(Some(LATE_REQUEUE));
             }
@@ -74,13 +74,19 @@ impl<H: Handles> TaskSync<H> {
         NextStep::Request(request)
     }
 
-    fn end_round<E: Environment<H>>(&mut self, environment: &E) -> NextStep<H> {
+    fn end_round<E: Environment<H>>(&mut self, environment: &E, memory: &Memory<H>) -> NextStep<H> {
         let has_conflict = !self.failed_actions.is_empty();
         if self.has_failed || (has_conflict && self.had_conflict) {
             return NextStep::Finished(SyncOutcome::Failed);
         }
         self.had_conflict |= has_conflict;
-        if self.decide_again { self.next_round(environment) } else { self.finish(None) }
+        if self.decide_again {
+            return self.next_round(environment);
+        }
+        // A pod that the cache does not show may have been removed already. Then no event follows, and only the end of
+        // the answer's time shows that the pod is gone.
+        let is_uncertain = memory.has_uncached_pod(environment, &self.task);
+        self.finish(is_uncertain.then_some(ANSWER_LIFETIME))
     }
 
     /// The current action failed. Actions that do not depend on it are still carried out.
@@ -153,14 +159,19 @@ impl<H: Handles> TaskSync<H> {
                 keep(environment, memory, &id, pod);
             }
             // It is deleted. The answer to the removal of its finalizer may still be remembered.
+            (PendingAction::Delete(pod), Response::Done) => memory.forget_pod(environment, &pod),
             (
                 PendingAction::Start(pod)
                 | PendingAction::AddFinalizer(pod)
                 | PendingAction::RemoveFinalizer(pod)
                 | PendingAction::Delete(pod),
                 Response::Failed(Failure::NotFound),
-            )
-            | (PendingAction::Delete(pod), Response::Done) => memory.forget_pod(environment, &pod),
+            ) => {
+                memory.forget_pod(environment, &pod);
+                // If the cache no longer shows it either, no event follows that would wake the operator.
+                let cached = environment.cached_pods(&self.task);
+                self.decide_again |= !cached.iter().any(|cached| environment.is_version_of(cached, &pod));
+            }
             (
                 PendingAction::Start(pod)
                 | PendingAction::AddFinalizer(pod)

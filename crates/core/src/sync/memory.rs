@@ -3,7 +3,12 @@
 //! Counting does not depend on it, because every write is guarded by the API server. It saves conflicts, futile creates
 //! and reads.
 
+use std::time::Duration;
+
 use super::objects::{Environment, Handles};
+
+/// How long an answer is remembered if the cache does not catch up with it. After that, the cache is right.
+pub const ANSWER_LIFETIME: Duration = Duration::from_mins(1);
 
 /// The memory about one task.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -67,6 +72,17 @@ impl<H: Handles> Memory<H> {
                 cached
             }
         }
+    }
+
+    /// Whether a pod of the task is remembered that the cache does not show.
+    pub(super) fn has_uncached_pod<E: Environment<H> + ?Sized>(
+        &self,
+        environment: &E,
+        task: &H::Task,
+    ) -> bool {
+        let cached = environment.cached_pods(task);
+        let is_cached = |pod: &H::Pod| cached.iter().any(|cached| environment.is_same_pod(cached, pod));
+        self.pods().any(|pod| environment.belongs_to(pod, task) && !is_cached(pod))
     }
 
     /// Remembers a version of the task.
