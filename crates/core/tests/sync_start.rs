@@ -71,13 +71,15 @@ fn the_newer_status_of_another_operator_prevents_the_start() {
 }
 
 #[test]
-fn an_iteration_that_is_orphaned_at_the_last_moment_is_decided_on_again_before_it_starts() {
+fn an_iteration_that_is_orphaned_at_the_last_moment_does_not_start_and_is_charged() {
     let mut sim = created();
     sim.before(ConfirmTask, |sim| {
         sim.task_mut().status.as_mut().unwrap().active.as_mut().unwrap().orphaned = true;
+        sim.expect_charge(true);
     });
-    assert_eq!(sim.reconcile_once(), SyncOutcome::Done(None));
-    assert_eq!(sim.take_requests(), [ConfirmTask, ConfirmTask, RemoveSchedulingGate]);
+    sim.reconcile_once();
+    assert_eq!(sim.take_requests()[..2], [ConfirmTask, DeletePod]);
+    assert_eq!((sim.iterations(), sim.active()), (1, Some((2, 0))));
 }
 
 #[test]
