@@ -1,15 +1,15 @@
-//! A direct implementation of gitignore patterns: it compiles nothing and tries every way. It is slow on purpose, so
-//! that it contains nothing clever that could be wrong.
+//! Matches gitignore patterns directly by their definition: nothing is compiled, and every way to match is tried. It is
+//! slow on purpose, so that it contains nothing clever that could be wrong.
 
 use std::collections::HashMap;
 
-/// How many ways are tried before a comparison gives up.
-const MOST: usize = 200_000;
+/// How many steps a comparison may take before it gives up.
+const MAX_STEPS: usize = 200_000;
 
 /// The result of the last line that matches a path; `None` if it takes too many steps.
 #[must_use]
 pub fn verdict(text: &[u8], path: &[u8], folder: bool) -> Option<Option<bool>> {
-    let mut steps = MOST;
+    let mut steps = MAX_STEPS;
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').collect();
     for line in lines.into_iter().rev() {
@@ -52,7 +52,7 @@ fn line_matches(line: &[u8], path: &[u8], folder: bool, steps: &mut usize) -> Op
         // A pattern without a slash is matched against the last name.
         (line, path.rsplit(|byte| *byte == b'/').next().unwrap_or(path))
     };
-    // Git compares the literal beginning separately; the rest counts as the beginning of a pattern.
+    // Git compares the literal beginning separately, and what follows is a pattern of its own.
     let begin = line.iter().position(|byte| b"*?[\\".contains(byte)).unwrap_or(line.len());
     Ways { pattern: line, path, begin, known: HashMap::new(), steps }.matches(0, 0)
 }
@@ -133,7 +133,7 @@ impl Ways<'_> {
     }
 }
 
-/// The length of a set, if it matches a byte.
+/// How long a set is, if it matches a byte.
 fn set(set: &[u8], byte: u8) -> Option<usize> {
     let negated = matches!(set.first(), Some(b'!' | b'^'));
     let mut at = usize::from(negated);

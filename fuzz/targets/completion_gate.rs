@@ -1,4 +1,4 @@
-//! The completion gate: an agent's text is never ready unless a block in it says so.
+//! The completion gate: an agent's text is never ready unless a block says so.
 #![no_main]
 
 use agentloop_contract::completion_gate::{CLOSE, OPEN};
@@ -10,21 +10,21 @@ fuzz_target!(|data: &[u8]| {
     let found = agentloop_fuzz::within(text.len(), 64, 8192, || find(&text));
     if let Ok(gate) = &found {
         assert!(a_block_says(&text, if gate.ready { "true" } else { "false" }), "{gate:?} from {text:?}");
-        let said: usize =
+        let length: usize =
             gate.blockers.iter().chain(&gate.reason).chain(&gate.progress).map(String::len).sum();
-        assert!(said <= 2 * text.len(), "{said} bytes from {}", text.len());
+        assert!(length <= 2 * text.len(), "{length} bytes from {}", text.len());
     }
     // The last block that begins decides, whatever precedes it.
     assert!(find(&format!("{text}\n{OPEN}\nready: true\n")).is_err(), "an unclosed block is no gate");
-    let taken_back = find(&format!("{text}\n{OPEN}\nready: false\n{CLOSE}\n"));
-    assert!(!taken_back.is_ok_and(|gate| gate.ready), "the last block says false");
-    // A fenced quotation, unless the text could close the fence.
+    let revoked = find(&format!("{text}\n{OPEN}\nready: false\n{CLOSE}\n"));
+    assert!(!revoked.is_ok_and(|gate| gate.ready), "the last block says false");
+    // A fence around the text makes it a quotation, unless the text can close the fence.
     if !text.contains(['`', '~']) {
         assert!(find(&format!("~~~\n{text}\n~~~\nThat is the format.\n")).is_err(), "a quotation is no gate");
     }
 });
 
-/// Whether a line begins a block that has this word after `ready`: less strict than the grammar of the gate.
+/// Whether a line begins a block that contains this word after `ready`. This is less strict than any grammar of a gate.
 fn a_block_says(text: &str, word: &str) -> bool {
     let lower = text.to_ascii_lowercase();
     let (open, close) = (OPEN.to_ascii_lowercase(), CLOSE.to_ascii_lowercase());
@@ -37,7 +37,7 @@ fn a_block_says(text: &str, word: &str) -> bool {
         }
         let rest = &lower[begin..];
         let block = rest.find(&close).map_or("", |end| &rest[..end]);
-        // A closing tag in the middle of a line does not close the block: continue up to the last one.
+        // A closing tag in the middle of a line ends nothing, so the block may extend to the last one.
         let block = rest.rfind(&close).map_or(block, |end| &rest[..end]);
         block.find("ready").is_some_and(|ready| block[ready..].contains(word))
     })

@@ -1,4 +1,4 @@
-//! A decision is made whatever the pods and the task contain. The count never decreases, and grows by at most one.
+//! Any pods and any task can be read and decided on. The count never falls, and grows by one at most.
 #![no_main]
 
 use agentloop_core::{
@@ -36,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// Whether the rules of the CRD allow this active iteration.
+/// Whether the CRD's own rules allow this active iteration.
 fn is_sound(iterations: i32, active: Option<&agentloop_core::api::ActiveIteration>) -> bool {
     active.is_none_or(|active| iterations.checked_add(1) == Some(active.iteration))
 }

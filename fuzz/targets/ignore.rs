@@ -1,4 +1,4 @@
-//! Gitignore patterns: read in bounded memory, matched in bounded time, and with the same results as git.
+//! Gitignore patterns: read in bounded memory, matched with bounded work, and with the same result as in git.
 #![no_main]
 
 use std::cell::Cell;
@@ -21,23 +21,23 @@ fuzz_target!(|data: &[u8]| {
             continue;
         }
         // A million steps each.
-        let asked = Cell::new(0);
-        let on = || {
-            asked.set(asked.get() + 1);
+        let calls = Cell::new(0);
+        let allow = || {
+            calls.set(calls.get() + 1);
             true
         };
-        let effort = Effort::while_on(&on);
+        let effort = Effort::while_allowed(&allow);
         let verdict = rules.verdict(&path, folder, &effort);
-        assert!(asked.get() <= ((text.len() * path.len()) >> 20) + 4, "{} million steps", asked.get());
+        assert!(calls.get() <= ((text.len() * path.len()) >> 20) + 4, "{} million steps", calls.get());
         if let Some(slow) = gitignore::verdict(text, &path, folder) {
             assert_eq!(verdict, slow, "{:?} for {:?}", text.escape_ascii(), path.escape_ascii());
         }
-        // If the matching is cut short, it does not give a wrong result.
-        let off = || false;
-        let never = Effort::while_on(&off);
+        // If it may not continue, nothing is ignored by accident.
+        let refuse = || false;
+        let never = Effort::while_allowed(&refuse);
         assert!([None, verdict].contains(&rules.verdict(&path, folder, &never)));
         let below = [b"x/", path.as_slice()].concat();
-        let effort = Effort::while_on(&on);
+        let effort = Effort::while_allowed(&allow);
         assert_eq!(rules.verdict_below(b"x", &below, folder, &effort), verdict, "the same in another folder");
         assert_eq!(rules.verdict_below(b"y", &below, folder, &effort), None);
     }

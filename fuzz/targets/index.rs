@@ -1,4 +1,4 @@
-//! Git's index: any bytes are read in bounded memory, and equal indexes have equal hashes.
+//! Git's index: whatever its bytes are, it is read in bounded memory, and equal indexes have equal hashes.
 #![no_main]
 
 use std::cell::Cell;
@@ -12,12 +12,12 @@ const ROOM: usize = 4 << 10;
 
 fuzz_target!(|bytes: &[u8]| {
     for object in [20, 32] {
-        let held = Cell::new(0_usize);
-        let hold = |bytes: usize| {
-            held.set(held.get().saturating_add(bytes));
-            held.get() <= ROOM
+        let reserved = Cell::new(0_usize);
+        let reserve = |bytes: usize| {
+            reserved.set(reserved.get().saturating_add(bytes));
+            reserved.get() <= ROOM
         };
-        let bounded = within(bytes.len(), 2, 4 * ROOM, || Index::parse(bytes, object, &hold));
+        let bounded = within(bytes.len(), 2, 4 * ROOM, || Index::parse(bytes, object, &reserve));
         let whole = within(bytes.len(), 64, 4096, || Index::parse(bytes, object, &|_| true));
         // These keep only the last path.
         let digest = within(bytes.len(), 16, 1024, || Index::digest(bytes, object));
@@ -26,25 +26,28 @@ fuzz_target!(|bytes: &[u8]| {
         match &whole {
             Ok(index) => {
                 assert_eq!(Some(index.digest), digest);
-                assert!(index.paths.is_sorted_by(|one, next| one < next), "a search needs them sorted");
+                assert!(
+                    index.paths.is_sorted_by(|one, next| one < next),
+                    "the paths must be sorted to be searched"
+                );
                 let length: usize = index.paths.iter().map(Vec::len).sum();
                 assert!(length <= 4 * bytes.len() + 4, "{length} bytes from {}", bytes.len());
-                // The file times that git caches for faster comparisons do not count here.
+                // What git caches about files, to compare them faster, does not count here.
                 if let Some(touched) = touched(bytes) {
                     assert_eq!(Index::digest(&touched, object), digest, "times");
                     assert_eq!(Index::strict(&touched, object), strict, "times");
                 }
             }
-            Err(error) => assert_eq!(*error, IndexError::Malformed, "memory is not limited"),
+            Err(error) => assert_eq!(*error, IndexError::Malformed, "memory is not limited here"),
         }
         match bounded {
-            Err(IndexError::TooLarge) => assert!(held.get() > ROOM),
+            Err(IndexError::TooLarge) => assert!(reserved.get() > ROOM),
             bounded => assert_eq!(bounded, whole),
         }
     }
 });
 
-/// The same index with a different time in its first entry.
+/// The same index with another time in its first entry.
 fn touched(bytes: &[u8]) -> Option<Vec<u8>> {
     let count = u32::from_be_bytes(bytes.get(8..12)?.try_into().ok()?);
     let mut touched = bytes.to_vec();

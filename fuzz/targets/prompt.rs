@@ -1,4 +1,4 @@
-//! The prompt: the user's text is unchanged, the section after it is bounded, and echoing it is not a completion gate.
+//! The prompt: the user's text unchanged, a bounded section after it, and no gate that could be echoed.
 #![no_main]
 
 use agentloop_contract::context::{LoopContext, Policy};
@@ -13,10 +13,13 @@ fuzz_target!(|data: &[u8]| {
     };
     let Ok(context) = inputs::decode(context) else { return };
     let uid = &context.task.uid;
-    assert!(!uid.contains(['/', '.', '\0']) && (1..=128).contains(&uid.len()), "it is used in a file name");
+    assert!(
+        !uid.contains(['/', '.', '\0']) && (1..=128).contains(&uid.len()),
+        "the uid becomes part of a file's name"
+    );
     let locks = [context.workspace.clone(), context.task.name.clone()];
     let rendered = prompt::render(user, &context, &locks);
-    assert!(rendered.starts_with(user), "the user's text comes first, unchanged");
+    assert!(rendered.starts_with(user), "the user's prompt comes first, unchanged");
     if context.loop_context == LoopContext::FileOnly {
         assert_eq!(rendered, user);
         return;
@@ -25,9 +28,9 @@ fuzz_target!(|data: &[u8]| {
     assert!(rendered.ends_with(section.as_bytes()));
     assert!(section.len() <= prompt::SECTION_BYTES, "{} bytes", section.len());
     assert!(section.chars().all(|c| c == '\n' || !c.is_control()), "{section:?}");
-    assert!(completion_gate::find(&section).is_err(), "an agent that echoes the section prints no gate");
+    assert!(completion_gate::find(&section).is_err(), "an echoed section contains no gate");
     if context.policy == Policy::Gate {
         let echoed = String::from_utf8_lossy(&rendered);
-        assert!(completion_gate::find(&echoed).is_err(), "nor does one that echoes all of its prompt");
+        assert!(completion_gate::find(&echoed).is_err(), "an echoed prompt contains no gate");
     }
 });

@@ -1,4 +1,4 @@
-//! Masking: a credential is always masked, whatever surrounds it, and the output is bounded.
+//! Masking: a credential is always masked, whatever surrounds it, and the output stays bounded.
 #![no_main]
 
 use agentloop_runner::secrets::{MASK, Secrets};
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         {
             assert!(!text.contains(value), "{value:?} in {text:?}");
         }
-        // The tail of an output may begin in the middle of the credential.
+        // Also if a tail begins within it.
         let half: String = value.chars().skip(1).collect();
         assert!(half.len() < 8 || !all.mask_tail(&format!("{half} {text}")).starts_with(&half), "{half:?}");
     }

@@ -1,4 +1,4 @@
-//! The operator's configuration: accepted as a whole, with every value in its range, or refused with the key's name.
+//! The operator's configuration: accepted as a whole with every value in its range, or refused by the key's name.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ fuzz_target!(|data: &[u8]| {
             in_range(settings);
             assert_eq!(*settings, read.last_good);
             let again = Configuration::read(&data, None, settings);
-            assert_eq!(again.newest.as_ref(), Ok(settings), "what was in force before does not matter");
+            assert_eq!(again.newest.as_ref(), Ok(settings), "the previous settings do not matter");
         }
         Err(refused) => {
             assert_eq!(read.last_good, before, "a refused change changes nothing");
@@ -40,7 +40,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(!Configuration::read(&others, None, &before).paused, "nothing else pauses");
 });
 
-/// The start of a key that a message must contain: messages cut long keys and replace control characters.
+/// The part of a key that a problem must show: up to the first control character, and at most 39 characters.
 fn start_of(key: &str) -> String {
     key.chars().take_while(|c| !c.is_control()).take(39).collect()
 }
@@ -66,7 +66,7 @@ fn in_range(settings: &Settings) {
         (0, settings.sidecar_grace_seconds),
     ];
     assert!((0..=10_000).contains(&settings.free_attempts), "{settings:?}");
-    for (least, value) in seconds {
-        assert!((least..=WEEK).contains(&value), "{settings:?}");
+    for (min, value) in seconds {
+        assert!((min..=WEEK).contains(&value), "{settings:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! Whether two errors are the same: the work is bounded, and volatile parts do not matter.
+//! Whether two errors are the same: bounded, and independent of what is volatile.
 #![no_main]
 
 use agentloop_contract::{
@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
         assert!(short.chars().count() <= chars);
         assert_eq!(cut(&short, chars), short);
     }
-    // A short text followed by something volatile is always the same error.
+    // A short text with something volatile after it is always the same error.
     let text: String = text.chars().take(60).collect();
     let with = |end: &str| signature(&format!("{text}\n {end}"));
     assert_eq!(with("2026-11-22T10:00:00Z x"), with("1999-01-02 03:04:05.678 UTC x"));

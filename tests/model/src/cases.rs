@@ -218,6 +218,6 @@ fn uninstalls() -> Vec<VariantCase> {
         case(Variant::UninstallWithoutVersion, &from(POD_STARTED, other()), &[S11]),
         case(Variant::UninstallListsPodsOnce, &from(ITERATION_ACTIVE, other()), &[S12]),
         case(Variant::UninstallKeepsServedBy, &from(POD_STARTED, deleted()), &[S12]),
-        case(Variant::UninstallMarksOnce, &from(ITERATION_ACTIVE - 1, running), &[S2]),
+        case(Variant::UninstallMarksOnce, &from(ITERATION_ACTIVE - 1, running), &[S2, S4]),
     ]
 }
