@@ -1,7 +1,7 @@
 //! All scenarios: which faults and user actions, how many of each, and what agents do.
 
 use crate::api::{ConfigMapVersion, ModelSpec, PodEnd, WorkspacePolicy};
-use crate::bounds::{AGENT_ENDED, POD_STARTED};
+use crate::bounds::{AGENT_ENDED, ITERATION_ACTIVE, POD_STARTED};
 use crate::scenario::{Scenario, UninstallPlan, plain};
 use crate::state::Budget;
 use crate::user::UserAction;
@@ -310,11 +310,19 @@ fn uninstalls() -> Vec<Scenario> {
     vec![
         Scenario {
             spec: limit(2),
-            budget: Budget { user_actions: 1, crashes: 1, lost: 1, ..NONE },
+            budget: Budget { user_actions: 1, ..NONE },
             ..uninstalled(
                 REINSTALL,
                 "uninstall",
-                "an uninstall and a new installation, a crash, a lost answer, a pod is deleted by hand",
+                "an uninstall and a new installation in a loop of two iterations, a pod is deleted by hand",
+            )
+        },
+        Scenario {
+            budget: Budget { user_actions: 1, crashes: 1, lost: 1, ..NONE },
+            ..uninstalled(
+                REINSTALL,
+                "uninstall-crash",
+                "the same in one iteration, with a crash and a lost answer",
             )
         },
         Scenario {
@@ -322,24 +330,22 @@ fn uninstalls() -> Vec<Scenario> {
             ..uninstalled(
                 REINSTALL,
                 "uninstall-delayed",
-                "the same with a write that is carried out after its sender gave up",
+                "the same with a write that is carried out after its sender gave up, and a lost answer",
             )
         },
         Scenario {
             releases: true,
-            spec: limit(2),
-            budget: Budget { user_actions: 1, crashes: 1, lost: 1, ..NONE },
+            budget: Budget { user_actions: 1, crashes: 1, ..NONE },
             ..uninstalled(
                 REINSTALL,
                 "uninstall-other",
-                "an uninstall and the installation of another release, with the same faults",
+                "an uninstall and the installation of another release, with a crash",
             )
         },
         Scenario {
             releases: true,
-            spec: limit(2),
             prefix: POD_STARTED,
-            budget: Budget { user_actions: 1, crashes: 1, ..NONE },
+            budget: Budget { user_actions: 1, ..NONE },
             ..uninstalled(
                 BESIDE_ANOTHER,
                 "uninstall-beside",
@@ -348,10 +354,12 @@ fn uninstalls() -> Vec<Scenario> {
         },
         Scenario {
             budget: Budget { user_actions: 1, ..NONE },
+            prefix: ITERATION_ACTIVE - 1,
+            max_depth: 24,
             ..uninstalled(
                 STILL_RUNNING,
                 "uninstall-running",
-                "an uninstall that believes the operator to be stopped while it still runs",
+                "an uninstall that believes the operator to be stopped while it still runs, to a depth of 24",
             )
         },
     ]
