@@ -84,7 +84,7 @@ fn take(
             Some(map) => {
                 let data = map.data.clone().unwrap_or_default();
                 match slot.as_ref() {
-                    Some(known) => Configuration::read(&data, map.resource_version(), &known.last_good),
+                    Some(known) => Configuration::read(&data, map.resource_version(), &known.last_valid),
                     None => Configuration::read_first(&data, map.resource_version()),
                 }
             }
@@ -107,18 +107,18 @@ fn take(
 
 impl Reporter {
     fn report(&self, read: &Configuration, map: Option<&ConfigMap>) {
-        self.metrics.config_refused(read.newest.is_err());
-        if let Err(refused) = &read.newest {
-            error!(%refused, "the configuration is invalid; keeping the last valid one");
+        self.metrics.config_invalid(read.newest.is_err());
+        if let Err(invalid) = &read.newest {
+            error!(%invalid, "the configuration is invalid; keeping the last valid one");
             if let Some(map) = map {
-                let message = format!("invalid, the last valid configuration stays in effect: {refused}");
+                let message = format!("invalid, the last valid configuration stays in effect: {invalid}");
                 let record = EventRecord { warning: true, reason: "ConfigInvalid".to_owned(), message };
                 self.events.publish(map.object_ref(&()), record);
             }
         } else {
             info!(version = read.version, paused = read.paused, "loaded the configuration");
         }
-        self.logs.set(read.last_good.log_level);
+        self.logs.set(read.last_valid.log_level);
     }
 }
 

@@ -192,7 +192,7 @@ impl Performer<'_> {
         let injection = context.injection.get();
         let means = pod::BuildInputs {
             injection: &injection,
-            settings: &configuration.last_good,
+            settings: &configuration.last_valid,
             report_key: &report_key,
         };
         let body = match pod::build(task, active, thresholds, &status.breaker, &status.history, &means) {

@@ -134,7 +134,7 @@ struct All {
     stops: Family<Labels<2>, Counter>,
     pods_created: Counter,
     writes: Family<Labels<2>, Counter>,
-    config_refused: Gauge,
+    config_invalid: Gauge,
     panics: Family<Labels<1>, Counter>,
     leader: Gauge,
     tasks_elsewhere: Gauge,
@@ -162,7 +162,7 @@ impl Metrics {
             stops: Family::default(),
             pods_created: Counter::default(),
             writes: Family::default(),
-            config_refused: Gauge::default(),
+            config_invalid: Gauge::default(),
             panics: Family::default(),
             leader: Gauge::default(),
             tasks_elsewhere: Gauge::default(),
@@ -236,8 +236,8 @@ impl Metrics {
     }
 
     /// Whether the newest configuration is invalid.
-    pub fn config_refused(&self, refused: bool) {
-        self.all.config_refused.set(i64::from(refused));
+    pub fn config_invalid(&self, is_invalid: bool) {
+        self.all.config_invalid.set(i64::from(is_invalid));
     }
 
     /// A panic was caught.
@@ -317,9 +317,9 @@ impl All {
         registry.register("agentloop_pods_created", "Number of pods created", self.pods_created.clone());
         registry.register("agentloop_writes", "Number of write requests by result", self.writes.clone());
         registry.register(
-            "agentloop_config_refused",
+            "agentloop_config_invalid",
             "1 while the newest configuration is invalid",
-            self.config_refused.clone(),
+            self.config_invalid.clone(),
         );
         registry.register(
             "agentloop_panics",
@@ -425,7 +425,7 @@ mod tests {
         metrics.stop(Phase::CircuitOpen, StopReason::NoChange);
         metrics.pod_created();
         metrics.write(Verb::PatchStatus, "conflict");
-        metrics.config_refused(true);
+        metrics.config_invalid(true);
         metrics.panicked(PanicSource::Orphan);
         metrics.leader(true);
         metrics.unlisted("team-a", true);
@@ -440,7 +440,7 @@ mod tests {
             (r#"agentloop_stops_total{phase="CircuitOpen",reason="NoChange"}"#, 1.0),
             ("agentloop_pods_created_total", 1.0),
             (r#"agentloop_writes_total{verb="patch_status",result="conflict"}"#, 1.0),
-            ("agentloop_config_refused", 1.0),
+            ("agentloop_config_invalid", 1.0),
             (r#"agentloop_panics_total{in="orphan"}"#, 1.0),
             (r#"agentloop_panics_total{in="reconcile"}"#, 0.0),
             ("agentloop_leader", 1.0),

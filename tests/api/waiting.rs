@@ -198,8 +198,8 @@ async fn a_configuration_with_many_mistakes_is_reported_in_an_event_that_the_ser
     let _operator = TestOperator::start(&ns);
     let note = eventually("an Event on the ConfigMap", || async {
         let events = ns.api::<Event>().list(&ListParams::default()).await.expect("Events").items;
-        let refused = |event: &Event| event.reason.as_deref() == Some("ConfigInvalid");
-        events.into_iter().find(refused).and_then(|event| event.note)
+        let invalid = |event: &Event| event.reason.as_deref() == Some("ConfigInvalid");
+        events.into_iter().find(invalid).and_then(|event| event.note)
     })
     .await;
     assert!(note.contains("notASetting00") && note.ends_with('…'), "{note}");

@@ -106,7 +106,7 @@ pub struct Configuration {
     /// The settings of the newest configuration, or why it is invalid.
     pub newest: Result<Settings, InvalidConfiguration>,
     /// The last valid settings; the defaults if there were none.
-    pub last_good: Settings,
+    pub last_valid: Settings,
     /// The resourceVersion of the newest configuration; absent if there is no ConfigMap.
     pub version: Option<String>,
     /// Whether it was read from the API server, not from a cache.
@@ -126,18 +126,18 @@ impl Configuration {
     pub fn absent() -> Self {
         Self {
             newest: Ok(Settings::default()),
-            last_good: Settings::default(),
+            last_valid: Settings::default(),
             version: None,
             consistent: false,
             paused: false,
         }
     }
 
-    /// The configuration in `data`. `last_good` are the settings that were in force before.
-    pub fn read(data: &BTreeMap<String, String>, version: Option<String>, last_good: &Settings) -> Self {
+    /// The configuration in `data`. `last_valid` are the settings that were in force before.
+    pub fn read(data: &BTreeMap<String, String>, version: Option<String>, last_valid: &Settings) -> Self {
         let newest = parse(data);
         Self {
-            last_good: newest.as_ref().map_or_else(|_| last_good.clone(), Clone::clone),
+            last_valid: newest.as_ref().map_or_else(|_| last_valid.clone(), Clone::clone),
             newest,
             version,
             consistent: false,
@@ -391,7 +391,7 @@ mod tests {
         let configuration = read(pairs);
         let message = configuration.newest.expect_err("invalid").to_string();
         assert!(message.contains(words), "{message:?} does not say {words:?}");
-        assert_eq!(configuration.last_good, Settings::default());
+        assert_eq!(configuration.last_valid, Settings::default());
     }
 
     #[test]
@@ -413,9 +413,9 @@ mod tests {
             rate_limit_max_seconds: 4000,
             ..Settings::default()
         };
-        assert_eq!(read.last_good, expected);
+        assert_eq!(read.last_valid, expected);
         let good = Configuration::read_first(&data(&[("hardLimit", "9")]), None);
-        assert_eq!(good.newest, Ok(good.last_good));
+        assert_eq!(good.newest, Ok(good.last_valid));
     }
 
     #[test]
@@ -473,8 +473,8 @@ mod tests {
     #[test]
     fn the_last_valid_settings_stay_in_force_when_a_change_is_invalid() {
         let good = read(&[("hardLimit", "20")]);
-        let bad = Configuration::read(&data(&[("hardLimit", "x")]), Some("8".to_owned()), &good.last_good);
-        assert_eq!(bad.last_good.hard_limit, from_config(20));
+        let bad = Configuration::read(&data(&[("hardLimit", "x")]), Some("8".to_owned()), &good.last_valid);
+        assert_eq!(bad.last_valid.hard_limit, from_config(20));
     }
 
     #[test]
@@ -510,9 +510,9 @@ mod tests {
 
     #[test]
     fn an_invalid_log_level_leaves_the_one_before() {
-        let before = read(&[("logLevel", "debug")]).last_good;
+        let before = read(&[("logLevel", "debug")]).last_valid;
         let invalid = Configuration::read(&data(&[("logLevel", "loud")]), None, &before);
-        assert_eq!(invalid.last_good.log_level, Some(LogLevel::Debug));
+        assert_eq!(invalid.last_valid.log_level, Some(LogLevel::Debug));
     }
 
     #[test]

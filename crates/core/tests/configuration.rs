@@ -1,4 +1,4 @@
-//! The operator's configuration: if it is refused, old, deleted, or pauses all loops.
+//! The operator's configuration: if it is invalid, old, deleted, or pauses all loops.
 
 use crate::support::{Simulation, kubelet, quota_exceeded, worked};
 use agentloop_core::{
@@ -8,7 +8,7 @@ use agentloop_core::{
 use serde_json::json;
 
 #[test]
-fn a_refused_configuration_stops_only_tasks_without_thresholds() {
+fn an_invalid_configuration_stops_only_tasks_without_thresholds() {
     let mut sim = Simulation::new(&json!({}));
     sim.configure(&[("hardLimit", "20"), ("defaultMaxIterations", "4")]);
     sim.iterate(&worked());
@@ -29,7 +29,7 @@ fn a_refused_configuration_stops_only_tasks_without_thresholds() {
 }
 
 #[test]
-fn a_raised_limit_is_bound_by_the_last_known_hard_limit_while_the_configuration_is_refused() {
+fn a_raised_limit_is_bound_by_the_last_known_hard_limit_while_the_configuration_is_invalid() {
     let mut sim = Simulation::new(&json!({ "maxIterations": 2 }));
     sim.configure(&[("hardLimit", "3")]);
     sim.iterate_times(2, &worked());

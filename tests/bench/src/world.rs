@@ -18,7 +18,7 @@ use tokio::process::Command;
 use crate::api;
 use crate::measure::process::Process;
 
-/// The node that all pods are bound to. It exists, so that the garbage collector leaves its pods alone.
+/// The node that the fake kubelet binds all pods to.
 pub const NODE: &str = "agentloop-bench";
 /// The operator's own namespace, with its settings and its Lease.
 pub const OPERATOR_NAMESPACE: &str = "agentloop-system";
@@ -43,7 +43,12 @@ pub struct BenchCluster {
 }
 
 impl BenchCluster {
-    /// Prepares the server: CRD, node, and the operator's namespace with its settings.
+    /// Creates the fake kubelet's node, so that the garbage collector leaves its pods alone.
+    pub async fn add_node(&self) -> Result<()> {
+        self.create("/api/v1/nodes", &json!({ "metadata": { "name": NODE } })).await
+    }
+
+    /// Prepares the server: the CRD, and the operator's namespace with its settings.
     pub async fn prepare(&self) -> Result<()> {
         let mut crd = serde_json::to_value(agentloop_core::api::crd())?;
         if let Some(crd) = crd.as_object_mut() {
@@ -59,7 +64,6 @@ impl BenchCluster {
         if !json::list(&left, "/items").is_empty() {
             bail!("the cluster has tasks already, which would be measured too: use a new one");
         }
-        self.create("/api/v1/nodes", &json!({ "metadata": { "name": NODE } })).await?;
         self.namespace(OPERATOR_NAMESPACE).await?;
         self.configure("1").await
     }

@@ -204,7 +204,7 @@ impl Default for ConfigMapVersion {
 pub struct KnownConfiguration {
     pub newest: u8,
     /// The last valid version, counted from 1; 0: the defaults.
-    pub last_good: u8,
+    pub last_valid: u8,
     pub consistent: bool,
 }
 

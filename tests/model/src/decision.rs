@@ -147,7 +147,7 @@ impl Decider {
 
     /// What an operator knows of its configuration. All delays have the same length.
     pub fn configuration(&self, known: KnownConfiguration) -> Configuration {
-        let read = |index: u8, last_good: &settings::Settings| {
+        let read = |index: u8, last_valid: &settings::Settings| {
             let config = self.config(index);
             let mut data: BTreeMap<String, String> = BTreeMap::new();
             for delay in ["startRetry", "rateLimit"] {
@@ -162,10 +162,10 @@ impl Decider {
             if config.is_invalid {
                 data.insert("hardLimits".to_owned(), String::new());
             }
-            Configuration::read(&data, Some((index + 1).to_string()), last_good)
+            Configuration::read(&data, Some((index + 1).to_string()), last_valid)
         };
-        let last_good = match known.last_good.checked_sub(1) {
-            Some(index) => read(index, &settings::Settings::default()).last_good,
+        let last_valid = match known.last_valid.checked_sub(1) {
+            Some(index) => read(index, &settings::Settings::default()).last_valid,
             None => settings::Settings {
                 start_retry_min_seconds: DELAY,
                 start_retry_max_seconds: DELAY,
@@ -175,7 +175,7 @@ impl Decider {
                 ..settings::Settings::default()
             },
         };
-        Configuration { consistent: known.consistent, ..read(known.newest, &last_good) }
+        Configuration { consistent: known.consistent, ..read(known.newest, &last_valid) }
     }
 
     pub fn config(&self, index: u8) -> ConfigMapVersion {

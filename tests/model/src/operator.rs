@@ -229,7 +229,7 @@ pub fn observe_config_map(operator: &mut ModelOperator, decider: &Decider, index
     }
     known.newest = index;
     if !decider.config(index).is_invalid {
-        known.last_good = index + 1;
+        known.last_valid = index + 1;
     }
     known.consistent = consistent && decider.variant == Variant::ConsistentReadNeverExpires;
 }

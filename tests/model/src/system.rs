@@ -102,7 +102,7 @@ impl TransitionSystem {
             pods: ModelPods::default(),
             configuration: KnownConfiguration {
                 newest: 0,
-                last_good: 1,
+                last_valid: 1,
                 // It was read from the API server once.
                 consistent: self.variant() == Variant::ConsistentReadNeverExpires,
             },
@@ -139,8 +139,8 @@ impl TransitionSystem {
         operator.process = ProcessState::Running;
         operator.woken = operator.task.task.is_some();
         let newest = operator.configuration.newest;
-        let last_good = if self.decider.config(newest).is_invalid { 0 } else { newest + 1 };
-        operator.configuration = KnownConfiguration { newest, last_good, consistent: false };
+        let last_valid = if self.decider.config(newest).is_invalid { 0 } else { newest + 1 };
+        operator.configuration = KnownConfiguration { newest, last_valid, consistent: false };
         for pod in operator.pods.clone().iter() {
             orphans::observe_pod(operator, &self.decider, pod);
         }

@@ -92,7 +92,7 @@ fn waits_for_its_pod(draft: &Draft<'_>) -> bool {
 /// the settings: so it doubles each time, without a counter.
 fn retry_later(draft: &mut Draft<'_>, refused: &Obstacle) {
     let now = draft.observed.now;
-    let settings = &draft.observed.configuration.last_good;
+    let settings = &draft.observed.configuration.last_valid;
     let same = draft.status.waiting.as_ref().filter(|waiting| waiting.reason == refused.reason);
     let lasted = same.map_or(0, |waiting| now.duration_since(waiting.start_time.0).as_secs());
     let delay = lasted.min(settings.start_retry_max_seconds).max(settings.start_retry_min_seconds);
@@ -151,7 +151,7 @@ fn with_live_pod(draft: &mut Draft<'_>, active: &ActiveIteration, pod: &PodFacts
         }
         PodState::AgentEnded(finished) => {
             draft.status.waiting = None;
-            let grace = SignedDuration::from_secs(observed.configuration.last_good.sidecar_grace_seconds);
+            let grace = SignedDuration::from_secs(observed.configuration.last_valid.sidecar_grace_seconds);
             // The kubelet may not know when the container ended. Then the grace period counts from the pod's creation.
             let until = later(finished.or(pod.created).unwrap_or(now), grace);
             if now >= until {

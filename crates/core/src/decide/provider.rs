@@ -21,7 +21,7 @@ const MAX_JITTER_SECONDS: i64 = 30;
 /// Whether one more refused attempt of this iteration may be free. Its agent had started and may have cost something,
 /// so the number of free attempts is limited.
 pub(super) fn is_free(draft: &Draft<'_>) -> bool {
-    i64::from(draft.status.free_attempts) < draft.observed.configuration.last_good.free_attempts
+    i64::from(draft.status.free_attempts) < draft.observed.configuration.last_valid.free_attempts
 }
 
 /// Whether this outcome shows that the provider served the agent, so that the next refusal counts as the first. An
@@ -34,7 +34,7 @@ pub(super) fn was_served(outcome: IterationOutcome) -> bool {
 /// lengthen it but not shorten it, because it comes from the agent's output.
 pub(super) fn wait(draft: &mut Draft<'_>, active: &ActiveIteration, charge: &Charge) {
     let now = draft.observed.now;
-    let settings = &draft.observed.configuration.last_good;
+    let settings = &draft.observed.configuration.last_valid;
     let before = draft.status.refusals;
     let own = backed_off(settings.rate_limit_min_seconds, settings.rate_limit_max_seconds, before);
     let named = charge.refused.flatten().map(|until| until.min(later(now, MAX_PROVIDER_WAIT)));

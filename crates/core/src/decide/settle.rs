@@ -81,7 +81,7 @@ fn try_again(draft: &mut Draft<'_>, active: &ActiveIteration, pod: Option<&PodFa
 
 /// The delay before the next attempt after a failed start.
 fn start_delay(draft: &Draft<'_>, attempt: i32) -> SignedDuration {
-    let settings = &draft.observed.configuration.last_good;
+    let settings = &draft.observed.configuration.last_valid;
     backed_off(settings.start_retry_min_seconds, settings.start_retry_max_seconds, attempt)
 }
 

@@ -13,8 +13,18 @@ use tokio::process::{Child, Command};
 use crate::measure::process::Process;
 use crate::world::{BenchCluster, OPERATOR_NAMESPACE, PATIENCE, http_get};
 
-/// The image of the runner, which no pod here ever executes.
-pub const RUNNER_IMAGE: &str = "localhost/agentloop-runner:bench";
+/// Where the runner comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Runner<'a> {
+    /// Its image.
+    pub image: &'a str,
+    /// How it gets into pods: `image-volume` or `init-container`.
+    pub injection: &'a str,
+}
+
+/// A runner that no pod ever executes, because only a fake kubelet plays the pods.
+pub const PLAYED: Runner<'static> =
+    Runner { image: "localhost/agentloop-runner:bench", injection: "image-volume" };
 
 static STARTS: AtomicU32 = AtomicU32::new(0);
 
@@ -28,15 +38,25 @@ pub struct Operator {
 impl Operator {
     /// Starts it and waits until it serves its probes.
     pub async fn start(world: &BenchCluster, name: &str) -> Result<Self> {
-        Self::start_with(world, name, &[]).await
+        Self::start_with(world, name, &PLAYED, &[]).await
+    }
+
+    /// The same with a runner that a real kubelet executes.
+    pub async fn start_with_runner(world: &BenchCluster, name: &str, runner: &Runner<'_>) -> Result<Self> {
+        Self::start_with(world, name, runner, &[]).await
     }
 
     /// The same without a Lease: it outlives an API server that is away for longer than a Lease may stay unrenewed.
     pub async fn start_without_lease(world: &BenchCluster, name: &str) -> Result<Self> {
-        Self::start_with(world, name, &["--leader-election=false"]).await
+        Self::start_with(world, name, &PLAYED, &["--leader-election=false"]).await
     }
 
-    async fn start_with(world: &BenchCluster, name: &str, more: &[&str]) -> Result<Self> {
+    async fn start_with(
+        world: &BenchCluster,
+        name: &str,
+        runner: &Runner<'_>,
+        more: &[&str],
+    ) -> Result<Self> {
         let number = STARTS.fetch_add(1, Ordering::Relaxed);
         let log = world.logs.join(format!("operator-{number}-{name}.log"));
         let file = std::fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;
@@ -51,8 +71,9 @@ impl Operator {
                 "--lease-name=agentloop",
                 "--release=agentloop",
             ])
-            .args([&format!("--runner-image={RUNNER_IMAGE}"), "--runner-image-pull-policy=IfNotPresent"])
-            .args(["--runner-injection=image-volume", "--concurrency=8"])
+            .arg(format!("--runner-image={}", runner.image))
+            .arg(format!("--runner-injection={}", runner.injection))
+            .args(["--runner-image-pull-policy=IfNotPresent", "--concurrency=8"])
             .args(["--http-address=127.0.0.1:0", "--probe-address=127.0.0.1:0"])
             .args(["--log-format=json", "--log-level=info"])
             .args(more)

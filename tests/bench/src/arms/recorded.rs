@@ -6,7 +6,7 @@ use agentloop_core::settings::Settings;
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 
-use crate::arms::agentloop::RUNNER_IMAGE;
+use crate::arms::agentloop::PLAYED;
 
 /// A status of the operator, and the part of it that changes with every iteration.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl Recorded {
     /// The pod of an iteration, as the operator creates it.
     pub fn pod(&self, task: &AgentTask, number: i32) -> Result<Value> {
         let injection = Injection {
-            image: RUNNER_IMAGE.to_owned(),
+            image: PLAYED.image.to_owned(),
             pull_policy: Some("IfNotPresent".to_owned()),
             image_volume: true,
             ..Injection::default()

@@ -2,6 +2,7 @@
 
 pub mod about;
 pub mod disturbed;
+pub mod kubelet;
 pub mod loops;
 pub mod runner;
 pub mod scale;

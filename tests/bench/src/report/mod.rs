@@ -23,10 +23,11 @@ const WINDOWS: usize = 20;
 /// What is printed at the end of a run.
 pub fn text(records: &Records) -> String {
     let mut text = format!(
-        "{}\n{}\n{}\n{}",
+        "{}\n{}\n{}\n{}\n{}",
         tables::arms(records),
         tables::requests(records),
         tables::scale(records),
+        tables::on_a_kubelet(records),
         tables::targets(records)
     );
     let failed = rows(records).into_iter().filter(targets::Row::fails);
@@ -96,6 +97,13 @@ The requests of one loop:
 Each idle task has a running pod; one in ten also has ten retained pods. All of them are in one namespace.
 
 {scale}
+## On a real kubelet
+
+From the creation to the end of the tenth pod, whose only command is `true`. Bare pods are created by a program at the
+moment when the one before has ended: no controller can be faster on this kubelet. `kubectl run` is a shell loop with
+`--attach --rm`.
+
+{on_a_kubelet}
 {images}",
         command = about("command"),
         date = about("date"),
@@ -108,6 +116,7 @@ Each idle task has a running pod; one in ten also has ten retained pods. All of 
         arms = tables::arms(records),
         requests = tables::requests(records),
         scale = tables::scale(records),
+        on_a_kubelet = tables::on_a_kubelet(records),
         images = images.join("\n"),
     )
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::arms::Arm;
+use crate::parts::kubelet::{self, Sequence};
 use crate::parts::loops::{ONE, PACED, SATURATED};
 use crate::parts::scale::{ARM, beside, step};
 use crate::records::Records;
@@ -42,7 +43,7 @@ fn table(head: &[&str], body: &[Vec<String>]) -> String {
     text
 }
 
-/// The targets of points 1 to 6.
+/// All targets.
 pub fn targets(records: &Records) -> String {
     let head = ["point", "what", "measured", "reference", "ratio", "target", "reached"];
     let body: Vec<Vec<String>> = rows(records).iter().map(target).collect();
@@ -144,6 +145,18 @@ pub fn scale(records: &Records) -> String {
         ]
     };
     table(&head, &steps(records).into_iter().map(row).collect::<Vec<_>>())
+}
+
+/// How long each way to run one pod after the other takes on a real kubelet.
+pub fn on_a_kubelet(records: &Records) -> String {
+    let seconds = |arm: &str| Some(records.value(kubelet::LOAD, arm, "ms")? / 1000.0);
+    let floor = seconds(Sequence::Bare.name());
+    let row = |sequence: Sequence| {
+        let took = seconds(sequence.name());
+        let against = took.zip(floor).and_then(|(took, floor)| crate::stats::ratio(took, floor));
+        vec![sequence.name().to_owned(), cell(took), cell(against)]
+    };
+    table(&["ten empty pods", "s", "against bare pods"], &Sequence::ALL.map(row))
 }
 
 /// The operator's requests in the measured iterations of one loop.

@@ -3,6 +3,7 @@
 use crate::arms::Arm;
 use crate::parts::disturbed::{CONFIGURED, LEADER_LOSS, MEANWHILE, RELIST, RESTART};
 use crate::parts::loops::{ONE, PACED, SATURATED};
+use crate::parts::kubelet::{self, Sequence};
 use crate::parts::runner;
 use crate::parts::scale::{ARM, DELETED, EMPTY, beside, step};
 use crate::records::Records;
@@ -93,7 +94,7 @@ const PUTS: Bound = Bound::AtMost(8.05);
 
 /// All targets with what was measured.
 pub fn rows(records: &Records) -> Vec<Row> {
-    let points = [gaps, rates, cpu, memory, restarts, requests, runner];
+    let points = [gaps, rates, cpu, memory, restarts, requests, runner, on_a_kubelet];
     points.iter().flat_map(|rows| rows(records)).collect()
 }
 
@@ -317,6 +318,19 @@ fn runner(records: &Records) -> Vec<Row> {
             second,
             Bound::AtMost(1.0),
         ),
+    ]
+}
+
+fn on_a_kubelet(records: &Records) -> Vec<Row> {
+    let took = |sequence: Sequence| Some(records.value(kubelet::LOAD, sequence.name(), "ms")? / 1000.0);
+    let row = |ours: Sequence, against: Sequence, most| {
+        let what = format!("ten {}: {}, against {}", kubelet::LOAD, ours.name(), against.name());
+        Row::relative(8, &what, took(ours), "s", took(against), Bound::AtMost(most))
+    };
+    vec![
+        row(Sequence::ImageVolume, Sequence::Job, 0.67),
+        row(Sequence::ImageVolume, Sequence::Bare, 1.05),
+        row(Sequence::InitContainer, Sequence::Job, 1.05),
     ]
 }
 

@@ -247,9 +247,9 @@ impl Simulation {
     pub fn restart(&mut self) {
         self.running = None;
         self.memory = Memory::default();
-        let last_good = self.cached.newest.clone().unwrap_or_default();
-        self.cached.last_good = last_good.clone();
-        self.real.last_good = last_good;
+        let last_valid = self.cached.newest.clone().unwrap_or_default();
+        self.cached.last_valid = last_valid.clone();
+        self.real.last_valid = last_valid;
     }
 
     /// From now on the operator's caches show the task and its pods as they are now, whatever changes.

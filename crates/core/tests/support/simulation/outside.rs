@@ -37,7 +37,7 @@ impl Simulation {
         self.configurations += 1;
         let data: BTreeMap<_, _> = data.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let version = Some(self.configurations.to_string());
-        self.cached = Configuration::read(&data, version, &self.cached.last_good);
+        self.cached = Configuration::read(&data, version, &self.cached.last_valid);
         self.real = self.cached.clone();
     }
 

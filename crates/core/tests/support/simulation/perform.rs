@@ -139,7 +139,7 @@ impl Simulation {
         let active = status.active.as_ref().expect("an active iteration");
         let means = BuildInputs {
             injection: &self.injection,
-            settings: &configuration.last_good,
+            settings: &configuration.last_valid,
             report_key: "the-key",
         };
         let thresholds = status.thresholds.as_ref().unwrap();
