@@ -38,6 +38,10 @@ cluster-down: ## stop the local cluster and remove all its files
 generate: ## generate the CRD, the JSON Schema for editors and docs/api.md from the API's types
 	@hack/generate
 
+.PHONY: docs
+docs: ## build the documentation as a site in dist/docs
+	@hack/docs
+
 .PHONY: lint
 lint: ## check formatting, code, documentation, dependencies, scripts and chart
 	@hack/lint
