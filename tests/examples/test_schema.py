@@ -2,14 +2,13 @@
 
 import copy
 import json
-import pathlib
-import re
 import unittest
 
 import jsonschema
+import manifests
 import yaml
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+REPOSITORY = manifests.REPOSITORY
 SCHEMA = json.loads((REPOSITORY / "crds" / "schema" / "agenttask.schema.json").read_text())
 VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 
@@ -49,14 +48,16 @@ class Schema(unittest.TestCase):
                     self.assertEqual(problems(task), [])
 
     def test_every_complete_task_in_the_documentation_is_valid(self):
-        pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
-        fence = re.compile(r"^```yaml\n(.*?)^```", re.MULTILINE | re.DOTALL)
-        blocks = [block for page in pages for block in fence.findall(page.read_text())]
-        tasks = [task for block in blocks if "kind: AgentTask" in block for task in tasks_of(block)]
+        tasks = [task for _, text in manifests.in_documentation() for task in tasks_of(text)]
         self.assertTrue(tasks)
         for task in tasks:
             with self.subTest(task["metadata"]["name"]):
                 self.assertEqual(problems(task), [])
+
+    def test_the_readme_shows_the_example_that_it_names(self):
+        text = (REPOSITORY / "examples" / "count.yaml").read_text()
+        shown = [manifest for name, manifest in manifests.in_documentation() if name.startswith("README.md")]
+        self.assertEqual(shown, [text[text.index("apiVersion:") :]])
 
     def test_mistakes_are_detected(self):
         for path, value in [
