@@ -3,37 +3,28 @@
 //! A pod takes up to a hundred times more memory than its facts: containers, volumes, prompts. A list is decoded
 //! straight into this type, so that only one whole pod exists at a time.
 
-use std::borrow::Cow;
-
 use agentloop_contract::names::LABEL_TASK;
 use agentloop_core::api::AgentTask;
 use agentloop_core::facts::PodFacts;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Resource, ResourceExt};
 use serde::{Deserialize, Deserializer};
 
-use super::guard::Guarded;
+use super::object_cache::{CachedObject, ObjectName, Received};
 
 /// What is kept of a pod.
 #[derive(Clone, Debug)]
 pub(super) struct CachedPod {
-    /// Name, namespace, uid and version.
-    metadata: ObjectMeta,
-    /// The name of its task.
-    task: Option<String>,
+    pub(super) name: ObjectName,
+    /// The resourceVersion as a number: those of one kind of object can be compared (KEP-5504).
+    pub(super) version: Option<u64>,
+    /// The task that the pod belongs to, whether or not it still exists.
+    pub(super) task: Option<ObjectName>,
     /// What the rules use.
     pub(super) facts: PodFacts,
     /// It has finalizers, ours or others.
     pub(super) has_finalizers: bool,
-}
-
-impl CachedPod {
-    /// The task that the pod belongs to, whether or not it still exists.
-    pub(super) fn task(&self) -> Option<ObjectRef<Guarded>> {
-        Some(ObjectRef::new(self.task.as_deref()?).within(self.metadata.namespace.as_deref()?))
-    }
 }
 
 /// The name of the task that controls the pod, or else the one in its label.
@@ -45,49 +36,34 @@ fn task_of(metadata: &ObjectMeta) -> Option<String> {
     owner.map(|owner| owner.name.clone()).or_else(label)
 }
 
-impl From<Pod> for CachedPod {
-    fn from(pod: Pod) -> Self {
-        let facts = PodFacts::of(&pod);
-        let has_finalizers = !pod.finalizers().is_empty();
-        let task = task_of(&pod.metadata);
-        let ObjectMeta { name, namespace, uid, resource_version, .. } = pod.metadata;
-        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
-        Self { metadata, task, facts, has_finalizers }
+impl From<&Pod> for CachedPod {
+    fn from(pod: &Pod) -> Self {
+        let metadata = &pod.metadata;
+        let namespace = metadata.namespace.as_deref().unwrap_or_default();
+        Self {
+            name: ObjectName::of(metadata),
+            version: metadata.resource_version.as_deref().and_then(|version| version.parse().ok()),
+            task: task_of(metadata).map(|task| ObjectName::new(namespace, &task)),
+            facts: PodFacts::of(pod),
+            has_finalizers: !pod.finalizers().is_empty(),
+        }
     }
 }
 
-impl<'de> Deserialize<'de> for CachedPod {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Pod::deserialize(deserializer).map(Self::from)
-    }
-}
+impl CachedObject for CachedPod {
+    type Kind = Pod;
 
-impl Resource for CachedPod {
-    type DynamicType = ();
-    type Scope = <Pod as Resource>::Scope;
-
-    fn kind(kind: &()) -> Cow<'_, str> {
-        Pod::kind(kind)
+    fn receive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Received<Self>, D::Error> {
+        let pod = Pod::deserialize(deserializer)?;
+        Ok(Received::new(&pod.metadata, Self::from(&pod)))
     }
 
-    fn group(kind: &()) -> Cow<'_, str> {
-        Pod::group(kind)
+    fn name(&self) -> &ObjectName {
+        &self.name
     }
 
-    fn version(kind: &()) -> Cow<'_, str> {
-        Pod::version(kind)
-    }
-
-    fn plural(kind: &()) -> Cow<'_, str> {
-        Pod::plural(kind)
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+    fn task_uid(&self) -> Option<&str> {
+        self.facts.task_uid.as_deref()
     }
 }
 
@@ -116,17 +92,17 @@ mod tests {
         })
     }
 
-    fn cached(pod: &Value) -> CachedPod {
+    fn received(pod: &Value) -> Received<CachedPod> {
         serde_json::from_str(&pod.to_string()).expect("a pod")
     }
 
     #[test]
     fn everything_that_the_rules_use_of_a_pod_is_kept_and_nothing_else() {
         let whole: Pod = serde_json::from_value(pod()).expect("a pod");
-        let cached = cached(&pod());
-        assert_eq!(cached.facts, PodFacts::of(&whole));
-        assert_eq!(cached.resource_version().as_deref(), Some("7"));
-        let metadata = cached.meta().clone();
+        let received = received(&pod());
+        assert_eq!(received.kept.facts, PodFacts::of(&whole));
+        assert_eq!((received.kept.name.to_string().as_str(), received.kept.version), ("n/p", Some(7)));
+        let metadata = received.meta().clone();
         let ObjectMeta { name, namespace, uid, resource_version, .. } = metadata.clone();
         assert_eq!(metadata, ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() });
     }
@@ -135,11 +111,10 @@ mod tests {
     fn a_pods_task_is_its_controller_or_else_the_one_that_its_label_names() {
         let mut orphan = pod();
         orphan["metadata"]["ownerReferences"] = json!([]);
-        for (pod, name) in [(&pod(), "by-owner"), (&orphan, "by-label")] {
-            let task = cached(pod).task().expect("a task");
-            assert_eq!((task.namespace.as_deref(), task.name.as_str()), (Some("n"), name));
+        for (pod, name) in [(&pod(), "n/by-owner"), (&orphan, "n/by-label")] {
+            assert_eq!(received(pod).kept.task.expect("a task").to_string(), name);
         }
         orphan["metadata"]["labels"] = json!({});
-        assert!(cached(&orphan).task().is_none());
+        assert_eq!(received(&orphan).kept.task, None);
     }
 }

@@ -20,8 +20,8 @@ use super::handles::{Handle, Live};
 use super::scope::WatchScope;
 
 /// The resourceVersion as a number: those of one kind of object can be compared (KEP-5504).
-fn version<K: Resource>(object: &K) -> Option<u64> {
-    object.meta().resource_version.as_deref()?.parse().ok()
+fn version(task: &AgentTask) -> Option<u64> {
+    task.metadata.resource_version.as_deref()?.parse().ok()
 }
 
 /// The caches, for one reconcile.
@@ -79,7 +79,7 @@ impl Environment<Live> for Caches<'_> {
     }
 
     fn cached_pods(&self, task: &Handle<AgentTask>) -> Vec<Handle<CachedPod>> {
-        self.scope.pods_of(&task.uid().unwrap_or_default()).into_iter().map(Handle).collect()
+        self.scope.pods.of_task(&task.uid().unwrap_or_default()).into_iter().map(Handle).collect()
     }
 
     fn silent_pod(&self, task: &Handle<AgentTask>, pods: &[Handle<CachedPod>]) -> Option<PodRef> {
@@ -92,7 +92,7 @@ impl Environment<Live> for Caches<'_> {
     }
 
     fn is_newer_task(&self, one: &Handle<AgentTask>, other: &Handle<AgentTask>) -> bool {
-        one.meta().uid == other.meta().uid && version(&*one.0) > version(&*other.0)
+        one.meta().uid == other.meta().uid && version(&one.0) > version(&other.0)
     }
 
     fn generation(&self, task: &Handle<AgentTask>) -> i64 {
@@ -120,7 +120,7 @@ impl Environment<Live> for Caches<'_> {
     }
 
     fn is_newer_pod(&self, one: &Handle<CachedPod>, other: &Handle<CachedPod>) -> bool {
-        version(&*one.0) > version(&*other.0)
+        one.version > other.version
     }
 
     fn is_version_of(&self, pod: &Handle<CachedPod>, id: &PodRef) -> bool {

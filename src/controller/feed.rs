@@ -3,63 +3,59 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
-use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher::Event;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio_util::sync::CancellationToken;
 
 use super::cached_pod::CachedPod;
-use super::guard::Guarded;
-use super::pod_index::PodIndex;
+use super::cached_task::CachedTask;
+use super::object_cache::{CachedObject, ObjectName, Received};
 use super::queue::{Priority, QueueSender};
 use super::scope::WatchScope;
 
 /// An object in one of the scopes.
-pub(super) type Key<K> = (usize, ObjectRef<K>);
+pub(super) type Key = (usize, ObjectName);
 
 /// The queues of tasks, and of pods whose tasks may be gone.
 #[derive(Clone, Debug)]
 pub(super) struct Queues {
-    pub(super) tasks: QueueSender<Key<Guarded>>,
-    pub(super) orphans: QueueSender<Key<CachedPod>>,
+    pub(super) tasks: QueueSender<Key>,
+    pub(super) orphans: QueueSender<Key>,
 }
 
 /// A change that the watches of a scope report.
 #[derive(Debug)]
 pub(super) enum ObjectChange {
-    Task(ObjectRef<Guarded>),
+    Task(ObjectName),
     Pod {
-        pod: ObjectRef<CachedPod>,
-        task: Option<ObjectRef<Guarded>>,
+        pod: ObjectName,
+        task: Option<ObjectName>,
     },
     /// A new list was read: anything may have changed.
     Relisted,
 }
 
 /// Reports the changes of tasks.
-pub(super) fn report_tasks(to: UnboundedSender<ObjectChange>) -> impl Fn(&Event<Guarded>) + Send {
+pub(super) fn report_tasks(
+    to: UnboundedSender<ObjectChange>,
+) -> impl Fn(&Event<Received<CachedTask>>) + Send {
     move |event| match event {
-        Event::Apply(task) => report(&to, ObjectChange::Task(ObjectRef::from_obj(task))),
+        Event::Apply(task) => report(&to, ObjectChange::Task(task.kept.name().clone())),
         Event::InitDone => report(&to, ObjectChange::Relisted),
         // A task that is gone needs nothing more, and its pods report their own changes.
         Event::Delete(_) | Event::Init | Event::InitApply(_) => {}
     }
 }
 
-/// Reports the changes of pods, and keeps the index up to date.
-pub(super) fn report_pods(
-    to: UnboundedSender<ObjectChange>,
-    index: PodIndex,
-) -> impl Fn(&Event<CachedPod>) + Send {
-    move |event| {
-        index.apply(event);
-        match event {
-            Event::Apply(pod) | Event::Delete(pod) => {
-                report(&to, ObjectChange::Pod { pod: ObjectRef::from_obj(pod), task: pod.task() });
-            }
-            Event::InitDone => report(&to, ObjectChange::Relisted),
-            Event::Init | Event::InitApply(_) => {}
+/// Reports the changes of pods.
+pub(super) fn report_pods(to: UnboundedSender<ObjectChange>) -> impl Fn(&Event<Received<CachedPod>>) + Send {
+    move |event| match event {
+        Event::Apply(pod) | Event::Delete(pod) => {
+            let (pod, task) = (pod.kept.name.clone(), pod.kept.task.clone());
+            report(&to, ObjectChange::Pod { pod, task });
         }
+        Event::InitDone => report(&to, ObjectChange::Relisted),
+        Event::Init | Event::InitApply(_) => {}
     }
 }
 
@@ -103,20 +99,20 @@ pub(super) async fn feed(
 
 /// Everything: first the tasks of pods that ended while nothing watched.
 fn add_all(number: usize, scope: &WatchScope, queues: &Queues) {
-    for pod in scope.pods.state() {
+    for pod in scope.pods.all() {
         if pod.facts.has_finalizer
             && pod.facts.ended().is_some()
-            && let Some(task) = pod.task()
+            && let Some(task) = &pod.task
         {
-            queues.tasks.add((number, task), Priority::High);
+            queues.tasks.add((number, task.clone()), Priority::High);
         }
-        queues.orphans.add((number, ObjectRef::from_obj(&*pod)), Priority::Normal);
+        queues.orphans.add((number, pod.name.clone()), Priority::Normal);
     }
     add_all_tasks(number, scope, queues);
 }
 
 fn add_all_tasks(number: usize, scope: &WatchScope, queues: &Queues) {
-    for task in scope.tasks.state() {
-        queues.tasks.add((number, ObjectRef::from_obj(&*task)), Priority::Normal);
+    for task in scope.tasks.all() {
+        queues.tasks.add((number, task.name.clone()), Priority::Normal);
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn run(scopes: &[Arc<WatchScope>], context: &ControllerContext, healt
     report_unlisted(scopes, &context.metrics, health);
     context.event_obstacles.forget_unused();
     for scope in scopes {
-        scope.forget_what_is_gone();
+        scope.tidy();
     }
 }
 
@@ -49,14 +49,13 @@ fn count_phases(scopes: &[Arc<WatchScope>], context: &ControllerContext) {
     let mut count: HashMap<Phase, i64> = HashMap::new();
     let mut elsewhere = 0;
     for scope in scopes {
-        for task in scope.tasks.state() {
-            let task = task.0.as_ref().ok();
-            if task.is_some_and(|task| context.serving.other_release(task).is_some()) {
+        for task in scope.tasks.all() {
+            let served_by = task.served_by.as_deref();
+            if served_by.is_some_and(|release| context.serving.if_other_release(release).is_some()) {
                 elsewhere += 1;
                 continue;
             }
-            let phase = task.and_then(|task| task.status.as_ref()?.phase);
-            *count.entry(phase.unwrap_or(Phase::Pending)).or_default() += 1;
+            *count.entry(task.phase.unwrap_or(Phase::Pending)).or_default() += 1;
         }
     }
     context.metrics.tasks(|phase| count.get(&phase).copied().unwrap_or_default());

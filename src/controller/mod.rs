@@ -11,11 +11,13 @@
 //! feed                    what fills the queues: each change, and everything when it must be checked again
 //! scope                   one set of watches: all namespaces, or one
 //! context                 what all reconciles share
-//! queue, pod_index        which object is next; which pods belong to a task
-//! watch, configuration, injection, events, …
+//! queue                   which object is next
+//! watch, object_cache     the caches, and what fills them
+//! configuration, injection, events, …
 //! ```
 
 mod cached_pod;
+mod cached_task;
 mod configuration;
 mod context;
 mod elsewhere;
@@ -23,16 +25,15 @@ mod environment;
 mod event_obstacles;
 mod events;
 mod feed;
-mod guard;
 mod handles;
 mod housekeeping;
 mod injection;
 mod memories;
 mod merge;
+mod object_cache;
 mod orphans;
 mod panics;
 mod perform;
-mod pod_index;
 mod queue;
 mod reconcile;
 mod report;
@@ -56,12 +57,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use self::cached_pod::CachedPod;
+use self::cached_task::CachedTask;
 use self::context::ControllerContext;
 pub use self::context::RuleSet;
 use self::feed::Queues;
-use self::guard::Guarded;
 pub(crate) use self::injection::NODE_CHECK_INTERVAL;
-use self::pod_index::PodIndex;
+use self::object_cache::Received;
 pub(crate) use self::reconcile::NO_NEW_STEPS_AFTER;
 use self::scope::WatchScope;
 use crate::cli::RunnerArgs;
@@ -153,8 +154,8 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
     let (tasks, waiting_tasks) = queue::queue();
     let (orphans, waiting_orphans) = queue::queue();
     let queues = Queues { tasks, orphans };
-    let tasks = setup.namespaces.apis::<Guarded>(&context.clients.read);
-    let pods = setup.namespaces.apis::<CachedPod>(&context.clients.read);
+    let tasks = setup.namespaces.apis::<Received<CachedTask>>(&context.clients.read);
+    let pods = setup.namespaces.apis::<Received<CachedPod>>(&context.clients.read);
     let mut loops = JoinSet::new();
     let mut scopes = Vec::new();
     for (number, (tasks, pods)) in tasks.into_iter().zip(pods).enumerate() {
@@ -205,8 +206,8 @@ pub async fn run(setup: Setup) -> Result<(), Error> {
 /// Starts one set of watches, and what feeds the queues with their changes.
 fn start<F>(
     context: &Arc<ControllerContext>,
-    tasks: Api<Guarded>,
-    pods: Api<CachedPod>,
+    tasks: Api<Received<CachedTask>>,
+    pods: Api<Received<CachedPod>>,
     shutdown: &CancellationToken,
     loops: &mut JoinSet<Option<String>>,
     feed: impl FnOnce(Arc<WatchScope>, UnboundedReceiver<feed::ObjectChange>) -> F,
@@ -216,14 +217,13 @@ where
 {
     let namespace = tasks.namespace().map(str::to_owned);
     let watches = [tasks.resource_url(), pods.resource_url()].map(|url| format!("the watch of {url}"));
-    let index = PodIndex::default();
     let (report, changes) = mpsc::unbounded_channel();
     let on_task = feed::report_tasks(report.clone());
-    let on_pod = feed::report_pods(report, index.clone());
+    let on_pod = feed::report_pods(report);
     let (tasks, task_watch) = watch::cache(tasks, watcher::Config::default(), on_task);
     let of_tasks = watcher::Config::default().labels(LABEL_TASK_UID);
     let (pods, pod_watch) = watch::cache(pods, of_tasks, on_pod);
-    let scope = WatchScope::new(context.clone(), namespace, tasks, pods, index, shutdown.clone());
+    let scope = WatchScope::new(context.clone(), namespace, tasks, pods, shutdown.clone());
     let scope = Arc::new(scope);
     let [task_name, pod_name] = watches;
     loops.spawn(until(shutdown.clone(), task_watch).map(|()| Some(task_name)));

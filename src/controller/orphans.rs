@@ -6,12 +6,12 @@ use std::time::Duration;
 use agentloop_core::api::AgentTask;
 use agentloop_core::sync::{ORPHAN_CHECK_INTERVAL, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync};
 use kube::core::PartialObjectMeta;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::cached_pod::CachedPod;
 use super::handles::{Handle, Live};
+use super::object_cache::ObjectName;
 use super::panics::{WorkError, caught};
 use super::scope::WatchScope;
 use crate::client::{READ_TIMEOUT, RequestError, with_timeout};
@@ -19,13 +19,13 @@ use crate::metrics::PanicSource;
 use crate::telemetry;
 
 /// Cleans up a pod if its task is gone. Returns when to check again unless something changes before.
-pub(super) async fn reconcile(scope: Arc<WatchScope>, pod: ObjectRef<CachedPod>) -> Option<Duration> {
+pub(super) async fn reconcile(scope: Arc<WatchScope>, pod: ObjectName) -> Option<Duration> {
     let pod = scope.pods.get(&pod)?;
     let span = info_span!(
         "cleanup",
         reconcile_id = telemetry::work_id(),
-        namespace = pod.namespace().unwrap_or_default(),
-        pod = pod.name_any()
+        namespace = pod.name.namespace(),
+        pod = pod.name.name()
     );
     let cleaned_up = async {
         let result = caught(clean_up(pod.clone(), &scope)).await;
@@ -34,22 +34,22 @@ pub(super) async fn reconcile(scope: Arc<WatchScope>, pod: ObjectRef<CachedPod>)
         }
         result
     };
-    cleaned_up.instrument(span).await.unwrap_or_else(|_| Some(scope.failures.next(pod.as_ref())))
+    cleaned_up.instrument(span).await.unwrap_or_else(|_| Some(scope.pod_failures.next(&pod.name)))
 }
 
 /// Removes one pod, unless its task exists.
 async fn clean_up(pod: Arc<CachedPod>, scope: &WatchScope) -> Result<Option<Duration>, RequestError> {
     let facts = &pod.facts;
-    let (Some(task), Some(task_uid)) = (pod.task(), facts.task_uid.clone()) else {
+    let (Some(task), Some(task_uid)) = (pod.task.clone(), facts.task_uid.clone()) else {
         return Ok(None);
     };
     // Anyone can copy labels. A pod without our finalizer that no task controls belongs to another owner.
     if !facts.has_finalizer && !facts.belongs_to(&task_uid) {
         return Ok(None);
     }
-    let (name, namespace) = (task.name.clone(), pod.namespace().unwrap_or_default());
+    let (name, namespace) = (task.name(), pod.name.namespace().to_owned());
     let pod = Handle(pod);
-    if scope.tasks.get(&task).is_some_and(|task| task.uid().as_ref() == Some(&task_uid)) {
+    if scope.tasks.get(&task).is_some_and(|task| task.uid == task_uid) {
         return Ok(OrphanSync::while_task_exists(scope, &pod));
     }
     let _work = scope.context.heartbeat.begin();
@@ -57,7 +57,7 @@ async fn clean_up(pod: Arc<CachedPod>, scope: &WatchScope) -> Result<Option<Dura
     let mut request = sync.first();
     let mut failed = None;
     loop {
-        let response = match perform(scope, &namespace, &name, &task_uid, request).await {
+        let response = match perform(scope, &namespace, name, &task_uid, request).await {
             Ok(response) => response,
             Err(error) => {
                 let failure = error.failure();
@@ -71,7 +71,7 @@ async fn clean_up(pod: Arc<CachedPod>, scope: &WatchScope) -> Result<Option<Dura
                 (request, failed) = (next, error);
             }
             (OrphanStep::Done(after), _) => {
-                scope.failures.forget(&*pod);
+                scope.pod_failures.forget(&pod.name);
                 return Ok(after);
             }
             (OrphanStep::Failed, Some(error)) => return Err(error),

@@ -12,14 +12,14 @@ use agentloop_core::sync::{Failure, Request, Response, TaskSync};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use kube::api::ListParams;
-use kube::runtime::reflector::ObjectRef;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 use tracing::{debug, info};
 
 use super::cached_pod::CachedPod;
-use super::guard::slim;
+use super::cached_task::slim;
 use super::handles::{Handle, Live};
+use super::object_cache::{ObjectName, Received};
 use super::scope::WatchScope;
 use super::watch::PAGE;
 use super::{merge, report};
@@ -67,7 +67,7 @@ impl Performer<'_> {
             let what = format!("{what} pod {}", pod.name);
             move |source: RequestError| RequestFailed { what, source }
         };
-        let a_pod = |pod| Response::Pod(Handle::new(CachedPod::from(pod)));
+        let a_pod = |pod| Response::Pod(Handle::new(CachedPod::from(&pod)));
         Ok(match request {
             Request::Gather => Response::Done,
             Request::ReadEvents(pod) => Response::Events(self.events_of(&pod).await),
@@ -119,7 +119,7 @@ impl Performer<'_> {
     }
 
     async fn events_of(&self, pod: &PodRef) -> Option<Obstacle> {
-        let cached = self.scope.pods.get(&ObjectRef::new(&pod.name).within(&self.namespace))?;
+        let cached = self.scope.pods.get(&ObjectName::new(&self.namespace, &pod.name))?;
         let silent = cached.facts.is_silent_for(Timestamp::now())?.try_into().ok()?;
         self.scope.context.event_obstacles.of(&self.namespace, &pod.uid, silent).await
     }
@@ -155,10 +155,10 @@ impl Performer<'_> {
         let own = task.uid();
         let mut of_name = ListParams::default().labels(&format!("{LABEL_TASK}={}", self.name)).limit(PAGE);
         loop {
-            let pods = with_timeout(READ_TIMEOUT, self.api::<CachedPod>().list(&of_name)).await;
+            let pods = with_timeout(READ_TIMEOUT, self.api::<Received<CachedPod>>().list(&of_name)).await;
             let pods = pods.map_err(|source| failed("listing pods of previous tasks", source))?;
-            if let Some(pod) = pods.iter().find(|pod| pod.facts.is_live_pod_of_another(own.as_deref())) {
-                return Ok(Some(pod.facts.name.clone()));
+            if let Some(pod) = pods.iter().find(|pod| pod.kept.facts.is_live_pod_of_another(own.as_deref())) {
+                return Ok(Some(pod.kept.facts.name.clone()));
             }
             of_name.continue_token = pods.metadata.continue_.filter(|token| !token.is_empty());
             if of_name.continue_token.is_none() {
@@ -172,9 +172,9 @@ impl Performer<'_> {
         let Some(name) = active.map(|active| active.pod_name.as_str()) else {
             return Ok(Response::Failed(Failure::Other));
         };
-        let read = with_timeout(READ_TIMEOUT, self.api::<CachedPod>().get_opt(name)).await;
+        let read = with_timeout(READ_TIMEOUT, self.api::<Received<CachedPod>>().get_opt(name)).await;
         let read = read.map_err(|source| failed(format!("reading pod {name}"), source))?;
-        Ok(read.map_or(Response::Failed(Failure::NotFound), |pod| Response::Pod(Handle::new(pod))))
+        Ok(read.map_or(Response::Failed(Failure::NotFound), |pod| Response::Pod(Handle::new(pod.kept))))
     }
 
     async fn create_pod(
@@ -199,10 +199,10 @@ impl Performer<'_> {
             Ok(body) => body,
             Err(bad) => return Ok(Response::Failed(Failure::Unbuildable(bad.to_string()))),
         };
-        let created = context.writer.create_raw::<CachedPod>(&self.namespace, &body).await;
+        let created = context.writer.create_raw::<Received<CachedPod>>(&self.namespace, &body).await;
         let created = created.map_err(|source| failed(what, source))?;
         context.metrics.pod_created();
-        Ok(Response::Pod(Handle::new(created)))
+        Ok(Response::Pod(Handle::new(created.kept)))
     }
 
     fn pvc_name(&self, task: &AgentTask) -> String {

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agentloop_core::sync::{MAX_ROUNDS, NextStep, Response, SyncOutcome, TaskSync};
-use kube::runtime::reflector::ObjectRef;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, error, info_span, warn};
 
+use super::cached_task::CachedTask;
 use super::environment::Caches;
 use super::events::EventRecord;
-use super::guard::Guarded;
 use super::handles::Handle;
+use super::object_cache::ObjectName;
 use super::panics::{WorkError, caught};
 use super::perform::{Performer, RequestFailed};
 use super::scope::WatchScope;
@@ -38,23 +38,23 @@ pub(super) enum Error {
 }
 
 /// Reconciles a task. Returns when to do so again unless something changes before.
-pub(super) async fn reconcile(scope: Arc<WatchScope>, task: ObjectRef<Guarded>) -> Option<Duration> {
+pub(super) async fn reconcile(scope: Arc<WatchScope>, task: ObjectName) -> Option<Duration> {
     // A task that has been deleted needs nothing more.
-    let guarded = scope.tasks.get(&task)?;
+    let cached = scope.tasks.get(&task)?;
     let _work = scope.context.heartbeat.begin();
     let _worker = scope.context.metrics.worker();
     // As with controller-runtime's reconcileID, all lines of one reconcile have the same id.
     let span = info_span!(
         "reconcile",
         reconcile_id = telemetry::work_id(),
-        namespace = guarded.namespace().unwrap_or_default(),
-        task = guarded.name_any()
+        namespace = task.namespace(),
+        task = task.name()
     );
     let started = Instant::now();
     let result = async {
-        let result = caught(Box::pin(advance(&guarded, &scope))).await;
+        let result = caught(Box::pin(advance(&cached, &scope))).await;
         if let Err(failure) = &result {
-            report_failure(&guarded, failure, &scope);
+            report_failure(&cached, failure, &scope);
         }
         result
     }
@@ -67,21 +67,21 @@ pub(super) async fn reconcile(scope: Arc<WatchScope>, task: ObjectRef<Guarded>) 
     };
     scope.context.metrics.reconciled(how, started.elapsed());
     result.map_or_else(
-        |_| Some(scope.failures.next(guarded.as_ref())),
+        |_| Some(scope.task_failures.next(&task)),
         |requeue_after| {
-            scope.failures.forget(guarded.as_ref());
+            scope.task_failures.forget(&task);
             requeue_after
         },
     )
 }
 
-fn report_failure(guarded: &Guarded, failure: &WorkError<Error>, scope: &WatchScope) {
+fn report_failure(cached: &CachedTask, failure: &WorkError<Error>, scope: &WatchScope) {
     match failure {
         WorkError::Failed(error) => warn!(%error, "reconcile failed; retrying"),
         WorkError::Panicked(message) => {
             scope.context.metrics.panicked(PanicSource::Reconcile);
             error!(panic = message, "reconcile panicked; retrying. Other tasks are not affected");
-            scope.context.events.publish(guarded.object_ref(&()), panicked(message));
+            scope.context.events.publish(cached.object_reference(), panicked(message));
         }
     }
 }
@@ -97,9 +97,9 @@ fn panicked(message: &str) -> EventRecord {
     }
 }
 
-async fn advance(guarded: &Guarded, scope: &WatchScope) -> Result<Option<Duration>, Error> {
-    let task = match &guarded.0 {
-        Ok(task) => task.clone(),
+async fn advance(cached: &CachedTask, scope: &WatchScope) -> Result<Option<Duration>, Error> {
+    let task = match cached.decoded() {
+        Ok(task) => task,
         Err(invalid) => {
             error!(error = %invalid, "cannot decode the task; leaving it as it is");
             let record = EventRecord {
@@ -107,13 +107,13 @@ async fn advance(guarded: &Guarded, scope: &WatchScope) -> Result<Option<Duratio
                 reason: "TaskUnreadable".to_owned(),
                 message: format!("agentloop cannot decode this task and leaves it as it is: {invalid}"),
             };
-            scope.context.events.publish(guarded.object_ref(&()), record);
+            scope.context.events.publish(cached.object_reference(), record);
             return Ok(None);
         }
     };
     let mut borrowed = scope.memories.borrow(task.uid().unwrap_or_default());
     let memory = &mut borrowed.memory;
-    let caches = Caches { scope, late_from: Instant::now() + scope.context.no_new_steps_after };
+    let environment = Caches { scope, late_from: Instant::now() + scope.context.no_new_steps_after };
     let mut performer = Performer {
         scope,
         namespace: task.namespace().unwrap_or_default(),
@@ -121,10 +121,10 @@ async fn advance(guarded: &Guarded, scope: &WatchScope) -> Result<Option<Duratio
         failed: None,
     };
     let configuration = Handle::new(scope.context.configuration.get());
-    let mut sync = TaskSync::new(&caches, memory, Handle(task), configuration);
+    let mut sync = TaskSync::new(&environment, memory, Handle(task), configuration);
     let mut response = Response::Done;
     loop {
-        match sync.next(&caches, memory, response) {
+        match sync.next(&environment, memory, response) {
             NextStep::Request(request) => response = performer.perform(&sync, request).await,
             NextStep::Finished(SyncOutcome::Done(after)) => {
                 debug!(requeue_after = ?after, "reconciled");

@@ -1,21 +1,18 @@
 //! Everything that the reconciles of one set of watches need: of the whole cluster, or of one namespace.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kube::Resource;
-use kube::runtime::reflector::Store;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::cached_pod::CachedPod;
+use super::cached_task::CachedTask;
 use super::context::ControllerContext;
 use super::elsewhere::Elsewhere;
-use super::guard::Guarded;
 use super::memories::Memories;
-use super::pod_index::PodIndex;
+use super::object_cache::ObjectCache;
 use super::requeue::Failures;
 use super::watch::{Cache, Synced};
 use crate::namespaces::ALL;
@@ -32,14 +29,14 @@ pub(super) struct WatchScope {
     since: Instant,
     /// The last check found that it cannot be listed.
     is_unlisted: AtomicBool,
-    pub(super) tasks: Store<Guarded>,
+    pub(super) tasks: ObjectCache<CachedTask>,
     tasks_synced: Synced,
-    pub(super) pods: Store<CachedPod>,
+    pub(super) pods: ObjectCache<CachedPod>,
     pods_synced: Synced,
-    pod_index: PodIndex,
     pub(super) memories: Memories,
     pub(super) elsewhere: Elsewhere,
-    pub(super) failures: Failures,
+    pub(super) task_failures: Failures,
+    pub(super) pod_failures: Failures,
     shutdown: CancellationToken,
 }
 
@@ -47,9 +44,8 @@ impl WatchScope {
     pub(super) fn new(
         context: Arc<ControllerContext>,
         namespace: Option<String>,
-        tasks: Cache<Guarded>,
+        tasks: Cache<CachedTask>,
         pods: Cache<CachedPod>,
-        pod_index: PodIndex,
         shutdown: CancellationToken,
     ) -> Self {
         Self {
@@ -57,24 +53,16 @@ impl WatchScope {
             namespace: namespace.unwrap_or_else(|| ALL.to_owned()),
             since: Instant::now(),
             is_unlisted: AtomicBool::new(false),
-            tasks: tasks.store,
+            tasks: tasks.objects,
             tasks_synced: tasks.synced,
-            pods: pods.store,
+            pods: pods.objects,
             pods_synced: pods.synced,
-            pod_index,
             memories: Memories::default(),
             elsewhere: Elsewhere::default(),
-            failures: Failures::default(),
+            task_failures: Failures::default(),
+            pod_failures: Failures::default(),
             shutdown,
         }
-    }
-
-    /// The task's pods in the cache.
-    pub(super) fn pods_of(&self, task_uid: &str) -> Vec<Arc<CachedPod>> {
-        let names = self.pod_index.of(task_uid);
-        let pods = names.iter().filter_map(|name| self.pods.get(name));
-        // The cache may be newer than the index.
-        pods.filter(|pod| pod.facts.task_uid.as_deref() == Some(task_uid)).collect()
     }
 
     /// Waits until both caches are complete.
@@ -114,17 +102,12 @@ impl WatchScope {
         self.is_unlisted.swap(is_unlisted, Ordering::Relaxed)
     }
 
-    /// Forgets the objects that are no longer in the caches.
-    pub(super) fn forget_what_is_gone(&self) {
-        let (tasks, pods) = (self.tasks.state(), self.pods.state());
-        let task_uids: HashSet<String> = tasks.iter().filter_map(|task| task.meta().uid.clone()).collect();
-        let uids_of_pods: HashSet<String> =
-            pods.iter().filter_map(|pod| pod.facts.task_uid.clone()).collect();
-        self.memories.retain(|uid| task_uids.contains(uid));
-        self.elsewhere.retain(|uid| task_uids.contains(uid) || uids_of_pods.contains(uid));
-        self.failures.retain(|| {
-            let tasks = tasks.iter().map(|task| Failures::key(task.as_ref()));
-            tasks.chain(pods.iter().map(|pod| Failures::key(pod.as_ref()))).collect()
-        });
+    /// Forgets the objects that are no longer in the caches, and keeps those that do not change in less memory.
+    pub(super) fn tidy(&self) {
+        self.memories.retain(|uid| self.tasks.has_of_task(uid));
+        self.elsewhere.retain(|uid| self.tasks.has_of_task(uid) || self.pods.has_of_task(uid));
+        self.task_failures.retain(|task| self.tasks.get(task).is_some());
+        self.pod_failures.retain(|pod| self.pods.get(pod).is_some());
+        self.tasks.compact();
     }
 }

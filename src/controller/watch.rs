@@ -1,21 +1,19 @@
 //! Watches: they fill a cache, report when it is complete, and pass each event on.
-//!
-//! `Store::wait_until_ready` of kube is not used: if several wait for one cache, it wakes only the last one.
 
 use std::fmt::Debug;
 use std::future::Future;
-use std::hash::Hash;
 use std::time::Duration;
 
 use agentloop_contract::text::cut_bytes;
 use futures::{Stream, StreamExt, future};
-use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
+
+use super::object_cache::{CachedObject, ObjectCache, Received};
 
 /// How complete a cache is.
 #[derive(Clone, Default)]
@@ -113,36 +111,32 @@ fn does_not_stream(error: &watcher::Error) -> bool {
 }
 
 /// The objects of a watch.
-pub(super) struct Cache<K>
-where
-    K: Resource + 'static,
-    K::DynamicType: Eq + Hash,
-{
-    pub(super) store: Store<K>,
+pub(super) struct Cache<T> {
+    pub(super) objects: ObjectCache<T>,
     pub(super) synced: Synced,
 }
 
 /// A cache, and the watch that fills it: a future that runs as long as it is polled. `on_event` is called with each event
 /// once the cache has it.
-pub(super) fn cache<K>(
-    api: Api<K>,
+pub(super) fn cache<T: CachedObject>(
+    api: Api<Received<T>>,
     config: watcher::Config,
-    on_event: impl Fn(&watcher::Event<K>) + Send + 'static,
-) -> (Cache<K>, impl Future<Output = ()> + Send + 'static)
-where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
-{
-    let (store, writer) = reflector::store();
+    on_event: impl Fn(&watcher::Event<Received<T>>) + Send + 'static,
+) -> (Cache<T>, impl Future<Output = ()> + Send + 'static) {
+    let objects = ObjectCache::default();
+    let cache = objects.clone();
     let (filling, synced) = watch::channel(Filling::default());
-    let watch = reflector::reflector(writer, objects(api, config)).for_each(move |event| {
+    let watch = self::objects(api, config).for_each(move |event| {
         match &event {
-            Ok(event) => on_event(event),
+            Ok(event) => {
+                cache.apply(event);
+                on_event(event);
+            }
             Err(error) => warn!(%error, "the watch was interrupted; resuming"),
         }
         // After the rest: who waits for a full cache finds all of it.
         follow(&filling, &event);
         future::ready(())
     });
-    (Cache { store, synced: Synced(synced) }, watch)
+    (Cache { objects, synced: Synced(synced) }, watch)
 }

@@ -2,8 +2,8 @@
 
 use crate::arms::Arm;
 use crate::parts::disturbed::{CONFIGURED, LEADER_LOSS, MEANWHILE, RELIST, RESTART};
-use crate::parts::loops::{ONE, PACED, SATURATED};
 use crate::parts::kubelet::{self, Sequence};
+use crate::parts::loops::{ONE, PACED, SATURATED};
 use crate::parts::runner;
 use crate::parts::scale::{ARM, DELETED, EMPTY, beside, step};
 use crate::records::Records;
