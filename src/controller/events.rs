@@ -1,5 +1,6 @@
 //! Events: published for people. A reconcile never fails or waits because of one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use agentloop_contract::text::cut_bytes;
@@ -7,6 +8,7 @@ pub(super) use agentloop_core::decide::EventRecord;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use parking_lot::Mutex;
 use tokio::time;
 use tracing::{Instrument, debug};
 
@@ -18,18 +20,45 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const NOTE_BYTES: usize = 1024;
 const REASON_BYTES: usize = 128;
 
-/// Publishes Events.
+/// Most Events that a recorder publishes. It keeps them for minutes, to count repeated ones together, and looks at all of
+/// them for each new one: with thousands of new tasks, that took more memory than the tasks.
+const PER_RECORDER: usize = 256;
+
+/// Publishes Events. A clone shares what is known of earlier ones.
 #[derive(Clone)]
-pub(super) struct Events(Recorder);
+pub(super) struct Events {
+    client: Client,
+    reporter: Reporter,
+    recorder: Arc<Mutex<Counted>>,
+}
+
+/// A recorder, and how many Events it has published.
+struct Counted {
+    recorder: Recorder,
+    events: usize,
+}
 
 impl Events {
     pub(super) fn new(client: Client, identity: String) -> Self {
-        Self(Recorder::new(client, Reporter { controller: NAME.to_owned(), instance: Some(identity) }))
+        let reporter = Reporter { controller: NAME.to_owned(), instance: Some(identity) };
+        let recorder = Recorder::new(client.clone(), reporter.clone());
+        Self { client, reporter, recorder: Arc::new(Mutex::new(Counted { recorder, events: 0 })) }
+    }
+
+    /// The recorder of the next Event.
+    fn recorder(&self) -> Recorder {
+        let mut counted = self.recorder.lock();
+        if counted.events == PER_RECORDER {
+            *counted =
+                Counted { recorder: Recorder::new(self.client.clone(), self.reporter.clone()), events: 0 };
+        }
+        counted.events += 1;
+        counted.recorder.clone()
     }
 
     /// Publishes one Event in the background.
     pub(super) fn publish(&self, regarding: ObjectReference, record: EventRecord) {
-        let recorder = self.0.clone();
+        let recorder = self.recorder();
         let publish = async move {
             match time::timeout(TIMEOUT, recorder.publish(&event(&record), &regarding)).await {
                 Ok(Ok(())) => {}
