@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use agentloop_core::sync::Memory;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -11,6 +12,7 @@ use super::cached_pod::CachedPod;
 use super::cached_task::CachedTask;
 use super::context::ControllerContext;
 use super::elsewhere::Elsewhere;
+use super::handles::Live;
 use super::memories::Memories;
 use super::object_cache::ObjectCache;
 use super::requeue::Failures;
@@ -33,7 +35,7 @@ pub(super) struct WatchScope {
     tasks_synced: Synced,
     pub(super) pods: ObjectCache<CachedPod>,
     pods_synced: Synced,
-    pub(super) memories: Memories,
+    pub(super) memories: Memories<Memory<Live>>,
     pub(super) elsewhere: Elsewhere,
     pub(super) task_failures: Failures,
     pub(super) pod_failures: Failures,
