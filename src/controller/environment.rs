@@ -24,14 +24,23 @@ fn version(task: &AgentTask) -> Option<u64> {
     task.metadata.resource_version.as_deref()?.parse().ok()
 }
 
-/// The caches, for one reconcile.
-pub(super) struct Caches<'a> {
-    pub(super) scope: &'a WatchScope,
-    /// The reconcile begins nothing new after this time.
-    pub(super) late_from: Instant,
+/// Whether a version is greater than the other. An unknown version is never newer.
+fn is_newer(one: Option<u64>, other: Option<u64>) -> bool {
+    one.zip(other).is_some_and(|(one, other)| one > other)
 }
 
-impl Caches<'_> {
+/// The caches, for one reconcile or one check of an orphan.
+pub(super) struct Caches<'a> {
+    scope: &'a WatchScope,
+    /// The reconcile begins nothing new after this time.
+    late_from: Instant,
+}
+
+impl<'a> Caches<'a> {
+    pub(super) fn new(scope: &'a WatchScope) -> Self {
+        Self { scope, late_from: Instant::now() + scope.context.no_new_steps_after }
+    }
+
     fn serving(&self) -> &Serving {
         &self.scope.context.serving
     }
@@ -92,7 +101,7 @@ impl Environment<Live> for Caches<'_> {
     }
 
     fn is_newer_task(&self, one: &Handle<AgentTask>, other: &Handle<AgentTask>) -> bool {
-        one.meta().uid == other.meta().uid && version(&one.0) > version(&other.0)
+        one.meta().uid == other.meta().uid && is_newer(version(one), version(other))
     }
 
     fn generation(&self, task: &Handle<AgentTask>) -> i64 {
@@ -120,7 +129,7 @@ impl Environment<Live> for Caches<'_> {
     }
 
     fn is_newer_pod(&self, one: &Handle<CachedPod>, other: &Handle<CachedPod>) -> bool {
-        one.version > other.version
+        is_newer(one.version, other.version)
     }
 
     fn is_version_of(&self, pod: &Handle<CachedPod>, id: &PodRef) -> bool {
@@ -170,17 +179,39 @@ impl Environment<Live> for Caches<'_> {
     }
 }
 
-impl OrphanEnvironment<Live> for WatchScope {
+impl OrphanEnvironment<Live> for Caches<'_> {
     fn has_finalizer(&self, pod: &Handle<CachedPod>) -> bool {
         pod.facts.has_finalizer
     }
 
     fn reserved_for(&self, pod: &Handle<CachedPod>) -> Option<Duration> {
-        let served_by = self.elsewhere.of(pod.facts.task_uid.as_deref().unwrap_or_default());
-        self.context.serving.pod_reserved_for(served_by.as_deref(), &pod.facts, Timestamp::now())
+        let served_by = self.scope.elsewhere.of(pod.facts.task_uid.as_deref().unwrap_or_default());
+        self.serving().pod_reserved_for(served_by.as_deref(), &pod.facts, Timestamp::now())
     }
 
     fn stop(&self, pod: &Handle<CachedPod>) -> Vec<Action> {
-        (self.context.rules.stop_all)(std::slice::from_ref(&pod.facts)).actions
+        (self.scope.context.rules.stop_all)(std::slice::from_ref(&pod.facts)).actions
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(version: Option<&str>) -> AgentTask {
+        let mut task = AgentTask::new("t", agentloop_core::api::AgentTaskSpec::default());
+        task.metadata.resource_version = version.map(str::to_owned);
+        task
+    }
+
+    #[test]
+    fn only_a_version_that_is_known_to_be_greater_is_newer() {
+        let is_newer = |one, other| is_newer(version(&task(one)), version(&task(other)));
+        assert!(is_newer(Some("10"), Some("9")), "versions are numbers");
+        assert!(!is_newer(Some("9"), Some("10")));
+        assert!(!is_newer(Some("9"), Some("9")));
+        for unknown in [None, Some("opaque")] {
+            assert!(!is_newer(Some("9"), unknown) && !is_newer(unknown, Some("9")), "{unknown:?}");
+        }
     }
 }

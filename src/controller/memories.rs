@@ -1,8 +1,9 @@
-//! What this process remembers of each task from one reconcile to the next.
+//! What this process remembers of each task from one reconcile to the next, and of each orphaned pod from one check to the
+//! next.
 
 use std::collections::HashMap;
 
-use agentloop_core::sync::{ANSWER_LIFETIME, Memory};
+use agentloop_core::sync::{ANSWER_LIFETIME, Memory, OrphanMemory};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -17,6 +18,16 @@ pub(super) trait ObjectMemory: Default {
 }
 
 impl ObjectMemory for Memory<Live> {
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn forget_answers(&mut self, is_old: impl Fn(&Instant) -> bool) {
+        self.forget_answers(is_old);
+    }
+}
+
+impl ObjectMemory for OrphanMemory<Live> {
     fn is_empty(&self) -> bool {
         self.is_empty()
     }

@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt};
 use tracing::{Instrument, error, info, info_span, warn};
 
 use super::cached_pod::CachedPod;
+use super::environment::Caches;
 use super::handles::{Handle, Live};
 use super::object_cache::ObjectName;
 use super::panics::{WorkError, caught};
@@ -48,35 +49,37 @@ async fn clean_up(pod: Arc<CachedPod>, scope: &WatchScope) -> Result<Option<Dura
         return Ok(None);
     }
     let (name, namespace) = (task.name(), pod.name.namespace().to_owned());
-    let pod = Handle(pod);
+    let (uid, pod, caches) = (facts.uid.clone(), Handle(pod), Caches::new(scope));
     if scope.tasks.get(&task).is_some_and(|task| task.uid == task_uid) {
-        return Ok(OrphanSync::while_task_exists(scope, &pod));
+        return Ok(OrphanSync::while_task_exists(&caches, &pod));
     }
     let _work = scope.context.heartbeat.begin();
-    let mut sync = OrphanSync::new(pod.clone());
-    let mut request = sync.first();
+    let mut borrowed = scope.orphan_memories.borrow(uid);
+    let memory = &mut borrowed.memory;
+    let (mut sync, mut step) = OrphanSync::begin(&caches, memory, pod.clone());
     let mut failed = None;
     loop {
-        let response = match perform(scope, &namespace, name, &task_uid, request).await {
-            Ok(response) => response,
-            Err(error) => {
-                let failure = error.failure();
-                failed = Some(error);
-                OrphanResponse::Failed(failure)
+        match step {
+            OrphanStep::Request(request) => {
+                if request != OrphanRequest::ReadTask {
+                    info!(task = name, ?request, "cleaning up a pod whose task is gone");
+                }
+                let response = match perform(scope, &namespace, name, &task_uid, request).await {
+                    Ok(response) => response,
+                    Err(error) => {
+                        let failure = error.failure();
+                        failed = Some(error);
+                        OrphanResponse::Failed(failure)
+                    }
+                };
+                step = sync.next(&caches, memory, response);
             }
-        };
-        match (sync.next(scope, &response), failed.take()) {
-            (OrphanStep::Request(next), error) => {
-                info!(task = name, request = ?next, "cleaning up a pod whose task is gone");
-                (request, failed) = (next, error);
-            }
-            (OrphanStep::Done(after), _) => {
+            OrphanStep::Done(after) => {
                 scope.pod_failures.forget(&pod.name);
                 return Ok(after);
             }
-            (OrphanStep::Failed, Some(error)) => return Err(error),
             // The machine fails only with a request that failed.
-            (OrphanStep::Failed, None) => return Ok(Some(ORPHAN_CHECK_INTERVAL)),
+            OrphanStep::Failed => return failed.map_or(Ok(Some(ORPHAN_CHECK_INTERVAL)), Err),
         }
     }
 }
@@ -87,8 +90,9 @@ async fn perform(
     task: &str,
     task_uid: &str,
     request: OrphanRequest<Live>,
-) -> Result<OrphanResponse, RequestError> {
+) -> Result<OrphanResponse<Live>, RequestError> {
     let writer = &scope.context.writer;
+    let a_pod = |pod| OrphanResponse::Pod(Handle::new(CachedPod::from(&pod)));
     match request {
         OrphanRequest::ReadTask => {
             let tasks: Api<AgentTask> = Api::namespaced(scope.context.clients.read.clone(), namespace);
@@ -98,11 +102,11 @@ async fn perform(
             Ok(if exists { OrphanResponse::TaskExists } else { OrphanResponse::TaskIsGone })
         }
         OrphanRequest::DeletePod(pod) => {
-            writer.delete_pod(namespace, &pod.name, &pod.uid).await.map(|_| OrphanResponse::Done)
+            let deleted = writer.delete_pod(namespace, &pod.name, &pod.uid).await;
+            deleted.map(|pod| pod.map_or(OrphanResponse::Done, a_pod))
         }
         OrphanRequest::RemoveFinalizer { pod, has_ended } => {
-            let removed = writer.remove_finalizer(namespace, &pod.name, &pod.uid, has_ended).await;
-            removed.map(|_| OrphanResponse::Done)
+            writer.remove_finalizer(namespace, &pod.name, &pod.uid, has_ended).await.map(a_pod)
         }
     }
 }

@@ -113,7 +113,7 @@ async fn advance(cached: &CachedTask, scope: &WatchScope) -> Result<Option<Durat
     };
     let mut borrowed = scope.memories.borrow(task.uid().unwrap_or_default());
     let memory = &mut borrowed.memory;
-    let environment = Caches { scope, late_from: Instant::now() + scope.context.no_new_steps_after };
+    let environment = Caches::new(scope);
     let mut performer = Performer {
         scope,
         namespace: task.namespace().unwrap_or_default(),

@@ -1,10 +1,11 @@
 //! Everything that the reconciles of one set of watches need: of the whole cluster, or of one namespace.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use agentloop_core::sync::Memory;
+use agentloop_core::sync::{Memory, OrphanMemory};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +37,7 @@ pub(super) struct WatchScope {
     pub(super) pods: ObjectCache<CachedPod>,
     pods_synced: Synced,
     pub(super) memories: Memories<Memory<Live>>,
+    pub(super) orphan_memories: Memories<OrphanMemory<Live>>,
     pub(super) elsewhere: Elsewhere,
     pub(super) task_failures: Failures,
     pub(super) pod_failures: Failures,
@@ -60,6 +62,7 @@ impl WatchScope {
             pods: pods.objects,
             pods_synced: pods.synced,
             memories: Memories::default(),
+            orphan_memories: Memories::default(),
             elsewhere: Elsewhere::default(),
             task_failures: Failures::default(),
             pod_failures: Failures::default(),
@@ -107,6 +110,9 @@ impl WatchScope {
     /// Forgets the objects that are no longer in the caches, and keeps those that do not change in less memory.
     pub(super) fn tidy(&self) {
         self.memories.retain(|uid| self.tasks.has_of_task(uid));
+        let pods = self.pods.all();
+        let uids_of_pods: HashSet<&str> = pods.iter().map(|pod| pod.facts.uid.as_str()).collect();
+        self.orphan_memories.retain(|uid| uids_of_pods.contains(uid));
         self.elsewhere.retain(|uid| self.tasks.has_of_task(uid) || self.pods.has_of_task(uid));
         self.task_failures.retain(|task| self.tasks.get(task).is_some());
         self.pod_failures.retain(|pod| self.pods.get(pod).is_some());

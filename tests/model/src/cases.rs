@@ -162,6 +162,7 @@ fn cleanup() -> Vec<VariantCase> {
         case(Variant::PvcOwnerWithoutVersion, &owned, &[S8]),
         case(Variant::PvcOwnerByOlderSpec, &owned, &[S8]),
         case(Variant::OrphansCheckedOnce, &live(edited(&[UserAction::DeleteTask])), &[S8, L1]),
+        case(Variant::OrphanAnswersKept, &live(edited(&[UserAction::DeleteTask])), &[S8]),
         case(Variant::OrphansJudgedByCache, &from(AGENT_ENDED, crashing), &[S2, S4]),
     ]
 }

@@ -97,7 +97,7 @@ impl Environment<Modelled> for OperatorView<'_> {
     }
 
     fn is_newer_pod(&self, one: &ModelPod, other: &ModelPod) -> bool {
-        one.version > other.version
+        one.version > other.version && self.variant() != Variant::OrphanAnswersKept
     }
 
     fn is_version_of(&self, pod: &ModelPod, id: &ModelPodId) -> bool {

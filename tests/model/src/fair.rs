@@ -99,7 +99,7 @@ fn next_of(system: &TransitionSystem, state: &ModelState, order: &[OperatorId]) 
         .or_else(|| foreign_pod(state))
         .or_else(|| running().find_map(|id| of_timer(system, state, id)))
         .or_else(|| server::waits_for_time(state).then_some(Transition::TimePasses))
-        .or_else(|| running().find_map(|id| of_answers(state, id)))
+        .or_else(|| running().find_map(|id| of_answers(system, state, id)))
 }
 
 fn of_operator(state: &ModelState, id: OperatorId) -> Option<Transition> {
@@ -185,10 +185,11 @@ pub fn reconciled(system: &TransitionSystem, state: &ModelState, id: OperatorId)
 }
 
 /// Answers that the caches never catch up with are forgotten after a minute.
-fn of_answers(state: &ModelState, id: OperatorId) -> Option<Transition> {
+fn of_answers(system: &TransitionSystem, state: &ModelState, id: OperatorId) -> Option<Transition> {
     let operator = &state.operators[id];
     let is_newer = |pod: &ModelPod| {
         operator.pods.iter().all(|cached| cached.uid != pod.uid || cached.version < pod.version)
     };
-    operator.memory.pods().any(is_newer).then_some(Transition::ForgetAnswers(id))
+    let is_awaited = operator.memory.pods().any(is_newer) || orphans::may_forget(operator, &system.decider);
+    is_awaited.then_some(Transition::ForgetAnswers(id))
 }

@@ -1,7 +1,7 @@
 //! The cleanup of orphaned pods: what wakes it, around the machine that the real operator drives.
 
 use agentloop_core::sync::{
-    Failure, OrphanEnvironment, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync, Response,
+    Failure, OrphanEnvironment, OrphanMemory, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync, Response,
 };
 
 use crate::api::{ModelPod, OperatorId, WriteRequest};
@@ -28,29 +28,71 @@ pub fn observe_pod(operator: &mut ModelOperator, decider: &Decider, pod: &ModelP
     }
 }
 
-/// Pods whose task has left the cache are checked again; pods that are gone are forgotten.
+/// Pods whose task has left the cache are checked again, and pods that are gone are forgotten. A pod of which an answer
+/// is remembered waits until the answer is forgotten.
 pub fn recheck(operator: &mut ModelOperator) {
     let pods = operator.pods.clone();
-    operator.orphans_to_check.retain(|uid| pods.iter().any(|pod| pod.uid == *uid));
-    operator.orphans_to_recheck.retain(|uid| pods.iter().any(|pod| pod.uid == *uid));
+    let is_cached = |uid: &u8| pods.iter().any(|pod| pod.uid == *uid);
+    operator.orphans_to_check.retain(is_cached);
+    operator.orphans_to_recheck.retain(is_cached);
+    operator.orphan_memories.retain(|uid, _| is_cached(uid));
     let task = operator.task.task.map(|task| task.uid);
     let has_task = |uid: &u8| pods.iter().any(|pod| pod.uid == *uid && Some(pod.of.task) == task);
-    let (stay, go): (Vec<u8>, Vec<u8>) = operator.orphans_to_recheck.drain(..).partition(has_task);
+    let waits = |uid: &u8| has_task(uid) || operator.orphan_memories.contains_key(uid);
+    let (stay, go): (Vec<u8>, Vec<u8>) = operator.orphans_to_recheck.drain(..).partition(waits);
     operator.orphans_to_recheck = stay;
     operator.orphans_to_check.extend(go);
     operator.orphans_to_check.sort_unstable();
 }
 
-/// The check of the next pod begins, with a read of its task.
-pub fn begin(operator: &mut ModelOperator) {
+/// Whether the operator remembers answers that it may forget.
+pub fn may_forget(operator: &ModelOperator, decider: &Decider) -> bool {
+    !operator.orphan_memories.is_empty() && decider.variant != Variant::OrphanAnswersKept
+}
+
+/// The answers are old: the pods about which they were are checked again.
+pub fn forget_answers(operator: &mut ModelOperator, decider: &Decider) {
+    if may_forget(operator, decider) {
+        operator.orphan_memories.clear();
+        recheck(operator);
+    }
+}
+
+/// The check of the next pod begins, usually with a read of its task.
+pub fn begin(operator: &mut ModelOperator, decider: &Decider) {
     if operator.orphans_to_check.is_empty() {
         return;
     }
     let uid = operator.orphans_to_check.remove(0);
+    // The check decides when the next one is due.
+    operator.orphans_to_recheck.retain(|known| *known != uid);
     let Some(pod) = operator.pods.iter().find(|pod| pod.uid == uid).copied() else { return };
-    let sync = OrphanSync::new(pod);
-    let request = sync.first();
-    operator.orphan_check = Some(Box::new(PendingOrphanCheck { sync, request }));
+    let mut memory = operator.orphan_memories.remove(&uid).unwrap_or_default();
+    let (sync, step) = OrphanSync::begin(&OperatorView::of(decider, operator), &mut memory, pod);
+    advance(operator, sync, step, memory);
+}
+
+/// The check continues, or is over.
+fn advance(
+    operator: &mut ModelOperator,
+    sync: OrphanSync<Modelled>,
+    step: OrphanStep<Modelled>,
+    memory: OrphanMemory<Modelled>,
+) {
+    let uid = sync.pod().uid;
+    // A pod that has left the cache needs nothing more.
+    let is_cached = operator.pods.iter().any(|known| known.uid == uid);
+    if is_cached && !memory.is_empty() {
+        operator.orphan_memories.insert(uid, memory);
+    }
+    match step {
+        OrphanStep::Request(request) => {
+            operator.orphan_check = Some(Box::new(PendingOrphanCheck { sync, request }));
+        }
+        OrphanStep::Done(Some(_)) if is_cached => insert(&mut operator.orphans_to_recheck, uid),
+        OrphanStep::Failed if is_cached => insert(&mut operator.orphans_to_check, uid),
+        OrphanStep::Done(_) | OrphanStep::Failed => {}
+    }
 }
 
 pub fn may_begin(operator: &ModelOperator) -> bool {
@@ -75,6 +117,7 @@ pub fn perform_next(state: &mut ModelState, decider: &Decider, id: OperatorId, o
     let response = match write {
         Some(write) => match operator::send_write(state, decider.variant, write, outcome) {
             Response::Failed(failure) => OrphanResponse::Failed(failure),
+            Response::Pod(pod) => OrphanResponse::Pod(pod),
             _ => OrphanResponse::Done,
         },
         None if outcome != RequestOutcome::Answered => OrphanResponse::Failed(Failure::Lost),
@@ -87,18 +130,9 @@ pub fn perform_next(state: &mut ModelState, decider: &Decider, id: OperatorId, o
         }
     };
     let operator = &mut state.operators[id];
-    match sync.next(&OperatorView::of(decider, operator), &response) {
-        OrphanStep::Request(request) => {
-            operator.orphan_check = Some(Box::new(PendingOrphanCheck { sync, request }));
-        }
-        OrphanStep::Done(None) => {}
-        OrphanStep::Done(Some(_)) => insert(&mut operator.orphans_to_recheck, pod.uid),
-        OrphanStep::Failed => {
-            if operator.pods.iter().any(|known| known.uid == pod.uid) {
-                insert(&mut operator.orphans_to_check, pod.uid);
-            }
-        }
-    }
+    let mut memory = operator.orphan_memories.remove(&pod.uid).unwrap_or_default();
+    let step = sync.next(&OperatorView::of(decider, operator), &mut memory, response);
+    advance(operator, sync, step, memory);
 }
 
 fn insert(pods: &mut Vec<u8>, uid: u8) {

@@ -108,6 +108,15 @@ fn edits() -> Vec<Scenario> {
             liveness_sample: 20,
             ..plain("delete-crash", "the task is deleted, the operator dies, and its caches go back in time")
         },
+        Scenario {
+            spec: limit(1),
+            user_actions: &[UserAction::DeleteTask],
+            budget: Budget { user_actions: 1, forgotten: 2, ..NONE },
+            ..plain(
+                "delete-forget",
+                "the task is deleted, and answers are forgotten before the caches catch up",
+            )
+        },
     ]
 }
 

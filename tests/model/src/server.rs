@@ -160,7 +160,7 @@ fn change_pod_of(
     }
 }
 
-/// Changes a pod, and removes it if nothing keeps it.
+/// Changes a pod, and removes it if nothing keeps it. Then the answer has the version that the pod had before.
 pub fn change_pod(
     state: &mut ModelState,
     uid: u8,
@@ -177,12 +177,12 @@ pub fn change_pod(
     if pod == before {
         return ServerResponse::Pod(pod);
     }
-    pod.version += 1;
     let pods = Arc::make_mut(&mut state.pods);
     if pod.deletion != Deletion::No && !pod.has_finalizer && pod.has_ended() {
         pods.remove(index);
         state.executions.retain(|execution| execution.pod != uid);
     } else {
+        pod.version += 1;
         pods[index] = pod;
     }
     finish_foreground_deletion(state);

@@ -1,7 +1,9 @@
 //! A state of the modelled world.
 
+use std::collections::BTreeMap;
+
 use agentloop_core::sync::{
-    Memory, OrphanRequest, OrphanSync, Request, TaskSync, UninstallRequest, UninstallSync,
+    Memory, OrphanMemory, OrphanRequest, OrphanSync, Request, TaskSync, UninstallRequest, UninstallSync,
 };
 use agentloop_test_support::invariants::Invariant;
 
@@ -72,6 +74,8 @@ pub struct ModelOperator {
     /// Pods that are checked again after a while.
     pub orphans_to_recheck: Vec<u8>,
     pub orphan_check: Option<Box<PendingOrphanCheck>>,
+    /// What it remembers of each pod from one check to the next, by the pod's uid.
+    pub orphan_memories: BTreeMap<u8, OrphanMemory<Modelled>>,
 }
 
 impl ModelOperator {

@@ -1,5 +1,7 @@
 //! The transition system: its first state, and what each transition does.
 
+use std::collections::BTreeMap;
+
 use agentloop_core::sync::Memory;
 
 use crate::api::{Deletion, KnownConfiguration, ModelPods, OperatorId, TaskVersion};
@@ -113,6 +115,7 @@ impl TransitionSystem {
             orphans_to_check: Vec::new(),
             orphans_to_recheck: Vec::new(),
             orphan_check: None,
+            orphan_memories: BTreeMap::new(),
         }
     }
 
@@ -168,7 +171,7 @@ impl TransitionSystem {
                 requests::spend(state, outcome);
                 operator::perform_next(state, &self.decider, id, outcome);
             }
-            Transition::BeginOrphanCheck(id) => orphans::begin(&mut state.operators[id]),
+            Transition::BeginOrphanCheck(id) => orphans::begin(&mut state.operators[id], &self.decider),
             Transition::PerformOrphanRequest(id, outcome) => {
                 requests::spend(state, outcome);
                 orphans::perform_next(state, &self.decider, id, outcome);
@@ -184,6 +187,7 @@ impl TransitionSystem {
             Transition::ForgetAnswers(id) => {
                 state.budget.forgotten = state.budget.forgotten.saturating_sub(1);
                 state.operators[id].memory.forget_answers(|()| true);
+                orphans::forget_answers(&mut state.operators[id], &self.decider);
             }
             Transition::Crash(id, task, pods) => {
                 state.budget.crashes -= 1;
@@ -249,6 +253,7 @@ fn stop(operator: &mut ModelOperator) {
     operator.memory = Memory::default();
     operator.reconcile = None;
     operator.orphan_check = None;
+    operator.orphan_memories.clear();
     operator.orphans_to_check.clear();
     operator.orphans_to_recheck.clear();
     operator.timer = false;

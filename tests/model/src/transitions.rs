@@ -67,7 +67,8 @@ fn of_operator(system: &TransitionSystem, state: &ModelState, id: OperatorId, ou
     if operator.configuration.newest != state.config_map {
         out.push(Transition::SyncConfigMap(id));
     }
-    if state.budget.forgotten > 0 && operator.memory.has_answers() {
+    let has_answers = operator.memory.has_answers() || orphans::may_forget(operator, &system.decider);
+    if state.budget.forgotten > 0 && has_answers {
         out.push(Transition::ForgetAnswers(id));
     }
     if state.budget.crashes > 0 {

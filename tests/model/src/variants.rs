@@ -56,6 +56,8 @@ pub enum Variant {
     OrphansCheckedOnce,
     /// The cache decides whether a pod is orphaned.
     OrphansJudgedByCache,
+    /// What the cleanup remembers of a pod is never forgotten, although the cache has a newer version of the pod.
+    OrphanAnswersKept,
     /// A pod that is being deleted counts as ended.
     DeletingPodTakenForEnded,
     /// A pod on a silent node counts as ended.

@@ -1,6 +1,7 @@
-//! What the operator remembers about a task from one reconcile to the next.
+//! What the operator remembers about a task from one reconcile to the next, and about an orphaned pod from one check to
+//! the next.
 //!
-//! Counting does not depend on it, because every write is guarded by the API server. It saves conflicts, futile creates
+//! Counting does not depend on it, because every write is guarded by the API server. It saves conflicts, futile writes
 //! and reads.
 
 use std::time::Duration;
@@ -131,4 +132,74 @@ impl<H: Handles> Memory<H> {
     pub(super) fn forget_pod<E: Environment<H> + ?Sized>(&mut self, environment: &E, pod: &H::PodId) {
         self.pods.retain(|(_, known)| !environment.is_version_of(known, pod));
     }
+}
+
+/// The memory about one orphaned pod: the answer to the last write of the cleanup.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OrphanMemory<H: Handles> {
+    /// When the answer came, and the pod as it was then; no pod if it was gone.
+    answer: Option<(H::Time, Option<H::Pod>)>,
+}
+
+impl<H: Handles> Default for OrphanMemory<H> {
+    fn default() -> Self {
+        Self { answer: None }
+    }
+}
+
+impl<H: Handles> OrphanMemory<H> {
+    /// Whether nothing is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.answer.is_none()
+    }
+
+    /// Forgets an old answer.
+    pub fn forget_answers(&mut self, is_old: impl Fn(&H::Time) -> bool) {
+        self.answer.take_if(|(time, _)| is_old(time));
+    }
+
+    /// What the cleanup knows of a pod that the cache shows as `cached`.
+    ///
+    /// Of two answers with the same version, that of the write counts: if the removal of our finalizer removes the pod,
+    /// the API server answers with the pod's last version.
+    pub(super) fn newest<E: Environment<H> + ?Sized>(
+        &mut self,
+        environment: &E,
+        cached: H::Pod,
+    ) -> KnownOrphan<H> {
+        let is_old = |time: &H::Time| age(environment, time) >= ANSWER_LIFETIME;
+        let is_passed = |known: &H::Pod| environment.is_newer_pod(&cached, known);
+        self.answer.take_if(|(time, known)| is_old(time) || known.as_ref().is_some_and(is_passed));
+        match &self.answer {
+            None => KnownOrphan::Cached(cached),
+            Some((_, Some(known))) => KnownOrphan::Answered(known.clone()),
+            Some((_, None)) => KnownOrphan::Gone(cached),
+        }
+    }
+
+    /// Remembers the pod as the API server has answered a write, or that it is gone.
+    pub(super) fn remember<E: Environment<H> + ?Sized>(&mut self, environment: &E, pod: Option<H::Pod>) {
+        self.answer = Some((environment.now(), pod));
+    }
+
+    /// When the answer is forgotten.
+    pub(super) fn expires_after<E: Environment<H> + ?Sized>(&self, environment: &E) -> Option<Duration> {
+        let (time, _) = self.answer.as_ref()?;
+        Some(ANSWER_LIFETIME.saturating_sub(age(environment, time)))
+    }
+}
+
+/// What the cleanup knows of a pod.
+pub(super) enum KnownOrphan<H: Handles> {
+    /// What the cache shows.
+    Cached(H::Pod),
+    /// The answer to a write, which the cache does not show yet.
+    Answered(H::Pod),
+    /// It is gone. The cache still shows this.
+    Gone(H::Pod),
+}
+
+/// How long ago an answer came.
+fn age<H: Handles, E: Environment<H> + ?Sized>(environment: &E, time: &H::Time) -> Duration {
+    environment.since(time).try_into().unwrap_or_default()
 }

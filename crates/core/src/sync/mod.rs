@@ -18,7 +18,7 @@ mod uninstall;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub use memory::{ANSWER_LIFETIME, Memory};
+pub use memory::{ANSWER_LIFETIME, Memory, OrphanMemory};
 pub use objects::{Decided, Environment, Gathered, Handles};
 pub use orphan::{
     ORPHAN_CHECK_INTERVAL, OrphanEnvironment, OrphanRequest, OrphanResponse, OrphanStep, OrphanSync,

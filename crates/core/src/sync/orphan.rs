@@ -1,10 +1,14 @@
 //! The cleanup of an orphan, a pod whose task is gone: a machine like [`TaskSync`](super::TaskSync).
+//!
+//! Its own writes wake it again, often before the cache shows them. It then uses the answers to these writes, because a
+//! second write would be in vain.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::time::Duration;
 
-use super::{Failure, Handles};
+use super::memory::{KnownOrphan, OrphanMemory};
+use super::{Environment, Failure, Handles};
 use crate::decide::Action;
 
 /// How often a pod with our finalizer is checked while its task exists. No watch event of the pod shows that the task
@@ -14,7 +18,7 @@ pub const ORPHAN_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// A pod that is checked because its task is not in the cache.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OrphanSync<H: Handles> {
-    /// The pod as it was observed.
+    /// The newest known version of the pod.
     pod: H::Pod,
     has_read: bool,
     actions: VecDeque<Action<H::PodId>>,
@@ -26,9 +30,10 @@ pub struct OrphanSync<H: Handles> {
 pub enum OrphanRequest<H: Handles> {
     /// Read the pod's task from the API server, because a cache may lag.
     ReadTask,
-    /// Delete the pod.
+    /// Delete the pod. Answered by [`OrphanResponse::Pod`] if the pod stays because of its finalizer, else by
+    /// [`OrphanResponse::Done`].
     DeletePod(H::PodId),
-    /// Remove our finalizer from the pod.
+    /// Remove our finalizer from the pod. Answered by [`OrphanResponse::Pod`].
     RemoveFinalizer {
         /// The pod.
         pod: H::PodId,
@@ -39,12 +44,14 @@ pub enum OrphanRequest<H: Handles> {
 
 /// The answer of the shell.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum OrphanResponse {
+pub enum OrphanResponse<H: Handles> {
     /// The task exists.
     TaskExists,
     /// The task is gone. Another task may have its name.
     TaskIsGone,
-    /// The write succeeded.
+    /// The write succeeded: the pod as it is now.
+    Pod(H::Pod),
+    /// The write succeeded: the pod is gone.
     Done,
     /// The request did not succeed.
     Failed(Failure),
@@ -62,7 +69,7 @@ pub enum OrphanStep<H: Handles> {
 }
 
 /// Gives access to the pod behind a handle.
-pub trait OrphanEnvironment<H: Handles> {
+pub trait OrphanEnvironment<H: Handles>: Environment<H> {
     /// Whether the pod has our finalizer.
     fn has_finalizer(&self, pod: &H::Pod) -> bool;
     /// How long the pod is still reserved for another release that served its task.
@@ -72,19 +79,34 @@ pub trait OrphanEnvironment<H: Handles> {
 }
 
 impl<H: Handles> OrphanSync<H> {
-    /// Begins a check of this pod.
-    pub fn new(pod: H::Pod) -> Self {
-        Self { pod, has_read: false, actions: VecDeque::new(), had_conflict: false }
+    /// Begins a check of a pod that the cache shows, and returns the first step.
+    ///
+    /// Something is remembered of a pod only if its task was gone: the task is read only if there is something to do.
+    pub fn begin<E: OrphanEnvironment<H>>(
+        environment: &E,
+        memory: &mut OrphanMemory<H>,
+        cached: H::Pod,
+    ) -> (Self, OrphanStep<H>) {
+        let (pod, is_done) = match memory.newest(environment, cached) {
+            KnownOrphan::Cached(pod) => (pod, false),
+            KnownOrphan::Answered(pod) => {
+                let is_done = environment.stop(&pod).is_empty();
+                (pod, is_done)
+            }
+            KnownOrphan::Gone(cached) => (cached, true),
+        };
+        let sync = Self { pod, has_read: false, actions: VecDeque::new(), had_conflict: false };
+        let step = if is_done {
+            rest(environment, memory, None)
+        } else {
+            OrphanStep::Request(OrphanRequest::ReadTask)
+        };
+        (sync, step)
     }
 
-    /// The pod as it was observed.
+    /// The newest known version of the pod.
     pub fn pod(&self) -> &H::Pod {
         &self.pod
-    }
-
-    /// The first request.
-    pub fn first(&self) -> OrphanRequest<H> {
-        OrphanRequest::ReadTask
     }
 
     /// When a pod whose task exists is checked again.
@@ -96,24 +118,36 @@ impl<H: Handles> OrphanSync<H> {
     pub fn next<E: OrphanEnvironment<H>>(
         &mut self,
         environment: &E,
-        response: &OrphanResponse,
+        memory: &mut OrphanMemory<H>,
+        response: OrphanResponse<H>,
     ) -> OrphanStep<H> {
         match response {
             OrphanResponse::TaskExists => {
-                return OrphanStep::Done(Self::while_task_exists(environment, &self.pod));
+                return rest(environment, memory, Self::while_task_exists(environment, &self.pod));
             }
             OrphanResponse::TaskIsGone => {
                 if let Some(remaining) = environment.reserved_for(&self.pod) {
-                    return OrphanStep::Done(Some(remaining));
+                    return rest(environment, memory, Some(remaining));
                 }
                 self.has_read = true;
                 self.actions = environment.stop(&self.pod).into();
             }
-            // The pod is gone.
-            OrphanResponse::Done | OrphanResponse::Failed(Failure::NotFound) if self.has_read => {}
+            OrphanResponse::Pod(pod) if self.has_read => {
+                memory.remember(environment, Some(pod.clone()));
+                // Another client may have done what was to be done next.
+                let necessary = environment.stop(&pod);
+                self.actions.retain(|action| necessary.contains(action));
+                self.pod = pod;
+            }
+            OrphanResponse::Done | OrphanResponse::Failed(Failure::NotFound) if self.has_read => {
+                memory.remember(environment, None);
+                return rest(environment, memory, None);
+            }
             // Another pod has the name, or the server gave up on a patch because of concurrent writes.
             OrphanResponse::Failed(Failure::Conflict) => self.had_conflict = true,
-            OrphanResponse::Done | OrphanResponse::Failed(_) => return OrphanStep::Failed,
+            OrphanResponse::Pod(_) | OrphanResponse::Done | OrphanResponse::Failed(_) => {
+                return OrphanStep::Failed;
+            }
         }
         while let Some(action) = self.actions.pop_front() {
             match action {
@@ -124,6 +158,16 @@ impl<H: Handles> OrphanSync<H> {
                 _ => {}
             }
         }
-        if self.had_conflict { OrphanStep::Failed } else { OrphanStep::Done(None) }
+        if self.had_conflict { OrphanStep::Failed } else { rest(environment, memory, None) }
     }
+}
+
+/// Ends a check. If an answer is remembered, the pod is checked again when it is forgotten: if the cache still shows
+/// something to do then, the cache is right.
+fn rest<H: Handles, E: OrphanEnvironment<H>>(
+    environment: &E,
+    memory: &OrphanMemory<H>,
+    after: Option<Duration>,
+) -> OrphanStep<H> {
+    OrphanStep::Done(after.into_iter().chain(memory.expires_after(environment)).min())
 }

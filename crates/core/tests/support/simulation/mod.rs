@@ -9,7 +9,7 @@ mod outside;
 mod perform;
 mod server;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use agentloop_core::{
     api::{AgentTask, AgentTaskStatus, Phase, WaitReason},
@@ -17,7 +17,7 @@ use agentloop_core::{
     facts::Obstacle,
     pod::Injection,
     settings::Configuration,
-    sync::{Failure, Memory},
+    sync::{Failure, Memory, OrphanMemory},
 };
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -73,6 +73,8 @@ pub struct Simulation {
     /// From then on a reconcile has taken too long.
     pub late_from: Option<Timestamp>,
     pub memory: Memory<Simulated>,
+    /// What the cleanup remembers of its writes, by the pods' uids.
+    pub orphan_memories: BTreeMap<String, OrphanMemory<Simulated>>,
     serving: Serving,
     /// The other release that served the task when it was there.
     pub served_by: Option<String>,
@@ -102,6 +104,7 @@ impl Simulation {
             requests: Vec::new(),
             late_from: None,
             memory: Memory::default(),
+            orphan_memories: BTreeMap::new(),
             serving: operator::serving(),
             served_by: None,
             faults: Vec::new(),

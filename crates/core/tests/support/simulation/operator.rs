@@ -247,6 +247,7 @@ impl Simulation {
     pub fn restart(&mut self) {
         self.running = None;
         self.memory = Memory::default();
+        self.orphan_memories.clear();
         let last_valid = self.cached.newest.clone().unwrap_or_default();
         self.cached.last_valid = last_valid.clone();
         self.real.last_valid = last_valid;
@@ -279,32 +280,39 @@ impl Simulation {
         }
     }
 
-    /// Checks whether this pod's task is gone, and removes the pod if it is.
+    /// Checks whether the task of a pod that the cache shows like this is gone, and removes the pod if it is.
     pub fn clean_up_orphan(&mut self, pod: &Handle<CachedPod>) -> OrphanStep<Simulated> {
         let task_uid = pod.facts.task_uid.clone().unwrap_or_default();
-        let mut sync = OrphanSync::new(pod.clone());
-        let mut request = sync.first();
-        loop {
-            let call = Call::from(&request);
-            self.requests.push(call);
-            let response = match self.fault_of(call) {
-                Some(Fault::Fails(failure)) => OrphanResponse::Failed(failure),
-                // An answer that does not fit.
-                Some(Fault::Answers(_)) => OrphanResponse::Done,
-                Some(Fault::AnswerLost) => {
-                    self.perform_on_orphan(&task_uid, &request);
-                    OrphanResponse::Failed(Failure::Lost)
-                }
-                Some(Fault::After(event)) => {
-                    event(self);
-                    self.perform_on_orphan(&task_uid, &request)
-                }
-                None => self.perform_on_orphan(&task_uid, &request),
-            };
+        let mut memory = self.orphan_memories.remove(&pod.facts.uid).unwrap_or_default();
+        let (mut sync, mut step) = OrphanSync::begin(&self.known().0, &mut memory, pod.clone());
+        while let OrphanStep::Request(request) = step {
+            let response = self.ask_about_orphan(&task_uid, &request);
             self.check_pods();
-            match sync.next(&self.known().0, &response) {
-                OrphanStep::Request(next) => request = next,
-                done => return done,
+            step = sync.next(&self.known().0, &mut memory, response);
+        }
+        self.orphan_memories.insert(pod.facts.uid.clone(), memory);
+        step
+    }
+
+    fn ask_about_orphan(
+        &mut self,
+        task_uid: &str,
+        request: &OrphanRequest<Simulated>,
+    ) -> OrphanResponse<Simulated> {
+        let call = Call::from(request);
+        self.requests.push(call);
+        match self.fault_of(call) {
+            None => self.perform_on_orphan(task_uid, request),
+            Some(Fault::Fails(failure)) => OrphanResponse::Failed(failure),
+            Some(Fault::Answers(Response::Pod(pod))) => OrphanResponse::Pod(pod),
+            Some(Fault::Answers(_)) => OrphanResponse::Done,
+            Some(Fault::AnswerLost) => {
+                self.perform_on_orphan(task_uid, request);
+                OrphanResponse::Failed(Failure::Lost)
+            }
+            Some(Fault::After(event)) => {
+                event(self);
+                self.perform_on_orphan(task_uid, request)
             }
         }
     }

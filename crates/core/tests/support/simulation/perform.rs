@@ -72,11 +72,7 @@ impl Simulation {
                 }
             })?),
             Request::RemoveFinalizer { pod, has_ended } => self.remove_finalizer(&pod, has_ended)?,
-            Request::DeletePod(pod) => {
-                self.server.delete_pod(&pod, self.now)?;
-                self.remove_deleted_pods();
-                self.server.pod(&pod.name).map_or(Response::Done, answer)
-            }
+            Request::DeletePod(pod) => self.delete(&pod)?,
             Request::DeleteTask(task) => {
                 if version(self.server.task_of(&uid(&task))?) != version(&*task) {
                     return Err(Failure::Conflict);
@@ -91,21 +87,30 @@ impl Simulation {
         &mut self,
         task_uid: &str,
         request: &OrphanRequest<Simulated>,
-    ) -> OrphanResponse {
-        let done = match request {
+    ) -> OrphanResponse<Simulated> {
+        let written = match request {
             OrphanRequest::ReadTask => {
                 return match self.server.task_of(task_uid) {
                     Ok(_) => OrphanResponse::TaskExists,
                     Err(_) => OrphanResponse::TaskIsGone,
                 };
             }
-            OrphanRequest::DeletePod(pod) => self.server.delete_pod(pod, self.now),
-            OrphanRequest::RemoveFinalizer { pod, has_ended } => {
-                self.remove_finalizer(pod, *has_ended).map(drop)
-            }
+            OrphanRequest::DeletePod(pod) => self.delete(pod),
+            OrphanRequest::RemoveFinalizer { pod, has_ended } => self.remove_finalizer(pod, *has_ended),
         };
         self.remove_deleted_pods();
-        done.map_or_else(OrphanResponse::Failed, |()| OrphanResponse::Done)
+        match written {
+            Ok(Response::Pod(pod)) => OrphanResponse::Pod(pod),
+            Ok(_) => OrphanResponse::Done,
+            Err(failure) => OrphanResponse::Failed(failure),
+        }
+    }
+
+    /// Deletes a pod. The answer is the pod if a finalizer or its grace period keeps it.
+    fn delete(&mut self, pod: &PodRef) -> Answer {
+        self.server.delete_pod(pod, self.now)?;
+        self.remove_deleted_pods();
+        Ok(self.server.pod(&pod.name).map_or(Response::Done, answer))
     }
 
     fn write_status(

@@ -117,12 +117,13 @@ impl ApiServer {
         if self.pods[place].uid().as_ref() == Some(&pod.uid) { Ok(place) } else { Err(Failure::Conflict) }
     }
 
-    /// Patches the pod of this name and uid. A patch that changes nothing makes no new version.
+    /// Patches the pod of this name and uid. A patch that changes nothing makes no new version, nor does one that removes
+    /// the pod because nothing keeps it any more.
     pub fn patch_pod(&mut self, pod: &PodRef, patch: impl FnOnce(&mut Pod)) -> Result<&Pod, Failure> {
         let place = self.place_of(pod)?;
         let before = self.pods[place].clone();
         patch(&mut self.pods[place]);
-        if self.pods[place] != before {
+        if self.pods[place] != before && !is_deletion_complete(&self.pods[place]) {
             self.renew_pod(place);
         }
         Ok(&self.pods[place])
@@ -158,15 +159,10 @@ impl ApiServer {
 
     /// Removes the pods whose deletion is complete, and returns their names.
     pub fn remove_deleted_pods(&mut self) -> Vec<String> {
-        let is_complete = |pod: &Pod| {
-            let has_finalizers = pod.metadata.finalizers.iter().flatten().count() > 0;
-            let is_stopped = kubelet::is_ended(pod) || !kubelet::is_bound(pod);
-            kubelet::is_deleting(pod) && is_stopped && !has_finalizers
-        };
-        let removed: Vec<String> =
-            self.pods.iter().filter(|pod| is_complete(pod)).map(ResourceExt::name_any).collect();
+        let complete = self.pods.iter().filter(|pod| is_deletion_complete(pod));
+        let removed: Vec<String> = complete.map(ResourceExt::name_any).collect();
         if !removed.is_empty() {
-            self.pods.retain(|pod| !is_complete(pod));
+            self.pods.retain(|pod| !is_deletion_complete(pod));
             self.next_version();
         }
         removed
@@ -206,6 +202,13 @@ impl ApiServer {
         self.pvc = None;
         self.next_version();
     }
+}
+
+/// Whether the pod is being deleted, and nothing keeps it any more.
+fn is_deletion_complete(pod: &Pod) -> bool {
+    let has_finalizers = pod.metadata.finalizers.iter().flatten().count() > 0;
+    let is_stopped = kubelet::is_ended(pod) || !kubelet::is_bound(pod);
+    kubelet::is_deleting(pod) && is_stopped && !has_finalizers
 }
 
 fn renew(known: &mut Handle<CachedPod>, pod: &Pod) {
