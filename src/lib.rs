@@ -33,6 +33,7 @@ pub mod namespaces;
 pub mod shutdown;
 pub mod telemetry;
 pub mod uninstall;
+mod wire;
 pub mod write;
 
 /// The operator's name: the field manager of its writes, and the start of its user agent.

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 
 use crate::client::{RequestError, WRITE_TIMEOUT, patch_params, post_params, with_timeout};
 use crate::metrics::{Metrics, Verb};
+use crate::wire::Lean;
 
 /// All writes of the operator go through this.
 #[derive(Clone)]
@@ -67,9 +68,11 @@ impl Writer {
         resource_version: &str,
         status: &Value,
     ) -> Result<AgentTask, RequestError> {
-        let api: Api<AgentTask> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Lean<AgentTask>> = Api::namespaced(self.client.clone(), namespace);
         let patch = status_patch(resource_version, status);
-        self.send(Verb::PatchStatus, api.patch_status(name, &patch_params(), &Patch::Merge(&patch))).await
+        let patch = Patch::Merge(&patch);
+        let written = self.send(Verb::PatchStatus, api.patch_status(name, &patch_params(), &patch)).await;
+        written.map(|Lean(task)| task)
     }
 
     /// Like [`Writer::task_status`], for a task that this version may not be able to decode.
@@ -162,8 +165,10 @@ impl Writer {
     }
 
     async fn patch_pod(&self, namespace: &str, name: &str, patch: &Value) -> Result<Pod, RequestError> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        self.send(Verb::Patch, api.patch(name, &patch_params(), &Patch::Strategic(patch))).await
+        let api: Api<Lean<Pod>> = Api::namespaced(self.client.clone(), namespace);
+        let patch = Patch::Strategic(patch);
+        let patched = self.send(Verb::Patch, api.patch(name, &patch_params(), &patch)).await;
+        patched.map(|Lean(pod)| pod)
     }
 
     /// Deletes the pod with this uid, with the grace period in its spec. Returns the pod if a finalizer keeps it.
@@ -173,10 +178,11 @@ impl Writer {
         name: &str,
         uid: &str,
     ) -> Result<Option<Pod>, RequestError> {
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        let api: Api<Lean<Pod>> = Api::namespaced(self.client.clone(), namespace);
         let this = DeleteParams::default()
             .preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None });
-        self.send(Verb::Delete, api.delete(name, &this)).await.map(either::Either::left)
+        let deleted = self.send(Verb::Delete, api.delete(name, &this)).await?;
+        Ok(deleted.left().map(|Lean(pod)| pod))
     }
 }
 

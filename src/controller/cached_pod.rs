@@ -12,6 +12,7 @@ use kube::{Resource, ResourceExt};
 use serde::{Deserialize, Deserializer};
 
 use super::object_cache::{CachedObject, ObjectName, Received};
+use crate::wire::Lean;
 
 /// What is kept of a pod.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ impl CachedObject for CachedPod {
     type Kind = Pod;
 
     fn receive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Received<Self>, D::Error> {
-        let pod = Pod::deserialize(deserializer)?;
+        let Lean(pod) = Lean::<Pod>::deserialize(deserializer)?;
         Ok(Received::new(&pod.metadata, Self::from(&pod)))
     }
 

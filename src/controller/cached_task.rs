@@ -14,6 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::object_cache::{CachedObject, ObjectName, Received};
+use crate::wire::{self, Lean};
 
 /// A task, or what is known of one that cannot be decoded. A clone shares the task.
 #[derive(Clone, Debug)]
@@ -37,23 +38,6 @@ enum Content {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Undecodable(String);
-
-/// The part of a task that is read if the whole cannot be decoded. The rest is skipped and takes no memory.
-#[derive(Deserialize)]
-struct MetadataOnly {
-    #[serde(default)]
-    metadata: ObjectMeta,
-}
-
-/// Removes the parts of a task that agentloop never reads. They can be most of it, and take many times the memory of their
-/// text.
-pub(super) fn slim(mut task: AgentTask) -> AgentTask {
-    task.metadata.managed_fields = None;
-    if let Some(annotations) = &mut task.metadata.annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-    }
-    task
-}
 
 impl CachedTask {
     fn new(metadata: &ObjectMeta, content: Content) -> Self {
@@ -99,14 +83,11 @@ impl CachedObject for CachedTask {
 
     fn receive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Received<Self>, D::Error> {
         let text = JsonText::deserialize(deserializer)?;
-        let (metadata, content) = match serde_json::from_str::<AgentTask>(text.as_str()) {
-            Ok(task) => {
-                let task = slim(task);
-                (task.meta().clone(), Content::Decoded(Arc::new(task)))
-            }
+        let (metadata, content) = match serde_json::from_str(text.as_str()) {
+            Ok(Lean::<AgentTask>(task)) => (task.metadata.clone(), Content::Decoded(Arc::new(task))),
             Err(error) => {
-                let MetadataOnly { metadata } =
-                    serde_json::from_str(text.as_str()).map_err(D::Error::custom)?;
+                let mut json = serde_json::Deserializer::from_str(text.as_str());
+                let metadata = wire::metadata(&mut json).map_err(D::Error::custom)?;
                 (metadata, Content::Undecodable(Arc::new(Undecodable(error.to_string()))))
             }
         };

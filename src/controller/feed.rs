@@ -27,6 +27,8 @@ pub(super) struct Queues {
 #[derive(Debug)]
 pub(super) enum ObjectChange {
     Task(ObjectName),
+    /// The task with this uid is gone. Its pods are orphans now, and those that have ended may never change again.
+    TaskGone(String),
     Pod {
         pod: ObjectName,
         task: Option<ObjectName>,
@@ -42,8 +44,8 @@ pub(super) fn report_tasks(
     move |event| match event {
         Event::Apply(task) => report(&to, ObjectChange::Task(task.kept.name().clone())),
         Event::InitDone => report(&to, ObjectChange::Relisted),
-        // A task that is gone needs nothing more, and its pods report their own changes.
-        Event::Delete(_) | Event::Init | Event::InitApply(_) => {}
+        Event::Delete(task) => report(&to, ObjectChange::TaskGone(task.kept.uid.clone())),
+        Event::Init | Event::InitApply(_) => {}
     }
 }
 
@@ -82,6 +84,12 @@ pub(super) async fn feed(
         tokio::select! {
             Some(change) = changes.recv() => match change {
                 ObjectChange::Task(task) => queues.tasks.add((number, task), Priority::High),
+                ObjectChange::TaskGone(uid) => {
+                    let pods = scope.pods.of_task(&uid);
+                    for pod in pods.iter().filter(|pod| pod.facts.has_finalizer) {
+                        queues.orphans.add((number, pod.name.clone()), Priority::High);
+                    }
+                }
                 ObjectChange::Pod { pod, task } => {
                     if let Some(task) = task {
                         queues.tasks.add((number, task), Priority::High);

@@ -51,7 +51,8 @@ async fn clean_up(pod: Arc<CachedPod>, scope: &WatchScope) -> Result<Option<Dura
     let (name, namespace) = (task.name(), pod.name.namespace().to_owned());
     let (uid, pod, caches) = (facts.uid.clone(), Handle(pod), Caches::new(scope));
     if scope.tasks.get(&task).is_some_and(|task| task.uid == task_uid) {
-        return Ok(OrphanSync::while_task_exists(&caches, &pod));
+        // Once its task leaves the cache, it is checked again.
+        return Ok(None);
     }
     let _work = scope.context.heartbeat.begin();
     let mut borrowed = scope.orphan_memories.borrow(uid);

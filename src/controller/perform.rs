@@ -17,13 +17,13 @@ use serde_json::Value;
 use tracing::{debug, info};
 
 use super::cached_pod::CachedPod;
-use super::cached_task::slim;
 use super::handles::{Handle, Live};
 use super::object_cache::{ObjectName, Received};
 use super::scope::WatchScope;
 use super::watch::PAGE;
 use super::{merge, report};
 use crate::client::{READ_TIMEOUT, RequestError, with_timeout};
+use crate::wire::Lean;
 
 /// A request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -136,15 +136,15 @@ impl Performer<'_> {
         let version = task.resource_version().unwrap_or_default();
         let written =
             self.scope.context.writer.task_status(&self.namespace, &self.name, &version, &patch).await;
-        let written = slim(written.map_err(|source| failed("writing the status", source))?);
+        let written = written.map_err(|source| failed("writing the status", source))?;
         report::status_written(&self.scope.context, &written, task.status.as_ref(), status);
         Ok(Response::Task(Handle::new(written)))
     }
 
     async fn read_task(&self, task: &AgentTask) -> Result<Response<Live>, RequestFailed> {
-        let read = with_timeout(READ_TIMEOUT, self.api::<AgentTask>().get_opt(&self.name)).await;
+        let read = with_timeout(READ_TIMEOUT, self.api::<Lean<AgentTask>>().get_opt(&self.name)).await;
         Ok(match read.map_err(|source| failed("reading the task", source))? {
-            Some(read) if read.uid() == task.uid() => Response::Task(Handle::new(slim(read))),
+            Some(Lean(read)) if read.uid() == task.uid() => Response::Task(Handle::new(read)),
             _ => Response::Failed(Failure::NotFound),
         })
     }

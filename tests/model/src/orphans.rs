@@ -23,7 +23,7 @@ pub fn observe_pod(operator: &mut ModelOperator, decider: &Decider, pod: &ModelP
     if !has_task {
         insert(&mut operator.orphans_to_check, uid);
     } else if is_checked_again {
-        // Nothing reports that the task is gone.
+        // It is checked again once the task leaves the cache.
         insert(&mut operator.orphans_to_recheck, uid);
     }
 }

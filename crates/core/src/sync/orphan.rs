@@ -11,8 +11,8 @@ use super::memory::{KnownOrphan, OrphanMemory};
 use super::{Environment, Failure, Handles};
 use crate::decide::Action;
 
-/// How often a pod with our finalizer is checked while its task exists. No watch event of the pod shows that the task
-/// is gone, and a pod that has ended may never change again.
+/// How often a pod with our finalizer is checked while its task exists but is not in the cache. No watch event of the
+/// pod shows that the task is gone, and a pod that has ended may never change again.
 pub const ORPHAN_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A pod that is checked because its task is not in the cache.
@@ -109,11 +109,6 @@ impl<H: Handles> OrphanSync<H> {
         &self.pod
     }
 
-    /// When a pod whose task exists is checked again.
-    pub fn while_task_exists<E: OrphanEnvironment<H>>(environment: &E, pod: &H::Pod) -> Option<Duration> {
-        environment.has_finalizer(pod).then_some(ORPHAN_CHECK_INTERVAL)
-    }
-
     /// Takes the answer to the last request, and returns the next step.
     pub fn next<E: OrphanEnvironment<H>>(
         &mut self,
@@ -123,7 +118,8 @@ impl<H: Handles> OrphanSync<H> {
     ) -> OrphanStep<H> {
         match response {
             OrphanResponse::TaskExists => {
-                return rest(environment, memory, Self::while_task_exists(environment, &self.pod));
+                let again = environment.has_finalizer(&self.pod).then_some(ORPHAN_CHECK_INTERVAL);
+                return rest(environment, memory, again);
             }
             OrphanResponse::TaskIsGone => {
                 if let Some(remaining) = environment.reserved_for(&self.pod) {
