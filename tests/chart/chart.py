@@ -13,6 +13,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "agentloop"
 RELEASE = "agentloop"
 NAMESPACE = "agentloop-system"
+# The oldest version that is supported. Without it, Helm 3.17 would render for an older one.
+KUBERNETES = "1.33.0"
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 # Typical sets of values. Tests that apply to all of them use @every_case.
@@ -42,6 +44,8 @@ CASES = {
                "serviceAccount": {"annotations": {"e": "f"}}},
     "other names": {"nameOverride": "loops", "fullnameOverride": "f" * 46},
     "as a subchart": {"global": {"anything": 1}, "enabled": True},
+    "registry of a parent chart": {"global": {"imageRegistry": "mirror.example/team", "imagePullSecrets": ["mirror"]},
+                                   "image": {"digest": DIGEST}, "runner": {"image": {"registry": "elsewhere"}}},
 }
 
 
@@ -71,7 +75,8 @@ def render(values=None, has=("apiregistration.k8s.io/v1",)):
 @functools.cache
 def _render(values, has):
     apis = [word for api in has for word in ("--api-versions", api)]
-    answer = helm("template", RELEASE, CHART, "--namespace", NAMESPACE, *apis, values=json.loads(values))
+    answer = helm("template", RELEASE, CHART, "--namespace", NAMESPACE, "--kube-version", KUBERNETES, *apis,
+                  values=json.loads(values))
     if answer.returncode:
         raise Refused(answer.stderr)
     return json.dumps([o for o in yaml.safe_load_all(answer.stdout) if o])

@@ -94,6 +94,19 @@ class EveryPod(unittest.TestCase):
             self.assertEqual(spec["containers"][0]["image"], "mirror/agentloop:1.2.3")
             self.assertEqual(spec["imagePullSecrets"], [{"name": "mirror"}])
 
+    def test_runs_images_from_the_registry_of_a_parent_chart(self):
+        values = CASES["registry of a parent chart"]
+        self.assertEqual({s["containers"][0]["image"] for s in pod_specs(render(values))},
+                         {f"mirror.example/team/agentloop@{DIGEST}"})
+        self.assertTrue(argument(controller(values), "runner-image").startswith("mirror.example/team/agentloop-runner:"))
+
+    def test_uses_the_pull_secrets_of_a_parent_chart_and_its_own_each_once(self):
+        shared = {"global": {"imagePullSecrets": ["a", {"name": "b"}]}, "imagePullSecrets": [{"name": "c"}, {"name": "a"}]}
+        for values, names in [(shared, ["a", "b", "c"]), ({"global": None, "imagePullSecrets": [{"name": "c"}]}, ["c"])]:
+            for spec in pod_specs(render(values)):
+                self.assertEqual(spec["imagePullSecrets"], [{"name": n} for n in names])
+        self.assertTrue(all("imagePullSecrets" not in s for s in pod_specs(render())))
+
     def test_is_scheduled_according_to_the_values(self):
         for spec in pod_specs(render(CASES["placed"])):
             self.assertEqual(spec["priorityClassName"], "system-cluster-critical")
@@ -287,7 +300,7 @@ class Chart(unittest.TestCase):
     def test_documents_every_value_that_the_schema_knows(self):
         schema = yaml.safe_load((CHART / "values.schema.json").read_text())
         values = yaml.safe_load((CHART / "values.yaml").read_text())
-        self.assertEqual(schema["properties"].keys() - {"global", "enabled"}, values.keys())
+        self.assertEqual(schema["properties"].keys() - {"enabled"}, values.keys())
 
     def test_names_no_registry(self):
         hosts = re.compile(r"\b(?:ghcr|quay|docker|gcr|registry\.k8s|mcr\.microsoft)\.[a-z]+")
