@@ -8,7 +8,7 @@ CLUSTER_ARGS ?=
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## run two loops on a local cluster (root; CLUSTER=current: on your own cluster)
@@ -18,9 +18,27 @@ demo: ## run two loops on a local cluster (root; CLUSTER=current: on your own cl
 images: ## build the operator's and the runner's image as OCI archives in dist/
 	@hack/build-images
 
+# The release, where its images will be, the address of the repository, and yes to fail if a part is missing.
+VERSION  ?=
+REGISTRY ?= localhost
+SOURCE   ?=
+COMPLETE ?=
+
+.PHONY: release
+release: ## build a release into dist/release/ (VERSION=, REGISTRY=, SOURCE=; COMPLETE=yes: with all parts)
+	@hack/release --registry '$(REGISTRY)' --source '$(SOURCE)' $(if $(COMPLETE),--complete) '$(VERSION)'
+
+.PHONY: publish
+publish: ## push the release in dist/release/ to its registry, and sign it there
+	@hack/publish
+
+.PHONY: release-page
+release-page: ## create the page of the release in dist/release/ on GitHub, with its files (needs gh)
+	@hack/publish --page
+
 .PHONY: prerequisites
 prerequisites: ## check what this machine needs, and install what is missing if that is allowed
-	@hack/prerequisites
+	@hack/prerequisites $(MODES)
 
 .PHONY: tools
 tools: ## build Kubernetes, etcd, containerd and helm from source, once (15 min on two cores)
