@@ -37,6 +37,9 @@ conf_dir = "$CLUSTER_DIR/cni"
 
 [plugins."io.containerd.cri.v1.images".pinned_images]
 sandbox = "localhost/pause:1"
+
+[plugins."io.containerd.cri.v1.images".registry]
+config_path = "$(registries_folder)"
 TOML
 }
 

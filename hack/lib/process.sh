@@ -5,7 +5,7 @@
 # command line names a file in the cluster's folder.
 
 readonly DAEMONS=" etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy
-  containerd containerd-shim-runc-v2 local-path-provisioner "
+  containerd containerd-shim-runc-v2 local-path-provisioner docker-registry "
 
 # daemons : prints lines of "PID PROGRAM".
 daemons() {
@@ -72,10 +72,13 @@ wait_for_daemon() {
   done
 }
 
-# tool NAME : prints the path of its binary, which must be built already.
+# tool NAME : prints the path of its binary, which must be built already. The registry is Debian's.
 tool() {
-  local dir
-  local IFS=:
+  local dir IFS=:
+  if [ "$1" = docker-registry ]; then
+    command -v docker-registry
+    return
+  fi
   for dir in $TOOLS_PATH; do
     if [ -x "$dir/$1" ]; then
       echo "$dir/$1"

@@ -52,7 +52,8 @@ static_program() {
   fi
   # Unpacks the dependencies, whose folders are in the flags.
   cargo fetch --quiet --locked --target "$3" >&2
-  env "${linker[@]}" CARGO_ENCODED_RUSTFLAGS="$(flags_of_programs)" CARGO_INCREMENTAL=0 \
+  # SOURCE_DATE_EPOCH would start the build of each commit from scratch; the programs contain no date.
+  env --unset SOURCE_DATE_EPOCH "${linker[@]}" CARGO_ENCODED_RUSTFLAGS="$(flags_of_programs)" CARGO_INCREMENTAL=0 \
     cargo build --locked --package "$1" --bin "$1" --profile "$2" --target "$3" >&2
   if [ "$2" = dev ]; then echo "$target/$3/debug/$1"; else echo "$target/$3/$2/$1"; fi
 }

@@ -13,7 +13,7 @@ tear_down() {
   if [ -n "$slot" ] && [ "$(id -u)" != 0 ]; then
     die "cluster $CLUSTER_NAME was started by root" "fix: stop it as root: hack/cluster down --name $CLUSTER_NAME"
   fi
-  for program in kubelet local-path-provisioner kube-proxy kube-scheduler kube-controller-manager kube-apiserver etcd containerd; do
+  for program in kubelet local-path-provisioner kube-proxy kube-scheduler kube-controller-manager kube-apiserver etcd containerd docker-registry; do
     kill_daemon "$program"
   done
   if [ -n "$slot" ]; then
