@@ -123,6 +123,45 @@ fn what_is_remembered_of_a_task_says_nothing_about_another_one_of_its_name() {
     assert_eq!(sim.active(), None, "the previous pod runs: {:?}", sim.waits_for());
 }
 
+/// The first iteration's pod is settled and deleted, while the cache shows it as it ended.
+fn with_deleted_pod() -> Simulation {
+    let mut sim = Simulation::new(&json!({ "podHistoryLimit": 0 }));
+    sim.reconcile();
+    sim.end(&worked());
+    sim.freeze_pod_cache();
+    sim.take_requests();
+    sim.reconcile();
+    let requests = sim.take_requests();
+    assert_eq!(requests.iter().filter(|call| **call == DeletePod).count(), 1, "{requests:?}");
+    assert_eq!(sim.pods().len(), 1, "the next pod");
+    sim
+}
+
+#[test]
+fn a_deleted_pod_is_left_alone_while_the_cache_still_shows_it() {
+    let mut sim = with_deleted_pod();
+    sim.reconcile_once();
+    assert_eq!(sim.take_requests(), []);
+}
+
+#[test]
+fn that_a_pod_is_gone_is_forgotten_once_the_cache_shows_it() {
+    let mut sim = with_deleted_pod();
+    sim.thaw_caches();
+    sim.reconcile_once();
+    assert!(!sim.memory.has_answers());
+}
+
+#[test]
+fn that_a_pod_is_gone_is_forgotten_after_a_while() {
+    let mut sim = with_deleted_pod();
+    assert!(sim.memory.has_answers());
+    sim.memory.forget_answers(|_| true);
+    assert!(!sim.memory.has_answers());
+    sim.reconcile_once();
+    assert!(sim.take_requests().contains(&DeletePod), "the cache counts");
+}
+
 #[test]
 fn an_older_answer_does_not_replace_a_newer_one() {
     let mut sim = Simulation::new(&json!({}));

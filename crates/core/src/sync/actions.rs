@@ -158,19 +158,20 @@ impl<H: Handles> TaskSync<H> {
             ) => {
                 keep(environment, memory, &id, pod);
             }
-            // It is deleted. The answer to the removal of its finalizer may still be remembered.
-            (PendingAction::Delete(pod), Response::Done) => memory.forget_pod(environment, &pod),
+            (PendingAction::Delete(pod), Response::Done) => memory.remember_gone(environment, pod),
             (
-                PendingAction::Start(pod)
-                | PendingAction::AddFinalizer(pod)
-                | PendingAction::RemoveFinalizer(pod)
-                | PendingAction::Delete(pod),
+                PendingAction::RemoveFinalizer(pod) | PendingAction::Delete(pod),
+                Response::Failed(Failure::NotFound),
+            ) => {
+                self.decide_again_unless_cached(environment, &pod);
+                memory.remember_gone(environment, pod);
+            }
+            (
+                PendingAction::Start(pod) | PendingAction::AddFinalizer(pod),
                 Response::Failed(Failure::NotFound),
             ) => {
                 memory.forget_pod(environment, &pod);
-                // If the cache no longer shows it either, no event follows that would wake the operator.
-                let cached = environment.cached_pods(&self.task);
-                self.decide_again |= !cached.iter().any(|cached| environment.is_version_of(cached, &pod));
+                self.decide_again_unless_cached(environment, &pod);
             }
             (
                 PendingAction::Start(pod)
@@ -239,6 +240,12 @@ impl<H: Handles> TaskSync<H> {
         self.decide_again = true;
     }
 
+    /// A pod is gone. If the cache no longer shows it either, no event follows that would wake the operator.
+    fn decide_again_unless_cached<E: Environment<H>>(&mut self, environment: &E, pod: &H::PodId) {
+        let cached = environment.cached_pods(&self.task);
+        self.decide_again |= !cached.iter().any(|cached| environment.is_version_of(cached, pod));
+    }
+
     /// The pod or its PVC could not be created. Without an answer it may have been created; then the watch or the next try
     /// finds it.
     pub(super) fn not_created<E: Environment<H>>(
@@ -280,10 +287,15 @@ fn is_unanswered(failure: &Failure) -> bool {
     *failure == Failure::Lost
 }
 
-/// Remembers the answer to a write on a pod, unless the pod is about to disappear.
+/// Remembers the answer to a write on a pod, or that the pod is about to disappear.
 fn keep<H: Handles, E: Environment<H>>(environment: &E, memory: &mut Memory<H>, id: &H::PodId, pod: H::Pod) {
     if environment.is_being_removed(&pod) {
-        memory.forget_pod(environment, id);
+        // The answer to its deletion has the version that the cache shows.
+        if environment.has_ended(&pod) {
+            memory.remember_gone(environment, id.clone());
+        } else {
+            memory.forget_pod(environment, id);
+        }
     } else {
         memory.remember_pod(environment, pod);
     }

@@ -18,6 +18,8 @@ pub struct Memory<H: Handles> {
     task: Option<(H::Time, H::Task)>,
     /// The newest answers to writes and single reads of its pods.
     pods: Vec<(H::Time, H::Pod)>,
+    /// Pods that are gone although the cache may still show them, and since when that is known.
+    gone: Vec<(H::Time, H::PodId)>,
     /// The iteration whose pod this process has started.
     pub(super) started: Option<H::Active>,
     /// When a create was first rejected because a new namespace does not have everything yet.
@@ -28,7 +30,14 @@ pub struct Memory<H: Handles> {
 
 impl<H: Handles> Default for Memory<H> {
     fn default() -> Self {
-        Self { task: None, pods: Vec::new(), started: None, namespace_not_ready: None, pvc_checked: None }
+        Self {
+            task: None,
+            pods: Vec::new(),
+            gone: Vec::new(),
+            started: None,
+            namespace_not_ready: None,
+            pvc_checked: None,
+        }
     }
 }
 
@@ -37,6 +46,7 @@ impl<H: Handles> Memory<H> {
     pub fn is_empty(&self) -> bool {
         self.task.is_none()
             && self.pods.is_empty()
+            && self.gone.is_empty()
             && self.started.is_none()
             && self.namespace_not_ready.is_none()
             && self.pvc_checked.is_none()
@@ -46,11 +56,12 @@ impl<H: Handles> Memory<H> {
     pub fn forget_answers(&mut self, is_old: impl Fn(&H::Time) -> bool) {
         self.task.take_if(|(time, _)| is_old(time));
         self.pods.retain(|(time, _)| !is_old(time));
+        self.gone.retain(|(time, _)| !is_old(time));
     }
 
     /// Whether answers are remembered.
     pub fn has_answers(&self) -> bool {
-        self.task.is_some() || !self.pods.is_empty()
+        self.task.is_some() || !self.pods.is_empty() || !self.gone.is_empty()
     }
 
     /// The remembered answers about the task and about its pods.
@@ -92,14 +103,17 @@ impl<H: Handles> Memory<H> {
     }
 
     /// The newer version of each pod: the cached one, or the answer to a request. Includes pods that are not in the
-    /// cache yet.
+    /// cache yet, and not those that are gone although the cache still shows them.
     pub(super) fn newest_pods<E: Environment<H> + ?Sized>(
         &mut self,
         environment: &E,
         task: &H::Task,
     ) -> Vec<H::Pod> {
         let mut pods = Vec::new();
-        for cached in environment.cached_pods(task) {
+        let mut cached_pods = environment.cached_pods(task);
+        self.gone.retain(|(_, gone)| cached_pods.iter().any(|pod| environment.is_version_of(pod, gone)));
+        cached_pods.retain(|pod| !self.gone.iter().any(|(_, gone)| environment.is_version_of(pod, gone)));
+        for cached in cached_pods {
             let known = self.pods.iter().position(|(_, known)| environment.is_same_pod(known, &cached));
             match known.and_then(|place| Some((place, self.pods.get(place)?))) {
                 Some((_, (_, known))) if environment.is_newer_pod(known, &cached) => pods.push(known.clone()),
@@ -131,6 +145,13 @@ impl<H: Handles> Memory<H> {
     /// Forgets a pod.
     pub(super) fn forget_pod<E: Environment<H> + ?Sized>(&mut self, environment: &E, pod: &H::PodId) {
         self.pods.retain(|(_, known)| !environment.is_version_of(known, pod));
+    }
+
+    /// Remembers that a pod is gone, or that it has ended and nothing keeps it any more.
+    pub(super) fn remember_gone<E: Environment<H> + ?Sized>(&mut self, environment: &E, pod: H::PodId) {
+        self.forget_pod(environment, &pod);
+        self.gone.retain(|(_, known)| *known != pod);
+        self.gone.push((environment.now(), pod));
     }
 }
 
