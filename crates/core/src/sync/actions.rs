@@ -146,8 +146,8 @@ impl<H: Handles> TaskSync<H> {
                 self.decide_again = true;
             }
             (PendingAction::Delete(id), Response::Pod(pod)) => {
-                // If the pod was never bound to a node, its deletion ends it.
-                self.decide_again |= environment.has_ended(&pod);
+                // If the pod was never bound to a node, its deletion ends it, and its finalizer is to be removed.
+                self.decide_again |= environment.has_ended(&pod) && !environment.is_being_removed(&pod);
                 keep(environment, memory, &id, pod);
             }
             (

@@ -106,11 +106,16 @@ impl Simulation {
         }
     }
 
-    /// Deletes a pod. The answer is the pod if a finalizer or its grace period keeps it.
+    /// Deletes a pod. If nothing keeps it, the answer is the pod in its last version, as from a real API server.
     fn delete(&mut self, pod: &PodRef) -> Answer {
+        let version = self.server.pod(&pod.name).ok_or(Failure::NotFound)?.metadata.resource_version.clone();
         self.server.delete_pod(pod, self.now)?;
+        let mut deleted = self.server.pod(&pod.name).ok_or(Failure::NotFound)?.clone();
         self.remove_deleted_pods();
-        Ok(self.server.pod(&pod.name).map_or(Response::Done, answer))
+        if self.server.pod(&pod.name).is_none() {
+            deleted.metadata.resource_version = version;
+        }
+        Ok(answer(&deleted))
     }
 
     fn write_status(
