@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Programs from crates.io, each built once into the cache.
+# Programs that are published as crates, each built once into the cache.
 
 # cargo_tool NAME VERSION MINUTES : prints the path of the program. If it must be built, says how many minutes that
 # takes.
