@@ -16,7 +16,7 @@ pub(super) fn run(scopes: &[Arc<WatchScope>], context: &ControllerContext, healt
     report_unlisted(scopes, &context.metrics, health);
     context.event_obstacles.forget_unused();
     for scope in scopes {
-        scope.tidy();
+        scope.clean_up();
     }
 }
 

@@ -267,7 +267,7 @@ mod tests {
 
     use super::*;
 
-    /// An object whose version tells its states apart.
+    /// An object that says whether it is compact.
     #[derive(Clone, Debug, PartialEq)]
     struct Thing {
         name: ObjectName,

@@ -108,7 +108,7 @@ impl WatchScope {
     }
 
     /// Forgets the objects that are no longer in the caches, and keeps those that do not change in less memory.
-    pub(super) fn tidy(&self) {
+    pub(super) fn clean_up(&self) {
         self.memories.retain(|uid| self.tasks.has_of_task(uid));
         let pods = self.pods.all();
         let uids_of_pods: HashSet<&str> = pods.iter().map(|pod| pod.facts.uid.as_str()).collect();
