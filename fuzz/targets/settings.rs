@@ -20,12 +20,12 @@ fuzz_target!(|data: &[u8]| {
     match &read.newest {
         Ok(settings) => {
             in_range(settings);
-            assert_eq!(*settings, read.last_good);
+            assert_eq!(*settings, read.last_valid);
             let again = Configuration::read(&data, None, settings);
             assert_eq!(again.newest.as_ref(), Ok(settings), "the previous settings do not matter");
         }
         Err(refused) => {
-            assert_eq!(read.last_good, before, "a refused change changes nothing");
+            assert_eq!(read.last_valid, before, "a refused change changes nothing");
             assert!(!refused.0.is_empty());
             for problem in &refused.0 {
                 let names = |key: &String| canonical(problem).contains(&canonical(&start_of(key)));

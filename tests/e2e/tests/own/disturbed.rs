@@ -300,7 +300,7 @@ async fn settings_that_are_refused_change_nothing_and_are_reported() -> Result<(
 }
 
 #[tokio::test]
-async fn settings_that_contradict_each_other_are_refused_and_the_last_good_ones_stay_in_effect() -> Result<()>
+async fn settings_that_contradict_each_other_are_refused_and_the_last_valid_ones_stay_in_effect() -> Result<()>
 {
     TestNamespace::own("contradicts", &["--set", "config.defaultMaxIterations=2"])
         .await?
