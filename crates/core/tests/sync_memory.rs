@@ -112,6 +112,18 @@ fn an_answer_about_the_task_alone_is_an_answer() {
 }
 
 #[test]
+fn a_confirmation_that_shows_what_the_cache_shows_is_not_remembered() {
+    let mut sim = Simulation::new(&json!({}));
+    sim.fail(RemoveSchedulingGate, server_error());
+    sim.reconcile_once();
+    sim.take_requests();
+    sim.reconcile_once();
+    assert_eq!(sim.take_requests(), [ConfirmTask, RemoveSchedulingGate]);
+    let (task, _) = sim.memory.answers();
+    assert!(task.is_none(), "no event would follow that wakes the operator to forget it");
+}
+
+#[test]
 fn what_is_remembered_of_a_task_says_nothing_about_another_one_of_its_name() {
     let mut sim = with_frozen_caches();
     sim.thaw_caches();

@@ -272,9 +272,14 @@ impl<H: Handles> TaskSync<H> {
         memory.remember_task(environment, task);
     }
 
-    /// Takes a version of the task that was read from the API server.
+    /// Takes a version of the task that was read from the API server. If it is the version that was known before, there is
+    /// nothing to remember: nothing would wake the operator to forget it again.
     fn read<E: Environment<H>>(&mut self, environment: &E, memory: &mut Memory<H>, task: H::Task) {
-        self.take(environment, memory, task);
+        if environment.is_newer_task(&task, &self.task) {
+            self.take(environment, memory, task);
+        } else {
+            self.task = task;
+        }
         environment.mark_stale(&mut self.configuration);
     }
 
