@@ -258,7 +258,7 @@ fn restarts(records: &Records) -> Vec<Row> {
 fn requests(records: &Records) -> Vec<Row> {
     let each = |metric| records.per(ONE, agentloop(), metric, "iterations");
     let deleted = records.per(DELETED, ARM, "own_deletes", "deleted_pods");
-    let deleted_in_vain = records.value(DELETED, ARM, "own_writes_in_vain");
+    let deleted_in_vain = records.value(DELETED, ARM, "own_pod_writes_in_vain");
     let in_vain = |load, arm| records.value(load, arm, "pod_writes_in_vain");
     let early = records.value(ONE, agentloop(), "cleaned_early_share");
     let none = Bound::AtMost(0.0);
@@ -278,7 +278,7 @@ fn requests(records: &Records) -> Vec<Row> {
         )
         .count(),
         Row::absolute(6, "all tasks deleted: DELETEs for each pod", deleted, "", Bound::AtMost(1.0)).count(),
-        Row::absolute(6, "all tasks deleted: writes in vain", deleted_in_vain, "", none).count(),
+        Row::absolute(6, "all tasks deleted: writes to pods in vain", deleted_in_vain, "", none).count(),
     ]
 }
 
