@@ -8,6 +8,10 @@ use agentloop_operator::telemetry::{self, LogControl};
 use agentloop_operator::{app, uninstall};
 use clap::Parser;
 
+/// The allocator of glibc takes a seventh of the CPU time of a busy operator, and keeps more of what a burst has used.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let logs = match telemetry::init(cli.log_format, &cli.log_level) {
