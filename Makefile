@@ -105,10 +105,11 @@ test-demo: ## run the demo from an empty cluster to its end (root)
 test-unit test-fuzz test-model test-api test-chaos test-chart test-examples test-e2e test-demo:
 	@hack/test $(@:test-%=%)
 
-.PHONY: test-release test-reproducible
+.PHONY: test-agents test-release test-reproducible
+test-agents: ## run real agents with a scripted model, in a cluster with a real kubelet (root)
 test-release: ## publish a release to a registry, install, upgrade and uninstall it, verify its signatures (root)
 test-reproducible: ## build a release twice, in two folders, and verify that the bytes are the same
-test-release test-reproducible:
+test-agents test-release test-reproducible:
 	@hack/test $(@:test-%=%)
 
 .PHONY: transitions

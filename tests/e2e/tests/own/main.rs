@@ -1,7 +1,6 @@
 //! Tests with an operator of their own, which they disturb or configure differently. The shared one is scaled to zero
 //! meanwhile.
 
-mod codex;
 mod disturbed;
 mod injection;
 mod rendered;

@@ -1,4 +1,4 @@
-//! A model for a coding agent: an HTTP server that speaks the Responses API and answers from a script.
+//! A model for coding agents: an HTTP server that speaks the APIs of several providers and answers from a script.
 //!
 //! The script is JSON in the environment variable `SCRIPT`:
 //!
@@ -7,15 +7,22 @@
 //!   "key": "the one key that is accepted",
 //!   "refuse": { "first": 2, "error": { "type": "rate_limit_exceeded", "message": "…" }, "retryAfter": 1 },
 //!   "iterations": [
-//!     [{ "run": "make", "tokens": [100, 60, 7] }, { "say": "make printed: {output}", "tokens": [200, 160, 9] }]
+//!     [{ "run": "make", "tokens": [100, 60, 7] }, { "say": "make printed: {output}", "tokens": [200, 160, 9] }],
+//!     [{ "hang": true }]
 //!   ]
 //! }
 //! ```
 //!
 //! The prompt says which iteration it is. Each request takes the next step of the iteration: a command for the agent to
-//! run, or the last message, in which `{output}` stands for the output of the previous command. `tokens` are input, cached
-//! input and output tokens. The number of first requests in `refuse` gets a 429; if the error has `resetsIn`, the response
-//! contains that time. Every request is logged as a line on standard output.
+//! run, or the last message, in which `{output}` stands for the output of the previous command; a step that hangs gets no
+//! answer. `tokens` are input (with the cached ones), cached input and output tokens. The number of first requests in
+//! `refuse` gets a 429, or the `status` there; if the error has `resetsIn`, the response contains that time. Every request
+//! is logged as a line on standard output.
+//!
+//! An API is a module with three functions: the outputs in a request, the events of an answer, and an error's body.
+
+mod messages;
+mod responses;
 
 use std::{
     env,
@@ -42,6 +49,29 @@ struct Model {
     requests: AtomicU64,
 }
 
+/// The APIs, by the path of a request.
+#[derive(Clone, Copy)]
+enum Api {
+    Messages,
+    Responses,
+}
+
+/// What the model answers to one request.
+struct Step {
+    /// Differs between the responses.
+    id: u64,
+    answer: Answer,
+    /// Input, cached input and output tokens.
+    tokens: [u64; 3],
+}
+
+enum Answer {
+    /// A command for the agent to run.
+    Run(String),
+    /// The last message.
+    Say(String),
+}
+
 struct ModelRequest {
     line: String,
     key: String,
@@ -49,11 +79,46 @@ struct ModelRequest {
 }
 
 struct ModelResponse {
-    status: &'static str,
+    status: String,
     headers: String,
     body: String,
     /// For the log.
     log: String,
+}
+
+impl Api {
+    fn of(line: &str) -> Option<Self> {
+        let path = line.strip_prefix("POST ")?.split([' ', '?']).next()?;
+        if path.ends_with("/v1/messages") {
+            Some(Self::Messages)
+        } else if path.ends_with("/responses") {
+            Some(Self::Responses)
+        } else {
+            None
+        }
+    }
+
+    fn outputs(self, request: &Value) -> Vec<String> {
+        match self {
+            Self::Messages => messages::outputs(request),
+            Self::Responses => responses::outputs(request),
+        }
+    }
+
+    fn events(self, step: &Step) -> Vec<Value> {
+        match self {
+            Self::Messages => messages::events(step),
+            Self::Responses => responses::events(step),
+        }
+    }
+
+    fn error(self, status: &str, error: &Value, log: &str) -> ModelResponse {
+        let body = match self {
+            Self::Messages => messages::error(error),
+            Self::Responses => responses::error(error),
+        };
+        plain(status, &body, log)
+    }
 }
 
 fn main() -> ExitCode {
@@ -82,89 +147,79 @@ impl Model {
         if request.line.is_empty() {
             return Ok(());
         }
-        let response = self.respond(&request);
+        let mut stream = stream;
+        let Some(response) = self.respond(&request) else {
+            println!("no answer");
+            stream.set_read_timeout(None)?;
+            return stream.read(&mut [0]).map(drop);
+        };
         println!("{}", response.log);
         let ModelResponse { status, headers, body, .. } = response;
         let length = body.len();
-        let mut stream = stream;
         write!(
             stream,
             "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
         )
     }
 
-    fn respond(&self, request: &ModelRequest) -> ModelResponse {
-        if !(request.line.starts_with("POST ") && request.line.contains("/responses ")) {
-            return plain("404 Not Found", &json!({ "message": "only /responses exists" }), &request.line);
-        }
+    /// Nothing if the request is to hang.
+    fn respond(&self, request: &ModelRequest) -> Option<ModelResponse> {
+        let Some(api) = Api::of(&request.line) else {
+            let log = format!("unknown: {}", request.line);
+            return Some(plain(
+                "404 Not Found",
+                &json!({ "error": { "message": "there is no such API" } }),
+                &log,
+            ));
+        };
         let key = self.script.get("key").and_then(Value::as_str).unwrap_or_default();
-        if request.key != format!("Bearer {key}") {
-            let error = json!({ "type": "invalid_request_error", "code": "invalid_api_key", "message": "Incorrect API key provided" });
-            return plain("401 Unauthorized", &error, "refused: 401");
+        if request.key != key {
+            let error = json!({ "type": "authentication_error", "code": "invalid_api_key", "message": "Incorrect API key provided" });
+            return Some(api.error("401 Unauthorized", &error, "refused: 401"));
         }
         let before = self.requests.fetch_add(1, Ordering::SeqCst);
         if let Some(refuse) = self.script.get("refuse").filter(|refuse| before < number(refuse, "first")) {
-            return refusal(refuse);
+            return Some(refusal(api, refuse));
         }
         let body = serde_json::from_slice(&request.body).unwrap_or_default();
-        self.step(&body, before)
+        self.step(api, &body, before)
     }
 
     /// The step that the conversation has reached.
-    fn step(&self, request: &Value, id: u64) -> ModelResponse {
-        let items = request.get("input").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let outputs: Vec<&str> = items
-            .iter()
-            .filter(|item| item.get("type").is_some_and(|kind| kind == "function_call_output"))
-            .map(|item| item.get("output").and_then(Value::as_str).unwrap_or_default())
-            .collect();
+    fn step(&self, api: Api, request: &Value, id: u64) -> Option<ModelResponse> {
+        let outputs = api.outputs(request);
         let Some(iteration) = iteration(&request.to_string()) else {
             let error = json!({ "message": "the prompt does not say which iteration it is" });
-            return plain("400 Bad Request", &error, "no iteration");
+            return Some(api.error("400 Bad Request", &error, "no iteration"));
         };
         let steps = self.script.get("iterations").and_then(|all| all.get(iteration.saturating_sub(1)));
         let Some(step) = steps.and_then(|steps| steps.get(outputs.len())) else {
             let error = json!({ "message": "the script has ended" });
-            return plain("400 Bad Request", &error, &format!("iteration {iteration} is not in the script"));
+            let log = format!("iteration {iteration} is not in the script");
+            return Some(api.error("400 Bad Request", &error, &log));
         };
-        // The agent reports the exit code of the command, and then its output.
-        let last = outputs.last().copied().unwrap_or_default();
-        let output = last.split_once("Output:\n").map_or(last, |(_, output)| output).trim();
+        if step.get("hang").is_some() {
+            return None;
+        }
+        let output = outputs.last().map(|output| output.trim()).unwrap_or_default();
         let text = |name: &str| step.get(name).and_then(Value::as_str);
-        let item = match (text("run"), text("say")) {
-            (Some(command), _) => json!({
-                "type": "function_call", "id": format!("fc_{id}"), "call_id": format!("call_{id}"),
-                "name": "exec_command", "arguments": json!({ "cmd": command }).to_string(),
-            }),
-            (None, text) => json!({
-                "type": "message", "id": format!("msg_{id}"), "role": "assistant",
-                "content": [{ "type": "output_text", "text": text.unwrap_or_default().replace("{output}", output) }],
-            }),
+        let answer = match (text("run"), text("say")) {
+            (Some(command), _) => Answer::Run(command.to_owned()),
+            (None, text) => Answer::Say(text.unwrap_or_default().replace("{output}", output)),
         };
-        let tokens = |at: usize| {
+        let tokens = [0, 1, 2].map(|at: usize| {
             step.get("tokens").and_then(|tokens| tokens.get(at)).and_then(Value::as_u64).unwrap_or(0)
-        };
-        let usage = json!({
-            "input_tokens": tokens(0), "input_tokens_details": { "cached_tokens": tokens(1) },
-            "output_tokens": tokens(2), "output_tokens_details": { "reasoning_tokens": 0 },
-            "total_tokens": tokens(0) + tokens(2),
         });
-        let response = format!("resp_{id}");
-        let events = [
-            json!({ "type": "response.created", "response": { "id": response } }),
-            json!({ "type": "response.output_item.done", "output_index": 0, "item": item }),
-            json!({ "type": "response.completed", "response": { "id": response, "usage": usage } }),
-        ];
         let event = |event: &Value| {
             let kind = event.get("type").and_then(Value::as_str).unwrap_or_default();
             format!("event: {kind}\ndata: {event}\n\n")
         };
-        ModelResponse {
-            status: "200 OK",
+        Some(ModelResponse {
+            status: "200 OK".to_owned(),
             headers: "content-type: text/event-stream\r\n".to_owned(),
-            body: events.iter().map(event).collect(),
+            body: api.events(&Step { id, answer, tokens }).iter().map(event).collect(),
             log: format!("iteration {iteration} step {}: {step}; last output {output:?}", outputs.len()),
-        }
+        })
     }
 }
 
@@ -172,16 +227,16 @@ fn number(value: &Value, name: &str) -> u64 {
     value.get(name).and_then(Value::as_u64).unwrap_or(0)
 }
 
-fn plain(status: &'static str, error: &Value, log: &str) -> ModelResponse {
+fn plain(status: &str, body: &Value, log: &str) -> ModelResponse {
     ModelResponse {
-        status,
+        status: status.to_owned(),
         headers: "content-type: application/json\r\n".to_owned(),
-        body: json!({ "error": error }).to_string(),
+        body: body.to_string(),
         log: log.to_owned(),
     }
 }
 
-fn refusal(refuse: &Value) -> ModelResponse {
+fn refusal(api: Api, refuse: &Value) -> ModelResponse {
     let mut error = refuse.get("error").cloned().unwrap_or_default();
     if let Some(seconds) = error.get("resetsIn").and_then(Value::as_u64)
         && let Some(at) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()
@@ -189,7 +244,9 @@ fn refusal(refuse: &Value) -> ModelResponse {
     {
         fields.insert("resets_at".to_owned(), json!(at.as_secs() + seconds));
     }
-    let mut response = plain("429 Too Many Requests", &error, "refused: 429");
+    let status = refuse.get("status").and_then(Value::as_u64).unwrap_or(429);
+    let reason = if status == 429 { "Too Many Requests" } else { "Internal Server Error" };
+    let mut response = api.error(&format!("{status} {reason}"), &error, &format!("refused: {status}"));
     if let Some(seconds) = refuse.get("retryAfter") {
         response.headers = format!("{}retry-after: {seconds}\r\n", response.headers);
     }
@@ -213,7 +270,10 @@ fn read(stream: &mut impl BufRead) -> io::Result<ModelRequest> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         match name.to_lowercase().as_str() {
             "content-length" => length = value.trim().parse().map_err(io::Error::other)?,
-            "authorization" => value.trim().clone_into(&mut request.key),
+            "authorization" | "x-api-key" => {
+                let value = value.trim();
+                value.strip_prefix("Bearer ").unwrap_or(value).clone_into(&mut request.key);
+            }
             _ => {}
         }
     }
