@@ -15,6 +15,7 @@
 //! * [`sync`]: one reconcile, as a state machine without I/O that returns one request at a time.
 //! * [`pod`]: builds the pod of an iteration and the workspace PVC of a task.
 //! * [`rejection`]: what a rejection of a pod by the API server means.
+//! * [`resume`]: the changes of a spec that resume a stopped task.
 //! * [`message`]: every sentence and command that a person reads.
 
 // Times and numbers come from outside, and the plain operators panic if a result does not fit: those of jiff in every
@@ -27,6 +28,7 @@ pub mod facts;
 pub mod message;
 pub mod pod;
 pub mod rejection;
+pub mod resume;
 pub mod settings;
 pub mod sync;
 mod time;

@@ -10,6 +10,7 @@ use crate::api::{
     WaitReason,
 };
 use crate::facts::RUNNERS_IMAGE;
+use crate::resume::{self, SpecChange, doubled_limit, hard_limit, next_token};
 
 /// Text from an agent or another untrusted source, between quotes that it cannot close: so no reader mistakes it for
 /// text of the operator.
@@ -57,17 +58,18 @@ pub fn clamped(thresholds: &Thresholds) -> String {
 }
 
 /// A command that patches the spec of this task.
-fn patch(task: &AgentTask, spec: &str) -> String {
+pub fn patch(task: &AgentTask, change: &SpecChange) -> String {
     let namespace = task.namespace().unwrap_or_default();
     let name = task.name_any();
-    format!("kubectl -n {namespace} patch agt/{name} --type merge -p '{{\"spec\":{{{spec}}}}}'")
+    format!("kubectl -n {namespace} patch agt/{name} --type merge -p '{}'", change.patch_text())
 }
 
 fn plural(count: i32) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-fn from(threshold: Threshold) -> &'static str {
+/// Where a threshold comes from.
+pub fn from(threshold: Threshold) -> &'static str {
     match threshold.from {
         ThresholdSource::Spec => "from the task's spec",
         ThresholdSource::Config => "from the operator's configuration",
@@ -174,7 +176,10 @@ fn suspended(task: &AgentTask, status: &AgentTaskStatus) -> String {
         Some(active) => format!("suspended during iteration {}", active.iteration),
         None => format!("suspended after {} iteration{}", status.iterations, plural(status.iterations)),
     };
-    format!("{when}; to resume: {}", patch(task, "\"suspend\":false"))
+    format!(
+        "{when}; to resume: {}",
+        patch(task, &SpecChange { suspend: Some(false), ..SpecChange::default() })
+    )
 }
 
 fn succeeded(status: &AgentTaskStatus) -> String {
@@ -191,11 +196,9 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
     if count > limit {
         text += "; the limit was lowered below the count, which also happens when an older manifest is applied again: raise maxIterations in the manifest, or remove it";
     }
-    let hard = status.thresholds.as_ref().map_or(MAX_ITERATIONS, |t| t.hard_limit.value);
-    let next = count.saturating_mul(2).min(hard);
-    if next > count {
-        let command = patch(task, &format!("\"maxIterations\":{next}"));
-        return format!("{text}; to resume: {command}");
+    if let Some(next) = doubled_limit(status) {
+        let change = SpecChange { max_iterations: Some(next), ..SpecChange::default() };
+        return format!("{text}; to resume: {}", patch(task, &change));
     }
     if count >= MAX_ITERATIONS {
         return format!(
@@ -208,54 +211,16 @@ fn limit_reached(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let other = [next, next.saturating_add(1), next.saturating_sub(1)]
         .into_iter()
         .find(|n| Some(*n) != asked && *n > count && *n <= MAX_ITERATIONS);
-    let change = other.map_or_else(
-        || format!("\"resetToken\":\"{}\"", next_token(task, status)),
-        |next| format!("\"maxIterations\":{next}"),
-    );
+    let change = SpecChange {
+        max_iterations: other,
+        reset_token: other.is_none().then(|| next_token(task, status)),
+        ..SpecChange::default()
+    };
     let command = patch(task, &change);
+    let hard = hard_limit(status);
     format!(
         "{text}; the hard limit of {hard} applies: an administrator must first raise hardLimit in the operator's configuration; then, to resume: {command}"
     )
-}
-
-/// A higher limit, if the count has reached the one in force and the hard limit allows more.
-fn higher_limit(status: &AgentTaskStatus) -> Option<i32> {
-    let thresholds = status.thresholds.as_ref()?;
-    let count = status.iterations;
-    let next = count.saturating_mul(2).min(thresholds.hard_limit.value);
-    (status.iterations >= thresholds.effective_limit() && next > count).then_some(next)
-}
-
-/// The fields of `spec.breaker` that raise every threshold whose streak has reached it.
-fn higher_thresholds(status: &AgentTaskStatus) -> String {
-    let streaks = &status.breaker;
-    let fields = [
-        ("noChangeThreshold", streaks.consecutive_no_change, status.thresholds.as_ref().map(|t| t.no_change)),
-        (
-            "sameErrorThreshold",
-            streaks.consecutive_same_error,
-            status.thresholds.as_ref().map(|t| t.same_error),
-        ),
-    ];
-    let reached = fields
-        .into_iter()
-        .filter(|(_, streak, threshold)| threshold.is_some_and(|threshold| *streak >= threshold.value));
-    let raised = reached.map(|(field, streak, _)| {
-        let next = streak.saturating_mul(2).min(MAX_ITERATIONS);
-        format!("\"{field}\":{next}")
-    });
-    raised.collect::<Vec<_>>().join(",")
-}
-
-/// A value for `resetToken` that differs from the current one and from the last one that was handled.
-fn next_token(task: &AgentTask, status: &AgentTaskStatus) -> String {
-    let token = format!("after-{}", status.iterations);
-    let used = [&task.spec.reset_token, &status.last_handled_reset_token];
-    if used.iter().any(|used| used.as_deref() == Some(token.as_str())) {
-        format!("{token}-again")
-    } else {
-        token
-    }
 }
 
 fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
@@ -264,8 +229,7 @@ fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
     let error =
         last_error(status).map(|error| format!("; last error: {}", quoted(error))).unwrap_or_default();
     // The limit may be reached as well: each command lifts both stops.
-    let limit = higher_limit(status).map(|next| format!(",\"maxIterations\":{next}")).unwrap_or_default();
-    let reset = patch(task, &format!("\"resetToken\":\"{}\"{limit}", next_token(task, status)));
+    let reset = patch(task, &resume::reset(task, status));
     let (streak, what, threshold) = if reason == Some(StopReason::SameError) {
         let streak = status.breaker.consecutive_same_error;
         (streak, "ended with the same error", thresholds.map(|t| t.same_error))
@@ -275,7 +239,7 @@ fn circuit_open(task: &AgentTask, status: &AgentTaskStatus) -> String {
     };
     let threshold = threshold.map(|t| format!(" (threshold {}, {})", t.value, from(t))).unwrap_or_default();
     let elsewhere = started_elsewhere(task, status);
-    let raised = patch(task, &format!("\"breaker\":{{{}}}{limit}", higher_thresholds(status)));
+    let raised = patch(task, &resume::raised_thresholds(status));
     format!(
         "stopped after {} iteration{}: the last {streak} {what}{threshold}{error}{elsewhere}; to resume with streaks at zero: {reset} or with a higher threshold: {raised}",
         status.iterations,
@@ -292,7 +256,8 @@ fn failed(task: &AgentTask, status: &AgentTaskStatus) -> String {
         },
     };
     let error = last_error(status).map(|error| format!(" ({})", quoted(error))).unwrap_or_default();
-    let reset = patch(task, &format!("\"resetToken\":\"{}\"", next_token(task, status)));
+    let token = next_token(task, status);
+    let reset = patch(task, &SpecChange { reset_token: Some(token), ..SpecChange::default() });
     format!(
         "stopped after {} iteration{}: {why}{error}; fix the cause, then, to resume: {reset}",
         status.iterations,
