@@ -53,7 +53,7 @@ cluster-down: ## stop the local cluster and remove all its files
 	@hack/cluster down --name $(CLUSTER)
 
 .PHONY: generate
-generate: ## generate the CRD, the JSON Schema for editors and docs/api.md from the API's types
+generate: ## generate the CRD, the JSON Schema for editors and the reference pages from the code
 	@hack/generate
 
 .PHONY: docs

@@ -1,0 +1,5 @@
+//! Prints the reference page.
+
+fn main() {
+    print!("{}", kubectl_agentloop::reference::markdown());
+}

@@ -1,0 +1,30 @@
+//! What each command requests and prints.
+
+mod change;
+mod complete;
+mod get;
+mod list;
+mod version;
+mod why;
+
+use crate::cli::{Cli, Command};
+use crate::failure::{Failure, exit};
+use crate::session::{Session, Terminal};
+
+/// Runs a command. Returns the exit code.
+pub async fn run(cli: Cli) -> Result<u8, Failure> {
+    let terminal = Terminal::detect();
+    let open = || Session::open(&cli.connection, terminal);
+    match cli.command {
+        Command::Completion(args) => complete::script(args.shell)?,
+        Command::Complete(args) => complete::answer(&args.words, terminal).await?,
+        Command::Version(args) => version::run(&args, &cli.connection, terminal).await?,
+        Command::List(args) => list::run(&open().await?, &args).await?,
+        Command::Get(args) => get::run(&open().await?, &args).await?,
+        Command::Why(args) => why::run(&open().await?, &args).await?,
+        Command::Resume(args) => return change::resume(&open().await?, &args).await,
+        Command::Suspend(args) => return change::suspend(&open().await?, &args).await,
+        Command::Delete(args) => return change::delete(&open().await?, &args).await,
+    }
+    Ok(exit::OK)
+}

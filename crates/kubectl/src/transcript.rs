@@ -1,0 +1,1 @@
+//! The output of agents, as text for people.

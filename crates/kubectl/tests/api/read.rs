@@ -1,0 +1,135 @@
+//! Commands that only read.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use crate::cluster::{TestNamespace, ended, kubeconfig, stopped};
+
+/// Nothing that a program printed controls a terminal.
+#[track_caller]
+fn is_safe(text: &str) {
+    assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{text:?}");
+}
+
+#[tokio::test]
+async fn tasks_are_listed_in_every_format() {
+    let ns = TestNamespace::new().await;
+    assert_eq!(ns.run(&["list"]).await.err, format!("There are no tasks in namespace {}.\n", ns.name));
+    ns.task("idle", json!({}), stopped("CircuitOpen", "NoChange", 3, 10)).await;
+    ns.task("new", json!({}), Value::Null).await;
+    let list = ns.ok(&["list"]).await;
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(lines[0], "NAME   PHASE         PROGRESS   REASON     COST    AGE");
+    assert!(lines[1].starts_with("idle   CircuitOpen   3/10       NoChange   $0.50   "), "{list}");
+    assert!(lines[2].starts_with("new    Pending                                     "), "{list}");
+    assert_eq!(ns.ok(&["list", "--needs-me", "-o", "name"]).await, "agenttask.agentloop.dev/idle\n");
+    assert_eq!(ns.ok(&["list", "-l", "app=new", "-o", "name"]).await, "agenttask.agentloop.dev/new\n");
+    assert!(!ns.ok(&["list", "--no-headers"]).await.contains("PHASE"));
+    let wide = ns.ok(&["ls", "-o", "wide"]).await;
+    assert!(wide.contains("SAME-ERROR") && wide.contains("stopped: NoChange"), "{wide}");
+    let json = ns.ok(&["list", "-o", "json"]).await;
+    let read: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(read["items"][0]["kind"], "AgentTask");
+    assert_eq!(read["items"][0]["metadata"]["managedFields"], Value::Null);
+    let error = &read["items"][0]["status"]["history"][0]["error"];
+    assert_eq!(*error, "agent \u{1b}[31msaid\u{9b}2J so", "the value is kept");
+    let names = ns.ok(&["list", "-o", "jsonpath={.items[*].metadata.name}"]).await;
+    assert_eq!(names, "idle new");
+    let yaml = ns.ok(&["list", "-o", "yaml"]).await;
+    let all = ns.ok(&["list", "-A"]).await;
+    assert!(all.starts_with("NAMESPACE") && all.lines().any(|line| line.starts_with("NS ")), "{all}");
+    for text in [list, wide, json, yaml] {
+        is_safe(&text);
+    }
+    ns.end().await;
+}
+
+#[tokio::test]
+async fn one_task_is_shown_as_a_tree_and_explained() {
+    let ns = TestNamespace::new().await;
+    ns.task("idle", json!({}), stopped("CircuitOpen", "NoChange", 3, 10)).await;
+    // The pod of the only iteration is gone, so it is not named.
+    assert_eq!(
+        ns.ok(&["get", "idle"]).await,
+        "NS/idle   CircuitOpen   3/10   $0.50, 1.0k in, 50 out\n\
+         stopped: NoChange\n\
+         ├─ 3   exited with 0  changed nothing  $0.25\n\
+         │      error: \"agent said so\"\n\
+         └─ 1 to 2: no longer in the status\n"
+    );
+    assert_eq!(ns.ok(&["get", "idle", "-o", "name"]).await, "agenttask.agentloop.dev/idle\n");
+    assert_eq!(ns.ok(&["get", "idle", "-o", "jsonpath={.status.phase}"]).await, "CircuitOpen");
+    assert_eq!(
+        ns.ok(&["why", "idle"]).await,
+        "NS/idle is CircuitOpen (NoChange)\n  stopped: NoChange\n\nEvidence\n  \
+         iteration 3: exited with 0, changed nothing, error: \"agent said so\"\n\nThresholds\n  \
+         iterations                  3 of 10   agentloop's default\n  \
+         changed nothing, in a row   0 of 3    agentloop's default\n  \
+         same error, in a row        0 of 5    agentloop's default\n  \
+         hard limit of iterations    50        agentloop's default\n  \
+         duration of an iteration    3600 s    agentloop's default\n\nTo resume\n  \
+         kubectl agentloop -n NS resume idle   # streaks at zero\n"
+    );
+    let missing = ns.fails(1, &["get", "none"]).await;
+    assert!(missing.contains("agenttasks \"none\" in namespace \"NS\": not found"), "{missing}");
+    ns.end().await;
+}
+
+#[tokio::test]
+async fn versions_are_those_of_plugin_and_api() {
+    let ns = TestNamespace::new().await;
+    let version = env!("CARGO_PKG_VERSION");
+    let text = ns.ok(&["version"]).await;
+    assert!(
+        text.starts_with(&format!("plugin: {version}\nAPI: agentloop.dev/v1alpha1\noperator: ")),
+        "{text}"
+    );
+    assert_eq!(ns.ok(&["version", "--client"]).await, format!("plugin: {version}\n"));
+    ns.end().await;
+}
+
+#[tokio::test]
+async fn kubectl_is_told_the_names_of_tasks_that_can_come_next() {
+    let ns = TestNamespace::new().await;
+    for name in ["idle", "other"] {
+        ns.task(name, json!({}), Value::Null).await;
+    }
+    // The words to complete have the namespace, as on a command line.
+    let words = ["__complete", "--", "--namespace", &ns.name, "why", "i"];
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_kubectl-agentloop"));
+    command.args(words).env("KUBECONFIG", kubeconfig()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    assert_eq!(ended(command).await.out, "idle\n:4\n");
+    ns.end().await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_be_reached_is_named_with_what_to_check() {
+    let ns = TestNamespace::new().await;
+    let error = ns.fails(1, &["list", "--context", "none"]).await;
+    assert!(error.contains("context: none; choose another with --kubeconfig or KUBECONFIG"), "{error}");
+    ns.end().await;
+}
+
+#[tokio::test]
+async fn a_thousand_tasks_are_listed_in_less_than_a_second() {
+    let ns = TestNamespace::new().await;
+    let create = stream::iter(0..1000).for_each_concurrent(8, |n| {
+        let ns = &ns;
+        async move {
+            ns.task(&format!("t{n}"), json!({ "prompt": "x".repeat(2000) }), Value::Null).await;
+        }
+    });
+    create.await;
+    let mut fastest = Duration::MAX;
+    // Other tests use the same processors.
+    for _ in 0..5 {
+        let since = Instant::now();
+        assert_eq!(ns.ok(&["list"]).await.lines().count(), 1001);
+        fastest = fastest.min(since.elapsed());
+    }
+    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+    ns.end().await;
+}
