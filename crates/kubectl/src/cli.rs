@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use jiff::SignedDuration;
 
 use crate::output::Format;
 use crate::resume::Limit;
@@ -50,7 +52,7 @@ pub struct Connection {
     #[arg(long, global = true, value_name = "NAME")]
     pub context: Option<String>,
     /// Kubeconfig file [default: KUBECONFIG, or ~/.kube/config].
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub kubeconfig: Option<PathBuf>,
     /// User to impersonate.
     #[arg(long = "as", global = true, value_name = "USER")]
@@ -63,6 +65,9 @@ pub struct Connection {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Create a task from an image, a command and a prompt.
+    #[command(after_help = RUN_HELP)]
+    Run(Box<RunArgs>),
     /// List tasks.
     #[command(visible_alias = "ls")]
     List(ListArgs),
@@ -70,6 +75,14 @@ pub enum Command {
     Get(GetArgs),
     /// Explain the state of a task: the verdict, its evidence, each threshold with its origin, what resumes it.
     Why(WhyArgs),
+    /// Print the output of a task's agent; the JSON streams of known agents as text.
+    Logs(LogsArgs),
+    /// Follow one task until it stops, or all tasks: progress, timeline, streaks, spend.
+    Watch(WatchArgs),
+    /// Wait until a task stops; the exit code says how.
+    Wait(WaitArgs),
+    /// Show what tasks, or the iterations of one task, cost according to their agents.
+    Cost(CostArgs),
     /// Resume a stopped or suspended task, with the patch that its stop needs.
     Resume(ResumeArgs),
     /// Suspend tasks: the running pod is stopped, and no other is started.
@@ -95,6 +108,13 @@ For `kubectl agentloop`, kubectl asks a program named kubectl_complete-agentloop
   kubectl agentloop completion kubectl >~/.local/bin/kubectl_complete-agentloop
   chmod +x ~/.local/bin/kubectl_complete-agentloop";
 
+const RUN_HELP: &str = "\
+The prompt is read from standard input if neither --prompt nor --file is set. Examples:
+  kubectl agentloop run fix --image=localhost/codex:0.169.0 --preset=codex --prompt='Make \"npm test\" pass.' \\
+    --verify='npm test' --watch
+  kubectl agentloop run count --image=busybox:1 --prompt='Count.' --verify='test $(wc -l <n) -ge 3' -- sh -c 'echo x >>n'
+  kubectl agentloop run fix --image=IMAGE --preset=claude-code --file=PROMPT.md --dry-run -o yaml >task.yaml";
+
 /// Which tasks to read.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Selection {
@@ -112,6 +132,92 @@ pub struct OutputArgs {
     /// Format: table, wide, json, yaml, name, or jsonpath=TEMPLATE.
     #[arg(short, long, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
     pub output: Format,
+}
+
+/// Flags of `run`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// Name of the task.
+    pub name: String,
+    /// Image of the agent's container.
+    #[arg(long)]
+    pub image: String,
+    /// A known agent: its command, and the variable with its key, from a Secret of the same name.
+    #[arg(long, value_enum)]
+    pub preset: Option<Preset>,
+    /// Name of the Secret whose key api-key has the credential of the preset [default: the name of the preset].
+    #[arg(long, value_name = "NAME", requires = "preset")]
+    pub secret: Option<String>,
+    /// The goal.
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
+    pub prompt: Option<String>,
+    /// File with the goal; - is standard input.
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
+    /// Maximum number of iterations [default: the operator's setting].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=10_000))]
+    pub max: Option<i32>,
+    /// Shell command that decides whether the task is done.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "until_exit")]
+    pub verify: Option<String>,
+    /// The task is done when the agent exits with 0; by default, the agent must print a completion gate.
+    #[arg(long)]
+    pub until_exit: bool,
+    /// Size of the workspace's volume.
+    #[arg(long, value_name = "SIZE", default_value = "1Gi", conflicts_with_all = ["pvc", "ephemeral"])]
+    pub storage: String,
+    /// Storage class of that volume [default: the cluster's].
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["pvc", "ephemeral"])]
+    pub storage_class: Option<String>,
+    /// An existing PVC as the workspace.
+    #[arg(long, value_name = "NAME", conflicts_with = "ephemeral")]
+    pub pvc: Option<String>,
+    /// An empty workspace in each iteration.
+    #[arg(long)]
+    pub ephemeral: bool,
+    /// Variable of the agent; can be repeated.
+    #[arg(short, long, value_name = "NAME=VALUE", value_parser = variable)]
+    pub env: Vec<(String, String)>,
+    /// User and group of the agent.
+    #[arg(long, value_name = "UID", default_value = "65532", value_parser = clap::value_parser!(i64).range(0..))]
+    pub user: i64,
+    /// Follow the task until it stops.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Print the object: name, json or yaml.
+    #[arg(short, long, value_name = "FORMAT")]
+    pub output: Option<Format>,
+    /// How to create it.
+    #[command(flatten)]
+    pub write: WriteArgs,
+    /// The agent's command and its arguments, after --.
+    #[arg(
+        last = true,
+        value_name = "COMMAND",
+        required_unless_present = "preset",
+        conflicts_with = "preset"
+    )]
+    pub command: Vec<String>,
+}
+
+/// A known agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Preset {
+    /// Claude Code.
+    ClaudeCode,
+    /// Codex.
+    Codex,
+    /// OpenCode.
+    Opencode,
+    /// Gemini CLI.
+    GeminiCli,
+}
+
+fn variable(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("must be NAME=VALUE"),
+    }
 }
 
 /// Flags of `list`.
@@ -146,6 +252,103 @@ pub struct GetArgs {
 pub struct WhyArgs {
     /// Name of the task.
     pub name: String,
+}
+
+/// Flags of `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Name of the task.
+    pub name: String,
+    /// Follow the output of this iteration and of the next ones, until the task stops.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Number of the iteration, or all [default: the last one].
+    #[arg(long, value_name = "N|all", value_parser = Which::from_str)]
+    pub iteration: Option<Which>,
+    /// Print the lines of the agent as they are.
+    #[arg(long)]
+    pub raw: bool,
+    /// Only the last lines of each log.
+    #[arg(long, value_name = "LINES", value_parser = clap::value_parser!(i64).range(0..))]
+    pub tail: Option<i64>,
+}
+
+/// Which iterations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// This one.
+    Number(i32),
+}
+
+impl FromStr for Which {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(number @ 1..) => Ok(Self::Number(number)),
+            _ if text == "all" => Ok(Self::All),
+            _ => Err("must be the number of an iteration, or all"),
+        }
+    }
+}
+
+/// Flags of `watch`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Name of the task [default: all tasks].
+    #[arg(conflicts_with_all = ["all_namespaces", "selector"])]
+    pub name: Option<String>,
+    /// Which tasks.
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// Flags of `wait`.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// Name of the task.
+    pub name: String,
+    /// What to wait for.
+    #[arg(long = "for", value_enum, value_name = "STATE", default_value = "stopped")]
+    pub until: Until,
+    /// How long to wait, such as 90s or 2h [default: without an end].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub timeout: Option<Duration>,
+}
+
+/// What can be waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Until {
+    /// Any stop, success included.
+    Stopped,
+}
+
+/// Flags of `cost`.
+#[derive(Debug, Args)]
+pub struct CostArgs {
+    /// Name of a task, for the cost of its iterations [default: all tasks].
+    #[arg(conflicts_with_all = ["all_namespaces", "selector"])]
+    pub name: Option<String>,
+    /// Which tasks.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// Print no line with the names of the columns.
+    #[arg(long)]
+    pub no_headers: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let refused = || "must be a duration, such as 90s, 30m or 2h".to_owned();
+    if let Ok(seconds) = text.parse() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let duration: SignedDuration = text.parse().map_err(|_| refused())?;
+    Duration::try_from(duration).map_err(|_| refused())
 }
 
 /// Whether a change is sent.
@@ -311,6 +514,14 @@ mod tests {
             &["suspend", "-A", "x"],
             &["delete", "x", "--dry-run=maybe"],
             &["completion", "tcsh"],
+            &["wait", "x", "--timeout", "soon"],
+            &["wait", "x", "--for", "ever"],
+            &["watch", "x", "-A"],
+            &["run", "x", "--image", "i"],
+            &["run", "x", "--image", "i", "--preset", "codex", "--", "codex"],
+            &["run", "x", "--image", "i", "--pvc", "p", "--ephemeral", "--", "a"],
+            &["run", "x", "--image", "i", "--env", "=", "--", "a"],
+            &["logs", "x", "--iteration", "0"],
         ] {
             let error = parse(args).expect_err("wrong usage");
             assert_eq!(error.exit_code(), i32::from(exit::USAGE), "{args:?}");

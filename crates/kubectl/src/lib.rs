@@ -14,6 +14,7 @@
 //! * [`session`]: the client and the terminal. [`failure`]: what goes wrong, and what to do.
 //! * [`view`]: objects as lines of text. [`text`]: tables, colours, durations, and text that is safe on a terminal.
 //! * [`output`]: `-o json|yaml|name|jsonpath`. [`jsonpath`]: kubectl's JSONPath.
+//! * [`manifest`]: a task from the flags of `run`.
 //! * [`resume`]: which patch resumes a task. [`owners`]: who else writes the fields that a patch changes.
 //! * [`transcript`]: the output of agents, as text for people.
 //! * [`complete`]: completion of command lines. [`reference`](mod@reference): the reference page.
@@ -23,6 +24,7 @@ pub mod commands;
 pub mod complete;
 pub mod failure;
 pub mod jsonpath;
+pub mod manifest;
 pub mod output;
 pub mod owners;
 pub mod reference;

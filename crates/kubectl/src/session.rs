@@ -70,10 +70,15 @@ pub fn print(lines: &[String]) -> Result<(), Failure> {
     print_text(&text)
 }
 
-/// Prints text as it is. A reader that has closed the pipe is no failure: it has seen enough.
+/// Prints text as it is.
 pub fn print_text(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+/// Prints bytes as they are. A reader that has closed the pipe is no failure: it has seen enough.
+pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         written => Ok(written?),
     }

@@ -32,7 +32,7 @@ pub(super) async fn run(session: &Session, args: &GetArgs) -> Result<(), Failure
     print(&task::lines(&task, &pods, &canvas))
 }
 
-fn known(pods: &[Pod]) -> Pods {
+pub(super) fn known(pods: &[Pod]) -> Pods {
     let started = pods.iter().map(|pod| (pod.name_any(), started(pod))).collect();
     Pods { started, listed: true }
 }

@@ -2,9 +2,15 @@
 
 mod change;
 mod complete;
+mod cost;
+mod follow;
 mod get;
 mod list;
+mod logs;
+mod run;
 mod version;
+mod wait;
+mod watch;
 mod why;
 
 use crate::cli::{Cli, Command};
@@ -19,9 +25,14 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Completion(args) => complete::script(args.shell)?,
         Command::Complete(args) => complete::answer(&args.words, terminal).await?,
         Command::Version(args) => version::run(&args, &cli.connection, terminal).await?,
+        Command::Run(args) => return run::run(&cli.connection, terminal, &args).await,
         Command::List(args) => list::run(&open().await?, &args).await?,
         Command::Get(args) => get::run(&open().await?, &args).await?,
         Command::Why(args) => why::run(&open().await?, &args).await?,
+        Command::Cost(args) => cost::run(&open().await?, &args).await?,
+        Command::Logs(args) => logs::run(&open().await?, &args).await?,
+        Command::Watch(args) => return watch::run(&open().await?, &args).await,
+        Command::Wait(args) => return wait::run(&open().await?, &args).await,
         Command::Resume(args) => return change::resume(&open().await?, &args).await,
         Command::Suspend(args) => return change::suspend(&open().await?, &args).await,
         Command::Delete(args) => return change::delete(&open().await?, &args).await,

@@ -1,8 +1,10 @@
 //! Objects as lines of text.
 
+pub mod cost;
 pub mod iteration;
 pub mod list;
 pub mod task;
+pub mod watch;
 pub mod why;
 
 use agentloop_core::api::{AgentTask, AgentTaskStatus, Phase, condition};

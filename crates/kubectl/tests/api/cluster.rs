@@ -102,8 +102,8 @@ impl TestNamespace {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-agentloop"));
         command
-            .args(args)
             .args(["--namespace", &self.name])
+            .args(args)
             .env("KUBECONFIG", kubeconfig())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -12,5 +12,6 @@
 
 mod change;
 mod cluster;
+mod follow;
 mod read;
 mod rights;

@@ -1,1 +1,0 @@
-//! The output of agents, as text for people.
