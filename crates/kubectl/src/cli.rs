@@ -77,6 +77,14 @@ pub enum Command {
     Why(WhyArgs),
     /// Print the output of a task's agent; the JSON streams of known agents as text.
     Logs(LogsArgs),
+    /// List the files that an iteration changed, from its report.
+    Files(FilesArgs),
+    /// Print git's diff of the workspace, and the names of untracked files.
+    #[command(after_help = READER_HELP)]
+    Diff(DiffArgs),
+    /// Copy files from the workspace.
+    #[command(name = "cp", after_help = READER_HELP)]
+    Copy(CopyArgs),
     /// Follow one task until it stops, or all tasks: progress, timeline, streaks, spend.
     Watch(WatchArgs),
     /// Wait until a task stops; the exit code says how.
@@ -89,6 +97,8 @@ pub enum Command {
     Suspend(ChangeArgs),
     /// Delete tasks.
     Delete(ChangeArgs),
+    /// Check manifests without a cluster: fields, bounds, rules, contradictions.
+    Lint(LintArgs),
     /// Print the versions of the plugin and of the operator.
     Version(VersionArgs),
     /// Print the completion script of a shell.
@@ -294,6 +304,67 @@ impl FromStr for Which {
     }
 }
 
+const READER_HELP: &str = "\
+The workspace is read by a pod that is removed afterwards: with the task's image and user, without a ServiceAccount token
+and without more privileges than the profile restricted allows; the workspace is mounted read-only. It needs the rights to
+create pods and pods/exec, and to delete pods.";
+
+/// Flags of `files`.
+#[derive(Debug, Args)]
+pub struct FilesArgs {
+    /// Name of the task.
+    pub name: String,
+    /// Number of the iteration [default: the last one].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..))]
+    pub iteration: Option<i32>,
+}
+
+/// Flags of `diff`.
+#[derive(Debug, Args)]
+pub struct DiffArgs {
+    /// Name of the task.
+    pub name: String,
+    /// The commit to compare with [default: HEAD, so that only what is not committed is shown].
+    #[arg(long, value_name = "COMMIT")]
+    pub base: Option<String>,
+    /// Only count the changed lines of each file.
+    #[arg(long)]
+    pub stat: bool,
+}
+
+/// Flags of `cp`.
+#[derive(Debug, Args)]
+pub struct CopyArgs {
+    /// The task and the path in its workspace.
+    #[arg(value_name = "NAME:PATH")]
+    pub source: Source,
+    /// File or folder to copy to.
+    #[arg(value_name = "TARGET", value_hint = ValueHint::AnyPath)]
+    pub target: PathBuf,
+}
+
+/// A path in the workspace of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Name of the task.
+    pub name: String,
+    /// Path in its workspace, or absolute.
+    pub path: String,
+}
+
+impl FromStr for Source {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once(':') {
+            Some((name, path)) if !name.is_empty() => {
+                Ok(Self { name: name.to_owned(), path: path.to_owned() })
+            }
+            _ => Err("must be NAME:PATH, such as fix:src/main.rs"),
+        }
+    }
+}
+
 /// Flags of `watch`.
 #[derive(Debug, Args)]
 pub struct WatchArgs {
@@ -427,6 +498,17 @@ pub struct ResumeArgs {
     pub write: WriteArgs,
 }
 
+/// Flags of `lint`.
+#[derive(Debug, Args)]
+pub struct LintArgs {
+    /// File with manifests; can be repeated; - is standard input.
+    #[arg(short = 'f', long = "file", value_name = "FILE", required = true, value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+    /// Fail for warnings too.
+    #[arg(long)]
+    pub strict: bool,
+}
+
 /// Flags of `version`.
 #[derive(Debug, Args)]
 pub struct VersionArgs {
@@ -522,6 +604,7 @@ mod tests {
             &["run", "x", "--image", "i", "--pvc", "p", "--ephemeral", "--", "a"],
             &["run", "x", "--image", "i", "--env", "=", "--", "a"],
             &["logs", "x", "--iteration", "0"],
+            &["cp", "x", "there"],
         ] {
             let error = parse(args).expect_err("wrong usage");
             assert_eq!(error.exit_code(), i32::from(exit::USAGE), "{args:?}");

@@ -16,6 +16,8 @@
 //! * [`output`]: `-o json|yaml|name|jsonpath`. [`jsonpath`]: kubectl's JSONPath.
 //! * [`manifest`]: a task from the flags of `run`.
 //! * [`resume`]: which patch resumes a task. [`owners`]: who else writes the fields that a patch changes.
+//! * [`lint`]: what is wrong with a manifest.
+//! * [`reader`]: the pod that reads a workspace, and the commands that it runs.
 //! * [`transcript`]: the output of agents, as text for people.
 //! * [`complete`]: completion of command lines. [`reference`](mod@reference): the reference page.
 
@@ -24,9 +26,11 @@ pub mod commands;
 pub mod complete;
 pub mod failure;
 pub mod jsonpath;
+pub mod lint;
 pub mod manifest;
 pub mod output;
 pub mod owners;
+pub mod reader;
 pub mod reference;
 pub mod resume;
 pub mod session;

@@ -1,20 +1,21 @@
 //! `logs`.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use agentloop_contract::names::{ANNOTATION_AGENT, LABEL_ATTEMPT, LABEL_ITERATION};
 use agentloop_core::api::AgentTask;
-use futures::{AsyncBufRead, AsyncReadExt};
+use futures::{AsyncRead, AsyncReadExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, LogParams};
 use tokio::time;
 
 use super::follow::{gone, stop_code};
+use super::transcripts;
 use crate::cli::{LogsArgs, Which};
 use crate::failure::{Failure, Request};
 use crate::output;
+use crate::reader;
 use crate::session::{Session, note, print};
 use crate::text::{Colour, line};
 use crate::transcript::{Lines, Transcript};
@@ -24,14 +25,14 @@ use crate::view::message;
 const POLL: Duration = Duration::from_secs(1);
 
 /// A pod of a task.
-struct Tried {
+pub(super) struct Tried {
     iteration: i32,
     attempt: i32,
     pod: Pod,
 }
 
 impl Tried {
-    fn number(&self) -> (i32, i32) {
+    pub(super) fn number(&self) -> (i32, i32) {
         (self.iteration, self.attempt)
     }
 
@@ -67,6 +68,18 @@ fn attempts(pods: Vec<Pod>) -> Vec<Tried> {
 pub(super) async fn run(session: &Session, args: &LogsArgs) -> Result<(), Failure> {
     let task: AgentTask = session.task(&args.name).await?;
     let mut found = attempts(session.pods_of(&task).await?);
+    if !args.follow && needs_transcripts(&task, &found, args.iteration) {
+        transcripts::show(session, &task, args, &found).await?;
+        // The pods that remain are those of the last iterations.
+        if !matches!(args.iteration, Some(Which::All)) {
+            return Ok(());
+        }
+        for attempt in &found {
+            ruler(session, args, attempt.number(), &attempt.pod.name_any())?;
+            show(session, args, attempt).await?;
+        }
+        return Ok(());
+    }
     match args.iteration {
         Some(Which::All) => {}
         Some(Which::Number(number)) => found.retain(|attempt| attempt.iteration == number),
@@ -84,11 +97,23 @@ pub(super) async fn run(session: &Session, args: &LogsArgs) -> Result<(), Failur
     let with_rulers = found.len() > 1;
     for attempt in &found {
         if with_rulers {
-            ruler(session, args, attempt)?;
+            ruler(session, args, attempt.number(), &attempt.pod.name_any())?;
         }
         show(session, args, attempt).await?;
     }
     Ok(())
+}
+
+/// Whether iterations are meant whose pods are gone, and whose transcripts may be in the workspace.
+fn needs_transcripts(task: &AgentTask, found: &[Tried], which: Option<Which>) -> bool {
+    let counted = task.status.as_ref().map_or(0, |status| status.iterations);
+    let has = |number| found.iter().any(|attempt| attempt.iteration == number);
+    let gone = match which {
+        Some(Which::All) => (1..=counted).any(|number| !has(number)),
+        Some(Which::Number(number)) => number <= counted && !has(number),
+        None => found.is_empty() && counted > 0,
+    };
+    gone && reader::claim(task).is_ok()
 }
 
 /// Why there is no log.
@@ -109,7 +134,7 @@ async fn follow(session: &Session, args: &LogsArgs, mut found: Vec<Tried>) -> Re
         for attempt in found.iter().filter(|attempt| Some(attempt.number()) > before && attempt.has_started())
         {
             if any {
-                ruler(session, args, attempt)?;
+                ruler(session, args, attempt.number(), &attempt.pod.name_any())?;
             }
             any = true;
             show(session, args, attempt).await?;
@@ -140,13 +165,14 @@ async fn follow(session: &Session, args: &LogsArgs, mut found: Vec<Tried>) -> Re
     }
 }
 
-fn ruler(session: &Session, args: &LogsArgs, attempt: &Tried) -> Result<(), Failure> {
-    let mut text = format!("── iteration {}", attempt.iteration);
-    if attempt.attempt > 0 {
-        // Writing to a String cannot fail.
-        let _ = write!(text, ", attempt {}", attempt.attempt);
-    }
-    let _ = write!(text, " ── {}", line(&attempt.pod.name_any()));
+pub(super) fn ruler(
+    session: &Session,
+    args: &LogsArgs,
+    (iteration, attempt): (i32, i32),
+    source: &str,
+) -> Result<(), Failure> {
+    let attempt = if attempt == 0 { String::new() } else { format!(", attempt {attempt}") };
+    let text = format!("── iteration {iteration}{attempt} ── {}", line(source));
     if args.raw {
         // The output is that of the agents and nothing else.
         note(&text);
@@ -175,7 +201,7 @@ async fn show(session: &Session, args: &LogsArgs, attempt: &Tried) -> Result<(),
 
 /// Shows a log. Without a terminal, a raw log is copied byte by byte.
 pub(super) async fn copy(
-    mut log: impl AsyncBufRead + Unpin,
+    mut log: impl AsyncRead + Unpin,
     transcript: &mut Transcript,
     bytes: bool,
 ) -> Result<(), Failure> {

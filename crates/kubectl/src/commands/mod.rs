@@ -3,11 +3,15 @@
 mod change;
 mod complete;
 mod cost;
+mod files;
 mod follow;
 mod get;
+mod lint;
 mod list;
 mod logs;
+mod reader;
 mod run;
+mod transcripts;
 mod version;
 mod wait;
 mod watch;
@@ -26,11 +30,15 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Complete(args) => complete::answer(&args.words, terminal).await?,
         Command::Version(args) => version::run(&args, &cli.connection, terminal).await?,
         Command::Run(args) => return run::run(&cli.connection, terminal, &args).await,
+        Command::Lint(args) => return lint::run(&args, terminal),
         Command::List(args) => list::run(&open().await?, &args).await?,
         Command::Get(args) => get::run(&open().await?, &args).await?,
         Command::Why(args) => why::run(&open().await?, &args).await?,
         Command::Cost(args) => cost::run(&open().await?, &args).await?,
         Command::Logs(args) => logs::run(&open().await?, &args).await?,
+        Command::Files(args) => files::files(&open().await?, &args).await?,
+        Command::Diff(args) => files::diff(&open().await?, &args).await?,
+        Command::Copy(args) => files::copy(&open().await?, &args).await?,
         Command::Watch(args) => return watch::run(&open().await?, &args).await,
         Command::Wait(args) => return wait::run(&open().await?, &args).await,
         Command::Resume(args) => return change::resume(&open().await?, &args).await,
