@@ -99,6 +99,8 @@ pub enum Command {
     Delete(ChangeArgs),
     /// Check manifests without a cluster: fields, bounds, rules, contradictions.
     Lint(LintArgs),
+    /// Check whether agentloop works: versions, leader, settings, rights, storage, Pod Security.
+    Doctor(DoctorArgs),
     /// Print the versions of the plugin and of the operator.
     Version(VersionArgs),
     /// Print the completion script of a shell.
@@ -507,6 +509,17 @@ pub struct LintArgs {
     /// Fail for warnings too.
     #[arg(long)]
     pub strict: bool,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Also run a task of one iteration in the namespace, and remove it.
+    #[arg(long)]
+    pub hello: bool,
+    /// Image of that task; it must have a shell.
+    #[arg(long, default_value = "busybox:1")]
+    pub image: String,
 }
 
 /// Flags of `version`.

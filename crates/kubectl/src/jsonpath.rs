@@ -361,6 +361,15 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_template_makes_the_parser_panic(template in r#"[{}\[\]().@*$"'=!?\\a1 -]{0,24}"#) {
+            if let Ok(template) = template.parse::<Template>() {
+                template.print(&json!({ "a": [1, { "a": "1" }] }));
+            }
+        }
+    }
+
     #[test]
     fn printed_values_emit_no_escapes() {
         let value = json!({ "a": "x\u{1b}[31my", "b": ["\u{9b}1m"] });

@@ -306,6 +306,20 @@ mod tests {
         assert_eq!(lines("\u{1b}]0;never ended\nnext\r\n10%\r100%\n"), ["", "next", "100%"]);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_text_controls_the_terminal(text in "(\\PC|[\u{0}-\u{9f}]|\u{1b}\\[|\u{202e}){0,40}") {
+            let safe = |text: &str| !text.contains(|c: char| c.is_control() || c == '\u{202e}');
+            proptest::prop_assert!(safe(&line(&text)));
+            proptest::prop_assert!(lines(&text).iter().all(|line| safe(line)));
+        }
+
+        #[test]
+        fn text_that_is_cut_fits(text in "\\PC{0,40}", columns in 0..60_usize) {
+            proptest::prop_assert!(width(&fit(&text, columns)) <= columns);
+        }
+    }
+
     #[test]
     fn a_table_is_aligned_and_its_lines_do_not_end_with_blanks() {
         let rows =

@@ -11,7 +11,7 @@ use crate::session::{Session, Terminal, print, print_text};
 use crate::text::line;
 
 /// The program that kubectl asks.
-const FOR_KUBECTL: &str = "#!/bin/sh\nexec kubectl-agentloop __complete -- \"$@\"\n";
+const FOR_KUBECTL: &str = include_str!("../../kubectl_complete-agentloop");
 
 pub(super) fn script(target: CompletionTarget) -> Result<(), Failure> {
     let Some(shell) = target.shell() else { return print_text(FOR_KUBECTL) };

@@ -3,6 +3,7 @@
 mod change;
 mod complete;
 mod cost;
+mod doctor;
 mod files;
 mod follow;
 mod get;
@@ -31,6 +32,7 @@ pub async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Version(args) => version::run(&args, &cli.connection, terminal).await?,
         Command::Run(args) => return run::run(&cli.connection, terminal, &args).await,
         Command::Lint(args) => return lint::run(&args, terminal),
+        Command::Doctor(args) => return doctor::run(&open().await?, &args).await,
         Command::List(args) => list::run(&open().await?, &args).await?,
         Command::Get(args) => get::run(&open().await?, &args).await?,
         Command::Why(args) => why::run(&open().await?, &args).await?,

@@ -41,7 +41,11 @@ pub(super) async fn within<T>(
     }
 }
 
-async fn until_stopped(session: &Session, name: &str, first: AgentTask) -> Result<(AgentTask, u8), Failure> {
+pub(super) async fn until_stopped(
+    session: &Session,
+    name: &str,
+    first: AgentTask,
+) -> Result<(AgentTask, u8), Failure> {
     if let Some(code) = stop_code(&first) {
         return Ok((first, code));
     }

@@ -238,6 +238,62 @@ mod tests {
         );
     }
 
+    /// Events with any values where others have text.
+    fn any_event() -> impl proptest::strategy::Strategy<Value = String> {
+        use proptest::prelude::*;
+        let kinds = proptest::sample::select(vec![
+            "system",
+            "assistant",
+            "user",
+            "result",
+            "rate_limit_event",
+            "item.completed",
+            "turn.completed",
+            "turn.failed",
+            "error",
+            "init",
+            "message",
+            "tool_use",
+            "tool_result",
+            "text",
+            "step_finish",
+        ]);
+        let value = proptest::sample::select(vec![
+            "7",
+            "null",
+            "[]",
+            "{}",
+            r#""\u001b[2Jx""#,
+            r#"[{"type":"text","text":"\u009b2J"}]"#,
+            r#"{"content":[{"type":"tool_use","input":{"command":3}}]}"#,
+            r#"{"type":"command_execution"}"#,
+        ]);
+        let keys = [
+            "message",
+            "item",
+            "part",
+            "subtype",
+            "role",
+            "content",
+            "result",
+            "sessionID",
+            "tool_id",
+            "status",
+        ];
+        (kinds, proptest::collection::vec(value, keys.len())).prop_map(move |(kind, values)| {
+            let fields = keys.iter().zip(values).map(|(key, value)| format!(",\"{key}\":{value}"));
+            format!("{{\"type\":\"{kind}\"{}}}", fields.collect::<String>())
+        })
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_event_makes_the_reader_panic_or_controls_the_terminal(event in any_event()) {
+            let shown = shown(&event);
+            proptest::prop_assert!(shown.iter().all(|line| !line.contains(char::is_control)), "{shown:?}");
+        }
+    }
+
     #[test]
     fn raw_lines_are_not_read() {
         let line = r#"{"type":"thread.started","thread_id":"x"}"#;

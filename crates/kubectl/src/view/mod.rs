@@ -1,6 +1,7 @@
 //! Objects as lines of text.
 
 pub mod cost;
+pub mod doctor;
 pub mod iteration;
 pub mod list;
 pub mod task;

@@ -13,7 +13,9 @@ const BAR: i32 = 20;
 /// The whole view of one task.
 pub fn lines(task: &AgentTask, pods: &Pods, canvas: &Canvas) -> Vec<String> {
     let mut lines = gauges(task, canvas);
-    lines.push(String::new());
+    if !lines.is_empty() {
+        lines.push(String::new());
+    }
     lines.extend(task::lines(task, pods, canvas));
     lines
 }

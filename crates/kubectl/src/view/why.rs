@@ -57,9 +57,6 @@ fn evidence(status: &AgentTaskStatus, canvas: &Canvas) -> Vec<String> {
         words.extend(iteration::notes(past));
         texts.push(format!("iteration {}: {}", past.iteration, words.join(", ")));
     }
-    if let Some(signature) = &status.breaker.error_signature {
-        texts.push(format!("errors count as the same if they are like \"{}\"", line(signature)));
-    }
     match canvas.columns {
         Some(columns) => texts.iter().flat_map(|text| text::wrap(text, columns.saturating_sub(2))).collect(),
         None => texts,
@@ -135,7 +132,6 @@ mod tests {
                 "  iteration 4: exited with 1, changed nothing, error: \"no such table\"",
                 "  iteration 3: exited with 0, changed nothing, not ready: \"two tests fail\", blocked: \"no database\"",
                 "  iteration 2: timed out, changed nothing, started in \"/\" instead of the workspace",
-                "  errors count as the same if they are like \"no such table\"",
                 "",
                 "Thresholds",
                 "  iterations                  4 of 10   agentloop's default",

@@ -12,6 +12,9 @@
 
 mod change;
 mod cluster;
+mod complete;
+mod doctor;
 mod follow;
 mod read;
+mod reader;
 mod rights;

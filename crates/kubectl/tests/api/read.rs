@@ -1,12 +1,11 @@
 //! Commands that only read.
 
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::cluster::{TestNamespace, ended, kubeconfig, stopped};
+use crate::cluster::{TestNamespace, stopped};
 
 /// Nothing that a program printed controls a terminal.
 #[track_caller]
@@ -88,20 +87,6 @@ async fn versions_are_those_of_plugin_and_api() {
         "{text}"
     );
     assert_eq!(ns.ok(&["version", "--client"]).await, format!("plugin: {version}\n"));
-    ns.end().await;
-}
-
-#[tokio::test]
-async fn kubectl_is_told_the_names_of_tasks_that_can_come_next() {
-    let ns = TestNamespace::new().await;
-    for name in ["idle", "other"] {
-        ns.task(name, json!({}), Value::Null).await;
-    }
-    // The words to complete have the namespace, as on a command line.
-    let words = ["__complete", "--", "--namespace", &ns.name, "why", "i"];
-    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_kubectl-agentloop"));
-    command.args(words).env("KUBECONFIG", kubeconfig()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    assert_eq!(ended(command).await.out, "idle\n:4\n");
     ns.end().await;
 }
 

@@ -8,6 +8,7 @@ mod input;
 mod kubelet;
 mod many;
 mod newborn;
+mod plugin;
 mod pods;
 mod start;
 mod streams;
