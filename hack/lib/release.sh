@@ -6,8 +6,9 @@
 readonly CARGO_CYCLONEDX=0.5.9
 # Their programs, and the stages of the Containerfile.
 readonly IMAGES=(agentloop agentloop-runner)
+readonly PLUGIN=kubectl-agentloop
 declare -A STAGES=([agentloop]=operator [agentloop-runner]=runner)
-declare -A PROFILES=([agentloop]=release [agentloop-runner]=runner)
+declare -A PROFILES=([agentloop]=release [agentloop-runner]=runner [$PLUGIN]=release)
 declare -A DESCRIPTIONS=(
   [agentloop]="The agentloop operator: runs coding agents in a bounded loop on Kubernetes"
   [agentloop-runner]="The agentloop runner: wraps the agent in every pod of an AgentTask"
@@ -18,7 +19,7 @@ build_programs() {
   local triple name program
   triple=$(triple_of "$1")
   mkdir -p "$work/programs/$1"
-  for name in "${IMAGES[@]}"; do
+  for name in "${IMAGES[@]}" "$PLUGIN"; do
     program=$(static_program "$name" "${PROFILES[$name]}" "$triple")
     require_static "$program"
     if [ "$1" = "$(host_arch)" ] && [ "$("$program" --version)" != "$name $version" ]; then
@@ -35,6 +36,54 @@ require_static() {
   if [[ $headers == *INTERP* ]]; then
     die "$1 is not static" "it would not start in its image"
   fi
+}
+
+# === the kubectl plugin ===
+
+# An archive for each architecture, and the manifest with which Krew installs them.
+build_plugin() {
+  local arch folder completion=kubectl_complete-agentloop
+  for arch in "${buildable[@]}"; do
+    folder=$work/plugin/$arch
+    mkdir -p "$folder"
+    install -m 0755 "$work/programs/$arch/$PLUGIN" "crates/kubectl/$completion" "$folder/"
+    install -m 0644 LICENSE "$folder/"
+    archive tgz "$folder" "$work/out/$(plugin_archive "$arch")" "$PLUGIN" "$completion" LICENSE
+  done
+  write_krew_manifest >"$work/out/krew-agentloop.yaml"
+}
+
+plugin_archive() { echo "${PLUGIN}_${version}_linux_$1.tar.gz"; }
+
+write_krew_manifest() {
+  local arch name
+  cat <<YAML
+apiVersion: krew.googlecontainertools.github.com/v1alpha2
+kind: Plugin
+metadata:
+  name: agentloop
+spec:
+  version: v$version
+  homepage: ${source:-https://localhost}
+  shortDescription: Follow, explain and resume loops of coding agents
+  description: |
+    Shows what the loops of agentloop do, why they stopped and what they changed, and resumes them. It has your own
+    rights and needs nothing in the cluster but agentloop.
+  platforms:
+YAML
+  for arch in "${buildable[@]}"; do
+    name=$(plugin_archive "$arch")
+    cat <<YAML
+    - selector:
+        matchLabels: {os: linux, arch: $arch}
+      uri: ${source:-https://localhost}/releases/download/v$version/$name
+      sha256: $(sha256sum "$work/out/$name" | cut -d ' ' -f 1)
+      bin: $PLUGIN
+      files:
+        - {from: $PLUGIN, to: .}
+        - {from: LICENSE, to: .}
+YAML
+  done
 }
 
 # === images ===
@@ -152,7 +201,7 @@ build_sboms() {
   git archive HEAD | tar --extract --directory "$copy"
   (cd "$copy" && "$cyclonedx" cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --no-build-deps \
     --target "$(triple_of amd64)") >&2
-  for name in "${IMAGES[@]}"; do
+  for name in "${IMAGES[@]}" "$PLUGIN"; do
     # The only path of this machine is that of the copy.
     sed "s|$copy|/agentloop|g" "$(find "$copy" -name "${name}_bin.cdx.json")" | jq . >"$work/out/sbom-$name-$version.cdx.json"
   done
