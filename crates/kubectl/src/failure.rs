@@ -70,6 +70,9 @@ pub struct Request<'a> {
     pub namespace: Option<&'a str>,
 }
 
+/// Resources that are in namespaces, if a request is not for one of them.
+const NAMESPACED: [&str; 2] = ["agenttasks", "deployments"];
+
 impl fmt::Display for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.verb, self.resource)?;
@@ -78,7 +81,8 @@ impl fmt::Display for Request<'_> {
         }
         match self.namespace {
             Some(namespace) => write!(f, " in namespace \"{}\"", text::line(namespace)),
-            None => write!(f, " in all namespaces"),
+            None if NAMESPACED.contains(&self.resource) => write!(f, " in all namespaces"),
+            None => Ok(()),
         }
     }
 }
@@ -115,11 +119,15 @@ impl Request<'_> {
                  --context"
                 .to_owned(),
             (401, _) => format!("cannot {self}: the cluster does not accept your credentials: {said}"),
-            (403, _) => format!(
-                "cannot {self}: you have no right to ({said}); ask an administrator for the verb {} on {}, or check \
-                 with kubectl{place} auth can-i {} {}",
-                self.verb, self.resource, self.verb, self.resource
-            ),
+            (403, _) => {
+                let (resource, below) = self.resource.split_once('/').unwrap_or((self.resource, ""));
+                let below = if below.is_empty() { String::new() } else { format!(" --subresource={below}") };
+                format!(
+                    "cannot {self}: you have no right to ({said}); ask an administrator for the verb {} on {}, or check \
+                     with kubectl{place} auth can-i {} {resource}{below}",
+                    self.verb, self.resource, self.verb
+                )
+            }
             (409, _) => format!("cannot {self}: it was changed meanwhile: {said}; try again"),
             _ => format!("cannot {self}: {said}"),
         }

@@ -11,14 +11,26 @@ const INTRODUCTION: &str = "\
 
 <!-- Generated from crates/kubectl/src/cli.rs: make generate. -->
 
-A kubectl plugin for the people whose loops run: it shows what a loop does, why it stopped, and resumes it. It has your
-own rights and needs nothing in the cluster but agentloop's CRD. What it says is what the status says.
+A kubectl plugin for the people whose loops run: it starts loops, shows what they do, why they stopped and what they
+changed, and resumes them. It has your own rights and needs nothing in the cluster but agentloop. Its sentences are those
+of the status.
 
-To build it, and to install it for your user:
+A release has it as a static program for Linux, and a manifest for [Krew](https://krew.sigs.k8s.io). To build it from
+this repository for your user:
 
     cargo install --locked --path crates/kubectl
 
-kubectl finds it in your `PATH`: `kubectl agentloop list`.
+kubectl finds it in your `PATH`. Then:
+
+    kubectl agentloop run count --image=busybox:1 --prompt='Count to three.' --max=2 --verify='test $(wc -l <n) -ge 3' \\
+      --watch -- sh -c 'echo x >>n'
+    kubectl agentloop why count
+    kubectl agentloop resume count --max=+1
+    kubectl agentloop wait count && kubectl agentloop logs count --iteration=all
+
+In output for people, text of an agent is between quotes and without escape sequences and other characters that control a
+terminal. Colours and live views are used only on a terminal; the variable `NO_COLOR` switches colours off. Formats for
+programs (`-o json`, `yaml`, `name`, `jsonpath`) are those of kubectl.
 ";
 
 /// The page as Markdown.

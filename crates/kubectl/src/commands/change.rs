@@ -1,6 +1,6 @@
 //! `resume`, `suspend` and `delete`.
 
-use agentloop_core::api::{AgentTask, WhenDeleted};
+use agentloop_core::api::{AgentTask, Phase, WhenDeleted};
 use agentloop_core::message;
 use agentloop_core::pod::pvc_name;
 use agentloop_core::resume::SpecChange;
@@ -33,18 +33,22 @@ pub(super) async fn resume(session: &Session, args: &ResumeArgs) -> Result<u8, F
         let done = format!("resumed ({})", resume::effect(&plan.change));
         Ok(Step::Patch(plan, done))
     };
-    patch_each(session, &args.targets, &args.write, &step).await
+    patch_each(session, "resumed", &args.targets, &args.write, &step).await
 }
 
 pub(super) async fn suspend(session: &Session, args: &ChangeArgs) -> Result<u8, Failure> {
     let step = |task: &AgentTask| {
+        let stop = task.status.as_ref().and_then(|status| status.stop.as_ref());
+        if stop.is_some_and(|stop| stop.phase == Phase::Succeeded) {
+            return Err("it succeeded, which is final, so nothing of it runs".to_owned());
+        }
         if task.spec.suspend {
             return Ok(Step::Already("already suspended"));
         }
         let change = SpecChange { suspend: Some(true), ..SpecChange::default() };
         Ok(Step::Patch(Plan { change, warnings: Vec::new() }, "suspended".to_owned()))
     };
-    patch_each(session, &args.targets, &args.write, &step).await
+    patch_each(session, "suspended", &args.targets, &args.write, &step).await
 }
 
 /// The tasks that are meant. Names are read one by one, so that each can fail by itself.
@@ -67,6 +71,7 @@ async fn targets(session: &Session, targets: &Targets) -> Result<Vec<Result<Agen
 /// Does something with each task. A failure does not keep the others from being changed.
 async fn patch_each(
     session: &Session,
+    verb: &str,
     which: &Targets,
     write: &WriteArgs,
     step: &impl Fn(&AgentTask) -> Result<Step, String>,
@@ -74,7 +79,7 @@ async fn patch_each(
     let mut code = exit::OK;
     for task in targets(session, which).await? {
         let done = match task {
-            Ok(task) => patch_one(session, task, write, step).await,
+            Ok(task) => patch_one(session, verb, task, write, step).await,
             Err(failure) => Err(failure),
         };
         match done {
@@ -104,6 +109,7 @@ enum Done {
 
 async fn patch_one(
     session: &Session,
+    verb: &str,
     mut task: AgentTask,
     write: &WriteArgs,
     step: &impl Fn(&AgentTask) -> Result<Step, String>,
@@ -116,7 +122,7 @@ async fn patch_one(
         let (plan, done) = match step(&task) {
             Ok(Step::Patch(plan, done)) => (plan, done),
             Ok(Step::Already(what)) => return Ok(Done::Changed(format!("{shown} is {what}"))),
-            Err(why) => return Ok(Done::Refused(format!("{shown} cannot be resumed: {why}"))),
+            Err(why) => return Ok(Done::Refused(format!("{shown} cannot be {verb}: {why}"))),
         };
         if tries == 0 {
             plan.warnings.iter().for_each(|warning| note(&format!("warning: {}: {warning}", line(&name))));

@@ -35,6 +35,8 @@ async fn a_task_that_cannot_be_resumed_is_an_error_only_if_it_was_named() {
     ns.task("stuck", json!({}), stopped("CircuitOpen", "NoChange", 3, 10)).await;
     let error = ns.fails(1, &["resume", "done"]).await;
     assert!(error.contains("done cannot be resumed: it succeeded, which is final"), "{error}");
+    let error = ns.fails(1, &["suspend", "done"]).await;
+    assert!(error.contains("done cannot be suspended: it succeeded, which is final"), "{error}");
     let ran = ns.run(&["resume", "--all"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(ran.out, "agenttask.agentloop.dev/stuck resumed (streaks at zero)\n");
