@@ -13,7 +13,7 @@ pub fn line(text: &str) -> String {
     cut(&without_escapes(text), usize::MAX)
 }
 
-/// Several lines, each as [`line`]. A carriage return overwrites its line, as on a terminal.
+/// Several lines, each as by [`line()`]. A carriage return overwrites its line, as on a terminal.
 pub fn lines(text: &str) -> Vec<String> {
     let shown = |raw: &str| {
         let raw = raw.trim_end_matches('\r');

@@ -35,7 +35,7 @@ pub(super) async fn run(session: &Session, args: &WatchArgs) -> Result<u8, Failu
 
 /// Shows one task until it stops. Returns the exit code of its stop.
 pub(super) async fn follow(session: &Session, name: &str) -> Result<u8, Failure> {
-    let screen = Screen::open(session)?;
+    let mut screen = Screen::open(session)?;
     let mut states = states(session, name);
     let mut tick = time::interval(TICK);
     let mut last: Option<AgentTask> = None;
@@ -130,11 +130,13 @@ async fn many(session: &Session, args: &WatchArgs) -> Result<u8, Failure> {
 /// The alternate screen of a terminal, if there is one.
 struct Screen {
     live: bool,
+    /// It is shown. Leaving it twice would move the cursor over what was printed in between.
+    is_open: bool,
 }
 
 impl Screen {
     fn open(session: &Session) -> Result<Self, Failure> {
-        let screen = Self { live: session.terminal.live };
+        let screen = Self { live: session.terminal.live, is_open: session.terminal.live };
         if screen.live {
             write!(io::stdout(), "\u{1b}[?1049h\u{1b}[?25l")?;
         }
@@ -156,8 +158,8 @@ impl Screen {
         Ok(out.flush()?)
     }
 
-    fn close(&self) {
-        if self.live {
+    fn close(&mut self) {
+        if std::mem::take(&mut self.is_open) {
             // Nothing can be done for a terminal that is gone.
             let mut out = io::stdout();
             let _ = write!(out, "\u{1b}[?25h\u{1b}[?1049l").and_then(|()| out.flush());

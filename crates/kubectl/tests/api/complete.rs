@@ -53,10 +53,6 @@ async fn the_completion_scripts_are_accepted_by_their_shells() {
         ("zsh", "autoload -U compinit && compinit -u -D && source \"$1\" && echo $_comps[kubectl-agentloop]"),
         ("fish", "source $argv[1]; and complete -C 'kubectl-agentloop res'"),
     ] {
-        if Command::new(shell).arg("-c").arg("true").status().await.is_err() {
-            eprintln!("{shell} is not installed, so its script is not tried");
-            continue;
-        }
         let mut generate = quiet(PLUGIN);
         generate.args(["completion", shell]);
         let script = ended(generate).await.out;

@@ -18,3 +18,4 @@ mod follow;
 mod read;
 mod reader;
 mod rights;
+mod screen;
