@@ -52,7 +52,12 @@ impl Failure {
 }
 
 impl From<std::io::Error> for Failure {
+    /// An error while printing. A reader that has closed the pipe has seen enough: the command ends without a word, but
+    /// in the ordinary way, so that what it created is removed.
     fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self { code: exit::OK, text: String::new() };
+        }
         Self::new(format!("cannot write the output: {error}"))
     }
 }

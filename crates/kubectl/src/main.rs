@@ -19,7 +19,9 @@ fn main() -> ExitCode {
     let code = match runtime.block_on(commands::run(cli)) {
         Ok(code) => code,
         Err(failure) => {
-            session::note(&format!("error: {failure}"));
+            if failure.code != exit::OK {
+                session::note(&format!("error: {failure}"));
+            }
             failure.code
         }
     };

@@ -75,13 +75,10 @@ pub fn print_text(text: &str) -> Result<(), Failure> {
     print_bytes(text.as_bytes())
 }
 
-/// Prints bytes as they are. A reader that has closed the pipe is no failure: it has seen enough.
+/// Prints bytes as they are.
 pub fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(bytes).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-        written => Ok(written?),
-    }
+    Ok(out.write_all(bytes).and_then(|()| out.flush())?)
 }
 
 /// Tells the person something that is not part of the output.

@@ -1,6 +1,7 @@
 //! Creates the pod that reads a workspace, runs commands in it, and removes it.
 
 use std::fmt::Write as _;
+use std::future;
 use std::time::Duration;
 
 use agentloop_core::api::AgentTask;
@@ -8,7 +9,8 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::{Api, AttachParams, DeleteParams, PostParams};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::{signal, time};
+use tokio::signal::unix::{self, SignalKind};
+use tokio::time;
 
 use crate::failure::{Failure, Request};
 use crate::output;
@@ -38,7 +40,20 @@ pub(super) struct Output {
     pub succeeded: bool,
 }
 
-/// Runs `work` with a reader, and removes the reader afterwards, also after Ctrl-C.
+/// Waits for a signal to end: Ctrl-C, SIGTERM or the end of the terminal.
+async fn interrupted() {
+    let wait = async |kind| match unix::signal(kind) {
+        Ok(mut signal) => drop(signal.recv().await),
+        Err(_) => future::pending().await,
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::hangup()) => {}
+    }
+}
+
+/// Runs `work` with a reader, and removes the reader afterwards, also after a signal.
 pub(super) async fn with<T>(
     session: &Session,
     task: &AgentTask,
@@ -51,7 +66,7 @@ pub(super) async fn with<T>(
             created.wait(session).await?;
             work(&created).await
         } => done,
-        _ = signal::ctrl_c() => Err(Failure::new("interrupted")),
+        () = interrupted() => Err(Failure::new("interrupted")),
     };
     let params = DeleteParams::default().grace_period(0);
     if let Err(error) = created.pods.delete(&created.name, &params).await {

@@ -1,11 +1,12 @@
 //! Commands that only read.
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use crate::cluster::{TestNamespace, stopped};
+use crate::cluster::{TestNamespace, ended, kubeconfig, stopped};
 
 /// Nothing that a program printed controls a terminal.
 #[track_caller]
@@ -74,6 +75,19 @@ async fn one_task_is_shown_as_a_tree_and_explained() {
     );
     let missing = ns.fails(1, &["get", "none"]).await;
     assert!(missing.contains("agenttasks \"none\" in namespace \"NS\": not found"), "{missing}");
+    ns.end().await;
+}
+
+#[tokio::test]
+async fn a_reader_that_closes_the_pipe_is_no_failure() {
+    let ns = TestNamespace::new().await;
+    ns.task("x", json!({ "prompt": "x".repeat(100_000) }), Value::Null).await;
+    let line = format!("{} -n {} list -o json | true", env!("CARGO_BIN_EXE_kubectl-agentloop"), ns.name);
+    let mut shell = tokio::process::Command::new("bash");
+    shell.args(["-o", "pipefail", "-c", &line]).env("KUBECONFIG", kubeconfig());
+    shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let ran = ended(shell).await;
+    assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{ran:?}");
     ns.end().await;
 }
 

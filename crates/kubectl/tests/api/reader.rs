@@ -1,11 +1,12 @@
 //! Commands that read a workspace, as far as they can without a kubelet: tests/e2e has the rest.
 
+use agentloop_test_support::eventually::eventually;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 
-use crate::cluster::{TestNamespace, object, stopped};
+use crate::cluster::{PATIENCE, TestNamespace, object, stopped};
 
 fn claim(mode: &str) -> Value {
     json!({ "accessModes": [mode], "resources": { "requests": { "storage": "1Mi" } } })
@@ -45,30 +46,27 @@ async fn a_volume_that_only_one_pod_can_use_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn a_reader_that_is_interrupted_is_removed() {
+async fn a_reader_is_removed_after_any_signal_to_end() {
     let ns = TestNamespace::new().await;
-    ns.task(
-        "x",
-        json!({ "workspace": { "volumeClaimTemplate": { "spec": claim("ReadWriteOnce") } } }),
-        Value::Null,
-    )
-    .await;
-    let child = ns.command(&["diff", "x"]).spawn().expect("it starts");
-    // No kubelet starts it.
-    let found =
-        agentloop_test_support::eventually::eventually(crate::cluster::PATIENCE, "a reader", || async {
+    let workspace = json!({ "volumeClaimTemplate": { "spec": claim("ReadWriteOnce") } });
+    ns.task("x", json!({ "workspace": workspace }), Value::Null).await;
+    for signal in ["-INT", "-TERM", "-HUP"] {
+        let child = ns.command(&["diff", "x"]).spawn().expect("it starts");
+        // No kubelet starts it.
+        let found = eventually(PATIENCE, "a reader", || async {
             let found = pods(&ns).await;
             if found.is_empty() { Err("none") } else { Ok(found) }
         });
-    let found = found.await.unwrap_or_else(|error| panic!("{error}"));
-    assert!(found[0].starts_with("x-reader-"), "{found:?}");
-    let id = child.id().expect("it runs").to_string();
-    let sent = tokio::process::Command::new("kill").args(["-INT", &id]).status().await.expect("kill");
-    assert!(sent.success());
-    let ended = child.wait_with_output().await.expect("it ends");
-    assert_eq!(ended.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&ended.stderr).contains("interrupted"), "{ended:?}");
-    assert_eq!(pods(&ns).await, Vec::<String>::new());
+        let found = found.await.unwrap_or_else(|error| panic!("{error}"));
+        assert!(found[0].starts_with("x-reader-"), "{found:?}");
+        let id = child.id().expect("it runs").to_string();
+        let sent = tokio::process::Command::new("kill").args([signal, &id]).status().await.expect("kill");
+        assert!(sent.success());
+        let ended = child.wait_with_output().await.expect("it ends");
+        assert_eq!(ended.status.code(), Some(1), "{signal}");
+        assert!(String::from_utf8_lossy(&ended.stderr).contains("interrupted"), "{ended:?}");
+        assert_eq!(pods(&ns).await, Vec::<String>::new(), "{signal}");
+    }
     ns.end().await;
 }
 
