@@ -11,7 +11,7 @@
 //!
 //! * [`cli`]: commands, flags and exit codes.
 //! * [`commands`]: what each command requests and prints.
-//! * [`session`]: the client and the terminal. [`failure`]: what goes wrong, and what to do.
+//! * [`session`]: the client and the terminal. [`proxy`]: which clusters are reached without a proxy. [`failure`]: what goes wrong, and what to do.
 //! * [`view`]: objects as lines of text. [`text`]: tables, colours, durations, and text that is safe on a terminal.
 //! * [`output`]: `-o json|yaml|name|jsonpath`. [`jsonpath`]: kubectl's JSONPath.
 //! * [`manifest`]: a task from the flags of `run`.
@@ -30,6 +30,7 @@ pub mod lint;
 pub mod manifest;
 pub mod output;
 pub mod owners;
+pub mod proxy;
 pub mod reader;
 pub mod reference;
 pub mod resume;

@@ -98,8 +98,8 @@ fn number(status: &AgentTaskStatus, max: Limit) -> Result<i32, String> {
 fn warnings(task: &AgentTask, status: &AgentTaskStatus, change: &SpecChange) -> Result<Vec<String>, String> {
     let mut warnings = Vec::new();
     let (hard, count) = (hard_limit(status), status.iterations);
+    let raise = "an administrator can raise hardLimit in the operator's configuration";
     if let Some(max) = change.max_iterations.filter(|max| *max > hard) {
-        let raise = "an administrator can raise hardLimit in the operator's configuration";
         if count >= hard {
             return Err(format!(
                 "the hard limit of {hard} is reached, so --max {max} has no effect: {raise}"
@@ -115,9 +115,8 @@ fn warnings(task: &AgentTask, status: &AgentTaskStatus, change: &SpecChange) -> 
     }
     let limit = change.max_iterations.or(status.max_iterations);
     if change.reset_token.is_some() && limit.is_some_and(|limit| count >= limit.min(hard)) {
-        warnings.push(format!(
-            "{count} iterations are counted, and the limit does not allow more: add --max +{count}"
-        ));
+        let cure = if count >= hard { raise.to_owned() } else { format!("add --max +{}", count.max(1)) };
+        warnings.push(format!("{count} iterations are counted, and the limit does not allow more: {cure}"));
     }
     Ok(warnings)
 }
@@ -259,6 +258,22 @@ mod tests {
         let plan = plan(&task(&json!({}), &status), Some(Limit::Is(80)), false).expect("a plan");
         assert_eq!(plan.change.max_iterations, Some(80));
         assert!(plan.warnings[0].contains("the hard limit of 50 applies"), "{:?}", plan.warnings);
+    }
+
+    #[test]
+    fn streaks_at_zero_do_not_help_at_the_limit_and_the_warning_says_what_does() {
+        let words = |iterations, limit| {
+            let status = stopped("CircuitOpen", "NoChange", iterations, limit);
+            plan(&task(&json!({}), &status), None, false).expect("a plan").warnings.join("; ")
+        };
+        assert!(
+            words(50, 50)
+                .contains("50 iterations are counted, and the limit does not allow more: an administrator")
+        );
+        assert_eq!(words(10, 10), "", "the limit is raised too");
+        let running = json!({ "phase": "Running", "iterations": 10, "maxIterations": 10 });
+        let reset = plan(&task(&json!({}), &running), None, true).expect("a plan");
+        assert!(reset.warnings[0].ends_with("add --max +10"), "{:?}", reset.warnings);
     }
 
     #[test]

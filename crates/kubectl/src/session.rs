@@ -20,6 +20,7 @@ use tokio::time;
 
 use crate::cli::{Connection, Selection};
 use crate::failure::{Failure, Request};
+use crate::proxy;
 use crate::text::{Style, line};
 use crate::view::Canvas;
 
@@ -87,6 +88,16 @@ pub fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// The first of these variables that is set.
+fn variable(names: [&str; 2]) -> Option<String> {
+    names.into_iter().find_map(|name| env::var(name).ok().filter(|value| !value.is_empty()))
+}
+
+/// The proxy of the environment, which one of the kubeconfig replaces.
+fn proxy_of_environment() -> Option<http::Uri> {
+    variable(["HTTPS_PROXY", "https_proxy"])?.parse().ok()
+}
+
 /// A client with the user's rights.
 #[derive(Clone)]
 pub struct Session {
@@ -127,6 +138,12 @@ impl Session {
         }
         if !connection.impersonate_groups.is_empty() {
             config.auth_info.impersonate_groups = Some(connection.impersonate_groups.clone());
+        }
+        if config.proxy_url.is_some() && config.proxy_url == proxy_of_environment() {
+            let no_proxy = variable(["NO_PROXY", "no_proxy"]).unwrap_or_default();
+            let host = config.cluster_url.host().unwrap_or_default();
+            let port = config.cluster_url.port_u16().unwrap_or(443);
+            config.proxy_url = config.proxy_url.filter(|_| !proxy::is_bypassed(host, port, &no_proxy));
         }
         config.connect_timeout = Some(CONNECT_TIMEOUT);
         config.default_retry = false;

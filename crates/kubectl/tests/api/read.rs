@@ -113,6 +113,29 @@ async fn a_cluster_that_cannot_be_reached_is_named_with_what_to_check() {
 }
 
 #[tokio::test]
+async fn a_proxy_is_used_except_for_this_machine() {
+    let ns = TestNamespace::new().await;
+    let proxy = ("HTTPS_PROXY", "http://127.0.0.1:9");
+    let mut here = ns.command(&["list"]);
+    here.env(proxy.0, proxy.1);
+    assert_eq!(ended(here).await.code, 0);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("kubeconfig");
+    let elsewhere =
+        std::fs::read_to_string(kubeconfig()).expect("the kubeconfig").replace("127.0.0.1", "api.invalid");
+    std::fs::write(&file, elsewhere).expect("a kubeconfig");
+    let mut through = ns.command(&["list"]);
+    through.env(proxy.0, proxy.1).env("KUBECONFIG", &file);
+    let ran = ended(through).await;
+    assert!(ran.code == 1 && ran.err.contains("tunnel error"), "{ran:?}");
+    let mut beside = ns.command(&["list"]);
+    beside.env(proxy.0, proxy.1).env("NO_PROXY", ".invalid").env("KUBECONFIG", &file);
+    let ran = ended(beside).await;
+    assert!(ran.code == 1 && ran.err.contains("dns error"), "{ran:?}");
+    ns.end().await;
+}
+
+#[tokio::test]
 async fn a_thousand_tasks_are_listed_in_less_than_a_second() {
     let ns = TestNamespace::new().await;
     let create = stream::iter(0..1000).for_each_concurrent(8, |n| {
