@@ -104,3 +104,54 @@ async fn a_workspace_is_read_while_an_agent_works_in_it() -> Result<()> {
         })
         .await
 }
+
+#[tokio::test]
+async fn the_clusters_roles_view_and_edit_are_enough_for_the_commands_that_are_meant_for_them() -> Result<()>
+{
+    TestNamespace::shared("plugin-roles")
+        .await?
+        .run(async |ns| {
+            for (role, user) in [("view", "--user=viewer"), ("edit", "--user=editor")] {
+                ns.kubectl(&["create", "rolebinding", role, &format!("--clusterrole={role}"), user])
+                    .await?
+                    .success()?;
+            }
+            ns.create(&TaskManifest::script("works", "echo now >/workspace/state", &[]).pvc().max(1)).await?;
+            let as_user = async |user: &str, arguments: &[&str]| {
+                let ran = plugin(ns, &[arguments, &["--as", user]].concat()).await?;
+                anyhow::Ok((ran.code, format!("{user} {arguments:?}: {ran:?}")))
+            };
+            let (code, ran) = as_user("viewer", &["wait", "works", "--timeout", "2m"]).await?;
+            ensure!(code == Some(10), "{ran}");
+            for arguments in [
+                &["list"][..],
+                &["get", "works"],
+                &["why", "works"],
+                &["logs", "works"],
+                &["files", "works"],
+                &["cost"],
+                &["version"],
+                &["resume", "works", "--show-kubectl"],
+            ] {
+                let (code, ran) = as_user("viewer", arguments).await?;
+                ensure!(code == Some(0), "{ran}");
+            }
+            for arguments in [&["resume", "works"][..], &["diff", "works"]] {
+                let (code, ran) = as_user("viewer", arguments).await?;
+                ensure!(code == Some(1) && ran.contains("you have no right to"), "{ran}");
+            }
+            let folder = env::temp_dir().join(format!("agentloop-{}", ns.namespace));
+            let target = folder.to_str().context("a path")?.to_owned();
+            for arguments in [
+                &["cp", "works:state", &target][..],
+                &["suspend", "works"],
+                &["resume", "works", "--max", "+1"],
+                &["delete", "works"],
+            ] {
+                let (code, ran) = as_user("editor", arguments).await?;
+                ensure!(code == Some(0), "{ran}");
+            }
+            Ok(tokio::fs::remove_file(&folder).await?)
+        })
+        .await
+}
