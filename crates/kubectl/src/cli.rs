@@ -97,7 +97,8 @@ pub enum Command {
     Suspend(ChangeArgs),
     /// Delete tasks.
     Delete(ChangeArgs),
-    /// Check manifests without a cluster: fields, bounds, rules, contradictions.
+    /// Check manifests without a cluster: fields, bounds, rules between fields, contradictions.
+    #[command(after_help = LINT_HELP)]
     Lint(LintArgs),
     /// Check whether agentloop works: versions, leader, settings, rights, storage, Pod Security.
     Doctor(DoctorArgs),
@@ -499,6 +500,10 @@ pub struct ResumeArgs {
     #[command(flatten)]
     pub write: WriteArgs,
 }
+
+const LINT_HELP: &str = "\
+Documents of other kinds are skipped. The API server checks a little more, such as validation rules about mounts:
+  kubectl apply --dry-run=server -f FILE";
 
 /// Flags of `lint`.
 #[derive(Debug, Args)]
