@@ -49,7 +49,8 @@ impl Size {
 
 /// Measures everything with the runner at `program`.
 pub async fn run(program: &Path, quick: bool, folder: &Path, sink: &mut Sink) -> Result<()> {
-    let folder = folder.join(format!("runner-{}", std::process::id()));
+    // The runner accepts only an absolute path of the workspace.
+    let folder = std::path::absolute(folder)?.join(format!("runner-{}", std::process::id()));
     let bench = Bench {
         program: program.to_owned(),
         folder: folder.clone(),
