@@ -254,8 +254,8 @@ mod tests {
         for other in ["", "x", "0000", "0007-x", "../.."] {
             assert_eq!(record(other), None, "{other}");
         }
-        let task = with(&json!({ "mountPath": "/work/" }), &json!({}));
-        assert_eq!(records(&task), "/work/.agentloop/idle-7f0c2c1e-0000-4000-8000-000000000000/iterations");
+        let task = with(&json!({ "mountPath": "/code/" }), &json!({}));
+        assert_eq!(records(&task), "/code/.agentloop/idle-7f0c2c1e-0000-4000-8000-000000000000/iterations");
     }
 
     #[test]
